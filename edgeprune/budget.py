@@ -1,0 +1,97 @@
+"""Quantities with units, and the budget they make up."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from typing import Final
+
+from edgeprune.errors import BudgetError
+
+_NUMBER = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([^\d\s]*)\s*$")
+
+# factors to the base unit of each kind: milliseconds, bytes, millijoules
+_UNITS: Final[dict[str, dict[str, float]]] = {
+    "latency": {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3},
+    "memory": {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30},
+    "energy": {"nj": 1e-6, "uj": 1e-3, "µj": 1e-3, "mj": 1.0, "j": 1e3},
+}
+_UNITS["size"] = _UNITS["memory"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """An upper limit: ``value`` in the kind's base unit (ms, bytes, mJ), or a fraction of the dense model's value."""
+
+    kind: str
+    value: float
+    relative: bool
+
+    def resolve(self, dense: float) -> float:
+        """The absolute limit, given the dense model's value in the same unit."""
+        return self.value * dense if self.relative else self.value
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} of dense" if self.relative else format_quantity(self.kind, self.value)
+
+
+def parse_limit(kind: str, text: str) -> Limit:
+    """Parse ``15ms``, ``20MB``, ``40mJ`` or ``50%`` into a :class:`Limit` of ``kind`` (latency, memory, energy, size).
+
+    Raises :class:`BudgetError` when the unit is missing or of another kind, or the value is not positive.
+    """
+    units = _UNITS[kind]
+    example = {"latency": "15ms", "memory": "20MB", "energy": "40mJ", "size": "1MB"}[kind]
+    match = _NUMBER.match(text)
+    if not match:
+        raise BudgetError(f"{kind} {text!r} is not a quantity", remedy=f"Write a number with a unit: {example}, or 50% of the dense model.")
+    number, unit = float(match[1]), match[2]
+    if not unit:
+        raise BudgetError(f"{kind} {text!r} has no unit", remedy=f"Write for example {example}, or {match[1]}% of the dense model.")
+    if unit != "%" and unit.lower() not in units:
+        known = ", ".join(sorted(units))
+        raise BudgetError(f"{kind} {text!r} has the unknown unit {unit!r}", remedy=f"Known units of {kind}: {known}, or %.")
+    if number <= 0:
+        raise BudgetError(f"{kind} {text!r} must be greater than zero")
+    if unit == "%":
+        return Limit(kind, number / 100, relative=True)
+    return Limit(kind, number * units[unit.lower()], relative=False)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Upper limits that the pruned model must be measured to meet.
+
+    Each is a quantity with a unit (``"15ms"``, ``"20MB"``, ``"40mJ"``) or a percentage of the dense model (``"50%"``) as
+    measured in the same session. ``None`` leaves it free. ``max_drop`` is the largest loss of the task's metric, in the
+    metric's own units.
+    """
+
+    latency: str | None = None
+    memory: str | None = None
+    energy: str | None = None
+    size: str | None = None
+    max_drop: float | None = None
+
+    def __post_init__(self) -> None:
+        self.limits()
+        if self.max_drop is not None and not self.max_drop >= 0:
+            raise BudgetError(f"max_drop {self.max_drop!r} must be zero or greater")
+
+    def limits(self) -> dict[str, Limit]:
+        """The limits that are set, by kind.  Raises :class:`BudgetError` on a malformed one."""
+        texts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "max_drop"}
+        return {kind: parse_limit(kind, text) for kind, text in texts.items() if text is not None}
+
+
+def format_quantity(kind: str, value: float) -> str:
+    """A value in the kind's base unit (ms, bytes, mJ) as a person reads it."""
+    if kind in ("memory", "size"):
+        for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+            if abs(value) >= factor:
+                return f"{value / factor:.3g} {unit}" if abs(value) < 100 * factor else f"{value / factor:.0f} {unit}"
+        return f"{value:.0f} B"
+    small, base, large = {"latency": ("µs", "ms", "s"), "energy": ("µJ", "mJ", "J")}[kind]
+    if abs(value) >= 1e3:
+        return f"{value / 1e3:.3g} {large}"
+    return f"{value:.3g} {base}" if abs(value) >= 1 or value == 0 else f"{value * 1e3:.3g} {small}"

@@ -1,0 +1,153 @@
+"""Every exception edgeprune raises on purpose, in one tree.
+
+``EdgepruneError``
+    ``InputError``: what the user brought cannot be used as it is
+        ``RecipeError``, ``BudgetError``, ``ProfileError``, ``TargetError``, ``CheckpointError``, ``RunError``
+    ``GraphError``: the model cannot be analysed or cut
+        ``CaptureError``, ``UnsupportedOpError``, ``NothingToPruneError``, ``PlanError``, ``VerificationError``
+    ``InfeasibleBudgetError``: no plan reaches the budget; says which limit binds and the least value reachable
+    ``TrainingError``: a NaN loss, a metric that is not a number
+    ``ExportError``: a format that cannot be written
+        ``ParityError``: it was written, and computes something else
+    ``DeviceError``: the device or what runs on it
+        ``HostKeyError``, ``AuthenticationError``, ``DeviceFullError``, ``NoRuntimeError``, ``RunnerError``, ``ModelCrashedError``
+        ``TransientError``: may pass by itself; only these are retried
+            ``UnreachableError``, ``ConnectionLostError``, ``DeviceBusyError``, ``DeviceTimeoutError``
+    ``IncomparableError``: two results that must not be compared
+
+Every one carries a message that names the thing, and may carry a ``remedy``: what the user can do next.
+"""
+
+from __future__ import annotations
+
+
+class EdgepruneError(Exception):
+    """Base of all errors; ``remedy`` says what to do next."""
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.remedy}" if self.remedy else self.message
+
+
+class InputError(EdgepruneError):
+    """What the user brought cannot be used as it is."""
+
+
+class RecipeError(InputError):
+    """A recipe file is missing, raises, or does not return a task."""
+
+
+class BudgetError(InputError):
+    """A quantity has no unit, the wrong unit, or no sensible value."""
+
+
+class ProfileError(InputError):
+    """A device profile is unknown or malformed."""
+
+
+class TargetError(InputError):
+    """A target's name is unknown or its address malformed."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint is damaged, or belongs to another model."""
+
+
+class RunError(InputError):
+    """A run directory is missing, damaged, in use, or of another job."""
+
+
+class GraphError(EdgepruneError):
+    """The model cannot be analysed or cut."""
+
+
+class CaptureError(GraphError):
+    """``torch.export`` cannot capture the model, or the example inputs do not fit it."""
+
+
+class UnsupportedOpError(GraphError):
+    """An operation has no channel rule."""
+
+
+class NothingToPruneError(GraphError):
+    """No group of channels may be removed; the message says why."""
+
+
+class PlanError(GraphError):
+    """A plan does not fit the model it is applied to."""
+
+
+class VerificationError(GraphError):
+    """The compacted model does not compute what the masked original computes."""
+
+
+class InfeasibleBudgetError(EdgepruneError):
+    """No plan reaches the budget; the message names the binding limit and the least value reachable."""
+
+
+class TrainingError(EdgepruneError):
+    """Training or scoring produced something that is not a number."""
+
+
+class ExportError(EdgepruneError):
+    """A format could not be written."""
+
+
+class ParityError(ExportError):
+    """An exported file computes something else than the PyTorch model."""
+
+
+class DeviceError(EdgepruneError):
+    """The device, or what runs on it, failed."""
+
+
+class HostKeyError(DeviceError):
+    """The SSH host key is unknown or has changed."""
+
+
+class AuthenticationError(DeviceError):
+    """The device refused every key."""
+
+
+class DeviceFullError(DeviceError):
+    """The device's disk is full or cannot be written."""
+
+
+class NoRuntimeError(DeviceError):
+    """The device has no runtime (or no Python) that can run this format."""
+
+
+class RunnerError(DeviceError):
+    """The runner failed or spoke something that is not its protocol."""
+
+
+class ModelCrashedError(DeviceError):
+    """A model's process on the device died: signal, exit code or memory limit are in the message."""
+
+
+class TransientError(DeviceError):
+    """May pass by itself; only these are retried."""
+
+
+class UnreachableError(TransientError):
+    """No connection to the device could be opened."""
+
+
+class ConnectionLostError(TransientError):
+    """The connection broke while it was in use."""
+
+
+class DeviceBusyError(TransientError):
+    """Another user holds the device's lock."""
+
+
+class DeviceTimeoutError(TransientError):
+    """A step on the device took longer than its limit."""
+
+
+class IncomparableError(EdgepruneError):
+    """Two results of different device, runtime, threads or clock state."""

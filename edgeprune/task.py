@@ -1,0 +1,106 @@
+"""What the user brings: a model, example inputs, data, and how to fit and score it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgeprune.errors import RecipeError
+
+Batches = Iterable[tuple[Any, Any]]
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> float:
+    """Top-1 accuracy in percent. ``outputs``: (N, classes); ``targets``: (N,) class indices."""
+    return 100.0 * (outputs.argmax(1) == targets).float().mean().item()
+
+
+@dataclass
+class Task:
+    """A trained model and all that is needed to prune it.
+
+    ``model``: in its trained state. ``example_inputs``: the positional inputs of one inference (batch of 1), as the device will see them.
+    ``train``/``validation``: iterables of ``(inputs, targets)`` batches that can be iterated again and again (a ``DataLoader``);
+    ``inputs`` is a tensor or a tuple of tensors. ``loss(outputs, targets)``: a scalar tensor. ``metric(outputs, targets)``: a float, higher
+    is better, averaged over validation batches by their size; accuracy in percent unless given. ``fit(model)`` and
+    ``evaluate(model) -> float`` replace the built-in training and scoring. ``epochs``, ``learning_rate``, ``weight_decay``,
+    ``distillation``: the fine-tuning's length and strength. ``protect``: names of modules whose output channels stay.
+    """
+
+    model: nn.Module
+    example_inputs: tuple[Any, ...]
+    train: Batches | None = None
+    validation: Batches | None = None
+    loss: Callable[[Any, Any], Tensor] = nn.functional.cross_entropy
+    metric: Callable[[Any, Any], float] = accuracy
+    metric_name: str = "accuracy"
+    fit: Callable[[nn.Module], None] | None = None
+    evaluate: Callable[[nn.Module], float] | None = None
+    epochs: float = 5.0
+    learning_rate: float = 0.02
+    weight_decay: float = 5e-4
+    distillation: float = 0.5
+    protect: Sequence[str] = field(default_factory=tuple)
+    name: str = "model"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, nn.Module):
+            raise RecipeError(f"task.model is a {type(self.model).__name__}, not a torch.nn.Module")
+        if isinstance(self.example_inputs, Tensor):
+            self.example_inputs = (self.example_inputs,)
+        if not self.example_inputs or not all(isinstance(value, Tensor) for value in self.example_inputs):
+            raise RecipeError("task.example_inputs must be a tuple of tensors: the positional inputs of one inference")
+
+    @property
+    def scores(self) -> bool:
+        """Whether the task can say how good a model is."""
+        return self.evaluate is not None or self.validation is not None
+
+
+def load_recipe(path: str | Path, function: str = "task") -> Task:
+    """Run the recipe file ``path`` and return the task its ``function`` makes.
+
+    Raises :class:`RecipeError` when the file is missing, raises, or does not return a :class:`Task`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"recipe {path} does not exist", remedy="Give the path of a Python file with a function task() -> edgeprune.Task.")
+    spec = importlib.util.spec_from_file_location(f"edgeprune_recipe_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+        made = getattr(module, function, None)
+        if made is None:
+            raise RecipeError(f"recipe {path} has no function {function}()", remedy=f"Define `def {function}() -> edgeprune.Task`.")
+        task = made()
+    except RecipeError:
+        raise
+    except Exception as error:
+        raise RecipeError(f"recipe {path} raised {type(error).__name__}: {error}", remedy="Run it by itself, or use --debug for its traceback.") from error
+    if not isinstance(task, Task):
+        raise RecipeError(f"{function}() of recipe {path} returned a {type(task).__name__}, not an edgeprune.Task")
+    if task.name == "model":
+        task.name = path.stem
+    return task
+
+
+def as_inputs(inputs: Any) -> tuple[Any, ...]:
+    """A batch's inputs as a tuple of positional arguments."""
+    return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+
+
+def device_inputs(example_inputs: Sequence[Any], seed: int = 0) -> tuple[Tensor, ...]:
+    """Seeded inputs of the same shapes and dtypes: the ones outputs are compared on. Integers repeat the example's values."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.randn(value.shape, generator=generator).to(value.dtype) if value.is_floating_point() else value.clone() for value in example_inputs
+    )
