@@ -1,0 +1,44 @@
+"""Batch-norm statistics, measured again for the model as it is now."""
+
+from __future__ import annotations
+
+from itertools import chain, islice
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from edgeprune.task import Batches
+from edgeprune.tuning.context import batch_inputs, preserved_modes, seeded
+
+
+def recalibrate(model: nn.Module, batches: Batches, limit: int = 16) -> int:
+    """Replace the running statistics of every batch norm by plain averages over the first ``limit`` of ``batches``.
+
+    Pruning and training both leave them describing a model that no longer is. Nothing else changes: weights, dropout (off
+    during the passes), momenta and training flags stay. Returns the number of batches used: zero, with nothing touched,
+    when the model has no batch norm that tracks statistics or there are no batches.
+    Source: Yu & Huang, "Universally Slimmable Networks", 2019, section 3.2.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    if not norms:
+        return 0
+    momenta = [norm.momentum for norm in norms]
+    count = 0
+    with seeded(0), preserved_modes(model), torch.no_grad():
+        used = islice(batches, limit)
+        first = list(islice(used, 1))
+        if not first:
+            return 0
+        model.eval()
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # a cumulative average
+                norm.training = True
+            for count, (inputs, _) in enumerate(chain(first, used), 1):  # noqa: B007  (the count is returned)
+                model(*batch_inputs(inputs))
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+    return count
