@@ -1,1 +1,116 @@
-""""""
+"""A model written to files that devices run, each compared with the PyTorch model before it gets its name.
+
+``export`` writes; ``start_export`` lets the conversion overlap other work; ``warm`` starts the converter ahead of need;
+``formats.names`` lists the formats. A new format is one file that calls ``formats.register`` and an import here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from edgeprune.errors import ExportError
+from edgeprune.export import formats, parity, pt2, tflite, torchscript  # noqa: F401
+from edgeprune.export.cache import temporary_name
+from edgeprune.export.converter import warm
+from edgeprune.export.source import Source
+
+__all__ = ["TIME_LIMIT_S", "export", "formats", "start_export", "warm"]
+
+TIME_LIMIT_S = 900.0
+
+
+def export(
+    model: nn.Module,
+    example_inputs: Sequence[Tensor],
+    formats: Sequence[str],
+    folder: str | Path,
+    name: str = "model",
+    *,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> dict[str, Path]:
+    """Write ``model`` in each of ``formats`` as ``folder/name.<suffix>`` and return the paths by format.
+
+    ``model``: any module, or a GraphModule of ATen operations; it is copied, put in eval mode and never changed.
+    ``example_inputs``: the positional inputs of one inference (batch of 1); inputs and outputs keep their shapes and dtypes, except that
+    TFLite holds 64-bit ones in 32 bits. A file appears under its name only when it is complete and its outputs on seeded inputs matched
+    the model's. Raises :class:`ExportError` (unknown format, an operation the format lacks, the time limit), :class:`ParityError`,
+    :class:`CaptureError`.
+    """
+    return start_export(model, example_inputs, formats, folder, name, time_limit_s=time_limit_s).result()
+
+
+def start_export(
+    model: nn.Module,
+    example_inputs: Sequence[Tensor],
+    formats: Sequence[str],
+    folder: str | Path,
+    name: str = "model",
+    *,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> Future[dict[str, Path]]:
+    """:func:`export`, returning as soon as what needs this process is done; the conversion in the worker goes on behind the future.
+
+    The model may be changed at once: the files are of its state now. What :func:`export` raises comes from the future.
+    """
+    future: Future[dict[str, Path]] = Future()
+    try:
+        wanted = _find_all(formats)
+        source = Source(model, example_inputs, time_limit_s)
+        target = _folder(folder)
+        paths = {entry.name: target / f"{name}{entry.suffix}" for entry in wanted}
+        _ = source.expected
+        for entry in wanted:
+            if not entry.external:
+                _write(entry, source, paths[entry.name])
+        behind = [entry for entry in wanted if entry.external]
+        if behind:
+            _ = source.program
+    except BaseException as error:
+        future.set_exception(error)
+        return future
+
+    def finish() -> None:
+        try:
+            for entry in behind:
+                _write(entry, source, paths[entry.name])
+            future.set_result(paths)
+        except BaseException as error:
+            future.set_exception(error)
+
+    if behind:
+        threading.Thread(target=finish, name=f"export {name}", daemon=True).start()
+    else:
+        future.set_result(paths)
+    return future
+
+
+_find_all = formats.find_all  # ``formats`` is an argument's name above
+
+
+def _folder(folder: str | Path) -> Path:
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"the folder {path} cannot be made: {error.strerror}") from error
+    return path
+
+
+def _write(entry: formats.Format, source: Source, path: Path) -> None:
+    """Write, compare, and only then name the file."""
+    content = entry.write(source)
+    temporary = temporary_name(path)
+    try:
+        temporary.write_bytes(content)
+        parity.compare(entry.name, source.expected, entry.run(temporary, source.probe), entry.tolerance)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ExportError(f"{entry.name}: {path} cannot be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

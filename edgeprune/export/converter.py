@@ -1,0 +1,122 @@
+"""The parent's side of the conversion worker: one per Python process, started when first needed or by :func:`warm`."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch.export import ExportedProgram
+
+from edgeprune.errors import ExportError
+
+
+class Converter:
+    """Converts exported programs to TFLite in a long-lived child process; started again when it has died; one job at a time."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: IO[bytes] | None = None
+        self._lock = threading.Lock()
+        self._starting = threading.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id while it runs."""
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
+
+    def warm(self) -> None:
+        """Start the worker without waiting for it: importing litert_torch takes seconds."""
+        with self._starting:
+            if self.pid is not None:
+                return
+            root = str(Path(__file__).resolve().parents[2])
+            path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
+            self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "edgeprune.export.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                bufsize=0,
+                env={**os.environ, "PYTHONPATH": path},
+                start_new_session=True,  # Ctrl-C is the parent's to handle; the closing of stdin ends the worker
+            )
+
+    def convert(self, program: ExportedProgram, time_limit_s: float) -> bytes:
+        """The program as a TFLite file.
+
+        Raises :class:`ExportError` when an operation has no TFLite form (named), the worker dies, or ``time_limit_s`` seconds pass.
+        """
+        with self._lock, tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+            source, output = Path(folder, "model.pt2"), Path(folder, "model.tflite")
+            torch.export.save(program, source)
+            answer = self._ask({"program": str(source), "output": str(output)}, time_limit_s)
+            if "error" in answer:
+                _raise(answer["error"], answer["op"])
+            return output.read_bytes()
+
+    def _ask(self, job: dict[str, str], time_limit_s: float) -> dict[str, Any]:
+        deadline = time.monotonic() + time_limit_s
+        self.warm()
+        process = self._process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(job).encode() + b"\n")
+        except BrokenPipeError:
+            raise self._died(process) from None
+        if not select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            self.stop()
+            raise ExportError(f"tflite: the conversion did not end within {time_limit_s:g} s and was stopped")
+        line = process.stdout.readline()
+        if not line:
+            raise self._died(process)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _died(self, process: subprocess.Popen[bytes]) -> ExportError:
+        code = process.wait()
+        how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        assert self._log is not None
+        self._log.seek(0)
+        tail = self._log.read().decode(errors="replace").strip().splitlines()[-1:]
+        remedy = "SIGKILL usually means that the machine ran out of memory." if code == -signal.SIGKILL else None
+        return ExportError(f"tflite: the converter process ended {how}" + "".join(f": {line}" for line in tail), remedy=remedy)
+
+    def stop(self) -> None:
+        """End the worker, if it runs; the next conversion starts another."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout, self._log):
+                if pipe is not None:
+                    pipe.close()
+
+
+def _raise(error: str, operation: str | None) -> None:
+    if operation is not None:
+        raise ExportError(
+            f"tflite: the format has no operation for {operation}", remedy="Replace it in the model, or export torchscript or pt2 instead."
+        )
+    raise ExportError(f"tflite: the converter refused the model: {error}", remedy="The formats torchscript and pt2 may still work.")
+
+
+CONVERTER = Converter()
+atexit.register(CONVERTER.stop)
+
+
+def warm() -> None:
+    """Start the conversion worker in the background, so that the first conversion finds it ready."""
+    CONVERTER.warm()

@@ -1,0 +1,85 @@
+"""What an exporter starts from: a frozen copy of the model, its inputs, and the outputs every exported file must reproduce."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from edgeprune.errors import CaptureError, ExportError
+from edgeprune.task import device_inputs
+
+
+def flush_denormals(tensors: Iterable[Tensor]) -> None:
+    """Set the denormal values of floating-point tensors to zero, in place.
+
+    A CPU computes with denormals up to ten times slower, and fine-tuning with weight decay makes them (pytorch issue 46180).
+    """
+    with torch.no_grad():
+        for tensor in tensors:
+            if tensor.is_floating_point():
+                tensor.masked_fill_(tensor.abs() < torch.finfo(tensor.dtype).tiny, 0.0)
+
+
+def _frozen_copy(model: nn.Module) -> nn.Module:
+    """A copy on the CPU, in eval mode, without gradients and denormals."""
+    try:
+        module = copy.deepcopy(model).cpu()
+    except Exception as error:
+        raise ExportError(f"the model cannot be copied for export: {error}", remedy="copy.deepcopy(model) must work.") from error
+    with contextlib.suppress(NotImplementedError):  # a module unlifted from an exported program has its mode baked in
+        module.eval()
+    module.requires_grad_(False)
+    flush_denormals([*module.parameters(), *module.buffers()])
+    return module
+
+
+class Source:
+    """A frozen copy of ``model`` and the ``example_inputs`` of one inference (batch of 1); the caller's model is never changed.
+
+    ``time_limit_s`` bounds each conversion that runs outside this process.
+    """
+
+    def __init__(self, model: nn.Module, example_inputs: Sequence[Tensor], time_limit_s: float) -> None:
+        self.module = _frozen_copy(model)
+        self.inputs: tuple[Tensor, ...] = tuple(value.detach().cpu() for value in example_inputs)
+        self.time_limit_s = time_limit_s
+
+    @cached_property
+    def program(self) -> ExportedProgram:
+        """The model captured as an ATen graph.  Raises :class:`CaptureError`."""
+        try:
+            with torch.no_grad():
+                return torch.export.export(self.module, self.inputs)
+        except Exception as error:
+            reason = str(error).strip().splitlines()
+            raise CaptureError(
+                f"torch.export cannot capture the model: {type(error).__name__}: {reason[0] if reason else 'no reason given'}",
+                remedy="Export the submodule that can be captured, or use the format torchscript.",
+            ) from error
+
+    @cached_property
+    def probe(self) -> tuple[Tensor, ...]:
+        """The seeded inputs on which outputs are compared: shapes and dtypes of the example inputs."""
+        return device_inputs(self.inputs)
+
+    @cached_property
+    def expected(self) -> list[Tensor]:
+        """The PyTorch model's outputs for :attr:`probe`, flattened in order.  Raises :class:`ExportError` when it cannot run."""
+        try:
+            with torch.no_grad():
+                return flat_outputs(self.module(*(value.clone() for value in self.probe)))
+        except Exception as error:
+            raise ExportError(f"the model does not run on inputs shaped like the example inputs: {error}") from error
+
+
+def flat_outputs(outputs: Any) -> list[Tensor]:
+    """The tensors in a model's output (a tensor, or nested tuples, lists and dicts of them), in order."""
+    return [leaf.detach() for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]

@@ -1,0 +1,74 @@
+"""The child process that converts to TFLite: imports litert_torch once, then takes one job a line on stdin and answers one line on stdout.
+
+A job is ``{"program": PATH.pt2, "output": PATH}``; an answer ``{"ok": true}`` or ``{"error": TEXT, "op": NAME or null}``. It ends when
+stdin closes, even in the middle of a job: it never outlives its parent.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import queue
+import re
+import sys
+import threading
+import warnings
+from typing import Any
+
+_OPERATION = re.compile(r"(?:Lowering not found: |failed to legalize operation ')([\w.:]+)")
+
+
+def _read_jobs(jobs: queue.Queue[dict[str, str]]) -> None:
+    for line in sys.stdin:
+        jobs.put(json.loads(line))
+    os._exit(0)
+
+
+def _convert(job: dict[str, str]) -> None:
+    import litert_torch
+    import torch
+
+    from edgeprune.export.fold import fold_batch_norms
+
+    program = torch.export.load(job["program"])
+    module = program.module()
+    fold_batch_norms(module)  # type: ignore[arg-type]
+    arguments, _ = program.example_inputs
+    litert_torch.convert(module, arguments).export(job["output"])
+
+
+def _answer(job: dict[str, str]) -> dict[str, Any]:
+    gc.disable()  # a tenth of the time would go into walking the graph's many small objects
+    try:
+        _convert(job)
+        return {"ok": True}
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        operation = _OPERATION.search(text)
+        return {"error": text[:2000], "op": operation[1] if operation else None}
+    finally:
+        gc.enable()
+        gc.collect()
+
+
+def main() -> None:
+    """Serve jobs until stdin closes."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes to stderr
+    warnings.simplefilter("ignore")
+    jobs: queue.Queue[dict[str, str]] = queue.Queue()
+    threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
+    import litert_torch  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
+    while True:
+        answers.write(json.dumps(_answer(jobs.get())) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
