@@ -1,1 +1,18 @@
-""""""
+"""Probes: what this device is (:func:`device`), and the state it is in now (:func:`conditions`)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict
+
+from . import cpu, ram, system, thermal
+
+
+def device(root: str = "/") -> Dict[str, Any]:
+    """What does not change between runs."""
+    return {**cpu.probe(root), **ram.probe(root), **system.probe(root)}
+
+
+def conditions(root: str = "/") -> Dict[str, Any]:
+    """What may disturb a measurement: load, clocks in MHz, governors, temperatures in Celsius, throttling."""
+    return {"loadavg": os.getloadavg()[0], **cpu.state(root), **thermal.state(root)}

@@ -1,0 +1,39 @@
+"""The runner as one reproducible file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from functools import cache
+from importlib.resources.abc import Traversable
+
+from edgeprune.resources import resource
+
+_PACKAGE = "edgeprune_runner"
+_MAIN = f"import sys\n\nfrom {_PACKAGE}.app import main\n\nsys.exit(main())\n"
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def _files(folder: Traversable, prefix: str) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for entry in folder.iterdir():
+        if entry.is_dir() and entry.name != "__pycache__":
+            found |= _files(entry, f"{prefix}/{entry.name}")
+        elif entry.name.endswith(".py"):
+            found[f"{prefix}/{entry.name}"] = entry.read_bytes()
+    return found
+
+
+@cache
+def build_runner() -> tuple[str, bytes]:
+    """The runner's file name, which holds its content's hash, and its bytes: a zip that Python runs, the same for the same sources."""
+    files = {"__main__.py": _MAIN.encode()} | _files(resource("targets", "runner"), _PACKAGE)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, files[name])
+    content = packed.getvalue()
+    return f"runner-{hashlib.sha256(content).hexdigest()[:16]}.pyz", content

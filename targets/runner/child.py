@@ -1,0 +1,127 @@
+"""The child process: loads models and runs them as its parent says, one JSON object a line each way."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import signal
+import sys
+import time
+import zipfile
+from typing import Any, Dict, List
+
+from . import inputs, memory
+from .engines import ENGINES, Engine, Model, ModelRefused
+from .protocol import Output
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies (prctl(2)); without Linux, the end of standard input does it later."""
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (OSError, AttributeError):
+        pass
+
+
+def window(model: Model, time_ns: int, min_runs: int, cap_ns: int, skip: int) -> List[int]:
+    """Run again and again; the ns of each run.
+
+    Ends when both ``time_ns`` and ``min_runs`` are reached, or at ``cap_ns``.  ``skip`` runs before that are not counted.
+    """
+    run, clock = model.run, time.perf_counter_ns
+    for _ in range(skip):
+        run()
+    samples: List[int] = []
+    gc.disable()
+    start = clock()
+    while True:
+        begin = clock()
+        run()
+        end = clock()
+        samples.append(end - begin)
+        if (end - start >= time_ns and len(samples) >= min_runs) or end - start >= cap_ns:
+            break
+    gc.enable()
+    return samples
+
+
+class Server:
+    """Holds the loaded models and answers commands."""
+
+    def __init__(self) -> None:
+        self._models: Dict[str, Model] = {}
+        self._engines: Dict[str, Engine] = {}
+        self._archives: Dict[str, zipfile.ZipFile] = {}
+        self._baseline = 0
+
+    def _engine(self, name: str) -> Engine:
+        if name not in self._engines:
+            self._engines[name] = ENGINES.get(name)()
+        return self._engines[name]
+
+    def runtime(self, engine: str) -> Dict[str, Any]:
+        """Import the runtime; its name and version."""
+        package, version = self._engine(engine).runtime()
+        return {"runtime": package, "version": version}
+
+    def load(self, key: str, engine: str, path: str, threads: int, seed: int, member: str = "", specs: Any = None, arrays: Any = None) -> Dict[str, Any]:
+        """Load a model, set its inputs and run it once.  Times in ns, memory in bytes."""
+        answer = self.runtime(engine)
+        source: Any = path
+        if member:
+            if path not in self._archives:
+                self._archives[path] = zipfile.ZipFile(path)
+            source = self._archives[path].read(member)
+        if not self._models:
+            memory.reset_peak()
+            self._baseline = memory.peak_bytes()
+        begin = time.perf_counter_ns()
+        model = self._engine(engine).load(source, threads, specs)
+        loaded = time.perf_counter_ns()
+        model.set_inputs([inputs.decode(text) for text in arrays] if arrays else inputs.seeded(model.specs, seed))
+        ready = time.perf_counter_ns()
+        model.run()
+        first = time.perf_counter_ns()
+        self._models[key] = model
+        return dict(answer, load_ns=loaded - begin, first_ns=first - ready, specs=model.specs)
+
+    def run(self, key: str, time_ns: int, min_runs: int = 1, cap_ns: int = 10**12, skip: int = 0) -> Dict[str, Any]:
+        """Samples of one window, in ns."""
+        return {"samples": window(self._models[key], time_ns, min_runs, cap_ns, skip)}
+
+    def memory(self) -> Dict[str, Any]:
+        """Peak before the first model was loaded, and now, in bytes."""
+        return {"baseline_bytes": self._baseline, "peak_bytes": memory.peak_bytes()}
+
+    def outputs(self, key: str) -> Dict[str, Any]:
+        """The tensors that the last run made."""
+        return {"outputs": [inputs.encode(array) for array in self._models[key].outputs()]}
+
+    def drop(self, key: str) -> Dict[str, Any]:
+        """Unload a model."""
+        self._models.pop(key, None)
+        return {}
+
+
+def serve() -> int:
+    """Answer commands on standard input until it ends."""
+    die_with_parent()
+    output = Output()
+    server = Server()
+    commands = {name: getattr(server, name) for name in ("runtime", "load", "run", "memory", "outputs", "drop")}
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            output.write(commands[request.pop("command")](**request))
+        except ModelRefused as error:
+            output.write({"error": {"kind": "refused", "message": str(error)}})
+        except ImportError as error:
+            output.write({"error": {"kind": "runtime", "message": str(error)}})
+        except MemoryError as error:
+            output.write({"error": {"kind": "memory", "message": f"out of memory: {error}"}})
+        except Exception as error:
+            output.write({"error": {"kind": "engine", "message": f"{type(error).__name__}: {error}"}})
+    return 0

@@ -1,0 +1,63 @@
+"""TensorFlow Lite models, by ai-edge-litert or tflite-runtime, whichever the device has."""
+
+from __future__ import annotations
+
+from typing import Any, List, Optional, Tuple, Union
+
+from . import ENGINES, Engine, Model, ModelRefused, Spec
+
+
+@ENGINES.register("tflite")
+class TfliteEngine(Engine):
+    """The interpreter's default delegates (XNNPACK) stay on: that is what an application gets."""
+
+    packages = ("ai-edge-litert", "tflite-runtime")
+
+    def _interpreter(self) -> Tuple[str, Any]:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+
+            return "ai-edge-litert", Interpreter
+        except ImportError as first:
+            try:
+                from tflite_runtime.interpreter import Interpreter
+            except ImportError as second:
+                raise ImportError(f"ai-edge-litert: {first}; tflite-runtime: {second}") from second
+            return "tflite-runtime", Interpreter
+
+    def runtime(self) -> Tuple[str, str]:
+        from importlib import metadata
+
+        package = self._interpreter()[0]
+        return package, metadata.version(package)
+
+    def load(self, source: Union[str, bytes], threads: int, specs: Optional[List[Spec]]) -> Model:
+        interpreter_class = self._interpreter()[1]
+        key = "model_path" if isinstance(source, str) else "model_content"
+        try:
+            interpreter = interpreter_class(num_threads=threads, **{key: source})
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise ModelRefused(str(error)) from error
+        return TfliteModel(interpreter)
+
+
+class TfliteModel(Model):
+    """One interpreter; unknown dimensions of its inputs are the 1 that the file's default shape holds."""
+
+    def __init__(self, interpreter: Any) -> None:
+        import numpy as np
+
+        self._interpreter = interpreter
+        self._inputs = interpreter.get_input_details()
+        self._outputs = interpreter.get_output_details()
+        self.specs = [{"shape": [int(n) for n in d["shape"]], "dtype": str(np.dtype(d["dtype"]))} for d in self._inputs]
+        self.run = interpreter.invoke
+
+    def set_inputs(self, arrays: List[Any]) -> None:
+        self._check(arrays)
+        for index, detail in enumerate(self._inputs):
+            self._interpreter.set_tensor(detail["index"], arrays[index])
+
+    def outputs(self) -> List[Any]:
+        return [self._interpreter.get_tensor(detail["index"]) for detail in self._outputs]

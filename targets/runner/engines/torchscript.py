@@ -1,0 +1,85 @@
+"""TorchScript archives, by torch."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any, List, Optional, Tuple, Union
+
+from . import ENGINES, Engine, Model, ModelRefused, Spec
+
+SPECS_FILE = "edgeprune.inputs.json"
+"""Extra file of the archive that lists the inputs' shapes and dtypes; TorchScript itself forgets them."""
+
+
+@ENGINES.register("torchscript")
+class TorchScriptEngine(Engine):
+    """``torch.jit.load``, then ``freeze`` and ``optimize_for_inference`` where they work."""
+
+    packages = ("torch",)
+
+    def runtime(self) -> Tuple[str, str]:
+        import torch
+
+        return "torch", str(torch.__version__)
+
+    def load(self, source: Union[str, bytes], threads: int, specs: Optional[List[Spec]]) -> Model:
+        import torch
+
+        torch.set_num_threads(threads)
+        extra = {SPECS_FILE: ""}
+        try:
+            file = source if isinstance(source, str) else io.BytesIO(source)
+            module = torch.jit.load(file, map_location="cpu", _extra_files=extra).eval()
+        except (RuntimeError, ValueError) as error:
+            raise ModelRefused(str(error).splitlines()[0]) from error
+        if extra[SPECS_FILE]:
+            specs = json.loads(extra[SPECS_FILE])
+        if not specs:
+            raise ModelRefused("the file does not say its inputs' shapes, and none were given (such as --input 1x3x224x224)")
+        return TorchScriptModel(module, specs)
+
+
+class TorchScriptModel(Model):
+    """One module.  Optimising is tried on a run; where it fails, the module runs as it was saved."""
+
+    def __init__(self, module: Any, specs: List[Spec]) -> None:
+        self.specs = specs
+        self._module = module
+        self._inputs: List[Any] = []
+        self._result: Any = None
+        self._plain = True
+
+    def set_inputs(self, arrays: List[Any]) -> None:
+        import torch
+
+        self._check(arrays)
+        self._inputs = [torch.from_numpy(array.copy()) for array in arrays]
+        if self._plain:
+            self._module = self._optimised(torch)
+            self._plain = False
+
+    def _optimised(self, torch: Any) -> Any:
+        try:
+            with torch.inference_mode():
+                module = torch.jit.optimize_for_inference(torch.jit.freeze(self._module))
+                module(*self._inputs)
+            return module
+        except (RuntimeError, AttributeError):
+            return self._module
+
+    def run(self) -> None:
+        import torch
+
+        with torch.inference_mode():
+            self._result = self._module(*self._inputs)
+
+    def outputs(self) -> List[Any]:
+        def flat(value: Any) -> List[Any]:
+            if isinstance(value, dict):
+                value = list(value.values())
+            if isinstance(value, (list, tuple)):
+                return [tensor for item in value for tensor in flat(item)]
+            return [value.detach().numpy()]
+
+        return flat(self._result)
