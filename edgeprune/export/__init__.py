@@ -108,9 +108,17 @@ def _write(entry: formats.Format, source: Source, path: Path) -> None:
     temporary = temporary_name(path)
     try:
         temporary.write_bytes(content)
-        parity.compare(entry.name, source.expected, entry.run(temporary, source.probe), entry.tolerance)
+        parity.compare(entry.name, source.expected, _run(entry, temporary, source.probe), entry.tolerance)
         os.replace(temporary, path)
     except OSError as error:
         raise ExportError(f"{entry.name}: {path} cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _run(entry: formats.Format, path: Path, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    try:
+        return entry.run(path, inputs)
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise ExportError(f"{entry.name}: the exported file does not run: {reason[0] if reason else type(error).__name__}") from error

@@ -1,6 +1,6 @@
 """Batch normalisation folded into the convolution before it, on an ATen graph.
 
-The TFLite converter folds it anyway, after carrying a dozen primitive operations per layer through every one of its passes: folded
+The TFLite converter folds it too, after carrying a dozen primitive operations per layer through every one of its passes: folded
 before, the conversion takes half the time and computes the same.
 """
 

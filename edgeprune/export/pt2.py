@@ -14,9 +14,9 @@ from edgeprune.export.source import Source, flat_outputs
 
 
 def _write(source: Source) -> bytes:
-    buffer = io.BytesIO()
+    program, buffer = source.program, io.BytesIO()
     try:
-        torch.export.save(source.program, buffer)
+        torch.export.save(program, buffer)
     except Exception as error:
         raise ExportError(f"pt2: the exported program cannot be saved: {error}") from error
     return buffer.getvalue()

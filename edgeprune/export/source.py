@@ -62,7 +62,7 @@ class Source:
             reason = str(error).strip().splitlines()
             raise CaptureError(
                 f"torch.export cannot capture the model: {type(error).__name__}: {reason[0] if reason else 'no reason given'}",
-                remedy="Export the submodule that can be captured, or use the format torchscript.",
+                remedy="A branch on the values of a tensor cannot be captured: write it with torch.where, or export the part without it.",
             ) from error
 
     @cached_property

@@ -16,7 +16,8 @@ import threading
 import warnings
 from typing import Any
 
-_OPERATION = re.compile(r"(?:Lowering not found: |failed to legalize operation ')([\w.:]+)")
+# litert-torch's own refusal, an MLIR legalisation failure, and the node that torch.fx appends to what a lowering raised
+_OPERATION = re.compile(r"(?:Lowering not found: |failed to legalize operation '|call_function\[target=(?:torch\.ops\.)?)([\w.:]+)")
 
 
 def _read_jobs(jobs: queue.Queue[dict[str, str]]) -> None:
@@ -28,14 +29,25 @@ def _read_jobs(jobs: queue.Queue[dict[str, str]]) -> None:
 def _convert(job: dict[str, str]) -> None:
     import litert_torch
     import torch
+    from torch.fx import GraphModule
 
     from edgeprune.export.fold import fold_batch_norms
 
     program = torch.export.load(job["program"])
     module = program.module()
-    fold_batch_norms(module)  # type: ignore[arg-type]
+    assert isinstance(module, GraphModule)
+    fold_batch_norms(module)
     arguments, _ = program.example_inputs
     litert_torch.convert(module, arguments).export(job["output"])
+
+
+def _teach_assertions() -> None:
+    """Let the converter pass over run-time assertions on values (``one_hot`` has one): TFLite has none."""
+    import torch
+    from litert_torch.backend import lowerings
+
+    for operation in (torch.ops.aten._assert_async, torch.ops.aten._assert_scalar):
+        lowerings.lower(operation)(lambda context, *arguments: None)
 
 
 def _answer(job: dict[str, str]) -> dict[str, Any]:
@@ -46,7 +58,7 @@ def _answer(job: dict[str, str]) -> dict[str, Any]:
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         operation = _OPERATION.search(text)
-        return {"error": text[:2000], "op": operation[1] if operation else None}
+        return {"error": text.split("\n\n")[0][:2000], "op": operation[1] if operation else None}
     finally:
         gc.enable()
         gc.collect()
@@ -63,6 +75,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
+    _teach_assertions()
     gc.collect()
     gc.freeze()
     while True:
