@@ -1,0 +1,100 @@
+"""What may be pruned in a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from edgeprune.errors import GraphError, NothingToPruneError
+from edgeprune.graph.capture import Captured, capture
+from edgeprune.graph.flow import Flow, run
+from edgeprune.graph.groups import Group, build_groups
+from edgeprune.graph.labels import small
+
+
+@dataclass
+class Analysis:
+    """Groups of channels, who owns them, and what is fixed and why.
+
+    ``fixed``: reason for every channel that must stay. ``unsupported``: (node, operation) pairs that had no rule.
+    """
+
+    captured: Captured
+    flow: Flow
+    groups: list[Group]
+    fixed: dict[int, str]
+
+    @property
+    def unsupported(self) -> list[tuple[str, str]]:
+        """(node, operation) for every operation without a rule; all it touches is fixed."""
+        return self.flow.unsupported
+
+    @cached_property
+    def roots(self) -> np.ndarray:
+        """For every label its channel."""
+        return self.flow.channels.roots()
+
+    def group(self, name: str) -> Group:
+        """The group of that name."""
+        return next(group for group in self.groups if group.name == name)
+
+    def channels_of(self, labels: Tensor) -> Tensor:
+        """Labels as channels (classes), constant dimensions narrowed to size 1."""
+        return torch.from_numpy(self.roots[small(labels).numpy()])
+
+    def node_channels(self, node: fx.Node) -> Tensor | None:
+        """The channels of what a node computes, constant dimensions narrowed to size 1; None for what is not one tensor."""
+        value = self.flow.values.get(node)
+        return self.channels_of(value) if isinstance(value, Tensor) else None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the structure: parameters, shapes and groups.  A plan made for one structure fits no other."""
+        digest = hashlib.sha256()
+        for name, tensor in self.captured.module.state_dict().items():
+            digest.update(f"{name}{tuple(tensor.shape)};".encode())
+        for group in self.groups:
+            digest.update(f"{group.name}{group.rows.shape}{group.producers}{group.readers};".encode())
+        return digest.hexdigest()[:16]
+
+
+def analyze(model: nn.Module, example_inputs: tuple[Any, ...], protect: Sequence[str] = ()) -> Analysis:
+    """Follow every channel of ``model`` and return its groups.  The model is not changed.
+
+    ``protect``: names of modules (or parameters) whose output channels must stay.  Raises :class:`CaptureError` when the model cannot be captured,
+    :class:`NothingToPruneError` when no channel may be removed.
+    """
+    captured = capture(model, example_inputs)
+    flow = run(captured)
+    for name in protect:
+        _protect(flow, name)
+    groups, fixed = build_groups(flow)
+    analysis = Analysis(captured, flow, [group for group in groups if group.size > 1], fixed)
+    if not analysis.groups:
+        raise NothingToPruneError("nothing can be pruned", remedy=_why_nothing(analysis))
+    return analysis
+
+
+def _protect(flow: Flow, name: str) -> None:
+    owned = [labels for (parameter, axis), labels in flow.owners.items() if axis == 0 and (parameter == name or parameter.startswith(name + "."))]
+    if not owned:
+        raise GraphError(f"protect names {name!r}, which has no parameters in the graph", remedy="Give the name of a module as in model.named_modules().")
+    for labels in owned:
+        flow.channels.fix(labels, f"protected: {name}")
+
+
+def _why_nothing(analysis: Analysis) -> str:
+    counts: dict[str, int] = {}
+    for reason in analysis.fixed.values():
+        counts[reason] = counts.get(reason, 0) + 1
+    worst = sorted(counts.items(), key=lambda item: -item[1])[:5]
+    return "Why: " + ("; ".join(f"{count} channels: {reason}" for reason, count in worst) or "no layer's channels end inside the model") + "."
+
+

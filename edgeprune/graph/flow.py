@@ -1,0 +1,223 @@
+"""Labels followed through the graph: what rules work with, and the walk that calls them."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from edgeprune.errors import GraphError
+from edgeprune.graph.capture import Captured, tensor_at
+from edgeprune.graph.labels import Channels, along, blank, small, tidy, varying
+from edgeprune.graph.registry import RULES
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A parameter or buffer on its way to its operation.  ``index``: its elements' places, once a shape operation touched it."""
+
+    name: str
+    shape: torch.Size
+    index: Tensor | None = None
+
+    def places(self) -> Tensor:
+        """For every element, its flat place in the parameter as it is stored."""
+        return torch.arange(self.shape.numel()).reshape(self.shape) if self.index is None else self.index
+
+
+@dataclass
+class Flow:
+    """The state of one analysis.
+
+    ``owners``: for a parameter or buffer and an axis, labels that broadcast to its shape: an element goes when any of its axes' channels
+    goes.  ``balances``: label matrices each row of which must keep equally many channels.  ``values``: what every node computes.
+    """
+
+    captured: Captured
+    channels: Channels = field(default_factory=Channels)
+    owners: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    balances: list[tuple[Tensor, str]] = field(default_factory=list)
+    values: dict[fx.Node, Any] = field(default_factory=dict)
+    unsupported: list[tuple[str, str]] = field(default_factory=list)
+
+    def labels(self, value: Any) -> Tensor:
+        """The labels of an activation; a parameter used as one gets a channel for every element."""
+        if isinstance(value, Stored):
+            if value.shape.numel() <= 1:
+                return blank(value.shape if value.index is None else value.index.shape)
+            fresh = self.channels.fresh(value.shape) if (value.name, 0) not in self.owners else self.owners[value.name, 0].expand(value.shape)
+            self.owners.setdefault((value.name, 0), fresh)
+            return fresh if value.index is None else fresh.flatten()[value.index]
+        assert isinstance(value, Tensor)
+        return value
+
+    def vector(self, value: Any, dim: int, reason: str) -> Tensor:
+        """The labels along ``dim``, constant elsewhere; when they are not, all are fixed for ``reason`` and the vector is blank."""
+        labels = self.labels(value)
+        dim %= labels.dim()
+        if any(other != dim for other in varying(labels)):
+            labels = self.channels.resolve(labels)
+        if any(other != dim for other in varying(labels)):
+            self.channels.fix(labels, reason)
+            return torch.zeros(labels.shape[dim], dtype=torch.int64)
+        index = tuple(slice(None) if d == dim else 0 for d in range(labels.dim()))
+        return labels[index]
+
+    def own(self, value: Any, axis: int, labels: Tensor, reason: str) -> None:
+        """Record that the elements of parameter ``value`` belong, along ``axis``, to the channels ``labels`` (broadcastable to its shape)."""
+        if value is None:
+            return
+        if not isinstance(value, Stored):  # computed on the fly: nothing to slice
+            self.channels.fix(labels, f"{reason}: its weight is computed, not stored")
+            return
+        if value.index is not None:
+            flat = torch.zeros(value.shape.numel(), dtype=torch.int64)
+            flat[value.index.flatten()] = labels.expand(value.index.shape).flatten()
+            labels = flat.reshape(value.shape)
+        known = self.owners.get((value.name, axis))
+        if known is None:
+            self.owners[value.name, axis] = labels
+        elif value.index is None:
+            self.channels.unite(known, labels, f"{value.name} is used twice")
+        else:
+            known = known.expand(value.shape)
+            both = (known != 0) & (labels != 0)
+            self.channels.unite(known[both], labels[both], f"{value.name} is used twice")
+            self.owners[value.name, axis] = torch.where(known != 0, known, labels)
+
+    def join(self, values: list[Any], reason: str) -> Tensor:
+        """Element-wise with broadcasting: channels that meet are one.
+
+        An operand that is stretched over the other's channels (a spatial gate) does not tie them together; its own channels stay.
+        """
+        operands = [self.labels(value) for value in values]
+        result = operands[0]
+        for other in operands[1:]:
+            result = self._join_two(result, other, reason)
+        return tidy(result)
+
+    def _join_two(self, left: Tensor, right: Tensor, reason: str) -> Tensor:
+        rank = max(left.dim(), right.dim())
+        left, right = (t.reshape((1,) * (rank - t.dim()) + tuple(t.shape)) if t.dim() < rank else t for t in (left, right))
+        shape = torch.broadcast_shapes(left.shape, right.shape)
+        free_left, free_right = self._stretched(left, right), self._stretched(right, left)
+        if free_left or free_right:
+            kept, gate = (right, left) if free_left and not (free_right and varying(left)) else (left, right)
+            if free_left and free_right and varying(kept) and varying(gate):
+                self.channels.fix(kept, reason)
+                kept = blank(shape)
+            self.channels.fix(gate, f"{reason}: stretched over other channels")
+            return kept.expand(shape)
+        self.channels.unite(left, right, reason)
+        return torch.where(left != 0, left, right) if left.shape != shape or right.shape != shape else _first(left, right)
+
+    @staticmethod
+    def _stretched(operand: Tensor, other: Tensor) -> bool:
+        """Whether ``operand`` is broadcast along every dimension in which ``other`` changes (and there is one)."""
+        dims = varying(other)
+        return bool(dims) and all(operand.shape[dim] == 1 for dim in dims) and bool(other.any() or operand.any())
+
+    def balance(self, matrix: Tensor, reason: str) -> None:
+        """Every row of the label matrix must keep equally many channels."""
+        if matrix.shape[0] > 1:
+            self.balances.append((matrix, reason))
+
+    def follow(self, value: Any, dim: int, shape: torch.Size | tuple[int, ...], reason: str) -> Tensor:
+        """The labels along ``dim`` of ``value``, in a result of ``shape`` that has them along the same dimension."""
+        return along(self.vector(value, dim, reason), shape, dim)
+
+
+def _first(left: Tensor, right: Tensor) -> Tensor:
+    return left if bool(small(left).all()) else torch.where(left != 0, left, right)
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """The shape of what a node computes, at the example's batch size."""
+    return tuple(int(size) if isinstance(size, int) else size.node.hint for size in node.meta["val"].shape)
+
+
+def run(captured: Captured) -> Flow:
+    """Walk the graph once, in order, and call every operation's rule."""
+    import edgeprune.graph.rules  # noqa: F401  (registers them)
+
+    flow = Flow(captured)
+    for node in captured.module.graph.nodes:
+        flow.values[node] = _step(flow, node)
+    return flow
+
+
+def _step(flow: Flow, node: fx.Node) -> Any:
+    if node.op == "placeholder":
+        value = node.meta["val"]
+        return blank(shape_of(node)) if isinstance(value, Tensor) else value
+    if node.op == "get_attr":
+        stored = tensor_at(flow.captured.module, str(node.target))
+        return Stored(str(node.target), stored.shape)
+    args = fx.map_arg(node.args, lambda n: flow.values[n])
+    kwargs = fx.map_arg(node.kwargs, lambda n: flow.values[n])
+    if node.op == "output":
+        for value in _tensors(args):
+            flow.channels.fix(flow.labels(value), "reaches the model's output")
+        return None
+    if node.target is torch.ops.aten.sym_size.int:
+        return shape_of(node.args[0])[args[1]]  # type: ignore[arg-type]
+    if node.op == "call_function" and not _tensors((args, kwargs)):
+        return _without_tensors(node, args, kwargs)
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    known = RULES.get(node.target)
+    if known is None:
+        return _unknown(flow, node, args, kwargs)
+    result = known(flow, node, *args, **kwargs)
+    return _checked(flow, node, result)
+
+
+def _without_tensors(node: fx.Node, args: Any, kwargs: Any) -> Any:
+    value = node.meta.get("val")
+    return blank(shape_of(node)) if isinstance(value, Tensor) else node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def _checked(flow: Flow, node: fx.Node, result: Any) -> Any:
+    if isinstance(result, (list, tuple)):
+        return [_balanced(flow, node, tidy(value)) if isinstance(value, Tensor) else value for value in result]
+    if not isinstance(result, Tensor):
+        return result
+    if tuple(result.shape) != shape_of(node):
+        raise GraphError(f"the rule of {node.target} gave shape {tuple(result.shape)} at {node.name}, not {shape_of(node)}")
+    return _balanced(flow, node, tidy(result))
+
+
+def _balanced(flow: Flow, node: fx.Node, labels: Tensor) -> Tensor:
+    """A tensor must stay a box: where channels change along two dimensions, every row keeps equally many."""
+    dims = varying(labels)
+    if len(dims) > 1:
+        core = small(labels)
+        flow.balance(core.reshape(-1, core.shape[dims[-1]]) if dims[-1] == core.dim() - 1 else _rows(core, dims[-1]), f"shape at {node.name}")
+    return labels
+
+
+def _rows(core: Tensor, last: int) -> Tensor:
+    return core.movedim(last, -1).reshape(-1, core.shape[last])
+
+
+def _unknown(flow: Flow, node: fx.Node, args: Any, kwargs: Any) -> Any:
+    flow.unsupported.append((node.name, str(node.target)))
+    for value in _tensors((args, kwargs)):
+        flow.channels.fix(flow.labels(value), f"reaches {node.target} ({node.name}), which has no rule")
+    value = node.meta.get("val")
+    if isinstance(value, (list, tuple)):
+        return [blank(tuple(int(size) for size in item.shape)) if isinstance(item, Tensor) else item for item in value]
+    return blank(shape_of(node)) if isinstance(value, Tensor) else value
+
+
+def _tensors(value: Any) -> list[Any]:
+    if isinstance(value, (Tensor, Stored)):
+        return [value]
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in _tensors(item)]
+    if isinstance(value, dict):
+        return [tensor for item in value.values() for tensor in _tensors(item)]
+    return []

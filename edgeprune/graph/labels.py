@@ -1,0 +1,117 @@
+"""Label arrays: for every element of a tensor, the channel it belongs to.
+
+A label array is an ``int64`` tensor of the activation's own shape. Label 0 is "no channel: must stay"; every other label is one
+channel. Along dimensions where the label does not change (batch, space, time) the array has stride 0, so a
+(64, 256, 56, 56) activation costs 256 numbers, and shape operations are run on the array itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+
+def blank(shape: Sequence[int]) -> Tensor:
+    """Labels of a tensor no part of which is a channel."""
+    return torch.zeros((), dtype=torch.int64).expand(tuple(shape))
+
+
+def along(vector: Tensor, shape: Sequence[int], dim: int) -> Tensor:
+    """Labels of ``shape`` that follow ``vector`` along ``dim`` and are constant elsewhere."""
+    view = [1] * len(shape)
+    view[dim] = -1
+    return vector.reshape(view).expand(tuple(shape))
+
+
+def small(labels: Tensor) -> Tensor:
+    """The array with every constant (stride 0) dimension narrowed to size 1."""
+    return labels[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in labels.stride())]
+
+
+def tidy(labels: Tensor) -> Tensor:
+    """The same array, with stride 0 wherever it is constant."""
+    core = small(labels)
+    for dim in range(core.dim()):
+        if core.shape[dim] > 1:
+            first = core.narrow(dim, 0, 1)
+            if bool((core == first).all()):
+                core = first
+    return core.expand(labels.shape)
+
+
+def varying(labels: Tensor) -> list[int]:
+    """The dimensions along which the labels of a tidy array change."""
+    return [dim for dim, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True)) if size > 1 and stride != 0]
+
+
+class Channels:
+    """The channels made so far, and which of them have been found to be one and the same."""
+
+    def __init__(self) -> None:
+        self.count = 1  # label 0 is "no channel"
+        self.fixed: dict[int, str] = {}
+        self._left: list[np.ndarray] = []
+        self._right: list[np.ndarray] = []
+        self._roots: np.ndarray | None = None
+
+    def fresh(self, shape: Sequence[int]) -> Tensor:
+        """New channels, one for every element of ``shape``."""
+        size = int(np.prod(shape))
+        labels = torch.arange(self.count, self.count + size).reshape(tuple(shape))
+        self.count += size
+        self._roots = None
+        return labels
+
+    def unite(self, left: Tensor, right: Tensor, reason: str) -> None:
+        """Make channels one, element by element (broadcastable arrays). What meets label 0 is fixed because of ``reason``."""
+        if left.dim() != right.dim():
+            raise ValueError(f"labels of {left.dim()} and {right.dim()} dimensions")
+        left, right = _aligned(left, right)
+        keep = left != right
+        left, right = left[keep], right[keep]
+        zero = (left == 0) | (right == 0)
+        self.fix(torch.maximum(left[zero], right[zero]), reason)
+        left, right = left[~zero], right[~zero]
+        if left.numel():
+            self._left.append(left.numpy())
+            self._right.append(right.numpy())
+            self._roots = None
+
+    def fix(self, labels: Tensor, reason: str) -> None:
+        """Channels that must stay; the first reason given is kept."""
+        for label in torch.unique(small(labels)).tolist():
+            if label:
+                self.fixed.setdefault(label, reason)
+
+    def roots(self) -> np.ndarray:
+        """For every label, the smallest label of its class (0 for label 0)."""
+        if self._roots is None:
+            if self._left:
+                left, right = np.concatenate(self._left), np.concatenate(self._right)
+                pairs = np.unique(np.stack([left, right]), axis=1)
+                self._left, self._right = [pairs[0]], [pairs[1]]
+                graph = coo_array((np.ones(pairs.shape[1], np.int8), (pairs[0], pairs[1])), shape=(self.count, self.count))
+                classes = connected_components(graph, directed=False)[1]
+            else:
+                classes = np.arange(self.count)
+            first = np.full(int(classes.max()) + 1, self.count, np.int64)
+            np.minimum.at(first, classes, np.arange(self.count))
+            self._roots = first[classes]
+        return self._roots
+
+    def resolve(self, labels: Tensor) -> Tensor:
+        """The same array with every label replaced by its class."""
+        core = small(labels)
+        return tidy(torch.from_numpy(self.roots())[core].expand(labels.shape))
+
+
+def _aligned(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Both arrays broadcast to each other, without what is constant in both."""
+    left, right = torch.broadcast_tensors(left, right)
+    index = tuple(slice(0, 1) if a == 0 and b == 0 else slice(None) for a, b in zip(left.stride(), right.stride(), strict=True))
+    return left[index], right[index]

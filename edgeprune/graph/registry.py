@@ -1,0 +1,38 @@
+"""The rules, by the operation they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch._ops import OpOverload
+
+Rule = Callable[..., Any]
+"""``rule(flow, node, *args, **kwargs) -> value``: labels of the result from the values of the arguments."""
+
+Rewriter = Callable[..., None]
+"""``rewriter(cut, node)``: correct the sizes written in a node of the exported graph after channels were removed."""
+
+RULES: dict[Any, Rule] = {}
+REWRITERS: dict[Any, Rewriter] = {}
+
+
+def rule(*ops: OpOverload) -> Callable[[Rule], Rule]:
+    """Register the rule of ``ops``.  A second rule for the same operation is an error."""
+    return _register(RULES, ops)
+
+
+def rewriter(*ops: OpOverload) -> Callable[[Rewriter], Rewriter]:
+    """Register what corrects the sizes in nodes of ``ops``."""
+    return _register(REWRITERS, ops)
+
+
+def _register(table: dict[Any, Callable[..., Any]], ops: tuple[OpOverload, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for op in ops:
+            if op in table:
+                raise ValueError(f"{op} has the rule {table[op].__name__} already")
+            table[op] = function
+        return function
+
+    return add

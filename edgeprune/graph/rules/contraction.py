@@ -1,0 +1,106 @@
+"""Convolutions and matrix products: the input's channels end, the output's begin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from edgeprune.graph.flow import Flow, Stored, shape_of
+from edgeprune.graph.labels import along, blank
+from edgeprune.graph.registry import rewriter, rule
+
+aten = torch.ops.aten
+CONVOLUTIONS = (
+    aten.conv1d.default,
+    aten.conv1d.padding,
+    aten.conv2d.default,
+    aten.conv2d.padding,
+    aten.conv3d.default,
+    aten.conv3d.padding,
+)
+
+
+@rule(*CONVOLUTIONS)
+def convolution(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any = None, *rest: Any, **named: Any) -> Tensor:
+    """Weight (out, in / groups, ...): rows are new channels, columns those of the input."""
+    groups = groups_of(node)
+    shape, reason = shape_of(node), f"convolution {node.name}"
+    dim = channel_dim(node)
+    source = flow.vector(x, dim, f"{reason}: input channels change along space")
+    if not isinstance(weight, Stored):
+        return _computed_weight(flow, source, weight, shape, reason)
+    out_channels, per_group = weight.shape[0], source.numel() // groups
+    out = flow.channels.fresh((out_channels,))
+    ones = (1,) * (len(weight.shape) - 2)
+    flow.own(weight, 0, out.reshape(-1, 1, *ones), reason)
+    flow.own(bias, 0, out, reason)
+    if groups == 1:
+        flow.own(weight, 1, source.reshape(1, -1, *ones), reason)
+    elif per_group == 1:
+        flow.channels.unite(source.repeat_interleave(out_channels // groups), out, f"{reason}: depthwise over a fixed channel")
+    else:
+        rows = source.reshape(groups, per_group)
+        flow.own(weight, 1, rows.repeat_interleave(out_channels // groups, 0).reshape(out_channels, per_group, *ones), reason)
+        flow.balance(rows, f"{reason} has {groups} groups")
+        flow.balance(out.reshape(groups, -1), f"{reason} has {groups} groups")
+    return along(out, shape, dim)
+
+
+@rule(aten.linear.default)
+def linear(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any = None) -> Tensor:
+    """Weight (out, in) over the last dimension of ``x``."""
+    shape, reason = shape_of(node), f"linear {node.name}"
+    source = flow.vector(x, -1, f"{reason}: input channels change along another dimension")
+    if not isinstance(weight, Stored):
+        return _computed_weight(flow, source, weight, shape, reason)
+    out = flow.channels.fresh((shape[-1],))
+    flow.own(weight, 0, out.reshape(-1, 1), reason)
+    flow.own(weight, 1, source.reshape(1, -1), reason)
+    flow.own(bias, 0, out, reason)
+    return along(out, shape, len(shape) - 1)
+
+
+@rule(aten.addmm.default)
+def addmm(flow: Flow, node: fx.Node, bias: Any, x: Any, weight: Any, **scale: Any) -> Tensor:
+    """bias + x @ weight, weight (in, out)."""
+    shape, reason = shape_of(node), f"addmm {node.name}"
+    source = flow.vector(x, -1, reason)
+    if not isinstance(weight, Stored):
+        return _computed_weight(flow, source, weight, shape, reason)
+    out = flow.channels.fresh((shape[-1],))
+    flow.own(weight, 0, out.reshape(1, -1), reason)
+    flow.own(weight, 1, source.reshape(-1, 1), reason)
+    flow.own(bias, 0, out, reason)
+    return along(out, shape, len(shape) - 1)
+
+
+def groups_of(node: fx.Node) -> int:
+    """The ``groups`` argument of a convolution node."""
+    return int(node.args[6]) if len(node.args) > 6 else int(node.kwargs.get("groups", 1))  # type: ignore[arg-type]
+
+
+def channel_dim(node: fx.Node) -> int:
+    """Where the channels of a convolution's input and output are: 1, or 0 without a batch dimension."""
+    spatial = {"conv1d": 1, "conv2d": 2, "conv3d": 3}[str(node.target).split(".")[1]]
+    return len(shape_of(node)) - spatial - 1
+
+
+def _computed_weight(flow: Flow, source: Tensor, weight: Any, shape: tuple[int, ...], reason: str) -> Tensor:
+    flow.channels.fix(source, f"{reason}: its weight is computed, not stored")
+    flow.channels.fix(flow.labels(weight), f"{reason}: its weight is computed, not stored")
+    return blank(shape)
+
+
+@rewriter(*CONVOLUTIONS)
+def regroup(cut: Any, node: fx.Node) -> None:
+    """A depthwise convolution has as many groups as channels are left."""
+    x = node.args[0]
+    assert isinstance(x, fx.Node)
+    groups, dim = groups_of(node), channel_dim(node)
+    if groups > 1 and groups == cut.old_shape(x)[dim]:
+        if len(node.args) > 6:
+            node.update_arg(6, cut.new_shape(x)[dim])
+        else:
+            node.update_kwarg("groups", cut.new_shape(x)[dim])

@@ -1,0 +1,107 @@
+"""Operations on one element at a time: channels that meet are one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from edgeprune.graph.flow import Flow, Stored, shape_of
+from edgeprune.graph.labels import along
+from edgeprune.graph.registry import rule
+
+aten = torch.ops.aten
+
+
+@rule(
+    aten.relu.default,
+    aten.relu_.default,
+    aten.relu6.default,
+    aten.relu6_.default,
+    aten.hardtanh.default,
+    aten.hardtanh_.default,
+    aten.hardswish.default,
+    aten.hardswish_.default,
+    aten.hardsigmoid.default,
+    aten.hardsigmoid_.default,
+    aten.sigmoid.default,
+    aten.sigmoid_.default,
+    aten.silu.default,
+    aten.silu_.default,
+    aten.gelu.default,
+    aten.tanh.default,
+    aten.tanh_.default,
+    aten.elu.default,
+    aten.elu_.default,
+    aten.leaky_relu.default,
+    aten.leaky_relu_.default,
+    aten.mish.default,
+    aten.softplus.default,
+    aten.clamp.default,
+    aten.clamp_.default,
+    aten.clamp_min.default,
+    aten.exp.default,
+    aten.log.default,
+    aten.sqrt.default,
+    aten.rsqrt.default,
+    aten.abs.default,
+    aten.neg.default,
+    aten.square.default,
+    aten.reciprocal.default,
+    aten.pow.Tensor_Scalar,
+    aten.dropout.default,
+    aten.dropout_.default,
+    aten.feature_dropout.default,
+    aten.feature_dropout_.default,
+    aten.alpha_dropout.default,
+    aten.clone.default,
+    aten.contiguous.default,
+    aten.detach.default,
+    aten.alias.default,
+    aten.to.dtype,
+    aten.to.dtype_layout,
+    aten._to_copy.default,
+    aten.type_as.default,
+)
+def unary(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
+    """The result's channels are the operand's.  A parameter that is only copied stays a parameter."""
+    if isinstance(x, Stored) and node.target in (aten.clone.default, aten.contiguous.default, aten.detach.default, aten.alias.default):
+        return x
+    return flow.labels(x)
+
+
+@rule(
+    aten.add.Tensor,
+    aten.add_.Tensor,
+    aten.add.Scalar,
+    aten.sub.Tensor,
+    aten.sub_.Tensor,
+    aten.sub.Scalar,
+    aten.rsub.Scalar,
+    aten.mul.Tensor,
+    aten.mul_.Tensor,
+    aten.mul.Scalar,
+    aten.div.Tensor,
+    aten.div_.Tensor,
+    aten.div.Scalar,
+    aten.maximum.default,
+    aten.minimum.default,
+    aten.pow.Tensor_Tensor,
+)
+def binary(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> Tensor:
+    """Element-wise with broadcasting; Python numbers do not matter."""
+    tensors = [value for value in args if isinstance(value, (Tensor, Stored))]
+    result = flow.join(tensors, f"{node.name}")
+    return result.expand(shape_of(node))
+
+
+@rule(aten.prelu.default)
+def prelu(flow: Flow, node: fx.Node, x: Any, slope: Stored) -> Tensor:
+    """A slope for every channel (dimension 1), or one for all."""
+    labels = flow.labels(x)
+    if slope.shape.numel() > 1:
+        vector = flow.vector(x, 1, f"prelu {node.name}")
+        flow.own(slope, 0, vector, f"prelu {node.name}")
+        return along(vector, labels.shape, 1)
+    return labels

@@ -1,0 +1,205 @@
+"""Operations that only move elements: they are run on the label array itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from edgeprune.graph.flow import Flow, Stored, shape_of
+from edgeprune.graph.labels import blank, small, varying
+from edgeprune.graph.registry import rewriter, rule
+
+aten = torch.ops.aten
+VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
+SIZED = (*VIEWS, aten.expand.default, aten.unflatten.int)
+
+
+@rule(
+    *SIZED,
+    aten.flatten.using_ints,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.t.default,
+    aten.unsqueeze.default,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.movedim.intlist,
+    aten.slice.Tensor,
+    aten.narrow.default,
+    aten.select.int,
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.chunk.default,
+    aten.unbind.int,
+    aten.flip.default,
+    aten.roll.default,
+    aten.repeat.default,
+    aten.pixel_shuffle.default,
+    aten.pixel_unshuffle.default,
+    aten.channel_shuffle.default,
+)
+def move(flow: Flow, node: fx.Node, x: Any, *args: Any, **named: Any) -> Any:
+    """Elements keep their channel wherever they go.  A parameter is followed by the places of its elements."""
+    op: Any = aten.reshape.default if node.target in VIEWS else node.target
+    if isinstance(x, Stored):
+        moved = op(x.places(), *args, **named)
+        if isinstance(moved, Tensor):
+            return Stored(x.name, x.shape, moved)
+        return [Stored(x.name, x.shape, part) for part in moved]
+    return op(flow.labels(x), *args, **named)
+
+
+@rule(aten.cat.default)
+def cat(flow: Flow, node: fx.Node, tensors: list[Any], dim: int = 0) -> Tensor:
+    """The parts' channels side by side."""
+    parts = [flow.labels(value) for value in tensors]
+    rank = max(part.dim() for part in parts)
+    parts = [part for part in parts if part.dim() == rank]  # torch lets an empty 1-D tensor pass
+    dim %= rank
+    keep = {dim, *(d for part in parts for d in varying(part))}
+    cores = [part[tuple(slice(None) if d in keep else slice(0, 1) for d in range(rank))] for part in parts]
+    if len(keep) > 1:  # the other changing dimensions must agree: a box stays a box
+        for d in keep - {dim}:
+            _agree(flow, node, cores, d)
+    return torch.cat(cores, dim).expand(shape_of(node))
+
+
+def _agree(flow: Flow, node: fx.Node, cores: list[Tensor], dim: int) -> None:
+    """Channels along another dimension than the concatenated one are the same in every part."""
+    vectors = [flow.vector(core, dim, f"{node.name} concatenates along space") for core in cores]
+    for other in vectors[1:]:
+        flow.channels.unite(vectors[0], other, f"{node.name} concatenates with fixed channels")
+
+
+@rule(aten.stack.default)
+def stack(flow: Flow, node: fx.Node, tensors: list[Any], dim: int = 0) -> Tensor:
+    """A new dimension; what stands at the same place in every part is one channel."""
+    parts = [flow.labels(value) for value in tensors]
+    for other in parts[1:]:
+        flow.channels.unite(parts[0], other, f"{node.name} stacks fixed channels")
+    return torch.stack(parts, dim)
+
+
+@rule(aten.pad.default, aten.constant_pad_nd.default)
+def pad(flow: Flow, node: fx.Node, x: Any, pads: list[int], *rest: Any, **named: Any) -> Tensor:
+    """Padding along space belongs to the channel it pads; padding along the channels makes new ones."""
+    labels = flow.labels(x)
+    for back, (before, after) in enumerate(zip(pads[::2], pads[1::2], strict=True)):
+        dim = labels.dim() - 1 - back
+        if before or after:
+            labels = _pad_one(flow, labels, dim, int(before), int(after))
+    return labels.expand(shape_of(node))
+
+
+def _pad_one(flow: Flow, labels: Tensor, dim: int, before: int, after: int) -> Tensor:
+    if dim not in varying(labels) and not (labels.shape[dim] == 1 and dim == 1 and bool(labels.any())):
+        size = labels.shape[dim] + before + after
+        return labels.narrow(dim, 0, 1).expand(*labels.shape[:dim], size, *labels.shape[dim + 1 :])
+    core = small(labels)
+    if before < 0 or after < 0 or any(core.shape[other] > 1 for other in range(core.dim()) if other != dim):
+        flow.channels.fix(labels, "is padded along several changing dimensions")
+        size = labels.shape[dim] + before + after
+        return blank((*labels.shape[:dim], size, *labels.shape[dim + 1 :]))
+    shapes = [[*core.shape[:dim], count, *core.shape[dim + 1 :]] for count in (before, after)]
+    parts = [flow.channels.fresh(shapes[0]), core, flow.channels.fresh(shapes[1])]
+    padded = torch.cat(parts, dim)
+    return padded.expand(*labels.shape[:dim], padded.shape[dim], *labels.shape[dim + 1 :])
+
+
+@rule(aten.index_select.default)
+def index_select(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any) -> Tensor:
+    """Known places: their channels.  Places that are computed: fixed."""
+    labels = flow.labels(x)
+    if dim % labels.dim() in varying(labels):
+        flow.channels.fix(labels, f"{node.name} picks channels by computed index")
+        return blank(shape_of(node))
+    return labels.narrow(dim, 0, 1).expand(shape_of(node))
+
+
+@rule(aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.empty_like.default)
+def like(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Tensor:
+    """A constant of the operand's shape follows its channels."""
+    return flow.labels(x)
+
+
+# Sizes that are written in the exported graph
+
+
+@rewriter(*SIZED)
+def resize(cut: Any, node: fx.Node) -> None:
+    """Sizes that channels were part of become what is left of them."""
+    place = 2 if node.target is aten.unflatten.int else 1
+    sizes = list(node.args[place])  # type: ignore[arg-type]
+    old, new = cut.old_shape(node), cut.new_shape(node)
+    first = int(node.args[1]) % len(old) if place == 2 else 0  # type: ignore[arg-type]
+    for position, size in enumerate(sizes):
+        dim = first + position
+        if isinstance(size, int) and size == old[dim] and old[dim] != new[dim]:
+            sizes[position] = new[dim]
+    node.update_arg(place, sizes)
+
+
+@rewriter(aten.slice.Tensor)
+def reslice(cut: Any, node: fx.Node) -> None:
+    """Start and end move with the channels removed before them."""
+    x, dim, start, end, step = (*node.args, *(None,) * (5 - len(node.args)))
+    assert isinstance(x, fx.Node)
+    dim = int(dim or 0)  # type: ignore[call-overload]
+    kept = cut.kept_along(x, dim)
+    if kept is None:
+        return
+    places = torch.arange(len(kept))[slice(start, end, step)]
+    chosen = cut.renumbered(kept, places)
+    low, count = int(chosen[0]) if len(chosen) else 0, len(chosen)
+    if not torch.equal(chosen, torch.arange(low, low + count)):
+        cut.refuse(node, "takes every n-th channel")
+    node.args = (x, dim, low, low + count, 1)
+
+
+@rewriter(aten.narrow.default)
+def renarrow(cut: Any, node: fx.Node) -> None:
+    """Like a slice."""
+    x, dim, start, length = node.args
+    kept = cut.kept_along(x, int(dim))  # type: ignore[arg-type]
+    if kept is not None:
+        chosen = cut.renumbered(kept, torch.arange(len(kept))[start : start + length])  # type: ignore[operator]
+        node.args = (x, dim, int(chosen[0]) if len(chosen) else 0, len(chosen))
+
+
+@rewriter(aten.select.int)
+def reselect(cut: Any, node: fx.Node) -> None:
+    """The place of one channel among those left."""
+    x, dim, place = node.args
+    kept = cut.kept_along(x, int(dim))  # type: ignore[arg-type]
+    if kept is not None:
+        node.update_arg(2, int(kept[: int(place) % len(kept)].sum()))  # type: ignore[arg-type]
+
+
+@rewriter(aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default)
+def resplit(cut: Any, node: fx.Node) -> None:
+    """Every part is as long as what is left of it."""
+    dim = int(node.args[2]) if len(node.args) > 2 else int(node.kwargs.get("dim", 0))  # type: ignore[arg-type]
+    kept = cut.kept_along(node.args[0], dim)
+    if kept is not None:
+        lengths = [part.shape[dim] for part in cut.old_parts(node)]
+        node.target = aten.split_with_sizes.default
+        node.args = (node.args[0], [int(part.sum()) for part in kept.split(lengths)], dim)
+        node.kwargs = {}
+
+
+@rewriter(aten.pad.default, aten.constant_pad_nd.default)
+def repad(cut: Any, node: fx.Node) -> None:
+    """As many zero channels on either side as are left of them."""
+    pads = list(node.args[1])  # type: ignore[arg-type]
+    rank = len(cut.old_shape(node))
+    for back in range(len(pads) // 2):
+        dim = rank - 1 - back
+        kept = cut.kept_along(node, dim)
+        before, after = pads[2 * back], pads[2 * back + 1]
+        if kept is not None and (before or after):
+            pads[2 * back] = int(kept[:before].sum())
+            pads[2 * back + 1] = int(kept[len(kept) - after :].sum())
+    node.update_arg(1, pads)

@@ -1,0 +1,105 @@
+"""A plan applied to a model, and checked."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from edgeprune.errors import PlanError, VerificationError
+from edgeprune.graph import Analysis
+from edgeprune.graph.capture import eval_mode
+from edgeprune.surgery.inplace import apply_in_place
+from edgeprune.surgery.parameters import keep_masks, masked_copy
+from edgeprune.surgery.plan import Plan, removed_channels
+from edgeprune.surgery.rewrite import apply_to_graph
+from edgeprune.task import device_inputs
+
+Mode = Literal["modules", "graph"]
+TOLERANCE = 1e-4
+"""Largest difference to the masked original, relative to the largest output: float32 sums in another order."""
+
+
+@dataclass
+class Pruned:
+    """``model``: smaller, trainable. ``mode``: "modules" (a copy of the user's own) or "graph" (the exported graph, where sizes are baked
+    into the code). ``error``: largest difference to the masked original, relative to its largest output."""
+
+    model: nn.Module
+    plan: Plan
+    mode: Mode
+    error: float
+
+
+def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = None) -> Pruned:
+    """Cut ``plan`` out of a copy of ``model`` and check that it computes what the masked original computes.
+
+    ``model``: of the structure that was analysed, with any weights. ``mode``: insist on one way. Raises :class:`PlanError` when the plan does not fit,
+    :class:`VerificationError` when no way gives the same outputs.
+    """
+    gone = removed_channels(analysis, plan)
+    masks = keep_masks(analysis, gone)
+    inputs = device_inputs(analysis.captured.inputs)
+    expected = outputs_of(masked_copy(model, masks), inputs)
+    reason = "the user's modules were not tried"
+    if mode != "graph":
+        try:
+            smaller = apply_in_place(model, masks)
+            return Pruned(smaller, plan, "modules", _difference(outputs_of(smaller, inputs), expected))
+        except (RuntimeError, ValueError, TypeError, IndexError, VerificationError) as error:
+            reason = str(error)
+            if mode == "modules":
+                raise VerificationError(f"the plan cannot be cut out of the modules themselves: {reason}") from error
+    with _weights_of(model, analysis):
+        smaller = apply_to_graph(analysis, gone, masks)
+    try:
+        return Pruned(smaller, plan, "graph", _difference(outputs_of(smaller, inputs), expected))
+    except (RuntimeError, VerificationError) as error:
+        raise VerificationError(f"the compacted model differs from the masked original: {error} (in place: {reason})") from error
+
+
+def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+    """All output tensors in eval mode."""
+    with eval_mode(model), torch.no_grad():
+        return flatten_outputs(model(*inputs))
+
+
+def flatten_outputs(value: Any) -> list[Tensor]:
+    """The tensors in a nest of tuples, lists and dicts, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in flatten_outputs(item)]
+    return []
+
+
+def _difference(got: list[Tensor], expected: list[Tensor]) -> float:
+    if [value.shape for value in got] != [value.shape for value in expected]:
+        raise VerificationError(f"output shapes {[tuple(v.shape) for v in got]}, not {[tuple(v.shape) for v in expected]}")
+    worst = 0.0
+    for one, other in zip(got, expected, strict=True):
+        scale = max(float(other.abs().max()) if other.numel() else 0.0, 1e-6)
+        worst = max(worst, float((one.double() - other.double()).abs().max()) / scale if other.numel() else 0.0)
+    if not worst <= TOLERANCE:
+        raise VerificationError(f"outputs differ by {worst:.2g} of their largest value, more than {TOLERANCE:g}")
+    return worst
+
+
+@contextlib.contextmanager
+def _weights_of(model: nn.Module, analysis: Analysis) -> Any:
+    """Let the captured graph hold ``model``'s present weights while it is copied."""
+    state = model.state_dict()
+    target = analysis.captured.module.state_dict()
+    missing = [name for name in target if name in state and state[name].shape != target[name].shape]
+    if missing:
+        raise PlanError(f"the model's {missing[0]} has another shape than when it was analysed")
+    with torch.no_grad():
+        for name, tensor in target.items():
+            if name in state and state[name].data_ptr() != tensor.data_ptr():
+                tensor.copy_(state[name])
+    yield

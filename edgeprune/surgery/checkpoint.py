@@ -1,0 +1,76 @@
+"""Pruned models on disk: one safetensors file that holds the weights and, in its header, the plan."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from edgeprune.errors import CheckpointError, EdgepruneError
+from edgeprune.graph import Analysis, analyze
+from edgeprune.surgery.apply import Pruned, apply
+from edgeprune.surgery.plan import Plan
+
+VERSION = "1"
+
+
+def save(path: str | Path, pruned: Pruned, analysis: Analysis, example_inputs: tuple[Any, ...], protect: tuple[str, ...] = ()) -> Path:
+    """Write ``pruned`` (with its present weights) to ``path``: temporary name first, then renamed."""
+    path = Path(path)
+    header = {
+        "edgeprune": VERSION,
+        "plan": pruned.plan.to_json(),
+        "mode": pruned.mode,
+        "inputs": json.dumps([[list(value.shape), str(value.dtype).removeprefix("torch.")] for value in example_inputs]),
+        "protect": json.dumps(list(protect)),
+    }
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in pruned.model.state_dict().items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(tensors, temporary, metadata=header)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def load(model: nn.Module, path: str | Path) -> nn.Module:
+    """The pruned model in ``path``, made from ``model``: the user's dense model as its constructor gives it (any weights).
+
+    Returns a new model in eval mode. Raises :class:`CheckpointError` when the file is damaged or was made from another structure.
+    """
+    header, tensors = _read(Path(path))
+    try:
+        plan, mode = Plan.from_json(header["plan"]), header["mode"]
+        inputs = tuple(_example(shape, dtype) for shape, dtype in json.loads(header["inputs"]))
+        analysis = analyze(model, inputs, json.loads(header["protect"]))
+        pruned = apply(model, analysis, plan, mode)  # type: ignore[arg-type]
+        pruned.model.load_state_dict(tensors)
+    except (KeyError, ValueError, RuntimeError, EdgepruneError) as error:
+        raise CheckpointError(f"checkpoint {path} does not fit this model: {error}", remedy="Give the same dense model that was pruned.") from error
+    return pruned.model.eval()
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
+    if header.get("edgeprune") != VERSION:
+        raise CheckpointError(f"{path} is not an edgeprune checkpoint of version {VERSION}")
+    return header, tensors
+
+
+def _example(shape: list[int], dtype: str) -> Tensor:
+    kind = getattr(torch, dtype)
+    return torch.randn(shape).to(kind) if kind.is_floating_point else torch.zeros(shape, dtype=kind)

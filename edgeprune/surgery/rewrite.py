@@ -1,0 +1,136 @@
+"""A plan applied to the exported graph, where sizes are baked into the user's code."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from edgeprune.errors import PlanError
+from edgeprune.graph import Analysis
+from edgeprune.graph.flow import shape_of
+from edgeprune.graph.registry import REWRITERS
+from edgeprune.surgery.parameters import box_shape, replace_tensors
+
+aten = torch.ops.aten
+
+
+class Cut:
+    """What rewriters ask: shapes before and after, and which places along a dimension stay.  Nodes are those of the new graph."""
+
+    def __init__(self, analysis: Analysis, gone: np.ndarray, original: dict[str, fx.Node]) -> None:
+        self.analysis, self.gone, self.original = analysis, gone, original
+
+    def old_shape(self, node: fx.Node) -> tuple[int, ...]:
+        """The shape before, at the example's batch size."""
+        return shape_of(self.original[node.name])
+
+    def old_parts(self, node: fx.Node) -> list[Tensor]:
+        """The label arrays of a node with several results, before."""
+        return list(self.analysis.flow.values[self.original[node.name]])
+
+    def new_shape(self, node: fx.Node) -> tuple[int, ...]:
+        """The shape after."""
+        old, stays = self.old_shape(node), self._stays(node)
+        if stays is None:
+            return old
+        shape = box_shape(stays)
+        if shape is None:
+            self.refuse(node, "is left with rows of unequal length")
+        return tuple(left if stays.shape[dim] > 1 else old[dim] for dim, left in enumerate(shape))
+
+    def kept_along(self, node: fx.Node, dim: int) -> Tensor | None:
+        """Which places along ``dim`` stay, (size,) bool; None when all do."""
+        stays = self._stays(node)
+        if stays is None or stays.shape[dim % stays.dim()] == 1 or bool(stays.all()):
+            return None
+        rows = stays.movedim(dim, -1).reshape(-1, stays.shape[dim])
+        if not bool((rows == rows[0]).all()):
+            self.refuse(node, "keeps different channels in different rows")
+        return rows[0]
+
+    @staticmethod
+    def renumbered(kept: Tensor, places: Tensor) -> Tensor:
+        """Where the kept ones among ``places`` stand once the others are gone."""
+        return (torch.cumsum(kept, 0) - 1)[places][kept[places]]
+
+    @staticmethod
+    def refuse(node: fx.Node, why: str) -> NoReturn:
+        """The graph cannot express it."""
+        raise PlanError(f"{node.target} at {node.name} {why}: this cut cannot be written into the graph")
+
+    def _stays(self, node: fx.Node) -> Tensor | None:
+        channels = self.analysis.node_channels(self.original[node.name])
+        return None if channels is None else torch.from_numpy(~self.gone[channels.numpy()])
+
+
+def apply_to_graph(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor]) -> fx.GraphModule:
+    """The exported graph with smaller tensors and its sizes corrected, trainable (batch norm and dropout follow train/eval).
+
+    Raises :class:`PlanError` when an operation cannot express the cut.
+    """
+    source = analysis.captured.module
+    module = copy.deepcopy(source)
+    cut = Cut(analysis, gone, {node.name: node for node in source.graph.nodes})
+    replace_tensors(module, masks)
+    for node in list(module.graph.nodes):
+        known = REWRITERS.get(node.target)
+        if known is not None:
+            known(cut, node)
+    _follow_training_mode(module)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    for node in module.graph.nodes:
+        node.meta.clear()
+    return fx.GraphModule(module, module.graph)
+
+
+def _follow_training_mode(module: fx.GraphModule) -> None:
+    """Export froze batch norm and dropout in eval mode: put modules in their place."""
+    makers: dict[Any, Callable[[fx.GraphModule, fx.Node], tuple[str, nn.Module] | None]] = {
+        aten.batch_norm.default: _batch_norm_module,
+        aten.dropout.default: _dropout_module,
+        aten.dropout_.default: _dropout_module,
+    }
+    for node in list(module.graph.nodes):
+        made = makers[node.target](module, node) if node.target in makers else None
+        if made is not None:
+            name, replacement = made
+            module.set_submodule(name, replacement)
+            with module.graph.inserting_before(node):
+                call = module.graph.call_module(name, (node.args[0],))
+            node.replace_all_uses_with(call)
+            module.graph.erase_node(node)
+
+
+def _dropout_module(module: fx.GraphModule, node: fx.Node) -> tuple[str, nn.Module]:
+    return f"{node.name}_module", nn.Dropout(float(node.args[1]))  # type: ignore[arg-type]
+
+
+def _batch_norm_module(module: fx.GraphModule, node: fx.Node) -> tuple[str, nn.Module] | None:
+    stored = node.args[1:5]
+    if not all(isinstance(argument, fx.Node) and argument.op == "get_attr" for argument in stored):
+        return None
+    owners = {str(argument.target).rpartition(".")[0] for argument in stored}  # type: ignore[union-attr]
+    if len(owners) != 1 or "" in owners:
+        return None
+    owner = owners.pop()
+    holder = module.get_submodule(owner)
+    if isinstance(holder, nn.modules.batchnorm._BatchNorm):
+        return owner, holder
+    momentum, eps = node.args[6], node.args[7]
+    rank = len(shape_of(node))
+    kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[rank]
+    result = kind(holder.weight.shape[0], eps=float(eps), momentum=float(momentum))  # type: ignore[arg-type, union-attr]
+    result.weight, result.bias = holder.weight, holder.bias  # type: ignore[assignment]
+    result.running_mean, result.running_var = holder.running_mean, holder.running_var  # type: ignore[assignment]
+    tracked = getattr(holder, "num_batches_tracked", None)
+    if isinstance(tracked, Tensor):
+        result.num_batches_tracked = tracked
+    return owner, result.eval()
+
+
