@@ -1,1 +1,107 @@
-""""""
+"""The ``edgeprune`` command: finds the command's file, runs it, and turns what goes wrong into one clear message and an exit code.
+
+Exit codes: 0 done; 1 an :class:`~edgeprune.errors.EdgepruneError`; 2 wrong usage; 70 an unexpected error; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from edgeprune.cli.options import Settings, debug_option
+from edgeprune.cli.output import show_error
+from edgeprune.errors import EdgepruneError
+
+# name: what it does.  The command is `command` in the file of this name beside this one, imported when it is used.
+COMMANDS = {
+    "prune": "Prune a model to budgets that are measured on a device.",
+    "bench": "Measure an exported model on a device, or compare two.",
+    "probe": "Say what a device is: processor, memory, runtimes, meters.",
+    "targets": "Keep names for devices.",
+    "export": "Write a pruned checkpoint in formats that devices run.",
+    "profiles": "List the known devices and show what is known of them.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used: help needs none of them."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"edgeprune.cli.{name}").command
+        _accept_debug(command)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _accept_debug(command: click.Command) -> None:
+    """Let ``--debug`` stand after the command's name too, and after a subcommand's."""
+    if not any(parameter.name == "debug" for parameter in command.params):
+        debug_option(command)
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _accept_debug(inner)
+
+
+def _version() -> str:
+    try:
+        return version("edgeprune")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(_version(), prog_name="edgeprune")
+@debug_option
+def group() -> None:
+    """Prune a trained PyTorch model to latency, memory, energy and size budgets, measured on your own device."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line ``arguments`` (``sys.argv`` unless given) and return its exit code."""
+    settings = Settings()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        result = group.main(args=arguments, prog_name="edgeprune", standalone_mode=False, obj=settings)
+    except click.exceptions.Abort as abort:
+        return _interrupted(abort.__cause__ or abort)
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(interrupt)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if settings.debug:
+            traceback.print_exc()
+        elif isinstance(error, EdgepruneError):
+            show_error(error.message, error.remedy, notes(error))
+        else:
+            show_error(f"{type(error).__name__}: {error}", "This is a fault of edgeprune; --debug shows where it happened.", notes(error))
+        return 1 if isinstance(error, EdgepruneError) else 70
+    return result if isinstance(result, int) else 0
+
+
+def notes(error: BaseException) -> list[str]:
+    """What was added to an exception on its way (``add_note``): how to resume, what was kept."""
+    return list(getattr(error, "__notes__", []))
+
+
+def _interrupted(cause: BaseException) -> int:
+    show_error("Interrupted.", None, [str(argument) for argument in cause.args] + notes(cause))
+    return 130

@@ -1,0 +1,7 @@
+"""``python -m edgeprune``."""
+
+import sys
+
+from edgeprune.cli import main
+
+sys.exit(main())

@@ -1,0 +1,68 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from edgeprune.budget import parse_limit
+
+F = TypeVar("F", bound=Callable[..., Any] | click.Command)
+
+
+@dataclass
+class Settings:
+    """What holds for the whole call: the ``obj`` of the root context."""
+
+    debug: bool = False
+
+
+def debug_option(function: F) -> F:
+    """Add ``--debug``, which sets :class:`Settings` and is passed to no command."""
+
+    def set_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            context.ensure_object(Settings).debug = True
+            logging.getLogger().setLevel(logging.DEBUG)
+
+    text = "Show tracebacks and the log."
+    return click.option("--debug", is_flag=True, expose_value=False, callback=set_debug, is_eager=True, help=text)(function)
+
+
+def json_option(function: F) -> F:
+    """Add ``--json``, passed as ``as_json``. Whatever else prints goes to stderr then; :func:`~edgeprune.cli.output.print_json` to stdout."""
+
+    def keep_stdout(context: click.Context, _: click.Parameter, value: bool) -> bool:
+        if value:
+            context.meta["edgeprune.stdout"] = sys.stdout
+            context.with_resource(contextlib.redirect_stdout(sys.stderr))
+        return value
+
+    text = "Print one JSON document on stdout, and nothing else."
+    return click.option("--json", "as_json", is_flag=True, callback=keep_stdout, help=text)(function)
+
+
+def budget_options(function: F) -> F:
+    """Add ``--latency``, ``--memory``, ``--energy``, ``--size`` (quantities with units, or percentages) and ``--max-drop`` (a number)."""
+
+    def check(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        if value is not None:
+            parse_limit(str(parameter.name), value)
+        return value
+
+    options = [
+        click.option("--latency", metavar="TIME", callback=check, help="Largest median latency: 15ms, or 50% of the dense model."),
+        click.option("--memory", metavar="BYTES", callback=check, help="Largest peak memory: 20MB, or 60%."),
+        click.option("--energy", metavar="ENERGY", callback=check, help="Most energy an inference: 40mJ, or 50%."),
+        click.option("--size", metavar="BYTES", callback=check, help="Largest exported file: 1MB, or 50%."),
+        click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Largest loss of the metric, in its own units."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function

@@ -1,0 +1,64 @@
+"""What commands print: results on stdout, all else (progress, errors) on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import PurePath
+from typing import Any
+
+import click
+
+
+def print_json(document: Any) -> None:
+    """Print ``document`` on stdout as one JSON document. Data classes become objects, paths strings, and non-finite numbers null."""
+    context = click.get_current_context(silent=True)
+    stream = context.meta.get("edgeprune.stdout") if context else None
+    print(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False), file=stream or sys.stdout, flush=True)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if hasattr(value, "tolist"):  # numpy's and torch's scalars and arrays
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def show_error(message: str, remedy: str | None = None, notes: Sequence[str] = ()) -> None:
+    """Print one error on stderr: what happened, what to do about it, what was kept."""
+    from rich.console import Console
+    from rich.text import Text
+
+    text = Text.assemble(("error: ", "bold red"), message)
+    for line in (remedy, *notes):
+        if line:
+            text.append(f"\n{line}", style="dim" if line is not remedy else "")
+    Console(stderr=True).print(text, soft_wrap=True)
+
+
+def console() -> Any:
+    """A rich console for results, on stdout."""
+    from rich.console import Console
+
+    return Console()
+
+
+def progress() -> Any:
+    """A rich progress bar on stderr, to be used in a ``with``: spinner, description, bar, count and time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
