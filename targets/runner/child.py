@@ -67,7 +67,9 @@ class Server:
         package, version = self._engine(engine).runtime()
         return {"runtime": package, "version": version}
 
-    def load(self, key: str, engine: str, path: str, threads: int, seed: int, member: str = "", specs: Any = None, arrays: Any = None) -> Dict[str, Any]:
+    def load(
+        self, key: str, engine: str, path: str, threads: int, seed: int, member: str = "", specs: Any = None, arrays: Any = None
+    ) -> Dict[str, Any]:
         """Load a model, set its inputs and run it once.  Times in ns, memory in bytes."""
         answer = self.runtime(engine)
         source: Any = path

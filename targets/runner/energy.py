@@ -31,4 +31,7 @@ def measure_energy(run: Callable[[int], List[int]], seconds: float, meter: Optio
     runs = len(run(int(seconds * 1e9)))
     elapsed = time.monotonic() - begin
     active_j = meter.stop() - idle_w * elapsed
-    return {"energy_mj": 1e3 * active_j / runs, "energy_method": f"{type(meter).__name__}: {meter.covers}, idle of {idle_w:.2f} W subtracted"}
+    return {
+        "energy_mj": 1e3 * active_j / runs,
+        "energy_method": f"{type(meter).__name__}: {meter.covers}, idle of {idle_w:.2f} W subtracted",
+    }

@@ -14,7 +14,7 @@ from typing import Any, Dict, Optional
 
 from .measure import Emit
 from .protocol import RunnerError
-from .watchdog import wait_for_silence
+from .watchdog import ENDED, wait_for_silence
 
 _POLL_S = 0.2
 
@@ -93,7 +93,8 @@ class DeviceLock:
             if not told:
                 emit("waiting", holder=self.holder())
                 told = True
-            time.sleep(_POLL_S)
+            if wait_for_silence(silence_s=_POLL_S) == ENDED:
+                raise RunnerError("gone", "the host is gone")
         try:
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, json.dumps({"owner": owner, "pid": os.getpid(), "since": time.time()}).encode(), 0)

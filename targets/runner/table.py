@@ -44,7 +44,14 @@ class _Table:
         if self._child is None:
             self._child, self._loaded = Child(options.step_timeout_s), set()
         if name not in self._loaded:
-            load = {"key": name, "engine": self.engine, "path": self.archive, "member": name, "threads": options.threads, "seed": options.seed}
+            load = {
+                "key": name,
+                "engine": self.engine,
+                "path": self.archive,
+                "member": name,
+                "threads": options.threads,
+                "seed": options.seed,
+            }
             answer = self._child.call("load", **load)
             self.runtime = {"runtime": answer["runtime"], "runtime_version": answer["version"]}
             self._loaded.add(name)

@@ -11,12 +11,14 @@ from typing import Callable
 
 from .protocol import MAX_SILENCE_S
 
+ENDED = "standard input ended"
+
 
 def wait_for_silence(descriptor: int = 0, silence_s: float = MAX_SILENCE_S) -> str:
     """Read until the input ends or says nothing for ``silence_s``; which of the two."""
     while select.select([descriptor], [], [], silence_s)[0]:
         if not os.read(descriptor, 4096):
-            return "standard input ended"
+            return ENDED
     return f"silence for {silence_s:.0f} s"
 
 

@@ -1,0 +1,194 @@
+"""A device, ready to measure."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from edgeprune.bench.info import DeviceInfo
+from edgeprune.bench.results import Artifact, BenchOptions, Comparison, KernelTime, Measurement, Ratio, check_names
+from edgeprune.devices.connect import with_retries
+from edgeprune.devices.runner import OnEvent, Runner, open_runner, to_error
+from edgeprune.devices.targets import Target, resolve_target
+from edgeprune.errors import ConnectionLostError, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+T = TypeVar("T")
+_START_S = 60.0
+
+
+class Device:
+    """A device that is connected to, locked for this process, and able to run the wanted engines.  Use :func:`open_device`.
+
+    A connection that drops is opened again, and the request repeated, ``retries`` times.  A context manager; leaving it frees the lock and
+    removes everything that was put on the device but the runner itself.
+    """
+
+    def __init__(self, target: Target, engines: Sequence[str], lock_timeout_s: float, retries: int, on_event: OnEvent | None) -> None:
+        self.target = target
+        self._engines, self._lock_timeout_s, self._retries, self._on_event = tuple(engines), lock_timeout_s, retries, on_event
+        self._runner: Runner | None = None
+        self.info: DeviceInfo = self._attempt(lambda runner: DeviceInfo.from_probe(target.address, runner.probe))
+
+    def _attempt(self, work: Callable[[Runner], T]) -> T:
+        def once() -> T:
+            if self._runner is None:
+                self._runner = open_runner(self.target.address, self._engines, lock_timeout_s=self._lock_timeout_s, on_event=self._on_event)
+            try:
+                return work(self._runner)
+            except ConnectionLostError:
+                self.close()
+                raise
+
+        return with_retries(once, self._retries)
+
+    def _model(self, runner: Runner, artifact: Artifact) -> dict[str, Any]:
+        """Send a model and describe it to the runner."""
+        engine = artifact.engine
+        path = runner.put_model(artifact.path, artifact.path.suffix, self._progress(artifact.name))
+        specs = [{"shape": list(shape), "dtype": dtype} for shape, dtype in artifact.inputs] or None
+        return {"name": artifact.name, "engine": engine, "path": path, "specs": specs}
+
+    def _progress(self, name: str) -> Callable[[int, int], None]:
+        def tell(sent: int, total: int) -> None:
+            if self._on_event:
+                self._on_event({"event": "upload", "name": name, "sent": sent, "total": total})
+
+        return tell
+
+    def _models(self, action: str, artifacts: Sequence[Artifact], options: BenchOptions, limit_s: float) -> list[dict[str, Any]]:
+        check_names(artifacts)
+
+        def work(runner: Runner) -> dict[str, Any]:
+            models = [self._model(runner, artifact) for artifact in artifacts]
+            return runner.request(action, limit_s, self._on_event, models=models, options=options.request(self.info.cores))
+
+        results: list[dict[str, Any]] = self._attempt(work)["models"]
+        for result in results:
+            if "error" in result:
+                raise to_error(result["error"], f"{result['name']} on {self.target.name}")
+        return results
+
+    def _measurements(self, artifacts: Sequence[Artifact], results: list[dict[str, Any]]) -> list[Measurement]:
+        sizes = {artifact.name: artifact.path.stat().st_size for artifact in artifacts}
+        return [Measurement.from_result(result, sizes[result["name"]], self.info.identity) for result in results]
+
+    def measure(self, artifacts: Sequence[Artifact], options: BenchOptions | None = None) -> list[Measurement]:
+        """Measure each model by itself.
+
+        Raises :class:`ModelCrashedError` naming the model whose process died, :class:`RunnerError` when the runtime refuses one,
+        :class:`TransientError` when the device stays unreachable.  The device remains usable after each.
+        """
+        options = options or BenchOptions()
+        limit_s = len(artifacts) * (_START_S + 2 * options.step_timeout_s + options.warmup_s + options.max_time_s + 4 * options.min_time_s)
+        return self._measurements(artifacts, self._models("bench", artifacts, options, limit_s))
+
+    def compare(self, baseline: Artifact, candidates: Sequence[Artifact], options: BenchOptions | None = None) -> Comparison:
+        """Measure models in turns, in one session: the ratio of each candidate to the baseline does not suffer from drift.
+
+        Raises what :meth:`measure` raises.
+        """
+        options = options or BenchOptions(max_time_s=20.0)
+        artifacts = [baseline, *candidates]
+        limit_s = len(artifacts) * 2 * (_START_S + options.step_timeout_s + options.rounds * options.warmup_s + options.max_time_s)
+        results = self._models("compare", artifacts, options, limit_s)
+        ratios = tuple(Ratio.judge(item["name"], item["ratio"], item["low"], item["high"]) for item in results[1:])
+        return Comparison(tuple(self._measurements(artifacts, results)), ratios)
+
+    def table(
+        self,
+        files: dict[str, bytes],
+        engine: str = "tflite",
+        options: BenchOptions | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, KernelTime]:
+        """Time many small models, by name, in one process on the device; sent as one file.
+
+        ``on_progress`` gets (windows done, in total).  A model that fails has an ``error``, the others go on.
+        """
+        options = options or BenchOptions()
+        if not files:
+            return {}
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+            for name in sorted(files):
+                archive.writestr(zipfile.ZipInfo(name), files[name])
+
+        def event(message: dict[str, Any]) -> None:
+            if message["event"] == "table" and on_progress:
+                on_progress(message["done"], message["total"])
+            elif self._on_event:
+                self._on_event(message)
+
+        def work(runner: Runner) -> dict[str, Any]:
+            path = runner.put_model(packed.getvalue(), ".zip", self._progress("table"))
+            fields = {"archive": path, "engine": engine, "rounds": options.table_rounds, "options": options.request(self.info.cores)}
+            limit_s = _START_S + options.step_timeout_s + options.table_rounds * len(files) * 5.0
+            return runner.request("table", limit_s, event, **fields)
+
+        return {name: _kernel_time(item) for name, item in self._attempt(work)["kernels"].items()}
+
+    def outputs(
+        self, artifact: Artifact, inputs: Sequence[np.ndarray[Any, Any]] | None = None, seed: int = 0
+    ) -> list[np.ndarray[Any, Any]]:
+        """What a model computes on the device from ``inputs`` (one array each, in the model's shapes and dtypes), or from seeded ones."""
+        import numpy as np
+
+        def encode(array: np.ndarray[Any, Any]) -> str:
+            file = io.BytesIO()
+            np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+            return base64.b64encode(file.getvalue()).decode("ascii")
+
+        options = BenchOptions(seed=seed)
+
+        def work(runner: Runner) -> dict[str, Any]:
+            model = self._model(runner, artifact) | {"arrays": [encode(array) for array in inputs] if inputs is not None else None}
+            limit_s = _START_S + 2 * options.step_timeout_s
+            return runner.request("outputs", limit_s, self._on_event, model=model, options=options.request(self.info.cores))
+
+        encoded = self._attempt(work)["outputs"]
+        return [np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) for text in encoded]
+
+    def close(self) -> None:
+        """Free the lock, remove the session's folder, close the connection."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _kernel_time(item: dict[str, Any]) -> KernelTime:
+    if "error" in item:
+        return KernelTime(math.nan, math.nan, math.nan, item["error"]["message"])
+    return KernelTime(item["median_ns"], item["min_ns"], item["spread"])
+
+
+def open_device(
+    target: str,
+    *,
+    engine: str | Sequence[str] | None = "tflite",
+    lock_timeout_s: float = 600.0,
+    retries: int = 2,
+    on_event: OnEvent | None = None,
+) -> Device:
+    """Open a target (a name, or an address such as ``local:`` or ``ssh://user@host``) for measuring.
+
+    ``engine``: what it must be able to run; None takes any device.  While another user holds the device, ``on_event`` gets
+    ``{"event": "waiting", "holder": ...}``, and after ``lock_timeout_s`` :class:`DeviceBusyError` is raised.  Also raises :class:`TargetError`,
+    :class:`UnreachableError`, :class:`HostKeyError`, :class:`AuthenticationError`, :class:`NoRuntimeError`, :class:`DeviceFullError`.
+    """
+    engines = (engine,) if isinstance(engine, str) else tuple(engine or ())
+    if unknown := sorted(set(engines) - {"tflite", "torchscript"}):
+        raise InputError(f"unknown engine {unknown[0]!r}", remedy="Known engines: tflite, torchscript.")
+    return Device(resolve_target(target), engines, lock_timeout_s, retries, on_event)

@@ -1,0 +1,92 @@
+"""What a device is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """A device as probed.
+
+    ``cores``: how many a process may use.  ``max_mhz``: None where the kernel does not tell.  ``libc``: such as ``glibc 2.36``.  ``runtimes``:
+    package and version by engine, e.g. ``{"tflite": ("ai-edge-litert", "2.3.0")}``; ``broken``: by engine, why an installed one cannot be imported.
+    ``machine``: a hash that tells this machine from others of its kind.  ``conditions``: load, clocks, governor, temperatures when probed.
+    """
+
+    address: str
+    cpu: str
+    arch: str
+    cores: int
+    max_mhz: float | None
+    features: tuple[str, ...]
+    board: str
+    memory_bytes: int
+    os: str
+    kernel: str
+    libc: str
+    python: str
+    python_path: str
+    hostname: str
+    machine: str
+    runtimes: dict[str, tuple[str, str]]
+    broken: dict[str, str]
+    meters: tuple[str, ...]
+    conditions: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_probe(cls, address: str, probe: dict[str, Any]) -> DeviceInfo:
+        """From the runner's answer."""
+        plain = (
+            "cpu",
+            "arch",
+            "cores",
+            "max_mhz",
+            "board",
+            "memory_bytes",
+            "os",
+            "kernel",
+            "libc",
+            "python",
+            "python_path",
+            "hostname",
+            "machine",
+        )
+        found = probe["runtimes"].items()
+        return cls(
+            address=address,
+            features=tuple(probe["features"]),
+            runtimes={name: (item["runtime"], item["version"]) for name, item in found if "error" not in item},
+            broken={name: item["error"]["message"] for name, item in found if "error" in item},
+            meters=tuple(probe["meters"]),
+            conditions=probe["conditions"],
+            **{name: probe[name] for name in plain},
+        )
+
+    @property
+    def identity(self) -> str:
+        """This very device, for telling measurements apart."""
+        return f"{self.board or self.cpu} ({self.arch}, {self.cores} cores, {self.machine})"
+
+    def key(self, engine: str) -> str:
+        """A name for caches: this device with this engine's runtime and version, safe in a file name."""
+        runtime, version = self.runtimes.get(engine, (engine, "none"))
+        text = f"{self.board or self.cpu}-{self.arch}-{self.cores}c-{self.machine}-{runtime}-{version}"
+        return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-").lower()
+
+    @property
+    def profile(self) -> str | None:
+        """Name of the device profile that matches, or None."""
+        try:
+            match = import_module("edgeprune.profile").match
+        except ModuleNotFoundError:
+            return None
+        matched = match(self)
+        return matched if matched is None or isinstance(matched, str) else str(matched.name)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self) | {"profile": self.profile}

@@ -1,0 +1,223 @@
+"""What is asked of a device, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from edgeprune.errors import IncomparableError, InputError
+
+ENGINE_OF_SUFFIX = {".tflite": "tflite", ".pt": "torchscript", ".pts": "torchscript", ".torchscript": "torchscript"}
+INCONCLUSIVE_WIDTH = 0.10
+"""A ratio whose 95 % interval is wider than this share of it is no verdict."""
+
+Verdict = Literal["faster", "slower", "same", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file.  ``name`` is its file name unless given; ``inputs`` are (shape, dtype) pairs, for TorchScript files that do not hold them."""
+
+    path: Path
+    name: str = ""
+    inputs: tuple[tuple[tuple[int, ...], str], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+        object.__setattr__(self, "name", self.name or self.path.name)
+
+    @property
+    def engine(self) -> str:
+        """The engine that runs it, by its suffix.  Raises :class:`InputError` when the suffix is unknown or the file missing."""
+        if self.path.suffix not in ENGINE_OF_SUFFIX:
+            known = ", ".join(ENGINE_OF_SUFFIX)
+            raise InputError(f"{self.path} is of an unknown kind", remedy=f"Known suffixes: {known}.")
+        if not self.path.is_file():
+            raise InputError(f"model {self.path} does not exist")
+        return ENGINE_OF_SUFFIX[self.path.suffix]
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How to measure.
+
+    ``threads``: None is the number of usable cores, at most 4.  After at most ``warmup_s`` of warming up, sampling ends when both
+    ``min_time_s`` have passed and the 95 % interval of the median is narrower than ``relative_width`` of it, or at ``max_time_s``.
+    ``rounds``: the least number of times that a comparison starts its processes anew.  ``energy``: run once more for it where there
+    is a meter.  ``window_ms``, ``window_runs``, ``table_rounds``: a table's windows.  A model that does not answer for
+    ``step_timeout_s`` is given up.
+    """
+
+    threads: int | None = None
+    min_time_s: float = 1.0
+    max_time_s: float = 10.0
+    relative_width: float = 0.02
+    warmup_s: float = 3.0
+    rounds: int = 6
+    energy: bool = True
+    seed: int = 0
+    table_rounds: int = 3
+    window_ms: float = 15.0
+    window_runs: int = 20
+    window_cap_ms: float = 150.0
+    step_timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        positive = ("min_time_s", "max_time_s", "relative_width", "rounds", "table_rounds", "window_ms", "window_runs", "step_timeout_s")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} {getattr(self, name)!r} must be greater than zero")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads {self.threads!r} must be at least 1")
+
+    def request(self, cores: int) -> dict[str, Any]:
+        """The runner's options, with the number of threads settled."""
+        options = asdict(self) | {"threads": self.threads or min(4, cores)}
+        del options["table_rounds"]
+        return options
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One model on one device.
+
+    ``latency_ms``: median of ``samples_ns``, the raw samples; ``low_ms``..``high_ms``: its 95 % interval.  ``peak_bytes``: the process's peak
+    above what the runtime held before the model was loaded; ``rss_peak_bytes``: all of it.  ``energy_mj``: of one inference above idle,
+    None without a meter.  ``device``: identity of the device.  ``before``, ``after``: load, clocks, governor, temperatures.
+    """
+
+    name: str
+    latency_ms: float
+    low_ms: float
+    high_ms: float
+    p90_ms: float
+    p99_ms: float
+    samples_ns: tuple[int, ...]
+    peak_bytes: int
+    rss_peak_bytes: int
+    load_ms: float
+    first_ms: float
+    file_bytes: int
+    energy_mj: float | None
+    energy_method: str | None
+    runtime: str
+    runtime_version: str
+    threads: int
+    device: str
+    stop_reason: str
+    stable: bool
+    before: dict[str, Any] = field(default_factory=dict)
+    after: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self) | {"samples_ns": list(self.samples_ns), "warnings": list(self.warnings)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Measurement:
+        """From what :meth:`to_json` made.  Raises :class:`InputError` when fields are missing or unknown."""
+        try:
+            return cls(**(value | {"samples_ns": tuple(value["samples_ns"]), "warnings": tuple(value["warnings"])}))
+        except (TypeError, KeyError) as error:
+            raise InputError(f"this is no measurement: {error}") from error
+
+    @classmethod
+    def from_result(cls, result: dict[str, Any], file_bytes: int, device: str) -> Measurement:
+        """From one model of the runner's result."""
+        same = {item.name: result[item.name] for item in fields(cls) if item.name in result}
+        times = {
+            "latency_ms": result["median_ns"] / 1e6,
+            **{f"{key}_ms": result[f"{key}_ns"] / 1e6 for key in ("low", "high", "p90", "p99")},
+        }
+        same["samples_ns"] = tuple(result["samples_ns"])
+        return cls(**same, **times, file_bytes=file_bytes, device=device, warnings=tuple(_warnings(result)))
+
+
+def _warnings(result: dict[str, Any]) -> list[str]:
+    before, after = result["before"], result["after"]
+    found = []
+    if not result["stable"]:
+        found.append("the median did not settle: its interval is wider than asked for")
+    if before.get("governor") not in ("", "performance", None):
+        found.append(f"the clock governor is {before['governor']}: clocks vary (performance keeps them)")
+    if after.get("throttled"):
+        found.append(f"the device was held back: {', '.join(after['throttled'])}")
+    if (before.get("limit_mhz") or 0) > (after.get("limit_mhz") or before.get("limit_mhz") or 0):
+        found.append(f"the clock limit fell from {before['limit_mhz']:.0f} to {after['limit_mhz']:.0f} MHz")
+    if before.get("loadavg", 0) > 0.5:
+        found.append(f"something else was running (load average {before['loadavg']:.1f})")
+    return found
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A candidate's latency over the baseline's (0.5: twice as fast), with its 95 % interval."""
+
+    name: str
+    ratio: float
+    low: float
+    high: float
+    verdict: Verdict
+
+    @classmethod
+    def judge(cls, name: str, ratio: float, low: float, high: float) -> Ratio:
+        """``inconclusive`` when the interval is too wide, ``same`` when it holds 1."""
+        verdict: Verdict
+        if not high - low <= INCONCLUSIVE_WIDTH * ratio:
+            verdict = "inconclusive"
+        elif high < 1:
+            verdict = "faster"
+        else:
+            verdict = "slower" if low > 1 else "same"
+        return cls(name, ratio, low, high, verdict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The baseline's measurement, then the candidates', and a ratio for each candidate."""
+
+    measurements: tuple[Measurement, ...]
+    ratios: tuple[Ratio, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {"measurements": [item.to_json() for item in self.measurements], "ratios": [asdict(ratio) for ratio in self.ratios]}
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """One small model of a table: median and least of its window medians, and their spread as a share of the median.
+
+    ``error`` says why there is no time (all are NaN then): the model was refused or killed its process.
+    """
+
+    median_ns: float
+    min_ns: float
+    spread: float
+    error: str | None = None
+
+
+def comparable(a: Measurement, b: Measurement) -> None:
+    """Raise :class:`IncomparableError` when device, runtime, version, threads, governor or clock limit differ."""
+    pairs = {
+        "devices": (a.device, b.device),
+        "runtimes": (f"{a.runtime} {a.runtime_version}", f"{b.runtime} {b.runtime_version}"),
+        "thread counts": (a.threads, b.threads),
+        "clock governors": (a.before.get("governor"), b.before.get("governor")),
+        "clock limits": (a.before.get("limit_mhz"), b.before.get("limit_mhz")),
+    }
+    for what, (one, other) in pairs.items():
+        if one != other:
+            raise IncomparableError(
+                f"{a.name} and {b.name} were measured with different {what}: {one} and {other}", remedy="Measure both in one session."
+            )
+
+
+def check_names(artifacts: Sequence[Artifact]) -> None:
+    """Raise :class:`InputError` when two artifacts share a name."""
+    names = [artifact.name for artifact in artifacts]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"two models are named {twice[0]!r}", remedy="Give each a name of its own.")

@@ -1,0 +1,50 @@
+"""Addresses of devices: ``local:`` and ``ssh://[user@]host[:port][?python=/path&known_hosts=/path]``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from edgeprune.errors import TargetError
+
+_FORMS = (
+    "Addresses look like local:, ssh://user@host:port or ssh://ALIAS (a host of ~/.ssh/config); ?python=/path names the device's Python."
+)
+_OPTIONS = ("python", "known_hosts")
+
+
+@dataclass(frozen=True)
+class Address:
+    """A parsed address; ``port`` and ``user`` are None where ``~/.ssh/config`` or the defaults decide."""
+
+    text: str
+    scheme: str
+    host: str = ""
+    port: int | None = None
+    user: str | None = None
+    python: str | None = None
+    known_hosts: str | None = None
+
+
+def parse_address(text: str) -> Address:
+    """Parse an address.  Raises :class:`TargetError` when it is malformed, of an unknown kind, or holds a password."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+        options = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
+    except ValueError as error:
+        raise TargetError(f"address {text!r} is malformed: {error}", remedy=_FORMS) from error
+    if parts.scheme not in ("local", "ssh"):
+        raise TargetError(f"address {text!r} is of an unknown kind {parts.scheme!r}", remedy=_FORMS)
+    if parts.password is not None:
+        raise TargetError(
+            f"address of {parts.hostname!r} holds a password", remedy="Only keys and the agent are used: run ssh-copy-id once."
+        )
+    if unknown := sorted(set(options) - set(_OPTIONS)):
+        raise TargetError(f"address {text!r} has the unknown option {unknown[0]!r}", remedy=f"Known options: {', '.join(_OPTIONS)}.")
+    if parts.path.strip("/") or parts.fragment or (parts.scheme == "ssh") != bool(parts.hostname):
+        raise TargetError(f"address {text!r} is malformed", remedy=_FORMS)
+    host = (parts.netloc.rpartition("@")[2] if parts.netloc else "").rsplit(":", 1)[0] if port else parts.netloc.rpartition("@")[2]
+    chosen = {name: values[-1] for name, values in options.items()}
+    user = unquote(parts.username) if parts.username else None
+    return Address(text, parts.scheme, host.strip("[]"), port, user, chosen.get("python"), chosen.get("known_hosts"))

@@ -1,0 +1,239 @@
+"""The runner on a device: find a Python, push the runner, hold the device, send requests."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import platform
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from edgeprune.devices.address import parse_address
+from edgeprune.devices.connect import connect
+from edgeprune.devices.pack import build_runner
+from edgeprune.devices.session import Progress, Session
+from edgeprune.devices.wheels import advice
+from edgeprune.errors import (
+    ConnectionLostError,
+    DeviceBusyError,
+    DeviceError,
+    DeviceTimeoutError,
+    ModelCrashedError,
+    NoRuntimeError,
+    RunnerError,
+)
+
+OnEvent = Callable[[dict[str, Any]], None]
+PROTOCOL = 1
+_HEARTBEAT_S = 5.0
+_LEAST_PYTHON = (3, 9)
+
+# Prints the cache folder, then one JSON line for each Python that starts.  $1 is the Python program below; more arguments replace the list.
+_DISCOVER = """
+printf '%s\\n' "${XDG_CACHE_HOME:-$HOME/.cache}/edgeprune"
+program=$1; shift
+[ $# -gt 0 ] || set -- "$HOME/.edgeprune/venv/bin/python" "$HOME/venv/bin/python" "$HOME/.venv/bin/python" "$HOME"/*/bin/python python3 python
+for candidate in "$@"; do
+  found=$(command -v "$candidate") || continue
+  "$found" -c "$program" < /dev/null 2> /dev/null || :
+done
+"""
+_DESCRIBE = "import json,platform,sys;print(json.dumps([sys.executable,list(sys.version_info[:3]),platform.machine(),' '.join(platform.libc_ver())]))"
+
+
+class Python:
+    """A Python on the device: path, version, architecture and C library."""
+
+    def __init__(self, path: str, version: Sequence[int], arch: str, libc: str) -> None:
+        self.path, self.version, self.arch, self.libc = path, tuple(version), arch, libc
+
+    def __str__(self) -> str:
+        return f"{self.path} (Python {'.'.join(map(str, self.version))}, {self.arch}, {self.libc or 'unknown C library'})"
+
+
+def discover(session: Session, python: str | None) -> tuple[str, list[Python]]:
+    """The device's folder for edgeprune, and its Pythons, best first.  Raises :class:`NoRuntimeError` when there is none that fits."""
+    explicit = [python] if python else [sys.executable] if session.address == "local:" else []
+    done = session.run(["sh", "-c", _DISCOVER, "edgeprune", _DESCRIBE, *explicit])
+    cache, *lines = done.stdout.decode("utf-8", "replace").splitlines() or [""]
+    if not cache.startswith("/"):
+        raise DeviceError(f"{session.address} has no usable home folder: {done.stderr.decode('utf-8', 'replace').strip()}")
+    found = {item.path: item for item in (Python(*json.loads(line)) for line in lines)}
+    pythons = [item for item in found.values() if item.version >= _LEAST_PYTHON]
+    if not pythons:
+        seen = "; it has " + ", ".join(map(str, found.values())) if found else ""
+        which = f"{python} is no Python that runs on {session.address}" if python else f"{session.address} has no Python"
+        raise NoRuntimeError(f"{which}, version 3.9 or newer{seen}", remedy="Install python3 there, or name one: ssh://host?python=/path.")
+    return cache, pythons
+
+
+def to_error(error: dict[str, Any], subject: str) -> DeviceError:
+    """The exception for an error of the protocol; ``subject`` is what it is about."""
+    message = f"{subject.rstrip(':')}: {error['message']}"
+    log = str(error.get("log", "")).strip().splitlines()
+    remedy = "Its last words: " + log[-1] if log else None
+    match error["kind"]:
+        case "busy":
+            return DeviceBusyError(message, remedy="Wait for them to finish, or allow a longer wait for the lock.")
+        case "crash" | "memory" | "timeout":
+            return ModelCrashedError(message, remedy=remedy)
+        case "runtime":
+            return NoRuntimeError(message)
+        case _:
+            return RunnerError(message, remedy=remedy)
+
+
+class Runner:
+    """The runner of one session.  Made by :func:`open_runner`; closing it frees the lock and removes the session's folder."""
+
+    def __init__(self, session: Session, python: Python, program: str, probe: dict[str, Any]) -> None:
+        self.session, self.python, self.program, self.probe = session, python, program, probe
+        self.folder = ""
+        self._holder: Any = None
+
+    def request(self, action: str, timeout_s: float, on_event: OnEvent | None = None, **fields: Any) -> dict[str, Any]:
+        """Send one request; its result.  Raises what :func:`to_error` makes, and :class:`ConnectionLostError`."""
+        if self._holder is not None and self._holder.ended.is_set():
+            raise ConnectionLostError(f"the hold on {self.session.address} ended")
+        answers = _Answers(self.session.address, on_event)
+        line = json.dumps({"action": action, "hold": True, **fields}).encode() + b"\n"
+        done = self.session.run([self.python.path, self.program], line, timeout_s, answers.take, _HEARTBEAT_S)
+        return answers.result(done.code, done.stderr)
+
+    def hold(self, base: str, lock: bool, timeout_s: float, on_event: OnEvent | None) -> None:
+        """Make the session's folder and take the device's lock; both last until :meth:`close`."""
+        held = threading.Event()
+        answers = _Answers(self.session.address, on_event)
+        process = self._holder = self.session.start([self.python.path, self.program])
+
+        def take(line: str) -> None:
+            answers.take(line)
+            if answers.last.get("event") == "held":
+                self.folder = answers.last["path"]
+                held.set()
+
+        def follow() -> None:
+            try:
+                done = process.follow(None, take, _HEARTBEAT_S)
+                answers.end(done.code, done.stderr)
+            except DeviceError as error:
+                answers.failure = error
+            held.set()
+
+        owner = f"{getpass.getuser()}@{platform.node()} (process {os.getpid()})"
+        request = {"action": "hold", "hold": True, "base": base, "lock": lock, "owner": owner, "timeout_s": timeout_s}
+        process.write(json.dumps(request).encode() + b"\n")
+        threading.Thread(target=follow, daemon=True).start()
+        if not held.wait(timeout_s + 30):
+            raise DeviceTimeoutError(f"{self.session.address} did not answer the request for its lock")
+        if not self.folder:
+            raise answers.failure or RunnerError(f"the runner on {self.session.address} ended early")
+
+    def put_model(self, source: Path | bytes, suffix: str, progress: Progress | None = None) -> str:
+        """Send a file into the session's folder, named by its content; its path there."""
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        remote = f"{self.folder}/{hashlib.sha256(data).hexdigest()[:16]}{suffix}"
+        self.session.put(data, remote, progress)
+        return remote
+
+    def close(self) -> None:
+        """Free everything on the device and close the session."""
+        if self._holder is not None:
+            self._holder.close_input()
+            self._holder.ended.wait(10)
+            self._holder.kill()
+        self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Answers:
+    """The lines of one request: events are passed on, the result is kept."""
+
+    def __init__(self, address: str, on_event: OnEvent | None) -> None:
+        self.address, self.on_event = address, on_event
+        self.last: dict[str, Any] = {}
+        self.failure: DeviceError | None = None
+        self._result: dict[str, Any] | None = None
+
+    def take(self, line: str) -> None:
+        try:
+            message = json.loads(line)
+            event, protocol = message["event"], message["protocol"]
+        except (ValueError, KeyError, TypeError):
+            self.failure = RunnerError(f"the runner on {self.address} said {line[:200]!r}, which is not its protocol")
+            return
+        self.last = message
+        if protocol != PROTOCOL:
+            self.failure = RunnerError(f"the runner on {self.address} speaks protocol {protocol}, and {PROTOCOL} was expected")
+        elif event == "result":
+            self._result = message["result"]
+        elif event == "error":
+            self.failure = to_error(message["error"], self.address)
+        elif self.on_event:
+            self.on_event(message)
+
+    def end(self, code: int, stderr: bytes) -> None:
+        """Note how the runner ended."""
+        if self._result is None and self.failure is None:
+            last = stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["nothing on its standard error"]
+            how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            self.failure = RunnerError(f"the runner on {self.address} {how} and gave no result", remedy=f"Its last words: {last[0]}")
+
+    def result(self, code: int, stderr: bytes) -> dict[str, Any]:
+        self.end(code, stderr)
+        if self.failure:
+            raise self.failure
+        assert self._result is not None
+        return self._result
+
+
+def open_runner(
+    address: str, engines: Sequence[str] = (), *, lock: bool = True, lock_timeout_s: float = 600.0, on_event: OnEvent | None = None
+) -> Runner:
+    """Connect, find a Python that can import the runtime of each of ``engines``, push the runner, and hold the device.
+
+    Raises what :func:`connect` raises, :class:`NoRuntimeError`, :class:`DeviceFullError`, :class:`DeviceBusyError`.
+    """
+    session = connect(address)
+    runner: Runner | None = None
+    try:
+        base, pythons = discover(session, parse_address(address).python)
+        name, content = build_runner()
+        session.mkdir(base)
+        session.put(content, f"{base}/{name}")
+        runner = _choose(session, pythons, f"{base}/{name}", engines)
+        runner.hold(base, lock, lock_timeout_s, on_event)
+        return runner
+    except BaseException:
+        runner.close() if runner else session.close()
+        raise
+
+
+def _choose(session: Session, pythons: list[Python], program: str, engines: Sequence[str]) -> Runner:
+    """The first Python with every runtime; when none is asked for, the first with any, else the first."""
+    runners: list[Runner] = []
+    failures = []
+    for python in pythons:
+        runner = Runner(session, python, program, {})
+        runner.probe = runner.request("probe", 180.0, verify=list(engines))
+        runners.append(runner)
+        errors = [runner.probe["runtimes"].get(engine, {}).get("error") for engine in engines]
+        if not any(errors) and (engines or runner.probe["runtimes"]):
+            return runner
+        failures += [f"{python}: {error['message']}" for error in errors if error]
+    if not engines:
+        return runners[0]
+    wanted = " and ".join(engines)
+    raise NoRuntimeError(
+        f"{session.address} has no Python with a runtime for {wanted}: " + "; ".join(failures), remedy=advice(pythons[-1], engines)
+    )
