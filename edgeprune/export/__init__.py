@@ -37,10 +37,10 @@ def export(
     """Write ``model`` in each of ``formats`` as ``folder/name.<suffix>`` and return the paths by format.
 
     ``model``: any module, or a GraphModule of ATen operations; it is copied, put in eval mode and never changed.
-    ``example_inputs``: the positional inputs of one inference (batch of 1); inputs and outputs keep their shapes and dtypes, except that
-    TFLite holds 64-bit ones in 32 bits. A file appears under its name only when it is complete and its outputs on seeded inputs matched
-    the model's. Raises :class:`ExportError` (unknown format, an operation the format lacks, the time limit), :class:`ParityError`,
-    :class:`CaptureError`.
+    ``example_inputs``: the positional inputs of one inference (batch of 1). Inputs and outputs keep their shapes and dtypes, except that
+    TFLite holds 64-bit ones in 32 bits; the tensors of a nested output become one tuple, in order. A file appears under its name only
+    when it is complete and its outputs on seeded inputs matched the model's. Raises :class:`ExportError` (unknown format, an operation
+    the format lacks, the time limit), :class:`ParityError`, :class:`CaptureError`.
     """
     return start_export(model, example_inputs, formats, folder, name, time_limit_s=time_limit_s).result()
 
@@ -64,7 +64,6 @@ def start_export(
         source = Source(model, example_inputs, time_limit_s)
         target = _folder(folder)
         paths = {entry.name: target / f"{name}{entry.suffix}" for entry in wanted}
-        _ = source.expected
         for entry in wanted:
             if not entry.external:
                 _write(entry, source, paths[entry.name])

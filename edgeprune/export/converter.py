@@ -61,7 +61,10 @@ class Converter:
         """
         with self._lock, tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
             source, output = Path(folder, "model.pt2"), Path(folder, "model.tflite")
-            torch.export.save(program, source)
+            try:
+                torch.export.save(program, source)
+            except Exception as error:
+                raise ExportError(f"tflite: the captured program cannot be handed to the converter: {error}") from error
             answer = self._ask({"program": str(source), "output": str(output)}, time_limit_s)
             if "error" in answer:
                 _raise(answer["error"], answer["op"])

@@ -41,29 +41,47 @@ def _frozen_copy(model: nn.Module) -> nn.Module:
     return module
 
 
+class _Flat(nn.Module):
+    """A model whose output is a tensor or a tuple of tensors: formats know no dicts of mixed values and no classes of the user's."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        outputs = flat_outputs(self.module(*inputs))
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+
 class Source:
     """A frozen copy of ``model`` and the ``example_inputs`` of one inference (batch of 1); the caller's model is never changed.
 
-    ``time_limit_s`` bounds each conversion that runs outside this process.
+    ``module`` returns a tensor, or the tensors of a nested output as one tuple. ``time_limit_s`` bounds each conversion that runs outside
+    this process. Raises :class:`ExportError` when the model cannot be copied or does not run on its inputs.
     """
 
     def __init__(self, model: nn.Module, example_inputs: Sequence[Tensor], time_limit_s: float) -> None:
-        self.module = _frozen_copy(model)
         self.inputs: tuple[Tensor, ...] = tuple(value.detach().cpu() for value in example_inputs)
+        self.module = _frozen_copy(model)
+        if not isinstance(self._outputs(), Tensor):
+            self.module = _Flat(self.module)
         self.time_limit_s = time_limit_s
 
     @cached_property
     def program(self) -> ExportedProgram:
-        """The model captured as an ATen graph.  Raises :class:`CaptureError`."""
+        """The model captured as an ATen graph, without stack traces.  Raises :class:`CaptureError`."""
         try:
             with torch.no_grad():
-                return torch.export.export(self.module, self.inputs)
+                program = torch.export.export(self.module, self.inputs)
         except Exception as error:
             reason = str(error).strip().splitlines()
             raise CaptureError(
                 f"torch.export cannot capture the model: {type(error).__name__}: {reason[0] if reason else 'no reason given'}",
                 remedy="A branch on the values of a tensor cannot be captured: write it with torch.where, or export the part without it.",
             ) from error
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # this machine's paths
+        return program
 
     @cached_property
     def probe(self) -> tuple[Tensor, ...]:
@@ -72,10 +90,13 @@ class Source:
 
     @cached_property
     def expected(self) -> list[Tensor]:
-        """The PyTorch model's outputs for :attr:`probe`, flattened in order.  Raises :class:`ExportError` when it cannot run."""
+        """The PyTorch model's outputs for :attr:`probe`, flattened in order."""
+        return flat_outputs(self._outputs())
+
+    def _outputs(self) -> Any:
         try:
             with torch.no_grad():
-                return flat_outputs(self.module(*(value.clone() for value in self.probe)))
+                return self.module(*(value.clone() for value in self.probe))
         except Exception as error:
             raise ExportError(f"the model does not run on inputs shaped like the example inputs: {error}") from error
 

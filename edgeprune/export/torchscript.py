@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgeprune.errors import ExportError
 from edgeprune.export.formats import Format, register
@@ -15,29 +15,45 @@ from edgeprune.export.source import Source, flat_outputs
 
 
 def _write(source: Source) -> bytes:
-    buffer = io.BytesIO()  # a path would put the temporary file's name into the archive
     try:
         with torch.no_grad(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            traced = torch.jit.trace(_Flat(source.module), source.inputs, check_trace=False)  # type: ignore[no-untyped-call]
-            torch.jit.save(torch.jit.freeze(traced.eval()), buffer)
+            traced = torch.jit.trace(source.module, source.inputs, check_trace=False)  # type: ignore[no-untyped-call]
+            content = _saved(torch.jit.freeze(traced.eval()))
     except Exception as error:
         raise ExportError(f"torchscript: the model cannot be traced: {error}") from error
     if any("Python boolean" in str(warning.message) for warning in caught):
         _ = source.program  # a branch was taken: on a shape, which is fixed, or on values, which cannot be captured and raises
+    return content
+
+
+def _saved(module: torch.jit.ScriptModule) -> bytes:
+    """The module as one function of its inputs, in bytes that depend on nothing else.
+
+    A saved module holds class names with a counter of this process, and the name of the file it is saved to. A frozen module's graph
+    has its weights as constants and no use for the module.
+    """
+    graph = module.graph.copy()
+    this = next(graph.inputs())
+    if this.uses():
+        buffer = io.BytesIO()
+        torch.jit.save(module, buffer)  # type: ignore[no-untyped-call]
+        return buffer.getvalue()
+    graph.eraseInput(0)
+    return _without_traces(torch._C._create_function_from_graph("forward", graph).save_to_buffer({}))
+
+
+def _without_traces(content: bytes) -> bytes:
+    """The archive without its stack traces: they hold this machine's paths, and the loader does without them."""
+    archive, buffer = torch._C.PyTorchFileReader(io.BytesIO(content)), io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(buffer)
+    writer.set_min_version(int(archive.get_record("version")))
+    for name in archive.get_all_records():
+        if not name.endswith(".debug_pkl") and name not in ("version", ".data/serialization_id"):  # the writer makes the last two itself
+            record = archive.get_record(name)
+            writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
     return buffer.getvalue()
-
-
-class _Flat(nn.Module):
-    """A model whose output is a tensor or a tuple of tensors: tracing knows no dicts of mixed values."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        outputs = flat_outputs(self.module(*inputs))
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
 def _run(path: Path, inputs: tuple[Tensor, ...]) -> list[Tensor]:

@@ -58,7 +58,7 @@ def _answer(job: dict[str, str]) -> dict[str, Any]:
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         operation = _OPERATION.search(text)
-        return {"error": text.split("\n\n")[0][:2000], "op": operation[1] if operation else None}
+        return {"error": text.split("\n\n")[0].strip()[:2000], "op": operation[1] if operation else None}
     finally:
         gc.enable()
         gc.collect()

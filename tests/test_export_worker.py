@@ -1,0 +1,135 @@
+"""The conversion worker: stopped at its time limit, started again when it has died, gone with its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from edgeprune.errors import ExportError
+from edgeprune.export import cache, export, warm
+from edgeprune.export.converter import CONVERTER, Converter
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+
+
+def convert(tmp_path: Path, **options: float) -> Path:
+    return export(nn.Linear(4, 4), (torch.ones(1, 4),), ["tflite"], tmp_path / "out", **options)["tflite"]
+
+
+def gone(pid: int) -> bool:
+    """Whether the process ends within 30 seconds."""
+    for _ in range(300):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_one_worker_serves_many_conversions(tmp_path):
+    convert(tmp_path)
+    pid = CONVERTER.pid
+    assert pid is not None
+    warm()
+    convert(tmp_path)
+    assert CONVERTER.pid == pid
+
+
+def test_a_conversion_is_stopped_at_its_time_limit(tmp_path):
+    warm()
+    pid = CONVERTER.pid
+    assert pid is not None
+    with pytest.raises(ExportError, match=r"did not end within 0\.001 s and was stopped"):
+        convert(tmp_path, time_limit_s=0.001)
+    assert gone(pid)
+    assert not (tmp_path / "out" / "model.tflite").exists()
+    assert convert(tmp_path).is_file(), "the next conversion starts another worker"
+
+
+def test_a_worker_that_dies_between_jobs_is_replaced(tmp_path):
+    convert(tmp_path)
+    pid = CONVERTER.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert gone(pid)
+    assert convert(tmp_path).is_file()
+    assert CONVERTER.pid != pid
+
+
+def test_a_worker_that_dies_in_a_job_is_an_error_with_its_signal():
+    converter = Converter()
+    converter.warm()
+    pid = converter.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)  # so that it cannot answer before it is killed
+    program = torch.export.export(nn.Linear(4, 4), (torch.ones(1, 4),))
+    subprocess.Popen([sys.executable, "-c", f"import os, time; time.sleep(0.5); os.kill({pid}, 9)"])
+    with pytest.raises(ExportError, match=r"ended by signal SIGKILL.*\n.*out of memory"):
+        converter.convert(program, 60)
+    converter.stop()
+
+
+def test_the_worker_ends_with_its_parent():
+    script = "import os; from edgeprune.export.converter import CONVERTER as c; c.warm(); print(c.pid, flush=True); os.kill(os.getpid(), 9)"
+    pid = int(subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False).stdout)
+    assert gone(pid)
+
+
+def test_a_program_converted_before_needs_no_worker(tmp_path):
+    first = convert(tmp_path).read_bytes()
+    CONVERTER.stop()
+    torch.manual_seed(0)
+    assert convert(tmp_path).read_bytes() == first
+    assert CONVERTER.pid is None
+
+
+def test_the_cache_key_is_of_the_content():
+    def key(model: nn.Module, *shape: int) -> str:
+        return cache.program_key(torch.export.export(model.eval(), (torch.ones(shape),)))
+
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    same = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    same.load_state_dict(model.state_dict())
+    assert key(model, 1, 4) == key(same, 1, 4)
+    other = {key(nn.Sequential(model[0], nn.ReLU6()), 1, 4), key(model, 2, 4)}
+    with torch.no_grad():
+        same[0].bias[3] += 1e-6
+    assert len({key(model, 1, 4), key(same, 1, 4), *other}) == 4
+
+
+def test_a_damaged_or_unwritable_cache_only_costs_time(tmp_path, monkeypatch):
+    path = convert(tmp_path)
+    (kept,) = (tmp_path / "cache").rglob("*.tflite")
+    kept.write_bytes(b"damaged")
+    torch.manual_seed(0)
+    content = path.read_bytes()
+    assert convert(tmp_path).read_bytes() == content
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    torch.manual_seed(0)
+    assert convert(tmp_path).read_bytes() == content
+
+
+def test_the_cache_drops_what_was_unused_for_longest(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "LIMIT_BYTES", 25)
+    for age, key in ((30, "a"), (20, "b"), (10, "c")):
+        cache.write(key, b"0000TFL3..")
+        os.utime(tmp_path / "cache" / "edgeprune" / "export" / f"{key}.tflite", (time.time() - age, time.time() - age))
+    assert cache.read("a") is None
+    assert cache.read("b") == b"0000TFL3.."
+    cache.write("d", b"0000TFL3..")
+    assert cache.read("c") is None, "b was used after it"
+    assert cache.read("b") is not None
