@@ -36,7 +36,7 @@ def debug_option(function: F) -> F:
 
 
 def json_option(function: F) -> F:
-    """Add ``--json``, passed as ``as_json``. Whatever else prints goes to stderr then; :func:`~edgeprune.cli.output.print_json` to stdout."""
+    """Add ``--json``, passed as ``as_json``. With it all prints go to stderr, but :func:`~edgeprune.cli.output.print_json`."""
 
     def keep_stdout(context: click.Context, _: click.Parameter, value: bool) -> bool:
         if value:

@@ -1,0 +1,30 @@
+"""The summary of a run, on the console."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from edgeprune.report.summary import headline, rows, verdicts
+
+
+def console_table(run: Mapping[str, Any], console: Console) -> None:
+    """Print before and after, the budgets and the warnings of ``run`` (see :mod:`edgeprune.report.summary`)."""
+    title = f"{run.get('task') or 'model'} on {run.get('target') or 'an unnamed device'}"
+    table = Table(title=escape(title), title_justify="left")
+    for name in ("", "dense", "pruned", "pruned / dense"):
+        table.add_column(name, justify="left" if not name else "right")
+    for row in rows(run):
+        table.add_row(*(escape(text) for text in (row.name, row.dense, row.pruned, row.change)))
+    console.print(table)
+    marks = {True: "[green]met[/]", False: "[red]missed[/]", None: "[yellow]not judged[/]"}
+    for verdict in verdicts(run):
+        console.print(f"  {marks[verdict.met]}  {verdict.kind}: {escape(verdict.value)}, at most {escape(verdict.limit)}", highlight=False)
+    sentence, good = headline(run)
+    console.print(escape(sentence), style={True: "bold green", False: "bold red", None: "bold"}[good], highlight=False)
+    for warning in run.get("warnings") or ():
+        console.print(f"[yellow]warning:[/] {escape(str(warning))}", highlight=False)

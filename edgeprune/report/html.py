@@ -1,0 +1,158 @@
+"""The report of a run: one HTML file with everything in it, no script and no outside asset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from edgeprune.report import charts
+from edgeprune.report.summary import DASH, headline, label, rows, verdicts
+
+STYLE = """
+:root { color-scheme: light dark; --back: #fff; --text: #1c2024; --soft: #60646c; --line: #e2e4e8; --track: #dfe3ea; --main: #2563c9;
+  --good: #18794e; --bad: #c62a2f; --warn: #ad5700; }
+@media (prefers-color-scheme: dark) {
+  :root { --back: #15171a; --text: #e8eaed; --soft: #a0a6ae; --line: #2c3036; --track: #343a43; --main: #6ea8fe;
+    --good: #4cc38a; --bad: #ff6369; --warn: #f1a10d; }
+}
+body { background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
+  padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin: 0; }
+h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }
+p { margin: .4rem 0; }
+.soft, .badge { color: var(--soft); }
+.badge { font-size: .8rem; font-weight: 400; border: 1px solid var(--line); border-radius: 1rem; padding: .1rem .6rem; }
+.verdict { font-size: 1.1rem; font-weight: 600; margin: .8rem 0; }
+.good { color: var(--good); }
+.bad { color: var(--bad); }
+.warn { color: var(--warn); }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+thead th { color: var(--soft); font-weight: 500; }
+tbody th { font-weight: 400; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem; }
+svg { width: 100%; height: auto; max-width: 40rem; }
+svg text { fill: var(--text); font: 11px system-ui, sans-serif; }
+svg .number, svg .axis { fill: var(--soft); }
+svg .limit-name { fill: var(--bad); }
+.grid { stroke: var(--line); }
+.track { fill: var(--track); }
+.bar, .dot { fill: var(--main); }
+.ring { fill: none; stroke: var(--soft); stroke-width: 1.5; }
+.line { fill: none; stroke: var(--main); stroke-width: 2; }
+.interval { stroke: var(--main); stroke-width: 2; }
+.limit { stroke: var(--bad); stroke-dasharray: 5 4; }
+"""
+MARKS = {True: ("good", "✓ met"), False: ("bad", "✗ missed"), None: ("warn", "not judged")}
+
+
+def write_report(run: Mapping[str, Any], path: Path) -> None:
+    """Write the report of ``run`` (its keys: :mod:`edgeprune.report.summary`) to ``path``, whole or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(page(run), encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def page(run: Mapping[str, Any]) -> str:
+    """The report as HTML text."""
+    title = f"{run.get('task') or 'model'} on {run.get('target') or 'an unnamed device'}"
+    sentence, good = headline(run)
+    sections = [
+        f'<h1>{escape(title)}</h1><p class="soft">edgeprune, {escape(str(run.get("created") or DASH))}</p>',
+        f'<p class="verdict {MARKS[good][0]}">{escape(sentence)}</p>',
+        _warnings(run),
+        _section("Before and after", _table(["", "dense", "pruned", "pruned / dense"], [_cells(row) for row in rows(run)]), label(run)),
+        _budgets(run),
+        _candidates(run),
+        _plan(run),
+        _tuning(run),
+        _facts("Device and conditions", run.get("device")),
+        _facts("Versions", run.get("versions")),
+    ]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
+    body = "\n".join(filter(None, sections))
+    return f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
+
+
+def _cells(row: Any) -> list[str]:
+    return [escape(text) for text in (row.name, row.dense, row.pruned, row.change)]
+
+
+def _section(title: str, content: str, badge: str | None = None) -> str:
+    mark = f' <span class="badge">{escape(badge)}</span>' if badge else ""
+    return f"<section><h2>{escape(title)}{mark}</h2>{content}</section>"
+
+
+def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table; the cells of ``body`` are HTML already."""
+    top = "".join(f"<th>{escape(name)}</th>" for name in header)
+    lines = "".join(f"<tr><th>{cells[0]}</th>" + "".join(f"<td>{cell}</td>" for cell in cells[1:]) + "</tr>" for cells in body)
+    head = f"<thead><tr>{top}</tr></thead>" if any(header) else ""
+    return f'<div class="wide"><table>{head}<tbody>{lines}</tbody></table></div>'
+
+
+def _warnings(run: Mapping[str, Any]) -> str:
+    return "".join(f'<p class="warn">Warning: {escape(str(warning))}</p>' for warning in run.get("warnings") or ())
+
+
+def _budgets(run: Mapping[str, Any]) -> str:
+    body = []
+    for one in verdicts(run):
+        style, text = MARKS[one.met]
+        body.append([escape(one.kind), escape(one.limit), escape(one.value), f'<span class="{style}">{text}</span>'])
+    return _section("Budgets", _table(["", "at most", "pruned", ""], body), label(run)) if body else ""
+
+
+def _candidates(run: Mapping[str, Any]) -> str:
+    found = run.get("candidates") or []
+    if not found:
+        return ""
+    limit = ((run.get("budget") or {}).get("latency") or {}).get("limit")
+    header = ["candidate", "predicted, ms", "measured, ms", "interval, ms", "prediction off by", "of dense"]
+    body = [[str(number), *_candidate(one)] for number, one in enumerate(found, 1)]
+    legend = '<p class="soft">Rings: predicted. Dots: measured, with their interval.</p>'
+    return _section("Candidates: predicted against measured", charts.candidates(found, limit) + legend + _table(header, body))
+
+
+def _candidate(one: Mapping[str, Any]) -> list[str]:
+    predicted, measured, low, high, ratio = (one.get(key) for key in ("predicted_ms", "measured_ms", "low_ms", "high_ms", "ratio"))
+    return [
+        DASH if predicted is None else f"{predicted:.4g}",
+        "not measured" if measured is None else f"{measured:.4g}",
+        DASH if low is None or high is None else f"{low:.4g} – {high:.4g}",
+        DASH if predicted is None or not measured else f"{100 * (predicted / measured - 1):+.1f} %",
+        DASH if ratio is None else f"{100 * ratio:.1f} %",
+    ]
+
+
+def _plan(run: Mapping[str, Any]) -> str:
+    groups = run.get("groups") or []
+    if not groups:
+        return ""
+    kept, total = sum(group["kept"] for group in groups), sum(group["total"] for group in groups)
+    return _section("Plan: channels kept", charts.kept_widths(groups), f"{kept} of {total} channels in {len(groups)} groups")
+
+
+def _tuning(run: Mapping[str, Any]) -> str:
+    drawn = []
+    for key, name in (("score", str(run.get("metric_name") or "metric")), ("loss", "loss")):
+        points = [(entry["epoch"], entry[key]) for entry in run.get("history") or () if entry.get(key) is not None]
+        if len(points) > 1:
+            drawn.append(charts.curve(points, "epoch", name))
+    return _section("Fine-tuning", f'<div class="charts">{"".join(drawn)}</div>') if drawn else ""
+
+
+def _facts(title: str, facts: Mapping[str, Any] | None) -> str:
+    if not facts:
+        return ""
+    shown = {str(name): DASH if value is None else str(value) for name, value in facts.items()}
+    return _section(title, _table(["", ""], [[escape(name), escape(value)] for name, value in shown.items()]))

@@ -1,0 +1,166 @@
+"""The figures of a run as rows of text, for every way of showing them.
+
+A *run* is a mapping; every key may be missing or ``None`` (shown as a dash), and others are ignored:
+
+``task``, ``target``, ``created``
+    names and a time, as text
+``measured``
+    whether the latencies come from a device; else everything is labelled "predicted, not measured"
+``metric_name``
+    what ``metric`` is, e.g. ``accuracy``
+``dense``, ``pruned``
+    ``metric``; ``latency_ms`` (median) with the interval ``low_ms``, ``high_ms``; ``peak_bytes``; ``energy_mj`` and ``energy_method``
+    (``None``: no meter, modelled); ``file_bytes``; ``macs``; ``parameters``
+``ratio``
+    pruned latency over dense from interleaved measurement: ``value`` with the interval ``low``, ``high``
+``budget``
+    by kind (``latency``, ``memory``, ``energy``, ``size``, ``max_drop``): ``text`` as the user wrote it, ``limit`` in the kind's unit (ms,
+    bytes, mJ, the metric's), and ``met`` if the caller has judged it; else the pruned model's figure is compared with ``limit``
+``device``, ``versions``
+    facts by name: device, runtime, threads, clocks and temperature; versions of what was used
+``groups``
+    the plan: ``name``, ``kept`` and ``total`` channels of each
+``candidates``
+    models built on the way: ``predicted_ms``, ``measured_ms`` with ``low_ms``, ``high_ms``, and ``ratio`` to dense
+``history``
+    fine-tuning by epoch: ``epoch``, ``step``, ``loss``, ``learning_rate``, ``score``
+``warnings``
+    sentences
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgeprune.budget import format_quantity
+
+DASH = "–"
+NOT_MEASURED = "predicted, not measured"
+NO_METER = "no meter: modelled"
+_FIGURES = {"latency": "latency_ms", "memory": "peak_bytes", "energy": "energy_mj", "size": "file_bytes"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of before and after; ``change`` is the relative or absolute difference."""
+
+    name: str
+    dense: str
+    pruned: str
+    change: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one budget is met; ``None`` when there is no figure to judge by."""
+
+    kind: str
+    limit: str
+    value: str
+    met: bool | None
+
+
+def label(run: Mapping[str, Any]) -> str:
+    """``measured``, or that it is not."""
+    return "measured" if run.get("measured") else NOT_MEASURED
+
+
+def rows(run: Mapping[str, Any]) -> list[Row]:
+    """Before and after, line by line."""
+    dense, pruned = run.get("dense") or {}, run.get("pruned") or {}
+
+    def row(name: str, key: str, show: Callable[[Any], str], change: Callable[[float, float], str] = _relative) -> Row:
+        before, after = dense.get(key), pruned.get(key)
+        changed = DASH if before is None or after is None else change(before, after)
+        return Row(name, _or_dash(before, show), _or_dash(after, show), changed)
+
+    latency = row("latency", "latency_ms", lambda value: format_quantity("latency", value))
+    interval = [latency.dense + _interval(dense), latency.pruned + _interval(pruned), _ratio(run) or latency.change]
+    energy = row("energy an inference", "energy_mj", lambda value: format_quantity("energy", value))
+    return [
+        row(str(run.get("metric_name") or "metric"), "metric", "{:.2f}".format, lambda before, after: f"{after - before:+.2f}"),
+        Row(f"latency, median ({label(run)})", *interval),
+        row("peak memory", "peak_bytes", lambda value: format_quantity("memory", value)),
+        Row(f"energy an inference ({_energy_method(pruned)})", energy.dense, energy.pruned, energy.change),
+        row("file size", "file_bytes", lambda value: format_quantity("size", value)),
+        row("multiply-accumulates", "macs", _count),
+        row("parameters", "parameters", _count),
+    ]
+
+
+def verdicts(run: Mapping[str, Any]) -> list[Verdict]:
+    """Each budget with the figure it limits."""
+    dense, pruned = run.get("dense") or {}, run.get("pruned") or {}
+    found = []
+    for kind, limit in (run.get("budget") or {}).items():
+        if kind == "max_drop":
+            known = dense.get("metric") is not None and pruned.get("metric") is not None
+            value = dense["metric"] - pruned["metric"] if known else None
+            show: Callable[[float], str] = "{:.2f}".format
+        else:
+            value = pruned.get(_FIGURES[kind])
+            show = _shower(kind)
+        bound = limit.get("limit")
+        met = limit.get("met")
+        if met is None and value is not None and bound is not None:
+            met = value <= bound + 1e-5 * max(1.0, abs(bound))  # metrics are sums of float32
+        wanted = _or_dash(bound, show)
+        text = str(limit.get("text") or wanted)
+        if bound is not None and text.replace(" ", "") != wanted.replace(" ", ""):
+            text = f"{text} = {wanted}"
+        found.append(Verdict(kind.replace("_", " "), text, _or_dash(value, show), met))
+    return found
+
+
+def headline(run: Mapping[str, Any]) -> tuple[str, bool | None]:
+    """The outcome in one sentence, and whether it is good (``None``: cannot be said)."""
+    found = verdicts(run)
+    missed = [verdict.kind for verdict in found if verdict.met is False]
+    unknown = [verdict.kind for verdict in found if verdict.met is None]
+    how = "as predicted, not measured" if not run.get("measured") else "as measured"
+    if missed:
+        return f"Budget missed, {how}: {', '.join(missed)}", False
+    if unknown or not found:
+        return (f"Not judged: {', '.join(unknown)}" if unknown else "No budget was set"), None
+    return f"Every budget is met, {how}", True
+
+
+def _or_dash(value: Any, show: Callable[[Any], str]) -> str:
+    return DASH if value is None else show(value)
+
+
+def _shower(kind: str) -> Callable[[float], str]:
+    return lambda value: format_quantity(kind, value)
+
+
+def _relative(before: float, after: float) -> str:
+    return f"{100 * after / before:.1f} %" if before else DASH
+
+
+def _interval(model: Mapping[str, Any]) -> str:
+    low, high = model.get("low_ms"), model.get("high_ms")
+    if low is None or high is None:
+        return ""
+    return f" [{format_quantity('latency', low)}, {format_quantity('latency', high)}]"
+
+
+def _ratio(run: Mapping[str, Any]) -> str | None:
+    ratio = run.get("ratio") or {}
+    if ratio.get("value") is None:
+        return None
+    known = ratio.get("low") is not None and ratio.get("high") is not None
+    interval = f" [{100 * ratio['low']:.1f}, {100 * ratio['high']:.1f}]" if known else ""
+    return f"{100 * ratio['value']:.1f} %{interval}"
+
+
+def _energy_method(model: Mapping[str, Any]) -> str:
+    return str(model.get("energy_method") or NO_METER)
+
+
+def _count(value: float) -> str:
+    for suffix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.3g} {suffix}"
+    return f"{value:.0f}"

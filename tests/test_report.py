@@ -1,0 +1,196 @@
+"""The report of a run: its figures, its labels, and a page that needs nothing else."""
+
+from __future__ import annotations
+
+import copy
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from edgeprune.report import console_table, write_report
+
+RUN: dict[str, Any] = {
+    "task": "digits <b>",
+    "target": "pi5",
+    "created": "2026-11-24 10:00",
+    "measured": True,
+    "metric_name": "accuracy",
+    "dense": {
+        "metric": 92.6,
+        "latency_ms": 2.0,
+        "low_ms": 1.98,
+        "high_ms": 2.03,
+        "peak_bytes": 20_000_000,
+        "energy_mj": 40.0,
+        "energy_method": "INA219",
+        "file_bytes": 3_400_000,
+        "macs": 125_500_000,
+        "parameters": 853_018,
+    },
+    "pruned": {
+        "metric": 91.9,
+        "latency_ms": 0.95,
+        "low_ms": 0.94,
+        "high_ms": 0.97,
+        "peak_bytes": 12_000_000,
+        "energy_mj": 19.0,
+        "energy_method": "INA219",
+        "file_bytes": 1_500_000,
+        "macs": 55_000_000,
+        "parameters": 400_000,
+    },
+    "ratio": {"value": 0.474, "low": 0.47, "high": 0.48},
+    "budget": {
+        "latency": {"text": "50%", "limit": 1.0},
+        "memory": {"text": "10MB", "limit": 1e7, "met": False},
+        "max_drop": {"text": "1.5", "limit": 1.5},
+    },
+    "device": {"model": "Raspberry Pi 5", "runtime": "tflite 2.14", "threads": 4, "temperature": None},
+    "versions": {"edgeprune": "0.1.0"},
+    "groups": [{"name": "layer1.0.conv1", "kept": 9, "total": 16}, {"name": "layer3.8.conv1", "kept": 40, "total": 64}],
+    "candidates": [
+        {"predicted_ms": 0.9, "measured_ms": 1.08, "low_ms": 1.05, "high_ms": 1.1, "ratio": 0.54},
+        {"predicted_ms": 0.96, "measured_ms": 0.95, "low_ms": 0.94, "high_ms": 0.97, "ratio": 0.474},
+        {"predicted_ms": 0.99, "measured_ms": None},
+    ],
+    "history": [
+        {"epoch": 0, "step": 0, "loss": None, "learning_rate": None, "score": 80.0},
+        {"epoch": 1, "step": 195, "loss": 2.3, "learning_rate": 0.05, "score": 85.5},
+        {"epoch": 2, "step": 390, "loss": 1.3, "learning_rate": 0.0, "score": 91.9},
+    ],
+    "warnings": ["the clock was not fixed"],
+}
+
+
+def run(**changes: Any) -> dict[str, Any]:
+    return copy.deepcopy(RUN) | changes
+
+
+def html(summary: dict[str, Any], tmp_path) -> str:
+    write_report(summary, tmp_path / "report.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def words(page: str) -> str:
+    """The page's text, without tags, its spaces made single."""
+    parts: list[str] = []
+    parser = HTMLParser()
+    parser.handle_data = parts.append  # type: ignore[method-assign]
+    parser.feed(re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL))
+    return " ".join(" ".join(parts).split())
+
+
+def console(summary: dict[str, Any]) -> str:
+    stream = StringIO()
+    console_table(summary, Console(file=stream, width=160, color_system=None))
+    return " ".join(stream.getvalue().replace("│", " ").replace("┃", " ").split())
+
+
+@pytest.fixture(params=["html", "console"])
+def shown(request: pytest.FixtureRequest, tmp_path):
+    return (lambda summary: words(html(summary, tmp_path))) if request.param == "html" else console
+
+
+def test_before_and_after_with_intervals_and_ratio(shown) -> None:
+    text = shown(run())
+    assert "digits <b> on pi5" in text
+    assert "accuracy 92.60 91.90 -0.70" in text
+    assert "latency, median (measured) 2 ms [1.98 ms, 2.03 ms] 950 µs [940 µs, 970 µs] 47.4 % [47.0, 48.0]" in text
+    assert "peak memory 20 MB 12 MB 60.0 %" in text
+    assert "energy an inference (INA219) 40 mJ 19 mJ 47.5 %" in text
+    assert "file size 3.4 MB 1.5 MB 44.1 %" in text
+    assert "multiply-accumulates 126 M 55 M 43.8 %" in text
+    assert "parameters 853 k 400 k 46.9 %" in text
+    assert "the clock was not fixed" in text
+
+
+def test_budgets_are_judged(shown) -> None:
+    text = shown(run())
+    assert "Budget missed, as measured: memory" in text
+    assert "50% = 1 ms" in text
+    met = run()
+    del met["budget"]["memory"]
+    assert "Every budget is met, as measured" in shown(met)
+    slower = run()
+    slower["pruned"]["latency_ms"] = 1.01
+    assert "Budget missed, as measured: latency, memory" in shown(slower)
+    exact = run(budget={"max_drop": {"text": "0.7", "limit": 0.7}})
+    assert "Every budget is met" in shown(exact)
+    worse = run(budget={"max_drop": {"text": "0.5", "limit": 0.5}})
+    assert "Budget missed, as measured: max drop" in shown(worse)
+
+
+def test_predictions_are_labelled(shown) -> None:
+    text = shown(run(measured=False, budget={"latency": {"text": "1ms", "limit": 1.0}}))
+    assert "latency, median (predicted, not measured)" in text
+    assert "Every budget is met, as predicted, not measured" in text
+    assert "as measured" not in text
+
+
+def test_without_a_meter_energy_is_called_modelled(shown) -> None:
+    summary = run()
+    summary["pruned"]["energy_method"] = None
+    assert "energy an inference (no meter: modelled)" in shown(summary)
+
+
+def test_what_is_missing_is_a_dash_and_nothing_is_claimed(shown) -> None:
+    text = shown({})
+    assert "file size – – –" in text
+    assert "No budget was set" in text
+    assert "Not judged: energy" in shown({"budget": {"energy": {"text": "40mJ", "limit": 40.0}}})
+
+
+def test_the_page_needs_nothing_else_and_escapes_names(tmp_path) -> None:
+    page = html(run(), tmp_path)
+    assert "<b>" not in page
+    assert not re.search(r"<(script|link|img|iframe)|https?://|url\(|@import", page)
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_page_is_well_formed(tmp_path) -> None:
+    page = html(run(), tmp_path)
+    body = page[page.index("<body>") : page.index("</html>")]
+    ElementTree.fromstring(body)
+
+
+def charts(page: str) -> list[ElementTree.Element]:
+    return [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)]
+
+
+def test_bars_are_as_long_as_the_channels_kept(tmp_path) -> None:
+    chart = next(one for one in charts(html(run(), tmp_path)) if "kept channels" in one.get("aria-label"))
+    widths = [(bar.get("class"), float(bar.get("width"))) for bar in chart.iter("rect")]
+    assert [name for name, _ in widths] == ["track", "bar", "track", "bar"]
+    full = widths[2][1]
+    assert [width / full for _, width in widths] == pytest.approx([16 / 64, 9 / 64, 1, 40 / 64], abs=2e-3)
+
+
+def test_candidates_stand_at_their_latency_with_interval_and_limit(tmp_path) -> None:
+    page = html(run(), tmp_path)
+    chart = next(one for one in charts(page) if "candidates" in one.get("aria-label"))
+    dots = [float(dot.get("cy")) for dot in chart.iter("circle") if dot.get("class") == "dot"]
+    rings = [float(ring.get("cy")) for ring in chart.iter("circle") if ring.get("class") == "ring"]
+    limit = next(float(line.get("y1")) for line in chart.iter("line") if line.get("class") == "limit")
+    assert (len(dots), len(rings)) == (2, 3)
+    assert dots[0] < limit < dots[1]  # above the budget, then below it: y grows downwards
+    assert (rings[0] - limit) / (dots[1] - limit) == pytest.approx((1 - 0.9) / (1 - 0.95), rel=0.02)
+    assert "-16.7 %" in page
+    assert "not measured" in words(page)
+
+
+def test_training_curves_leave_out_what_is_unknown(tmp_path) -> None:
+    found = {one.get("aria-label"): one for one in charts(html(run(), tmp_path))}
+    assert len(list(found["accuracy by epoch"].iter("circle"))) == 3
+    assert len(list(found["loss by epoch"].iter("circle"))) == 2
+
+
+@pytest.mark.parametrize("score", [91.0, 0.0, -3.5, 1e-9])
+def test_a_flat_curve_can_be_drawn(score: float, tmp_path) -> None:
+    history = [{"epoch": epoch, "score": score, "loss": None} for epoch in range(3)]
+    assert "accuracy by epoch" in html(run(history=history), tmp_path)
