@@ -1,0 +1,216 @@
+"""The graph as the kernels a runtime really executes: batch norm folded, activations fused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from edgeprune.cost.width import Width, Widths
+from edgeprune.graph import Analysis
+from edgeprune.graph.flow import shape_of
+from edgeprune.graph.labels import varying
+from edgeprune.graph.rules.contraction import CONVOLUTIONS, groups_of
+
+aten = torch.ops.aten
+
+FUSED = frozenset({"relu", "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_"})
+"""Activations that TFLite folds into the kernel before them (and TorchScript's frozen graphs into theirs)."""
+
+VIEWS = frozenset(
+    "view reshape _unsafe_view flatten unflatten squeeze unsqueeze expand dropout dropout_ feature_dropout contiguous clone detach alias to _to_copy "
+    "sym_size transpose permute t".split()
+)
+KINDS = {
+    **dict.fromkeys(("add", "add_", "sub", "sub_"), "add"),
+    **dict.fromkeys(("mul", "mul_", "div", "div_"), "mul"),
+    **dict.fromkeys(("hardswish", "hardswish_"), "hard_swish"),
+    **dict.fromkeys(("sigmoid", "sigmoid_", "hardsigmoid", "hardsigmoid_", "silu", "silu_", "tanh", "gelu"), "sigmoid"),
+    **dict.fromkeys(("mean", "adaptive_avg_pool2d", "adaptive_avg_pool1d"), "mean"),
+    **dict.fromkeys(("max_pool2d", "max_pool1d"), "max_pool"),
+    **dict.fromkeys(("avg_pool2d", "avg_pool1d"), "avg_pool"),
+    "cat": "concat",
+    **dict.fromkeys(("pad", "constant_pad_nd"), "pad"),
+    "batch_norm": "mul",
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """All of a kernel but its widths. ``rows_in``/``rows_out``: (H, W) of input and output ((1, W) where there is one dimension)."""
+
+    kind: str
+    rows_in: tuple[int, int]
+    rows_out: tuple[int, int]
+    window: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    groups: int = 1
+    padded: bool = False
+
+    @property
+    def text(self) -> str:
+        """A key for tables."""
+        sizes = "x".join(str(value) for pair in (self.rows_in, self.rows_out, self.window, self.stride) for value in pair)
+        return f"{self.kind}-{sizes}-g{self.groups}{'p' if self.padded else ''}"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel. ``source``/``result``: widths of its (first) input and its output. ``weights``: whether it has source x result weights.
+
+    ``node``: the node whose value it computes (the last of the fused ones); ``parts``: the values it reads.
+    """
+
+    form: Form
+    source: Width
+    result: Width
+    node: fx.Node
+    parts: tuple[fx.Node, ...]
+
+    def macs(self, widths: Widths) -> float:
+        """Multiply-accumulates of one inference."""
+        return macs(self.form, self.source.at(widths), self.result.at(widths))
+
+
+def macs(form: Form, source: float, result: float) -> float:
+    """Multiply-accumulates of a kernel of that form and widths."""
+    rows, window = math.prod(form.rows_out), math.prod(form.window)
+    if form.kind in ("conv2d", "fully_connected"):
+        return rows * window * source * result / form.groups
+    return rows * window * result if form.kind == "depthwise_conv2d" else 0.0
+
+
+def moved_bytes(form: Form, source: float, result: float) -> float:
+    """Bytes read and written, float32: activations and weights once."""
+    weights = macs(form, source, result) / max(math.prod(form.rows_out), 1)
+    return 4.0 * (math.prod(form.rows_in) * source + math.prod(form.rows_out) * result + weights)
+
+
+def kernels(analysis: Analysis) -> list[Kernel]:
+    """The kernels of one inference, in the order they run."""
+    folder = _Folder(analysis)
+    for node in analysis.captured.module.graph.nodes:
+        if node.op == "call_function":
+            folder.visit(node)
+    return folder.found
+
+
+class _Folder:
+    def __init__(self, analysis: Analysis) -> None:
+        self.analysis = analysis
+        self.group_of = group_index(analysis)
+        self.found: list[Kernel] = []
+        self.alias: dict[fx.Node, fx.Node] = {}  # a view or folded node -> the node whose memory it is
+        self.place: dict[fx.Node, int] = {}  # the node a kernel computes -> the kernel
+
+    def visit(self, node: fx.Node) -> None:
+        if not isinstance(node.meta.get("val"), (Tensor, list, tuple)) or not _activations(node):
+            return
+        name = _name(node)
+        first = self._base(_activations(node)[0])
+        unchanged = name == "slice" and shape_of(node) == shape_of(_activations(node)[0])
+        if unchanged or name in VIEWS or name in ("getitem", "split", "split_with_sizes", "chunk", "unbind", "select"):
+            self.alias[node] = first
+        elif name == "batch_norm" and self._foldable(first, node, ("conv2d", "depthwise_conv2d", "fully_connected")):
+            self._fold(first, node)
+        elif name in FUSED and self._foldable(first, node, ("conv2d", "depthwise_conv2d", "fully_connected", "add", "mul")):
+            self._fold(first, node)
+        else:
+            self._append(node, name)
+
+    def _append(self, node: fx.Node, name: str) -> None:
+        parts = tuple(dict.fromkeys(self._base(part) for part in _activations(node)))
+        result, rows_out = self.tensor(node)
+        source, rows_in = self.tensor(_activations(node)[0])
+        form = self._form(node, name, rows_in, rows_out)
+        if form.kind == "conv2d" and form.groups > 1 and form.groups == shape_of(_activations(node)[0])[1]:
+            form = Form("depthwise_conv2d", form.rows_in, form.rows_out, form.window, form.stride, 1, form.padded)
+        if form.kind not in ("conv2d", "fully_connected"):
+            source = result
+        self.place[node] = len(self.found)
+        self.found.append(Kernel(form, source, result, node, parts))
+
+    def _form(self, node: fx.Node, name: str, rows_in: tuple[int, int], rows_out: tuple[int, int]) -> Form:
+        if node.target in CONVOLUTIONS:
+            weight = node.args[1].meta["val"]  # type: ignore[union-attr]
+            window, stride = _pair(weight.shape[2:]), _pair(_argument(node, 3, "stride", 1))
+            padding = _argument(node, 4, "padding", 0)
+            padded = padding != "valid" and any(value for value in _pair(padding if not isinstance(padding, str) else 1))
+            return Form("conv2d", rows_in, rows_out, window, stride, groups_of(node), padded)
+        if name in ("linear", "addmm"):
+            return Form("fully_connected", rows_in, rows_out)
+        kind = KINDS.get(name, "copy")
+        if kind in ("max_pool", "avg_pool"):
+            window = _pair(node.args[1])
+            stride = _pair(node.args[2]) if len(node.args) > 2 and node.args[2] else window
+            return Form(kind, rows_in, rows_out, window, stride)
+        return Form(kind, rows_in if kind in ("mean", "pad", "copy") else rows_out, rows_out)
+
+    def _base(self, node: fx.Node) -> fx.Node:
+        while node in self.alias:
+            node = self.alias[node]
+        return node
+
+    def _foldable(self, first: fx.Node, node: fx.Node, kinds: tuple[str, ...]) -> bool:
+        return first in self.place and self.found[self.place[first]].form.kind in kinds and len(_activations(node)[0].users) == 1
+
+    def _fold(self, first: fx.Node, node: fx.Node) -> None:
+        self.alias[node] = first
+
+    def tensor(self, node: fx.Node) -> tuple[Width, tuple[int, int]]:
+        """The width of a tensor and its (H, W), for one inference."""
+        return tensor_width(self.analysis, node, self.group_of)
+
+
+def tensor_width(analysis: Analysis, node: fx.Node, group_of: dict[int, tuple[str, int]]) -> tuple[Width, tuple[int, int]]:
+    """The width of a node's tensor along its channels, and its extent (H, W) along the rest, at the example's batch size."""
+    labels, shape = analysis.flow.values[node], list(shape_of(node))
+    if not isinstance(labels, Tensor):
+        return Width(0.0), (1, 1)
+    if analysis.captured.any_batch and shape:
+        shape[0] = max(1, analysis.captured.batch)
+    dims = varying(labels)
+    dim = dims[-1] if dims else (1 if len(shape) in (3, 4, 5) and len(shape) != 3 else max(len(shape) - 1, 0))
+    rest = [size for d, size in enumerate(shape) if d not in (dims or [dim])]
+    rows = (math.prod(rest[:-1]) if len(rest) > 1 else 1, rest[-1] if rest else 1)
+    if not dims:
+        return Width(float(shape[dim] if shape else 1)), rows
+    channels, counts = np.unique(analysis.channels_of(labels).numpy(), return_counts=True)
+    constant, terms = 0.0, dict[str, float]()
+    for channel, count in zip(channels.tolist(), counts.tolist(), strict=True):
+        if channel in group_of:
+            name, size = group_of[channel]
+            terms[name] = terms.get(name, 0.0) + count / size
+        else:
+            constant += count
+    return Width(constant, tuple(sorted(terms.items()))), rows
+
+
+def group_index(analysis: Analysis) -> dict[int, tuple[str, int]]:
+    """For every prunable channel its group and that group's size."""
+    return {int(channel): (group.name, group.size) for group in analysis.groups for channel in group.rows.ravel()}
+
+
+
+
+
+def _name(node: fx.Node) -> str:
+    target: Any = node.target
+    return str(target).split(".")[1] if "." in str(target) else getattr(target, "__name__", str(target))
+
+
+def _activations(node: fx.Node) -> list[fx.Node]:
+    return [part for part in node.all_input_nodes if part.op != "get_attr" and isinstance(part.meta.get("val"), (Tensor, list, tuple))]
+
+
+def _argument(node: fx.Node, place: int, name: str, default: Any) -> Any:
+    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    values = [int(v) for v in value] if isinstance(value, (list, tuple, torch.Size)) else [int(value)]
+    return (1, values[0]) if len(values) == 1 and isinstance(value, (list, tuple, torch.Size)) else (values[0], values[-1])

@@ -1,0 +1,90 @@
+"""Predicted latency: a sum over kernels, corrected by whole-model measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from scipy.optimize import nnls
+
+from edgeprune.cost.kernels import Form, Kernel
+from edgeprune.cost.table import Grid, Table, grid_of
+from edgeprune.cost.width import Widths
+
+
+class KernelTimes(Protocol):
+    """Where kernel times come from: a device table or a profile's prior."""
+
+    measured: bool
+
+    def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
+        """Time of ``kernel`` at those widths, in milliseconds."""
+        ...
+
+
+@dataclass
+class TableTimes:
+    """Times interpolated linearly between the measured widths of a device table."""
+
+    table: Table
+    choices: Mapping[str, list[int]]
+    measured: bool = True
+    _surfaces: dict[Grid, np.ndarray] = field(default_factory=dict)
+    _grids: dict[tuple[Form, object, object], Grid] = field(default_factory=dict)
+
+    def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
+        """Bilinear between grid points; the nearest edge outside them."""
+        key = (kernel.form, kernel.source, kernel.result)
+        if key not in self._grids:
+            self._grids[key] = grid_of(kernel, self.choices)
+        grid = self._grids[key]
+        if grid not in self._surfaces:
+            self._surfaces[grid] = self.table.surface(grid)
+        surface = self._surfaces[grid]
+        rows = [float(np.interp(result, grid.results, row)) for row in surface]
+        return rows[0] if len(rows) == 1 else float(np.interp(source, grid.sources, rows))
+
+
+@dataclass
+class LatencyModel:
+    """``overhead_ms + sum of scale[kind] * kernel``.  Before any whole-model measurement: no overhead, all scales 1."""
+
+    kernels: Sequence[Kernel]
+    times: KernelTimes
+    overhead_ms: float = 0.0
+    scale: dict[str, float] = field(default_factory=dict)
+
+    def kernel_ms(self, kernel: Kernel, source: float, result: float) -> float:
+        """A kernel's corrected time at those widths."""
+        return self.scale.get(kernel.form.kind, 1.0) * self.times.milliseconds(kernel, source, result)
+
+    def predict(self, widths: Widths) -> float:
+        """Milliseconds of the whole model."""
+        return self.overhead_ms + sum(self.kernel_ms(k, k.source.at(widths), k.result.at(widths)) for k in self.kernels)
+
+    def by_kind(self, widths: Widths) -> dict[str, float]:
+        """Uncorrected milliseconds summed by kernel kind."""
+        sums: dict[str, float] = {}
+        for kernel in self.kernels:
+            sums[kernel.form.kind] = sums.get(kernel.form.kind, 0.0) + self.times.milliseconds(kernel, kernel.source.at(widths), kernel.result.at(widths))
+        return sums
+
+    def calibrate(self, observed: Sequence[tuple[Widths, float]]) -> None:
+        """Fit overhead and scales to (widths, measured ms) pairs: non-negative least squares of relative errors, ridge towards one common scale.
+
+        The newest measurement, nearest to where the search goes, weighs most.
+        """
+        sums = [self.by_kind(widths) for widths, _ in observed]
+        kinds = sorted({kind for item in sums for kind in item})
+        table = np.array([[item.get(kind, 0.0) for kind in kinds] for item in sums])
+        measured = np.array([value for _, value in observed])
+        common = float(np.median(measured / table.sum(1)))
+        weights = 1.0 / measured * np.linspace(0.5, 1.0, len(measured))
+        design = np.hstack([np.ones((len(measured), 1)), table]) * weights[:, None]
+        share = table[0] / table[0].sum()
+        ridge = np.diag(np.concatenate([[0.05 / measured[0]], 0.05 * np.sqrt(share) + 1e-3]))
+        prior = ridge @ np.concatenate([[0.0], np.full(len(kinds), common)])
+        solution, _ = nnls(np.vstack([design, ridge]), np.concatenate([measured * weights, prior]))
+        self.overhead_ms, self.scale = float(solution[0]), dict(zip(kinds, solution[1:].tolist(), strict=True))

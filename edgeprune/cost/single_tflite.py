@@ -1,0 +1,163 @@
+"""A TFLite file that holds one kernel and nothing else, written straight into the flatbuffer (the converter would take seconds)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from edgeprune.cost.kernels import Form
+
+_OPS = {
+    "conv2d": "CONV_2D",
+    "depthwise_conv2d": "DEPTHWISE_CONV_2D",
+    "fully_connected": "FULLY_CONNECTED",
+    "add": "ADD",
+    "mul": "MUL",
+    "mean": "MEAN",
+    "max_pool": "MAX_POOL_2D",
+    "avg_pool": "AVERAGE_POOL_2D",
+    "hard_swish": "HARD_SWISH",
+    "sigmoid": "LOGISTIC",
+    "concat": "CONCATENATION",
+    "pad": "PAD",
+}
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.buffers: list[Any] = [schema.BufferT()]
+        self.tensors: list[Any] = []
+        self.operators: list[Any] = []
+        self.codes: list[Any] = []
+        self.random = np.random.default_rng(0)
+
+    def tensor(self, shape: tuple[int, ...], data: np.ndarray | None = None) -> int:
+        tensor = schema.TensorT()
+        tensor.shape = np.array(shape, np.int32)
+        tensor.type = schema.TensorType.FLOAT32 if data is None or data.dtype == np.float32 else schema.TensorType.INT32
+        tensor.buffer = 0
+        tensor.name = f"t{len(self.tensors)}".encode()
+        if data is not None:
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(data.tobytes(), np.uint8)
+            tensor.buffer = len(self.buffers)
+            self.buffers.append(buffer)
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def weights(self, *shape: int) -> int:
+        return self.tensor(shape, self.random.standard_normal(shape).astype(np.float32) * 0.1)
+
+    def op(self, name: str, inputs: list[int], output: int, options_type: str | None = None, options: Any = None) -> None:
+        code = schema.OperatorCodeT()
+        builtin = getattr(schema.BuiltinOperator, name)
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), 1
+        operator = schema.OperatorT()
+        operator.opcodeIndex, operator.inputs, operator.outputs = len(self.codes), np.array(inputs, np.int32), np.array([output], np.int32)
+        if options is not None:
+            operator.builtinOptionsType, operator.builtinOptions = getattr(schema.BuiltinOptions, options_type or ""), options
+        self.codes.append(code)
+        self.operators.append(operator)
+
+    def build(self, inputs: list[int], outputs: list[int]) -> bytes:
+        graph = schema.SubGraphT()
+        graph.tensors, graph.operators, graph.name = self.tensors, self.operators, b"main"
+        graph.inputs, graph.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
+        model = schema.ModelT()
+        model.version, model.description = 3, b"single kernel"
+        model.operatorCodes, model.subgraphs, model.buffers = self.codes, [graph], self.buffers
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+
+def single_tflite(form: Form, source: int, result: int) -> bytes:
+    """The kernel ``form`` from ``source`` to ``result`` channels as a TFLite model, float32, NHWC, batch 1.
+
+    Kinds without an operator of their own (``copy``) are written as an addition over the same elements: the cost of moving them.
+    """
+    builder = _Builder()
+    make = {"conv2d": _convolution, "depthwise_conv2d": _convolution, "fully_connected": _fully_connected}.get(form.kind, _elementwise)
+    inputs, output = make(builder, form, source, result)
+    return builder.build(inputs, [output])
+
+
+def _convolution(builder: _Builder, form: Form, source: int, result: int) -> tuple[list[int], int]:
+    height, width = form.rows_in
+    x = entry = builder.tensor((1, height, width, source))
+    same = form.stride == (1, 1) or not form.padded
+    if not same:  # the converter writes symmetric padding of strided kernels as a PAD of its own
+        before = [(window - 1) // 2 for window in form.window]
+        need = [max((o - 1) * s + w - i - b, 0) for o, s, w, i, b in zip(form.rows_out, form.stride, form.window, form.rows_in, before, strict=True)]
+        pads = np.array([[0, 0], [before[0], need[0]], [before[1], need[1]], [0, 0]], np.int32)
+        padded = builder.tensor((1, height + int(pads[1].sum()), width + int(pads[2].sum()), source))
+        builder.op("PAD", [x, builder.tensor((4, 2), pads)], padded, "PadOptions", schema.PadOptionsT())
+        x = padded
+    depthwise = form.kind == "depthwise_conv2d"
+    options = schema.DepthwiseConv2DOptionsT() if depthwise else schema.Conv2DOptionsT()
+    options.padding = schema.Padding.SAME if same and form.padded else schema.Padding.VALID
+    options.strideH, options.strideW = form.stride
+    options.dilationHFactor = options.dilationWFactor = 1
+    options.fusedActivationFunction = schema.ActivationFunctionType.RELU
+    shape = (1, *form.window, result) if depthwise else (result, *form.window, source // form.groups)
+    if depthwise:
+        options.depthMultiplier = 1
+    y = builder.tensor((1, *form.rows_out, result))
+    name = "DepthwiseConv2DOptions" if depthwise else "Conv2DOptions"
+    builder.op(_OPS[form.kind], [x, builder.weights(*shape), builder.weights(result)], y, name, options)
+    return [entry], y
+
+
+def _fully_connected(builder: _Builder, form: Form, source: int, result: int) -> tuple[list[int], int]:
+    rows = form.rows_in[0] * form.rows_in[1]
+    options = schema.FullyConnectedOptionsT()
+    x, y = builder.tensor((rows, source)), builder.tensor((rows, result))
+    builder.op("FULLY_CONNECTED", [x, builder.weights(result, source), builder.weights(result)], y, "FullyConnectedOptions", options)
+    return [x], y
+
+
+def _elementwise(builder: _Builder, form: Form, source: int, result: int) -> tuple[list[int], int]:
+    x, y = builder.tensor((1, *form.rows_in, result)), builder.tensor((1, *form.rows_out, result))
+    kind = form.kind if form.kind in _OPS else "add"
+    if kind in ("add", "mul", "concat"):
+        return _two_operands(builder, kind, form, result)
+    if kind in ("hard_swish", "sigmoid"):
+        builder.op(_OPS[kind], [x], y)
+    elif kind == "mean":
+        options = schema.ReducerOptionsT()
+        options.keepDims = True
+        y = builder.tensor((1, 1, 1, result))
+        builder.op("MEAN", [x, builder.tensor((2,), np.array([1, 2], np.int32))], y, "ReducerOptions", options)
+    elif kind == "pad":
+        grow = [after - before for before, after in zip(form.rows_in, form.rows_out, strict=True)]
+        pads = np.array([[0, 0], [0, max(grow[0], 0)], [0, max(grow[1], 0)], [0, 0]], np.int32)
+        builder.op("PAD", [x, builder.tensor((4, 2), pads)], y, "PadOptions", schema.PadOptionsT())
+    else:
+        pool = schema.Pool2DOptionsT()
+        pool.padding = schema.Padding.VALID if _valid(form) else schema.Padding.SAME
+        (pool.filterHeight, pool.filterWidth), (pool.strideH, pool.strideW) = form.window, form.stride
+        builder.op(_OPS[kind], [x], y, "Pool2DOptions", pool)
+    return [x], y
+
+
+def _two_operands(builder: _Builder, kind: str, form: Form, result: int) -> tuple[list[int], int]:
+    y = builder.tensor((1, *form.rows_out, result))
+    if kind == "concat":
+        halves = (max(result // 2, 1), max(result - result // 2, 1))
+        operands = [builder.tensor((1, *form.rows_out, half)) for half in halves]
+        y = builder.tensor((1, *form.rows_out, sum(halves)))
+        options = schema.ConcatenationOptionsT()
+        options.axis = 3
+        builder.op("CONCATENATION", operands, y, "ConcatenationOptions", options)
+        return operands, y
+    operands = [builder.tensor((1, *form.rows_out, result)) for _ in range(2)]
+    made = schema.AddOptionsT() if kind == "add" else schema.MulOptionsT()
+    builder.op(_OPS[kind], operands, y, "AddOptions" if kind == "add" else "MulOptions", made)
+    return operands, y
+
+
+def _valid(form: Form) -> bool:
+    return all((i - w) // s + 1 == o for i, w, s, o in zip(form.rows_in, form.window, form.stride, form.rows_out, strict=True))

@@ -1,0 +1,65 @@
+"""A TorchScript file that holds one kernel and nothing else."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeprune.cost.kernels import Form
+
+
+class _Convolution(nn.Module):
+    def __init__(self, form: Form, source: int, result: int) -> None:
+        super().__init__()
+        groups = result if form.kind == "depthwise_conv2d" else form.groups
+        need = [max((o - 1) * s + w - i, 0) for o, s, w, i in zip(form.rows_out, form.stride, form.window, form.rows_in, strict=True)]
+        self.conv = nn.Conv2d(source, result, form.window, form.stride, [(value + 1) // 2 for value in need], groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.conv(x))
+
+
+class _Elementwise(nn.Module):
+    def __init__(self, form: Form) -> None:
+        super().__init__()
+        self.form = form
+
+    def forward(self, x: Tensor) -> Tensor:
+        form = self.form
+        if form.kind == "mean":
+            return x.mean((2, 3), keepdim=True)
+        if form.kind == "max_pool":
+            return functional.max_pool2d(x, form.window, form.stride)
+        if form.kind == "avg_pool":
+            return functional.avg_pool2d(x, form.window, form.stride)
+        if form.kind == "hard_swish":
+            return functional.hardswish(x)
+        if form.kind == "sigmoid":
+            return torch.sigmoid(x)
+        if form.kind == "mul":
+            return x * x
+        if form.kind == "concat":
+            half = max(x.shape[1] // 2, 1)
+            return torch.cat([x[:, :half], x[:, half:]], 1)
+        return x + x
+
+
+def single_torchscript(form: Form, source: int, result: int) -> bytes:
+    """The kernel ``form`` from ``source`` to ``result`` channels as a frozen TorchScript file, float32, NCHW, batch 1."""
+    if form.kind == "fully_connected":
+        module: nn.Module = nn.Linear(source, result)
+        example = torch.zeros(form.rows_in[0] * form.rows_in[1], source)
+    elif form.kind in ("conv2d", "depthwise_conv2d"):
+        module, example = _Convolution(form, source, result), torch.zeros(1, source, *form.rows_in)
+    else:
+        module, example = _Elementwise(form), torch.zeros(1, result, *form.rows_in)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.freeze(torch.jit.trace(module.eval(), example, check_trace=False))
+    buffer = io.BytesIO()
+    torch.jit.save(traced, buffer)
+    return buffer.getvalue()

@@ -1,0 +1,114 @@
+"""The device table: measured times of single kernels, on a grid of widths, kept for later models."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from edgeprune.cost.kernels import Form, Kernel
+from edgeprune.cost.single_tflite import single_tflite
+from edgeprune.cost.single_torchscript import single_torchscript
+
+IN_LEVELS, OUT_LEVELS = 3, 8
+"""How many input and output widths of a kernel are measured: time is near linear in the input width and a staircase in the output's."""
+
+Point = tuple[Form, int, int]
+"""A kernel form, input width, output width."""
+
+BUILDERS: dict[str, Callable[[Form, int, int], bytes]] = {"tflite": single_tflite, "torchscript": single_torchscript}
+
+
+def point_key(point: Point) -> str:
+    """The point as text: the key of files and measurements."""
+    form, source, result = point
+    return f"{form.text}-{source}-{result}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The widths one kernel is measured at."""
+
+    form: Form
+    sources: tuple[int, ...]
+    results: tuple[int, ...]
+
+    def points(self) -> list[Point]:
+        """All of them; kernels without weights have one width only."""
+        if self.form.kind in ("conv2d", "fully_connected"):
+            return [(self.form, source, result) for source in self.sources for result in self.results]
+        return [(self.form, result, result) for result in self.results]
+
+
+@dataclass
+class Table:
+    """Milliseconds by point. ``path``: where it is kept between runs."""
+
+    path: Path | None = None
+    times: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path) -> Table:
+        """The table at ``path``, empty when there is none or it cannot be read (it is only a cache)."""
+        try:
+            times = {str(key): float(value) for key, value in json.loads(path.read_text())["ms"].items()}
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            times = {}
+        return cls(path, times)
+
+    def add(self, times: Mapping[str, float]) -> None:
+        """Take in new measurements (milliseconds) and keep them on disk."""
+        self.times.update(times)
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+            temporary.write_text(json.dumps({"version": 1, "ms": dict(sorted(self.times.items()))}, indent=0))
+            os.replace(temporary, self.path)
+
+    def missing(self, grids: Iterable[Grid]) -> list[Point]:
+        """The points not measured yet, each once."""
+        wanted = {point_key(point): point for grid in grids for point in grid.points()}
+        return [point for key, point in wanted.items() if key not in self.times]
+
+    def surface(self, grid: Grid) -> np.ndarray:
+        """(sources, results) milliseconds on the grid; (1, results) for kernels of one width."""
+        values = [self.times[point_key(point)] for point in grid.points()]
+        rows = len(grid.sources) if grid.form.kind in ("conv2d", "fully_connected") else 1
+        return np.array(values).reshape(rows, len(grid.results))
+
+
+def grid_of(kernel: Kernel, choices: Mapping[str, list[int]]) -> Grid:
+    """The grid that covers every width ``kernel`` can have, given the widths each group may take."""
+    quantum = kernel.form.groups
+    return Grid(
+        kernel.form,
+        _levels(_possible(kernel.source.constant, kernel.source.terms, choices), IN_LEVELS, quantum),
+        _levels(_possible(kernel.result.constant, kernel.result.terms, choices), OUT_LEVELS, quantum),
+    )
+
+
+def _possible(constant: float, terms: tuple[tuple[str, float], ...], choices: Mapping[str, list[int]]) -> list[float]:
+    """The widths to choose levels from: exact for one group, the range's ends and middle steps for several."""
+    if not terms:
+        return [constant]
+    if len(terms) == 1:
+        group, factor = terms[0]
+        return [constant + factor * width for width in choices[group]]
+    low = constant + sum(factor * min(choices[group]) for group, factor in terms)
+    high = constant + sum(factor * max(choices[group]) for group, factor in terms)
+    step = min(factor * (sorted(choices[group])[1] - sorted(choices[group])[0]) if len(choices[group]) > 1 else high for group, factor in terms)
+    count = max(int((high - low) / step), 1)
+    return [high - index * (high - low) / count for index in range(count, -1, -1)]
+
+
+def _levels(values: list[float], most: int, quantum: int) -> tuple[int, ...]:
+    """At most ``most`` of the values, evenly chosen, the ends among them; multiples of ``quantum``."""
+    whole = sorted({max(quantum, int(round(value / quantum)) * quantum) for value in values})
+    if len(whole) <= most:
+        return tuple(whole)
+    places = np.linspace(0, len(whole) - 1, most).round().astype(int)
+    return tuple(whole[place] for place in sorted(set(places.tolist())))

@@ -1,0 +1,192 @@
+"""The mixed-integer program: all widths at once, under every budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+from edgeprune.cost.kernels import Kernel
+from edgeprune.cost.width import Width, Widths
+from edgeprune.errors import EdgepruneError
+
+CostFunction = Callable[[Kernel, float, float], float]
+"""``cost(kernel, source width, result width)``."""
+
+GAP, TIME_LIMIT_S = 1e-3, 20.0
+
+
+@dataclass
+class Expression:
+    """``constant + sum(coefficient * variable)``."""
+
+    constant: float = 0.0
+    terms: dict[int, float] = field(default_factory=dict)
+
+    def add(self, variable: int, coefficient: float) -> None:
+        """Add ``coefficient * variable``."""
+        self.terms[variable] = self.terms.get(variable, 0.0) + coefficient
+
+    def plus(self, other: Expression, factor: float = 1.0) -> Expression:
+        """Add ``factor * other`` and return self."""
+        self.constant += factor * other.constant
+        for variable, coefficient in other.terms.items():
+            self.add(variable, factor * coefficient)
+        return self
+
+
+class Program:
+    """One-hot width choices, and continuous products for kernels whose cost depends on two widths.
+
+    A kernel's cost is taken as exact in the width of one group and affine in the other width; the product of the one-hot choice y_j with the other width W is
+    linearised exactly by variables z_j with sum_j z_j = W and low * y_j <= z_j <= high * y_j. ``about``: the widths near which affine fits are best.
+    """
+
+    def __init__(self, choices: Mapping[str, Sequence[int]], saliency: Mapping[str, Sequence[float]], about: Widths) -> None:
+        self.choices = {group: list(widths) for group, widths in choices.items()}
+        self.saliency, self.about = saliency, about
+        self.upper: list[float] = []
+        self.integral: list[int] = []
+        self.rows: list[tuple[Expression, float, float]] = []
+        self.pick = {group: [self._variable(1.0, True) for _ in widths] for group, widths in self.choices.items()}
+        for variables in self.pick.values():
+            self.rows.append((Expression(0.0, dict.fromkeys(variables, 1.0)), 1.0, 1.0))
+        self._products: dict[tuple[str, Width], list[int]] = {}
+
+    def total(self, kernels: Sequence[Kernel], cost: CostFunction) -> Expression:
+        """The summed cost of all kernels."""
+        result = Expression()
+        for kernel in kernels:
+            self._add_kernel(result, kernel, cost)
+        return result
+
+    def width(self, width: Width) -> Expression:
+        """A width as an expression."""
+        result = Expression(width.constant)
+        for group, factor in width.terms:
+            for variable, value in zip(self.pick[group], self.choices[group], strict=True):
+                result.add(variable, factor * value)
+        return result
+
+    def limit(self, expression: Expression, upper: float) -> None:
+        """Require ``expression <= upper``."""
+        self.rows.append((expression, -np.inf, upper))
+
+    def solve(self) -> dict[str, int] | None:
+        """The widths of most kept saliency; None when no widths meet the limits."""
+        scale = sum(max(curve) for curve in self.saliency.values()) or 1.0
+        objective = np.zeros(len(self.upper))
+        for group, variables in self.pick.items():
+            objective[variables] = -np.asarray(self.saliency[group]) / scale
+        result = milp(
+            objective,
+            integrality=np.array(self.integral),
+            bounds=Bounds(np.zeros(len(self.upper)), np.array(self.upper)),
+            constraints=self._constraints(),
+            options={"mip_rel_gap": GAP, "time_limit": TIME_LIMIT_S},
+        )
+        if result.x is None:
+            if result.status == 2:
+                return None
+            raise EdgepruneError(f"the solver found no plan in {TIME_LIMIT_S:.0f} s: {result.message}")
+        return {group: self.choices[group][int(np.argmax(result.x[variables]))] for group, variables in self.pick.items()}
+
+    def _constraints(self) -> LinearConstraint:
+        data, columns, starts, low, high = [], [], [0], [], []
+        for expression, lower, upper in self.rows:
+            magnitude = max((abs(value) for value in expression.terms.values()), default=1.0) or 1.0
+            data += [value / magnitude for value in expression.terms.values()]
+            columns += list(expression.terms)
+            starts.append(len(columns))
+            low.append((lower - expression.constant) / magnitude)
+            high.append((upper - expression.constant) / magnitude)
+        matrix = csr_array((np.array(data), np.array(columns), np.array(starts)), shape=(len(self.rows), len(self.upper)))
+        return LinearConstraint(matrix, np.array(low), np.array(high))
+
+    def _variable(self, upper: float, integral: bool) -> int:
+        self.upper.append(upper)
+        self.integral.append(int(integral))
+        return len(self.upper) - 1
+
+    def _range(self, width: Width) -> tuple[float, float]:
+        low = width.constant + sum(factor * min(self.choices[group]) for group, factor in width.terms)
+        high = width.constant + sum(factor * max(self.choices[group]) for group, factor in width.terms)
+        return low, high
+
+    def _add_kernel(self, total: Expression, kernel: Kernel, cost: CostFunction) -> None:
+        source, result = kernel.source, kernel.result
+        if source == result or not source.terms:
+            fixed = source.constant
+            self._one_width(total, result, lambda value: cost(kernel, value if source == result else fixed, value))
+        elif not result.terms:
+            self._one_width(total, source, lambda value: cost(kernel, value, result.constant))
+        elif len(result.terms) == 1 or len(source.terms) > 1:
+            self._two_widths(total, result, source, lambda chosen, other: cost(kernel, other, chosen))
+        else:
+            self._two_widths(total, source, result, lambda chosen, other: cost(kernel, chosen, other))
+
+    def _one_width(self, total: Expression, width: Width, cost: Callable[[float], float]) -> None:
+        if len(width.terms) <= 1:
+            if not width.terms:
+                total.constant += cost(width.constant)
+                return
+            group, factor = width.terms[0]
+            for variable, value in zip(self.pick[group], self.choices[group], strict=True):
+                total.add(variable, cost(width.constant + factor * value))
+            return
+        intercept, slope = self._affine(width, cost)
+        total.constant += intercept
+        total.plus(self.width(width), slope)
+
+    def _two_widths(self, total: Expression, chosen: Width, other: Width, cost: Callable[[float, float], float]) -> None:
+        """``chosen`` is split over the choices of its (largest) group, ``other`` enters affinely."""
+        group, factor = max(chosen.terms, key=lambda term: term[1] * max(self.choices[term[0]]))
+        rest = chosen.at(self.about) - factor * self.about[group]  # other groups of a width of several: near where we are
+        products = self._product(group, other)
+        for variable, product, value in zip(self.pick[group], products, self.choices[group], strict=True):
+            intercept, slope = self._affine(other, lambda x, w=rest + factor * value: cost(w, x))  # type: ignore[misc]
+            total.add(variable, intercept)
+            total.add(product, slope)
+        if len(chosen.terms) > 1:
+            here, there = chosen.at(self.about), other.at(self.about)
+            slope = (cost(here, there) - cost(0.75 * here, there)) / (0.25 * here)
+            others = Width(-rest, tuple(term for term in chosen.terms if term[0] != group))
+            total.plus(self.width(others), slope)
+            total.constant += slope * chosen.constant
+
+    def _affine(self, width: Width, cost: Callable[[float], float]) -> tuple[float, float]:
+        """Intercept and slope of ``cost`` over a width's range, best near ``about``."""
+        low, high = self._range(width)
+        if high <= low:
+            return cost(low), 0.0
+        here = min(max(width.at(self.about), low), high)
+        points = np.unique(np.concatenate([np.linspace(low, high, 4), [here, (here + low) / 2, (here + high) / 2]]))
+        weights = 1.0 / (0.25 + np.abs(points - here) / (high - low))
+        slope, intercept = np.polyfit(points, [cost(float(point)) for point in points], 1, w=weights)
+        return float(intercept), float(slope)
+
+    def _product(self, group: str, other: Width) -> list[int]:
+        """Variables z_j = y_j * other, one for every choice of ``group``."""
+        key = (group, other)
+        if key not in self._products:
+            low, high = self._range(other)
+            variables = [self._variable(max(high, 0.0), False) for _ in self.choices[group]]
+            total = Expression(0.0, dict.fromkeys(variables, 1.0)).plus(self.width(other), -1.0)
+            self.rows.append((total, 0.0, 0.0))
+            for variable, pick in zip(variables, self.pick[group], strict=True):
+                self.rows.append((Expression(0.0, {variable: 1.0, pick: -high}), -np.inf, 0.0))
+                self.rows.append((Expression(0.0, {variable: 1.0, pick: -low}), 0.0, np.inf))
+            self._products[key] = variables
+        return self._products[key]
+
+
+def saliency_curve(saliency: np.ndarray, choices: Sequence[int]) -> list[float]:
+    """Kept saliency at every choice: the best k of each row, summed.  Concave in k."""
+    best = -np.sort(-saliency, axis=1)
+    total = np.concatenate([[0.0], np.cumsum(best.sum(0))])
+    return [float(total[width]) for width in choices]
+
+
