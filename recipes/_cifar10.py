@@ -1,0 +1,121 @@
+"""CIFAR-10 and its small ResNets, for the recipes beside this file.
+
+Data and weights are read from the folder that the environment variable ``EDGEPRUNE_DATA`` names (``data`` in the project's folder
+unless set): ``cifar10/batch_<n>.png`` of 1000 images each, one row of 32 x 32 RGB pixels an image, ``cifar10/labels.json`` with
+``{"labels": [...]}`` (image ``i`` of batch ``n`` has label ``1000 * n + i``), and ``weights/resnet<depth>-*.th``, a
+``state_dict`` saved under the key ``state_dict`` with names prefixed by ``module.``. Batches 0 to 24 are training images, 50 test images.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgeprune.errors import RecipeError
+from edgeprune.task import Task
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+_spec = importlib.util.spec_from_file_location("edgeprune_recipes_data", Path(__file__).with_name("_data.py"))
+assert _spec is not None
+assert _spec.loader is not None
+_data = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_data)
+
+
+class Shortcut(nn.Module):
+    """Option A of He et al., "Deep Residual Learning", 2016: every second pixel, and zeros for the channels that are new."""
+
+    def __init__(self, added: int) -> None:
+        super().__init__()
+        self.added = added
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return F.pad(inputs[:, :, ::2, ::2], (0, 0, 0, 0, self.added // 2, self.added // 2))
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut around them."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.shortcut = nn.Identity() if width == width_in else Shortcut(width - width_in)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = F.relu(self.bn1(self.conv1(inputs)))
+        return F.relu(self.bn2(self.conv2(hidden)) + self.shortcut(inputs))
+
+
+class ResNet(nn.Module):
+    """The CIFAR ResNet of ``depth`` = 6n + 2 layers: images of 3 x 32 x 32 in, scores of 10 classes out."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = self._stage(16, 16, 1, (depth - 2) // 6)
+        self.layer2 = self._stage(16, 32, 2, (depth - 2) // 6)
+        self.layer3 = self._stage(32, 64, 2, (depth - 2) // 6)
+        self.linear = nn.Linear(64, 10)
+
+    @staticmethod
+    def _stage(width_in: int, width: int, stride: int, blocks: int) -> nn.Sequential:
+        return nn.Sequential(Block(width_in, width, stride), *(Block(width, width, 1) for _ in range(blocks - 1)))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        features = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(inputs))))))
+        return self.linear(features.mean((2, 3)))
+
+
+def data_folder() -> Path:
+    """Where data and weights are.  Raises :class:`RecipeError` when there is no such folder."""
+    folder = Path(os.environ.get("EDGEPRUNE_DATA") or Path(__file__).resolve().parent.parent / "data")
+    if not folder.is_dir():
+        raise RecipeError(
+            f"the data folder {folder} does not exist",
+            remedy="Set EDGEPRUNE_DATA to the folder that holds cifar10/ and weights/; recipes/_cifar10.py says what is in them.",
+        )
+    return folder
+
+
+def pretrained(depth: int) -> nn.Module:
+    """The trained ResNet of ``depth`` layers, in evaluation mode."""
+    found = sorted(data_folder().glob(f"weights/resnet{depth}-*.th"))
+    if not found:
+        raise RecipeError(f"{data_folder()} has no weights/resnet{depth}-*.th", remedy="Set EDGEPRUNE_DATA to the folder that has them.")
+    state = torch.load(found[0], weights_only=True, map_location="cpu")["state_dict"]
+    model = ResNet(depth)
+    model.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
+    return model.eval()
+
+
+def images(batches: Iterable[int]) -> tuple[Tensor, Tensor]:
+    """The images of ``batches`` as uint8 (N, 32, 32, 3) and their labels (N,)."""
+    folder = data_folder() / "cifar10"
+    try:
+        labels = np.asarray(json.loads((folder / "labels.json").read_text())["labels"])
+        pixels = [np.asarray(Image.open(folder / f"batch_{number}.png").convert("RGB")).reshape(1000, 32, 32, 3) for number in batches]
+    except FileNotFoundError as error:
+        raise RecipeError(f"{error.filename} does not exist", remedy="Set EDGEPRUNE_DATA to the folder that has it.") from error
+    wanted = np.concatenate([labels[1000 * number : 1000 * (number + 1)] for number in batches])
+    return torch.from_numpy(np.concatenate(pixels)), torch.from_numpy(wanted).long()
+
+
+def cifar10_task(depth: int) -> Task:
+    """The ResNet of ``depth`` layers on 25,000 training images, scored on 1,000 test images."""
+    train = _data.ImageBatches(*images(range(25)), 128, MEAN, STD, augment=True, crop=4, flip=True, cutout=8)
+    validation = _data.ImageBatches(*images([50]), 250, MEAN, STD)
+    return Task(pretrained(depth), (torch.zeros(1, 3, 32, 32),), train=train, validation=validation)

@@ -1,0 +1,78 @@
+"""Images held in memory, and batches of them augmented as tensors: no worker processes, a few milliseconds a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class ImageBatches:
+    """Batches of ``(inputs, targets)`` from images in memory, to be iterated again and again.
+
+    ``images``: uint8 of shape (N, height, width, channels); ``labels``: (N,) class indices. Inputs are float32 of shape
+    (batch, channels, height, width), scaled to 0..1, less ``mean``, over ``std`` (one value a channel). With ``augment``,
+    images are shuffled, shifted by up to ``crop`` pixels (what comes in is black), mirrored (``flip``), and lose a square of side
+    ``cutout``; each epoch (see :meth:`set_epoch`) has its own order and its own changes, the same ones each time it is iterated.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        augment: bool = False,
+        crop: int = 0,
+        flip: bool = False,
+        cutout: int = 0,
+    ) -> None:
+        self.images, self.labels, self.batch = images, labels, batch
+        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+        self.augment, self.crop, self.flip, self.cutout = augment, crop, flip, cutout
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the augmentation of the next iterations."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        count = len(self.images)
+        return count // self.batch if self.augment else -(-count // self.batch)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(self.epoch)
+        order = torch.randperm(len(self.images), generator=generator) if self.augment else torch.arange(len(self.images))
+        for index in range(len(self)):
+            chosen = order[index * self.batch : (index + 1) * self.batch]
+            images = self.images[chosen]
+            if self.augment:
+                images = self._moved(images, generator)
+            inputs = ((images / 255.0 - self.mean) / self.std).permute(0, 3, 1, 2)
+            if self.augment and self.cutout:
+                inputs = inputs * self._window(len(chosen), images.shape[1], images.shape[2], generator)
+            yield inputs, self.labels[chosen]
+
+    def _moved(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Each image shifted, and mirrored or not: (batch, height, width, channels) as before."""
+        count, height, width, _ = images.shape
+        shifts = torch.randint(0, 2 * self.crop + 1, (2, count, 1), generator=generator)
+        rows = torch.arange(height) + shifts[0]
+        columns = torch.arange(width) + shifts[1]
+        if self.flip:
+            mirrored = torch.rand(count, 1, generator=generator) < 0.5
+            columns = torch.where(mirrored, columns.flip(1), columns)
+        padded = F.pad(images, (0, 0, self.crop, self.crop, self.crop, self.crop))
+        return padded[torch.arange(count).view(-1, 1, 1), rows.unsqueeze(2), columns.unsqueeze(1)]
+
+    def _window(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """Zero in a square with its centre anywhere in the image, one elsewhere: (batch, 1, height, width)."""
+        row = torch.randint(0, height, (count, 1), generator=generator) - self.cutout // 2
+        column = torch.randint(0, width, (count, 1), generator=generator) - self.cutout // 2
+        rows, columns = torch.arange(height) - row, torch.arange(width) - column
+        inside = ((rows >= 0) & (rows < self.cutout)).unsqueeze(2) & ((columns >= 0) & (columns < self.cutout)).unsqueeze(1)
+        return (~inside).float().unsqueeze(1)
