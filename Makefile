@@ -1,0 +1,54 @@
+# make demo | test | test-device | lint | types | wheel-test | bench | clean.  Each sets up what it needs; a second call is instant.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.stamp-installed
+SYSTEM := $(VENV)/.stamp-system
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: install demo test test-device lint types wheel-test bench clean
+
+install: $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(BIN)/edgeprune prune recipes/digits.py --target local: --latency 50%
+
+test: $(INSTALLED) $(SYSTEM)
+	$(PYTEST) -m "not device and not slow and not wheel" $(ARGS)
+
+test-device: $(INSTALLED) $(SYSTEM)
+	$(PYTEST) -m "device and not slow" $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+wheel-test: $(INSTALLED)
+	$(PYTEST) -m wheel $(ARGS)
+
+bench: $(INSTALLED)
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "edgeprune needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null; } \
+	  || { echo "Python has no venv module: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# An existing environment is used as it is: only what is missing from it is installed.
+$(INSTALLED): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# The SSH tests talk to a real OpenSSH server on loopback.
+$(SYSTEM): | $(BIN)/python
+	@if [ -x /usr/sbin/sshd ]; then touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server >/dev/null && touch $@; \
+	else echo "skipped: the tests against a real SSH server, for there is no /usr/sbin/sshd (apt-get install openssh-server)"; fi

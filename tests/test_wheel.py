@@ -1,0 +1,103 @@
+"""The wheel, built from the sdist, installed in an environment of its own and run outside the repository (``make wheel-test``)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT], check=True, capture_output=True)
+    assert len(list(folder.glob("*.tar.gz"))) == 1
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory) -> Path:
+    """An interpreter that has edgeprune from the wheel and the heavy dependencies from this environment."""
+    folder = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    interpreter = folder / "bin" / "python"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", interpreter, "install", "--quiet", "--no-deps", "--no-index", wheel],
+        check=True,
+        env=clean(),
+    )
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return interpreter
+
+
+def clean() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def run(python: Path, folder: Path, *arguments: str) -> str:
+    done = subprocess.run([python, *arguments], cwd=folder, env=clean(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_edgeprune_comes_from_the_wheel(python, tmp_path):
+    place = run(python, tmp_path, "-c", "import edgeprune; print(edgeprune.__file__)").strip()
+    assert Path(place).is_relative_to(python.parents[1]), place
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0].removesuffix(".dist-info").split("-")[0] for name in names} == {"edgeprune"}
+    assert "edgeprune/py.typed" in names
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".pyz"))]
+    for folder in ("targets", "profiles", "deploy"):
+        for file in (ROOT / folder).rglob("*"):
+            if file.is_file() and "__pycache__" not in file.parts:
+                assert f"edgeprune/{file.relative_to(ROOT)}" in names
+
+
+def test_the_command_and_its_help(python, tmp_path):
+    command = str(python.parent / "edgeprune")
+    for arguments in (["--help"], ["prune", "--help"], ["profiles", "--help"], ["export", "--help"]):
+        done = subprocess.run([command, *arguments], cwd=tmp_path, env=clean(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "Usage: edgeprune" in done.stdout
+
+
+def test_profiles_are_found(python, tmp_path):
+    listed = json.loads(run(python, tmp_path, "-m", "edgeprune", "profiles", "list", "--json"))
+    assert "raspberry-pi-4" in [entry["name"] for entry in listed]
+    assert "Cortex-A72" in run(python, tmp_path, "-m", "edgeprune", "profiles", "show", "raspberry-pi-4")
+
+
+def test_the_runner_is_packed_and_starts(python, tmp_path):
+    script = "import sys; from edgeprune.devices.pack import build; open('runner.pyz', 'wb').write(build())"
+    run(python, tmp_path, "-c", script)
+    packed = zipfile.ZipFile(tmp_path / "runner.pyz").namelist()
+    assert "__main__.py" in packed
+    assert (tmp_path / "runner.pyz").read_bytes()[:2] in (b"PK", b"#!")
+
+
+def test_an_export_finds_its_worker(python, tmp_path):
+    script = "import torch, edgeprune.export as e; print(e.export(torch.nn.Linear(4, 2), (torch.ones(1, 4),), ['tflite', 'torchscript'], 'out')['tflite'])"
+    assert run(python, tmp_path, "-c", script).strip().endswith("out/model.tflite")
+    assert (tmp_path / "out" / "model.tflite").is_file()
+
+
+def test_the_fast_tests_pass_against_the_wheel(python, tmp_path):
+    tests = [
+        str(ROOT / "tests" / name)
+        for name in ("test_profile_files.py", "test_profile_match.py", "test_export_parity.py", "test_cli_main.py")
+    ]
+    run(python, tmp_path, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), f"--rootdir={tmp_path}", "-p", "no:cacheprovider", *tests)
