@@ -91,9 +91,7 @@ def test_what_runs_on_a_device_needs_the_standard_library_only(path):
         for module in imported(node, package):
             top = module.split(".")[0]
             known = top in sys.stdlib_module_names or top in {"targets", "runner"}
-            assert known, (
-                f"{path.relative_to(ROOT)}:{node.lineno} imports {module} when it is loaded, not when it is used"
-            )
+            assert known, f"{path.relative_to(ROOT)}:{node.lineno} imports {module} when it is loaded, not when it is used"
 
 
 def test_the_rule_sees_lazy_relative_and_computed_imports():

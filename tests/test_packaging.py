@@ -63,11 +63,7 @@ def test_an_editable_install_follows_the_files(tmp_path):
 
     if ROOT not in Path(edgeprune.__file__).parents:
         pytest.skip("edgeprune is not installed in editable mode here")
-    for package, folder in {
-        "edgeprune": "edgeprune",
-        "edgeprune.profiles": "profiles",
-        "edgeprune.targets.runner": "targets/runner",
-    }.items():
+    for package, folder in {"edgeprune.graph": "edgeprune/graph", "edgeprune.profiles": "profiles", "edgeprune.targets": "targets"}.items():
         spec = importlib.util.find_spec(package)
         assert spec is not None
         assert Path(spec.origin).parent == ROOT / folder, f"{package} is a copy: run pip install -e ."

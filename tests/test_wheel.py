@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -25,20 +26,21 @@ def wheel(tmp_path_factory) -> Path:
     return built
 
 
-@pytest.fixture(scope="module")
-def python(wheel, tmp_path_factory) -> Path:
-    """An interpreter that has edgeprune from the wheel and the heavy dependencies from this environment."""
-    folder = tmp_path_factory.mktemp("installed")
+def environment(folder: Path, *install: str | Path) -> Path:
+    """The interpreter of a new environment with edgeprune installed so, and the heavy dependencies from this one."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     interpreter = folder / "bin" / "python"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "--python", interpreter, "install", "--quiet", "--no-deps", "--no-index", wheel],
-        check=True,
-        env=clean(),
-    )
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = [sys.executable, "-m", "pip", "--python", interpreter, "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    subprocess.run([*pip, "--force-reinstall", *install], check=True, env=clean())
     return interpreter
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory) -> Path:
+    """An interpreter that has edgeprune from the wheel."""
+    return environment(tmp_path_factory.mktemp("installed"), wheel)
 
 
 def clean() -> dict[str, str]:
@@ -81,23 +83,46 @@ def test_profiles_are_found(python, tmp_path):
     assert "Cortex-A72" in run(python, tmp_path, "-m", "edgeprune", "profiles", "show", "raspberry-pi-4")
 
 
-def test_the_runner_is_packed_and_starts(python, tmp_path):
-    script = "import sys; from edgeprune.devices.pack import build; open('runner.pyz', 'wb').write(build())"
-    run(python, tmp_path, "-c", script)
-    packed = zipfile.ZipFile(tmp_path / "runner.pyz").namelist()
-    assert "__main__.py" in packed
-    assert (tmp_path / "runner.pyz").read_bytes()[:2] in (b"PK", b"#!")
+def test_the_runner_is_packed_and_runs(python, tmp_path):
+    script = "from edgeprune.devices.pack import build_runner; name, content = build_runner(); open(name, 'wb').write(content); print(name)"
+    name = run(python, tmp_path, "-c", script).strip()
+    request = json.dumps({"action": "probe", "verify": []}) + "\n"
+    done = subprocess.run([sys.executable, "-I", "-S", name], cwd=tmp_path, input=request, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "result" in json.loads(done.stdout.splitlines()[-1]), "it runs without any site-packages"
+
+
+def test_an_editable_install_has_live_edits(tmp_path):
+    copy = tmp_path / "repository"
+    for name in ("edgeprune", "targets", "profiles", "deploy"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy / name)
+    interpreter = environment(tmp_path / "installed", "--editable", copy)
+    assert run(interpreter, tmp_path, "-c", "import edgeprune; print(edgeprune.__file__)").strip() == str(
+        copy / "edgeprune" / "__init__.py"
+    )
+    for name in ("edgeprune/report", "targets/runner", "deploy"):
+        (copy / name / "added.py").write_text("VALUE = 1\n")
+    (copy / "profiles" / "added.toml").write_text("value = 1\n")
+    script = (
+        "import edgeprune.report.added, edgeprune.targets.runner.added, edgeprune.deploy.added\n"
+        "from edgeprune.resources import resource\n"
+        "print(resource('profiles', 'added.toml').read_text())"
+    )
+    assert run(interpreter, tmp_path, "-c", script).strip() == "value = 1"
 
 
 def test_an_export_finds_its_worker(python, tmp_path):
-    script = "import torch, edgeprune.export as e; print(e.export(torch.nn.Linear(4, 2), (torch.ones(1, 4),), ['tflite', 'torchscript'], 'out')['tflite'])"
+    script = (
+        "import torch, edgeprune.export as e\n"
+        "print(e.export(torch.nn.Linear(4, 2), (torch.ones(1, 4),), ['tflite', 'torchscript'], 'out')['tflite'])"
+    )
     assert run(python, tmp_path, "-c", script).strip().endswith("out/model.tflite")
     assert (tmp_path / "out" / "model.tflite").is_file()
 
 
 def test_the_fast_tests_pass_against_the_wheel(python, tmp_path):
-    tests = [
-        str(ROOT / "tests" / name)
-        for name in ("test_profile_files.py", "test_profile_match.py", "test_export_parity.py", "test_cli_main.py")
-    ]
+    names = ("test_profile_load.py", "test_profile_files.py", "test_export_parity.py", "test_cli_main.py")
+    tests = [str(ROOT / "tests" / name) for name in names]
     run(python, tmp_path, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), f"--rootdir={tmp_path}", "-p", "no:cacheprovider", *tests)
