@@ -4,7 +4,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from edgeprune.bench.device import Device, open_device
+from edgeprune.bench.device import Device, open_device, probe
 from edgeprune.bench.info import DeviceInfo
 from edgeprune.bench.results import Artifact, BenchOptions, Comparison, KernelTime, Measurement, Ratio, comparable
 from edgeprune.bench.run import Report, bench
@@ -22,6 +22,7 @@ __all__ = [
     "bench",
     "comparable",
     "open_device",
+    "probe",
 ]
 
 

@@ -174,6 +174,17 @@ def _kernel_time(item: dict[str, Any]) -> KernelTime:
     return KernelTime(item["median_ns"], item["min_ns"], item["spread"])
 
 
+def probe(target: str) -> DeviceInfo:
+    """What a device is, without waiting for its lock; every installed runtime is really imported there.
+
+    Raises what :func:`open_device` raises, but never for a missing runtime.
+    """
+    chosen = resolve_target(target)
+    with open_runner(chosen.address, lock=False) as runner:
+        limit_s = 5 * _START_S
+        return DeviceInfo.from_probe(chosen.address, runner.request("probe", limit_s, verify=list(runner.probe["runtimes"])))
+
+
 def open_device(
     target: str,
     *,
@@ -185,8 +196,9 @@ def open_device(
     """Open a target (a name, or an address such as ``local:`` or ``ssh://user@host``) for measuring.
 
     ``engine``: what it must be able to run; None takes any device.  While another user holds the device, ``on_event`` gets
-    ``{"event": "waiting", "holder": ...}``, and after ``lock_timeout_s`` :class:`DeviceBusyError` is raised.  Also raises :class:`TargetError`,
-    :class:`UnreachableError`, :class:`HostKeyError`, :class:`AuthenticationError`, :class:`NoRuntimeError`, :class:`DeviceFullError`.
+    ``{"event": "waiting", "holder": ...}``, and after ``lock_timeout_s`` :class:`DeviceBusyError` is raised.  Also raises
+    :class:`TargetError`, :class:`UnreachableError`, :class:`HostKeyError`, :class:`AuthenticationError`, :class:`NoRuntimeError`,
+    :class:`DeviceFullError`.
     """
     engines = (engine,) if isinstance(engine, str) else tuple(engine or ())
     if unknown := sorted(set(engines) - {"tflite", "torchscript"}):

@@ -18,7 +18,10 @@ Verdict = Literal["faster", "slower", "same", "inconclusive"]
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model file.  ``name`` is its file name unless given; ``inputs`` are (shape, dtype) pairs, for TorchScript files that do not hold them."""
+    """A model file.  ``name`` is its file name unless given.
+
+    ``inputs`` are (shape, dtype) pairs, for TorchScript files that do not hold them.
+    """
 
     path: Path
     name: str = ""
@@ -83,9 +86,10 @@ class BenchOptions:
 class Measurement:
     """One model on one device.
 
-    ``latency_ms``: median of ``samples_ns``, the raw samples; ``low_ms``..``high_ms``: its 95 % interval.  ``peak_bytes``: the process's peak
-    above what the runtime held before the model was loaded; ``rss_peak_bytes``: all of it.  ``energy_mj``: of one inference above idle,
-    None without a meter.  ``device``: identity of the device.  ``before``, ``after``: load, clocks, governor, temperatures.
+    ``latency_ms``: median of ``samples_ns``, the raw samples; ``low_ms``..``high_ms``: its 95 % interval.  ``peak_bytes``: the
+    process's peak above what the runtime held before the model was loaded; ``rss_peak_bytes``: all of it.  ``energy_mj``: of one
+    inference above idle, None without a meter.  ``device``: identity of the device.  ``before``, ``after``: load, clocks, governor,
+    temperatures.
     """
 
     name: str
@@ -147,7 +151,7 @@ def _warnings(result: dict[str, Any]) -> list[str]:
         found.append(f"the device was held back: {', '.join(after['throttled'])}")
     if (before.get("limit_mhz") or 0) > (after.get("limit_mhz") or before.get("limit_mhz") or 0):
         found.append(f"the clock limit fell from {before['limit_mhz']:.0f} to {after['limit_mhz']:.0f} MHz")
-    if before.get("loadavg", 0) > 0.5:
+    if before.get("loadavg", 0) > 0.75 * (before.get("cores") or 1):
         found.append(f"something else was running (load average {before['loadavg']:.1f})")
     return found
 

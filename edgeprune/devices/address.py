@@ -44,7 +44,8 @@ def parse_address(text: str) -> Address:
         raise TargetError(f"address {text!r} has the unknown option {unknown[0]!r}", remedy=f"Known options: {', '.join(_OPTIONS)}.")
     if parts.path.strip("/") or parts.fragment or (parts.scheme == "ssh") != bool(parts.hostname):
         raise TargetError(f"address {text!r} is malformed", remedy=_FORMS)
-    host = (parts.netloc.rpartition("@")[2] if parts.netloc else "").rsplit(":", 1)[0] if port else parts.netloc.rpartition("@")[2]
+    host = parts.netloc.rpartition("@")[2]  # urlsplit's own would be in lower case
+    host = host.removesuffix(f":{port}") if port is not None else host
     chosen = {name: values[-1] for name, values in options.items()}
     user = unquote(parts.username) if parts.username else None
     return Address(text, parts.scheme, host.strip("[]"), port, user, chosen.get("python"), chosen.get("known_hosts"))

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeprune.budget import format_quantity
@@ -47,10 +47,8 @@ class LocalProcess(Process):
     def kill(self) -> None:
         self.close_input()
         if self._popen.poll() is None:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(self._popen.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         self.ended.wait(10)
 
     def _read(self, stream: str) -> bytes:

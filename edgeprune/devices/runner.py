@@ -37,13 +37,18 @@ _LEAST_PYTHON = (3, 9)
 _DISCOVER = """
 printf '%s\\n' "${XDG_CACHE_HOME:-$HOME/.cache}/edgeprune"
 program=$1; shift
-[ $# -gt 0 ] || set -- "$HOME/.edgeprune/venv/bin/python" "$HOME/venv/bin/python" "$HOME/.venv/bin/python" "$HOME"/*/bin/python python3 python
+[ $# -gt 0 ] || {
+  set -- "$HOME"/.edgeprune/venv/bin/python "$HOME"/venv/bin/python "$HOME"/.venv/bin/python "$HOME"/*/bin/python python3 python
+}
 for candidate in "$@"; do
   found=$(command -v "$candidate") || continue
   "$found" -c "$program" < /dev/null 2> /dev/null || :
 done
 """
-_DESCRIBE = "import json,platform,sys;print(json.dumps([sys.executable,list(sys.version_info[:3]),platform.machine(),' '.join(platform.libc_ver())]))"
+_DESCRIBE = """
+import json, platform, sys
+print(json.dumps([sys.executable, list(sys.version_info[:3]), platform.machine(), " ".join(platform.libc_ver())]))
+"""
 
 
 class Python:

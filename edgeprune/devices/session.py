@@ -8,6 +8,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -166,10 +167,8 @@ class Session(ABC):
         return True
 
     def _quietly_remove(self, remote: str) -> None:
-        try:
+        with suppress(DeviceError):  # the first error is the one to tell
             self.remove(remote)
-        except DeviceError:
-            pass  # the first error is the one to tell
 
     @abstractmethod
     def _write(self, data: bytes, remote: str, progress: Progress | None) -> None:

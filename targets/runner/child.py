@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -20,10 +21,8 @@ _PR_SET_PDEATHSIG = 1
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent dies (prctl(2)); without Linux, the end of standard input does it later."""
-    try:
+    with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    except (OSError, AttributeError):
-        pass
 
 
 def window(model: Model, time_ns: int, min_runs: int, cap_ns: int, skip: int) -> List[int]:

@@ -1,9 +1,9 @@
 """Models compared: loaded side by side in their own processes and sampled in turns.
 
 Two things make a comparison lie: the machine drifts, and a process is luckier than another with its memory layout (Kalibera & Jones,
-"Rigorous benchmarking in reasonable time", 2013; Mytkowicz et al., "Producing wrong data without doing anything obviously wrong", 2009).  Against
-the first, short blocks alternate and a ratio is of neighbours; against the second, all processes are started anew in each round, and the
-interval is that of the rounds' ratios.
+"Rigorous benchmarking in reasonable time", 2013; Mytkowicz et al., "Producing wrong data without doing anything obviously wrong",
+2009).  Against the first, short blocks alternate and a ratio is of neighbours; against the second, all processes are started anew in
+each round, and the interval is that of the rounds' ratios.
 """
 
 from __future__ import annotations

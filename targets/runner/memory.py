@@ -22,7 +22,10 @@ def status(path: str = "/proc/self/status") -> Dict[str, int]:
 
 
 def reset_peak() -> None:
-    """Set the peak back to what is resident now (kernel doc: filesystems/proc.rst, clear_refs), so that what an import used and freed does not count."""
+    """Set the peak back to what is resident now, so that what an import used and freed does not count.
+
+    By ``clear_refs`` (kernel doc: filesystems/proc.rst).
+    """
     gc.collect()
     try:
         with open("/proc/self/clear_refs", "w", encoding="ascii") as file:

@@ -24,12 +24,12 @@ def _oom_kills() -> int:
 
 
 class Child:
-    """One child; :meth:`call` raises :class:`RunnerError` of kind ``crash``, ``memory``, ``timeout``, ``refused``, ``runtime`` or ``engine``."""
+    """One child; :meth:`call` raises :class:`RunnerError`: ``crash``, ``memory``, ``timeout``, ``refused``, ``runtime`` or ``engine``."""
 
     def __init__(self, timeout_s: float = 300.0) -> None:
         self.timeout_s = timeout_s
         self._oom = _oom_kills()
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, sys.argv[0], "--child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, bufsize=0
         )

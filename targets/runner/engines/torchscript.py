@@ -19,9 +19,11 @@ class TorchScriptEngine(Engine):
     packages = ("torch",)
 
     def runtime(self) -> Tuple[str, str]:
-        import torch
+        from importlib import metadata
 
-        return "torch", str(torch.__version__)
+        import torch  # noqa: F401
+
+        return "torch", metadata.version("torch")
 
     def load(self, source: Union[str, bytes], threads: int, specs: Optional[List[Spec]]) -> Model:
         import torch

@@ -34,7 +34,10 @@ _PARTS = {
     ("0x41", "0xd4e"): "Cortex-X3",
     ("0x4e", "0x004"): "Carmel",
 }
-_FEATURES = "neon asimd asimdhp asimddp i8mm sve sve2 bf16 sse4_1 avx avx2 fma avx512f avx512_vnni avx_vnni amx_int8".split()
+_FEATURES = (
+    *("neon", "asimd", "asimdhp", "asimddp", "i8mm", "sve", "sve2", "bf16"),
+    *("sse4_1", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
+)
 
 
 def parse(cpuinfo: str) -> Dict[str, Any]:

@@ -1,0 +1,196 @@
+"""A throw-away OpenSSH server on loopback, for testing against the real thing.
+
+It never runs as root: as root, a user is made for it and removed again; otherwise it runs as the current user, with a home folder of its
+own.  It has its own host key, one authorized key, and, in its home, a ``venv`` that sees the packages of the running Python.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+_CONFIG = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {base}/host_key
+PidFile none
+AuthorizedKeysFile {base}/authorized_keys
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+StrictModes no
+MaxStartups 100
+SetEnv HOME={home}
+Subsystem sftp internal-sftp
+"""
+
+
+def find_sshd() -> str | None:
+    """Path of the OpenSSH server, or None when it is not installed."""
+    return shutil.which("sshd") or next((path for path in ("/usr/sbin/sshd", "/usr/local/sbin/sshd") if os.path.exists(path)), None)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class SshServer:
+    """A running server; a context manager.
+
+    ``user``, ``port``, ``home``: where it is; ``key``: the client's private key; ``host_key``: its line for a known_hosts file.
+    """
+
+    def __init__(self) -> None:
+        self._program = find_sshd()
+        if self._program is None:
+            raise FileNotFoundError("sshd is not installed")
+        self.base = Path(tempfile.mkdtemp(prefix="edgeprune-sshd-"))
+        self.home = self.base / "home"
+        self.home.mkdir()
+        self.user = pwd.getpwuid(os.getuid()).pw_name
+        self._made_user = os.getuid() == 0 and shutil.which("useradd") is not None
+        if self._made_user:
+            self.user = f"edgeprune{os.getpid()}"
+            add = ["useradd", "--no-create-home", "--home-dir", str(self.home), "--shell", "/bin/sh", "--password", "*", self.user]
+            subprocess.run(add, check=True)
+        self.key = self.base / "client_key"
+        for key in (self.key, self.base / "host_key"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        shutil.copy(f"{self.key}.pub", self.base / "authorized_keys")
+        self.port = _free_port()
+        (self.base / "config").write_text(_CONFIG.format(port=self.port, base=self.base, home=self.home))
+        self.own(self.base)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def address(self) -> str:
+        """Its address, without options."""
+        return f"ssh://{self.user}@127.0.0.1:{self.port}"
+
+    @property
+    def host_key(self) -> str:
+        """Its line for a known_hosts file."""
+        kind, key = (self.base / "host_key.pub").read_text().split()[:2]
+        return f"[127.0.0.1]:{self.port} {kind} {key}\n"
+
+    def own(self, path: Path) -> None:
+        """Give a file or folder, with all in it, to the server's user."""
+        if self._made_user:
+            owner = pwd.getpwnam(self.user)
+            for each in (path, *path.rglob("*")):
+                os.chown(each, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
+            self.base.chmod(0o755)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        assert self._program is not None
+        owner = pwd.getpwnam(self.user)
+        ids = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if self._made_user else {}
+        command = [self._program, "-D", "-e", "-f", str(self.base / "config")]
+        with open(self.base / "log", "ab") as log:
+            self._process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL, cwd="/", **ids)  # type: ignore[call-overload]
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise RuntimeError(f"sshd did not start: {self.log()}")
+
+    def log(self) -> str:
+        """What it wrote."""
+        return (self.base / "log").read_text(errors="replace")
+
+    def connections(self) -> list[int]:
+        """Process ids of its open connections."""
+        assert self._process is not None
+        return children(self._process.pid)
+
+    def drop_connections(self) -> None:
+        """Kill every open connection, as a cut link would; the server goes on."""
+        for pid in self.connections():
+            _kill(pid)
+
+    def stop(self) -> None:
+        """Kill the server and its connections."""
+        if self._process is not None:
+            pids = self.connections()
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            for pid in pids:
+                _kill(pid)
+
+    def make_python(self) -> Path:
+        """A Python in its home that sees this environment's packages, where the discovery finds it.
+
+        Raises :class:`RuntimeError` when the server's user can run no Python of this version.
+        """
+        python = self.home / "venv" / "bin" / "python"
+        if python.exists():
+            return python
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        for base in (os.path.realpath(sys.executable), f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"):
+            made = self.run([base, "-m", "venv", "--without-pip", "--clear", str(self.home / "venv")])
+            if made.returncode == 0:
+                site = self.home / "venv" / "lib" / f"python{version}" / "site-packages"
+                (site / "host.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+                return python
+        raise RuntimeError(f"{self.user} can run no Python {version}")
+
+    def run(self, command: list[str]) -> subprocess.CompletedProcess[bytes]:
+        """Run a command as the server's user, without SSH."""
+        owner = pwd.getpwnam(self.user)
+        ids = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if self._made_user else {}
+        environment = {"HOME": str(self.home), "PATH": "/usr/local/bin:/usr/bin:/bin"}
+        try:
+            done: subprocess.CompletedProcess[bytes] = subprocess.run(command, env=environment, cwd="/", capture_output=True, **ids)  # type: ignore[call-overload]
+            return done
+        except OSError as error:
+            return subprocess.CompletedProcess(command, 127, b"", str(error).encode())
+
+    def close(self) -> None:
+        """Stop it and remove all it left, its user too."""
+        self.stop()
+        if self._made_user:
+            subprocess.run(["userdel", self.user], check=False, capture_output=True)
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    def __enter__(self) -> SshServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of a process's children (Linux)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == pid:
+                found.append(int(entry.name))
+    return found
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
