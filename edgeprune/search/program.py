@@ -77,7 +77,7 @@ class Program:
 
     def solve(self) -> dict[str, int] | None:
         """The widths of most kept saliency; None when no widths meet the limits."""
-        scale = sum(max(curve) for curve in self.saliency.values()) or 1.0
+        scale = sum(max(curve) - min(curve) for curve in self.saliency.values()) or 1.0
         objective = np.zeros(len(self.upper))
         for group, variables in self.pick.items():
             objective[variables] = -np.asarray(self.saliency[group]) / scale

@@ -1,7 +1,7 @@
 """Plans applied to models: cut, verify, save, load."""
 
-from edgeprune.surgery.apply import Pruned, apply, flatten_outputs, outputs_of
+from edgeprune.surgery.apply import Pruned, apply, flatten_outputs, masked, outputs_of, restore
 from edgeprune.surgery.checkpoint import load, save
 from edgeprune.surgery.plan import Plan, plan_from_saliency
 
-__all__ = ["Plan", "Pruned", "apply", "flatten_outputs", "load", "outputs_of", "plan_from_saliency", "save"]
+__all__ = ["Plan", "Pruned", "apply", "flatten_outputs", "load", "masked", "outputs_of", "plan_from_saliency", "restore", "save"]

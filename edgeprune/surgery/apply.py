@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from edgeprune.errors import PlanError, VerificationError
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
 from edgeprune.surgery.inplace import apply_in_place
-from edgeprune.surgery.parameters import keep_masks, masked_copy
+from edgeprune.surgery.parameters import expanded, keep_masks, masked_copy
 from edgeprune.surgery.plan import Plan, removed_channels
 from edgeprune.surgery.rewrite import apply_to_graph
 from edgeprune.task import device_inputs
@@ -59,6 +60,19 @@ def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = 
         return Pruned(smaller, plan, "graph", _difference(outputs_of(smaller, inputs), expected))
     except (RuntimeError, VerificationError) as error:
         raise VerificationError(f"the compacted model differs from the masked original: {error} (in place: {reason})") from error
+
+
+def masked(model: nn.Module, analysis: Analysis, plan: Plan) -> nn.Module:
+    """A copy of ``model`` in its own shapes with all that ``plan`` removes set to zero."""
+    return masked_copy(model, keep_masks(analysis, removed_channels(analysis, plan)))
+
+
+def restore(model: nn.Module, analysis: Analysis, pruned: Pruned) -> nn.Module:
+    """A copy of the dense ``model`` with ``pruned``'s present weights, zeros where channels went."""
+    result = copy.deepcopy(model)
+    masks = keep_masks(analysis, removed_channels(analysis, pruned.plan))
+    result.load_state_dict(expanded(model, masks, pruned.model.state_dict()))
+    return result
 
 
 def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:

@@ -84,3 +84,16 @@ def _places(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
             for leaf, tensor in table.items():
                 if tensor is not None:
                     yield owner, leaf, tensor
+
+
+def expanded(dense: nn.Module, masks: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A compacted model's ``state`` in the dense model's shapes, zeros where channels went: the inverse of compacting."""
+    result = {}
+    for name, tensor in dense.state_dict().items():
+        if name not in state or name not in masks:
+            result[name] = state.get(name, tensor).clone()
+            continue
+        full = torch.zeros_like(tensor)
+        full[masks[name].expand(tensor.shape)] = state[name].flatten()
+        result[name] = full
+    return result

@@ -1,0 +1,278 @@
+"""What is known of a kind of device without asking one: processor, memory, a latency prior, power; every fact with its source."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from edgeprune.errors import ProfileError
+from edgeprune.resources import resource
+
+KINDS: Final = ("conv", "pointwise", "depthwise", "fully_connected")
+"""Kernels that multiply: dense KxK and 1x1 convolutions, depthwise ones, fully-connected layers."""
+
+# Every fact: its unit ("" is text), and whether a profile must state it.
+SCHEMA: Final[dict[str, tuple[str, bool]]] = {
+    "cpu.architecture": ("", True),
+    "cpu.core": ("", True),
+    "cpu.cores": ("cores", True),
+    "cpu.clock_hz": ("Hz", False),
+    "memory.bytes": ("B", False),
+    "memory.bandwidth_bytes_per_s": ("B/s", False),
+    "prior.runtime": ("", True),
+    "prior.threads": ("threads", True),
+    **{f"prior.macs_per_s.{kind}": ("MAC/s", True) for kind in KINDS},
+    "prior.bytes_per_s": ("B/s", True),
+    "prior.kernel_overhead_ms": ("ms", True),
+    "prior.channel_step": ("channels", True),
+    "power.idle_w": ("W", False),
+    "power.active_w": ("W", True),
+    "power.energy_per_mac_pj": ("pJ", True),
+    "power.energy_per_byte_pj": ("pJ", True),
+}
+_WHOLE = ("cores", "threads", "channels", "B")
+_TABLES = {key.rpartition(".")[0] for key in SCHEMA} | {"match"}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One value, its unit ("" for text) and where it comes from.  ``[3P]`` in the source: one unofficial source; ``[U]``: unverified."""
+
+    value: float | str
+    unit: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """``architecture`` as ``uname -m`` says it; ``core``: the core's name, kinds joined by `` + ``; ``clock_hz`` of the fastest core."""
+
+    architecture: str
+    core: str
+    cores: int
+    clock_hz: float | None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Main memory; None where a board is sold in several sizes or the figure is not published."""
+
+    bytes: int | None
+    bandwidth_bytes_per_s: float | None
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A roofline of the device under ``runtime`` with ``threads`` threads, fitted to published latencies; a stand-in for measurements.
+
+    ``macs_per_s``: by kind (:data:`KINDS`). ``bytes_per_s``: of what only moves data (element-wise, pooling, copies). ``kernel_overhead_ms``: of
+    every kernel. ``channel_step``: widths that are multiples of it waste no vector lanes.
+    """
+
+    runtime: str
+    threads: int
+    macs_per_s: Mapping[str, float]
+    bytes_per_s: float
+    kernel_overhead_ms: float
+    channel_step: int
+
+    def kernel_ms(self, kind: str | None, macs: float, moved_bytes: float) -> float:
+        """Predicted milliseconds of one kernel: ``max(macs / macs_per_s, bytes / bytes_per_s) + overhead`` (Williams et al., Roofline, 2009).
+
+        ``kind``: one of :data:`KINDS`, or None for kernels that do not multiply. ``moved_bytes``: inputs, weights and outputs, once each.
+        """
+        compute = macs / self.macs_per_s[kind] if kind is not None else 0.0
+        return 1e3 * max(compute, moved_bytes / self.bytes_per_s) + self.kernel_overhead_ms
+
+
+@dataclass(frozen=True)
+class Power:
+    """Modelled: an inference of ``t`` seconds takes ``active_w * t`` joules plus so many picojoules for each MAC and each byte moved.
+
+    All above idle. ``idle_w``: the board at rest, None where unknown.
+    """
+
+    idle_w: float | None
+    active_w: float
+    energy_per_mac_pj: float
+    energy_per_byte_pj: float
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a device of this kind is recognised.
+
+    ``boards``: starts of the device tree's model. ``core``, ``cores``, ``max_memory_bytes``: only where the device does not say its board.
+    """
+
+    boards: tuple[str, ...] = ()
+    max_memory_bytes: int | None = None
+    by_cpu: bool = False
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One kind of device. ``facts``: every value with unit and source, by dotted key as in the file."""
+
+    name: str
+    title: str
+    cpu: Cpu
+    memory: Memory
+    prior: Prior
+    power: Power
+    match: Match
+    facts: Mapping[str, Fact] = field(repr=False)
+
+
+def names() -> list[str]:
+    """The names of the profiles that come with edgeprune, sorted."""
+    return sorted(entry.name.removesuffix(".toml") for entry in resource("profiles").iterdir() if entry.name.endswith(".toml"))
+
+
+def load(name: str | Path) -> Profile:
+    """The profile called ``name``, or the one in the user's own TOML file of that path.
+
+    Raises :class:`ProfileError`: an unknown name (lists the known ones), a malformed file (names the file, the key and what is expected).
+    """
+    path = Path(name)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise ProfileError(f"profile {path} does not exist", remedy=_known())
+        text, where = path.read_bytes(), str(path)
+    elif str(name) in names():
+        text, where = resource("profiles", f"{name}.toml").read_bytes(), f"{name}.toml"
+    else:
+        raise ProfileError(f"unknown profile {str(name)!r}", remedy=f"{_known()} Or give the path of your own TOML file.")
+    try:
+        return _profile(tomllib.loads(text.decode()), where)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(f"profile {where} is not TOML: {error}") from error
+
+
+def match(info: Any) -> str | None:
+    """The name of the profile that describes a probed device, or None.
+
+    ``info`` has ``board`` (the device tree's model, "" if unknown), ``cpu`` (core names), ``arch``, ``cores`` and ``memory_bytes``. The board decides where the
+    device states one; else processor, number of cores and memory together.
+    """
+    for name in names():
+        if _matches(load(name), info):
+            return name
+    return None
+
+
+def _matches(profile: Profile, info: Any) -> bool:
+    if info.board:
+        return any(str(info.board).casefold().startswith(board.casefold()) for board in profile.match.boards)
+    limit = profile.match.max_memory_bytes
+    return (
+        profile.match.by_cpu
+        and info.arch == profile.cpu.architecture
+        and info.cores == profile.cpu.cores
+        and set(str(info.cpu).split(" + ")) == set(profile.cpu.core.split(" + "))
+        and (limit is None or info.memory_bytes <= limit)
+    )
+
+
+def _known() -> str:
+    return f"Known profiles: {', '.join(names())}."
+
+
+def _profile(document: Mapping[str, Any], where: str) -> Profile:
+    facts: dict[str, Fact] = {}
+    for key, entry in _entries(document, "", where):
+        if key not in SCHEMA:
+            raise ProfileError(f"profile {where}: unknown key {key}", remedy=f"Known keys: {', '.join(SCHEMA)}.")
+        facts[key] = _fact(key, entry, where)
+    for key, (unit, required) in SCHEMA.items():
+        if required and key not in facts:
+            raise ProfileError(f"profile {where}: {key} is missing", remedy=f"Expected {_expected(unit)}.")
+    values: dict[str, Any] = {key: int(fact.value) if fact.unit in _WHOLE else fact.value for key, fact in facts.items()}
+    return Profile(
+        name=_text(document, "name", where),
+        title=_text(document, "title", where),
+        cpu=Cpu(values["cpu.architecture"], values["cpu.core"], values["cpu.cores"], values.get("cpu.clock_hz")),
+        memory=Memory(values.get("memory.bytes"), values.get("memory.bandwidth_bytes_per_s")),
+        prior=Prior(
+            runtime=values["prior.runtime"],
+            threads=values["prior.threads"],
+            macs_per_s={kind: values[f"prior.macs_per_s.{kind}"] for kind in KINDS},
+            bytes_per_s=values["prior.bytes_per_s"],
+            kernel_overhead_ms=values["prior.kernel_overhead_ms"],
+            channel_step=values["prior.channel_step"],
+        ),
+        power=Power(*(values.get(f"power.{name}") for name in Power.__dataclass_fields__)),  # type: ignore[arg-type]
+        match=_match(document.get("match", {}), where),
+        facts=facts,
+    )
+
+
+def _entries(table: Mapping[str, Any], prefix: str, where: str) -> list[tuple[str, Any]]:
+    """(dotted key, fact table) for all but name, title and match."""
+    found: list[tuple[str, Any]] = []
+    for name, entry in table.items():
+        key = f"{prefix}{name}"
+        if key in ("name", "title", "match"):
+            continue
+        if key in _TABLES and isinstance(entry, Mapping):
+            found += _entries(entry, f"{key}.", where)
+        else:
+            found.append((key, entry))
+    return found
+
+
+def _expected(unit: str) -> str:
+    if not unit:
+        return '{ value = "text", source = "where it is from" }'
+    number = "whole number" if unit in _WHOLE else "number"
+    return f'{{ value = {number}, unit = "{unit}", source = "where it is from" }}, the value not negative'
+
+
+def _fact(key: str, entry: Any, where: str) -> Fact:
+    unit = SCHEMA[key][0]
+
+    def bad(why: str) -> ProfileError:
+        return ProfileError(f"profile {where}: {key} {why}", remedy=f"Expected {_expected(unit)}.")
+
+    if not isinstance(entry, Mapping):
+        raise bad(f"is {entry!r}, not a table")
+    unknown = sorted(set(entry) - {"value", "unit", "source"})
+    if unknown:
+        raise bad(f"has the unknown entry {unknown[0]}")
+    value, source = entry.get("value"), entry.get("source")
+    if not isinstance(source, str) or not source.strip():
+        raise bad("has no source")
+    if entry.get("unit", "") != unit:
+        raise bad(f"has the unit {entry.get('unit', '')!r}")
+    if not unit:
+        if not isinstance(value, str) or not value:
+            raise bad(f"has the value {value!r}, not a text")
+        return Fact(value, unit, source)
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    positive_needed = key != "prior.kernel_overhead_ms" and not key.startswith("power.")
+    if not numeric or not 0 <= value < float("inf") or (value == 0 and positive_needed):
+        raise bad(f"has the value {value!r}, not a {'positive ' if positive_needed else ''}number")
+    if unit in _WHOLE and value != int(value):
+        raise bad(f"has the value {value!r}, not a whole number")
+    return Fact(value, unit, source)
+
+
+def _text(document: Mapping[str, Any], key: str, where: str) -> str:
+    value = document.get(key)
+    if not isinstance(value, str) or not value:
+        raise ProfileError(f"profile {where}: {key} is {'missing' if value is None else repr(value)}", remedy=f'Expected {key} = "text".')
+    return value
+
+
+def _match(table: Any, where: str) -> Match:
+    expected = 'Expected boards = ["start of the device tree\'s model"], and optionally by_cpu = true, max_memory_bytes = whole number.'
+    if not isinstance(table, Mapping) or set(table) - set(Match.__dataclass_fields__):
+        raise ProfileError(f"profile {where}: match is {table!r}", remedy=expected)
+    boards, limit, by_cpu = table.get("boards", []), table.get("max_memory_bytes"), table.get("by_cpu", False)
+    good = isinstance(boards, list) and all(isinstance(board, str) and board for board in boards)
+    if not good or not isinstance(by_cpu, bool) or (limit is not None and (isinstance(limit, bool) or not isinstance(limit, int))):
+        raise ProfileError(f"profile {where}: match is {table!r}", remedy=expected)
+    return Match(tuple(boards), limit, by_cpu)

@@ -1,0 +1,274 @@
+"""One run: from a task, a device and budgets to the best pruned model that was measured to meet them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from edgeprune.bench import BenchOptions
+from edgeprune.budget import Budget
+from edgeprune.cost.latency import KernelTimes, TableTimes
+from edgeprune.cost.prior import PriorTimes, power_of
+from edgeprune.cost.table import grid_of
+from edgeprune.cost.kernels import kernels
+from edgeprune.errors import BudgetError, ParityError
+from edgeprune.export import export
+from edgeprune.graph import Analysis, analyze
+from edgeprune.profile import Profile, load as load_profile
+from edgeprune.search.events import Listener
+from edgeprune.search.laboratory import SUFFIXES, Laboratory, Trial
+from edgeprune.search.loop import Candidate, Figures, Loop, figures_of, resolved, use_of
+from edgeprune.search.options import Options
+from edgeprune.search.planner import Planner, all_choices
+from edgeprune.search.rundir import RunDirectory
+from edgeprune.search.value import Value, value_of
+from edgeprune.surgery import Plan, Pruned, apply, outputs_of, plan_from_saliency, restore, save
+from edgeprune.task import Task, device_inputs
+from edgeprune.tuning import TuneResult, finetune, score
+
+EARLY_SHARE = 0.3
+"""The share of the fine-tuning epochs that stages before the last get."""
+
+RETRIES = 2
+"""How often a tuned model that misses the budget by a little is cut again."""
+
+DEVICE_TOLERANCE = 2e-3
+"""Largest difference of the device's outputs to the host's, relative to the largest output: another processor's float32 kernels."""
+
+
+@dataclass
+class Cut:
+    """A plan made real: the pruned model, what tuning did, its files and its trial on the device (None when there is no device)."""
+
+    pruned: Pruned
+    predicted: Figures
+    figures: Figures
+    trial: Trial | None
+    tuned: TuneResult | None
+    files: dict[str, Path]
+    identity: str
+
+
+class Job:
+    """The phases of a run, in the order :meth:`run` calls them.  Every expensive result is recorded in ``run`` and recalled after a restart."""
+
+    def __init__(self, task: Task, run: RunDirectory, budget: Budget, target: str | None, profile: str | None, options: Options, listener: Listener) -> None:
+        self.task, self.run_directory, self.budget, self.options, self.listener = task, run, budget, options, listener
+        bench_options = BenchOptions(threads=options.threads, seed=options.seed)
+        self.laboratory = Laboratory(run, target, options.engine, bench_options, listener) if target is not None else None
+        self._profile_name = profile
+        self.candidates: list[Candidate] = []
+        self.analysis: Analysis
+        self.planner: Planner
+        self.dense: Figures
+        self.profile: Profile
+        self.dense_trial: Any = None
+
+    # phases
+
+    def prepare(self) -> None:
+        """Analyse the model; measure (or predict) the dense one; make the cost models."""
+        self.listener.note(f"analysing {self.task.name}")
+        self.analysis = analyze(self.task.model, self.task.example_inputs, tuple(self.task.protect))
+        for node, op in self.analysis.unsupported:
+            self.listener.note(f"{op} at {node} has no rule: what it touches stays")
+        self.profile = load_profile(self._profile_name or self._matching_profile())
+        choices = all_choices(self.analysis, self.options.step or self.profile.channel_step)
+        self.planner = Planner(self.analysis, self._times(choices), choices, power_of(self.profile))
+        self._measure_dense()
+
+    def _matching_profile(self) -> str:
+        facts = self.laboratory.facts if self.laboratory else {}
+        return facts.get("profile") or "generic-linux"
+
+    def _times(self, choices: dict[str, list[int]]) -> KernelTimes:
+        if self.laboratory is None:
+            return PriorTimes(self.profile)
+        grids = [grid_of(kernel, choices) for kernel in kernels(self.analysis)]
+        return TableTimes(self.laboratory.table(grids), choices)
+
+    def _measure_dense(self) -> None:
+        files = self._export(self.task.model, "dense", (self.engine,))
+        size = files[self.engine].stat().st_size
+        if self.laboratory is None:
+            self.planner.file_offset += size - self.planner.predict(self.planner.dense).file_bytes
+            predicted = self.planner.predict(self.planner.dense)
+            self.dense = Figures(predicted.latency_ms, predicted.peak_bytes, predicted.energy_mj, size)
+            return
+        measured = self.laboratory.measure_dense(files[self.engine])
+        self.planner.observe_dense(measured.latency_ms, measured.peak_bytes, size, measured.energy_mj)
+        energy = measured.energy_mj if measured.energy_mj is not None else self.planner.predict(self.planner.dense).energy_mj
+        self.dense, self.dense_trial = Figures(measured.latency_ms, measured.peak_bytes, energy, size), measured
+
+    @property
+    def engine(self) -> str:
+        """The format that is measured."""
+        return str(self.laboratory.facts["engine"]) if self.laboratory else (self.options.engine or "tflite")
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The budget in absolute terms."""
+        return resolved(self.budget, self.dense)
+
+    def dry_run(self) -> dict[str, Any]:
+        """The plan the program chooses first, and its prediction."""
+        self.prepare()
+        value = self._value(self.task.model, "value-0")
+        widths = self.planner.solve(value.curves, self.limits)
+        predicted = self.planner.predict(widths)
+        groups = [{"name": group.name, "kept": widths[group.name] * len(group.rows), "total": group.channels} for group in self.analysis.groups]
+        return {"groups": groups, "dense": asdict(self.dense), "predicted": asdict(predicted), "limits": self.limits, "measured": False}
+
+    def prune(self) -> Cut:
+        """All stages: score, solve, measure, cut, tune; the last one's result."""
+        if not self.limits:
+            raise BudgetError("no budget was given", remedy="Give at least one of latency, memory, energy, size, for example --latency 50%.")
+        model, shares = self.task.model, self._stage_shares()
+        for number, epochs in enumerate(shares[:-1]):
+            value = self._value(model, f"value-{number}")
+            halfway = {kind: self.dense.of(kind) * (limit / self.dense.of(kind)) ** ((number + 1) / len(shares)) for kind, limit in self.limits.items()}  # type: ignore[operator]
+            widths = self.planner.solve(value.curves, halfway)
+            pruned = self._cut(model, value, widths)
+            self._tune(pruned, epochs, f"stage-{number}")
+            model = restore(model, self.analysis, pruned)
+            self._narrow_to(widths)
+        return self._last_stage(model, shares[-1], len(shares) - 1)
+
+    def _last_stage(self, model: nn.Module, epochs: float, stage: int) -> Cut:
+        limits = self.budget
+        for attempt in range(RETRIES + 1):
+            value = self._value(model, f"value-{stage + attempt}")
+            widths, predicted = self._choose(value, model, attempt, limits)
+            pruned = self._cut(model, value, widths)
+            tuned = self._tune(pruned, epochs * (EARLY_SHARE if attempt else 1.0), f"final-{attempt}")
+            cut = self._finish(pruned, predicted, tuned, attempt)
+            if cut.trial is None or use_of(cut.figures, self.limits) <= 1.0 or attempt == RETRIES:
+                break
+            self.listener.note("the tuned model misses the budget by a little: cutting again")
+            model = restore(model, self.analysis, pruned)
+            self._narrow_to(widths)
+        return cut
+
+    def _choose(self, value: Value, model: nn.Module, attempt: int, budget: Budget) -> tuple[dict[str, int], Figures]:
+        """The widths to keep: by the closed loop on a device, else by the program alone."""
+        if self.laboratory is None:
+            widths = self.planner.solve(value.curves, self.limits)
+            predicted = self.planner.predict(widths)
+            return widths, Figures(predicted.latency_ms, predicted.peak_bytes, predicted.energy_mj, predicted.file_bytes)
+
+        def build_and_try(widths: dict[str, int]) -> Trial:
+            pruned = self._cut(model, value, widths)
+            key = f"candidate-{_digest(pruned.plan)}"
+            known = self.run_directory.recall(key)
+            files = self._export(pruned.model, key, (self.engine,)) if known is None else {self.engine: Path()}
+            assert self.laboratory is not None
+            return self.laboratory.try_model(key, self._dense_file, files[self.engine])
+
+        most = self.options.measurements if attempt == 0 else 2
+        loop = Loop(self.planner, value.curves, budget, self.dense, build_and_try, self.listener, most)
+        loop.tighten(0.01 * attempt)
+        chosen = loop.run()
+        self.candidates += loop.candidates
+        predicted = self.planner.predict(chosen.widths)
+        return chosen.widths, Figures(predicted.latency_ms, predicted.peak_bytes, predicted.energy_mj, predicted.file_bytes)
+
+    def _finish(self, pruned: Pruned, predicted: Figures, tuned: TuneResult | None, attempt: int) -> Cut:
+        """Save, export, measure and compare the tuned model."""
+        save(self.run_directory.path / "model.safetensors", pruned, self.analysis, self.task.example_inputs, tuple(self.task.protect))
+        formats = tuple(dict.fromkeys((self.engine, *self.options.formats)))
+        files = self._export(pruned.model, "pruned", formats, replace_old=True)
+        name = f"final-{attempt}-{_digest(pruned.plan)}"
+        if self.laboratory is None:
+            figures = replace(predicted, file_bytes=files[self.engine].stat().st_size)
+            return Cut(pruned, predicted, figures, None, tuned, files, name)
+        trial = self.laboratory.try_model(name, self._dense_file, files[self.engine])
+        figures = figures_of(trial, self.dense.latency_ms, self.budget.limits().get("latency"), predicted.energy_mj)
+        self._check_outputs(pruned.model, files[self.engine])
+        self.laboratory.release()
+        return Cut(pruned, predicted, figures, trial, tuned, files, name)
+
+    # steps
+
+    def _value(self, model: nn.Module, key: str) -> Value:
+        task = replace(self.task, model=model)
+        return value_of(task, self.analysis, self.planner.choices, self.options.criterion, self.options.sensitivity, self.run_directory, key, self.listener)
+
+    def _cut(self, model: nn.Module, value: Value, widths: Mapping[str, int]) -> Pruned:
+        plan = plan_from_saliency(self.analysis, value.saliency, widths)
+        self.run_directory.write(f"plans/{_digest(plan)}.json", plan.to_json())
+        return apply(model, self.analysis, plan)
+
+    def _tune(self, pruned: Pruned, epochs: float, stage: str) -> TuneResult | None:
+        """Fine-tune with the dense model as teacher; nothing to do without training data."""
+        if self.task.train is None and self.task.fit is None:
+            return None
+        if self.laboratory is not None:
+            self.laboratory.release()
+        self.listener.note(f"fine-tuning for {epochs:.3g} epochs")
+        return finetune(
+            pruned.model,
+            self.task,
+            teacher=copy.deepcopy(self.task.model),
+            epochs=epochs,
+            on_progress=lambda done, total, loss: self.listener.progress(f"fine-tuning (loss {loss:.3f})", done, total),
+            checkpoint=self.run_directory.path / f"tune-{stage}-{_digest(pruned.plan)}.safetensors",
+            seed=self.options.seed,
+        )
+
+    def _export(self, model: nn.Module, name: str, formats: tuple[str, ...], replace_old: bool = False) -> dict[str, Path]:
+        folder = self.run_directory.artifacts
+        found = {name_of: folder / f"{name}{SUFFIXES[name_of]}" for name_of in formats if name_of in SUFFIXES}
+        if not replace_old and len(found) == len(formats) and all(path.is_file() for path in found.values()):
+            return found
+        self.listener.note(f"exporting {name} to {', '.join(formats)}")
+        return export(model, self.task.example_inputs, formats, folder, name)
+
+    @property
+    def _dense_file(self) -> Path:
+        return self.run_directory.artifacts / f"dense{SUFFIXES[self.engine]}"
+
+    def _stage_shares(self) -> list[float]:
+        """Epochs of every stage."""
+        epochs = self.task.epochs if self.options.epochs is None else self.options.epochs
+        deepest = min((limit / self.dense.of(kind) for kind, limit in self.limits.items() if self.dense.of(kind)), default=1.0)  # type: ignore[operator]
+        iterative = self.options.schedule == "iterative" or (self.options.schedule == "auto" and deepest < 0.4)
+        if not iterative or self.task.train is None:
+            return [epochs]
+        return [EARLY_SHARE * epochs, (1 - EARLY_SHARE) * epochs]
+
+    def _narrow_to(self, widths: Mapping[str, int]) -> None:
+        self.planner.choices = {name: [choice for choice in choices if choice <= widths[name]] for name, choices in self.planner.choices.items()}
+
+    def _check_outputs(self, model: nn.Module, path: Path) -> None:
+        """The device computes what the host computes."""
+        assert self.laboratory is not None
+        inputs = device_inputs(self.task.example_inputs, self.options.seed)
+        found = self.laboratory.outputs(path, [value.numpy() for value in inputs])
+        for index, (got, wanted) in enumerate(zip(found, outputs_of(model, inputs), strict=True)):
+            expected = wanted.detach().numpy()
+            error = float(np.abs(got.reshape(expected.shape) - expected).max()) / max(float(np.abs(expected).max()), 1e-6)
+            if not error <= DEVICE_TOLERANCE:
+                raise ParityError(f"output {index} of {path.name} on the device differs from the host's by {error:.2g} of its largest value")
+
+    def score(self, model: nn.Module, key: str) -> float | None:
+        """The task's metric; None when the task cannot score."""
+        if not self.task.scores:
+            return None
+        known = self.run_directory.recall(key)
+        if known is None:
+            known = {"metric": score(model, self.task)}
+            self.run_directory.record(key, known)
+        return float(known["metric"])
+
+
+def _digest(plan: Plan) -> str:
+    return sha256(plan.to_json().encode()).hexdigest()[:12]
+
+

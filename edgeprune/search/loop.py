@@ -1,0 +1,150 @@
+"""The closed loop: solve, build, measure, correct, until the measurement meets every budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgeprune.budget import Budget, Limit, format_quantity
+from edgeprune.errors import InfeasibleBudgetError
+from edgeprune.search.events import Listener
+from edgeprune.search.laboratory import Trial
+from edgeprune.search.planner import Planner, Prediction
+
+MARGIN, WIDEST_MARGIN = 0.01, 0.08
+FULL = 0.96
+"""A plan that uses this share of its tightest budget is not worth another measurement."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one model, predicted or measured: latency (ms), peak memory (bytes), energy (mJ), file (bytes)."""
+
+    latency_ms: float
+    peak_bytes: float | None
+    energy_mj: float
+    file_bytes: float
+
+    def of(self, kind: str) -> float | None:
+        """The figure that a budget of ``kind`` limits."""
+        return {"latency": self.latency_ms, "memory": self.peak_bytes, "energy": self.energy_mj, "size": self.file_bytes}[kind]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan that was built and measured."""
+
+    widths: dict[str, int]
+    predicted: Prediction
+    trial: Trial
+    figures: Figures
+    value: float
+    use: float  # the largest share of any budget it takes
+
+
+def resolved(budget: Budget, dense: Figures) -> dict[str, float]:
+    """Every limit in its unit, percentages taken of the dense model's figures."""
+    limits = {}
+    for kind, limit in budget.limits().items():
+        value = dense.of(kind)
+        limits[kind] = limit.resolve(value if value is not None else 0.0)
+    return limits
+
+
+def figures_of(trial: Trial, dense_ms: float, limit: Limit | None, energy_mj: float) -> Figures:
+    """What a trial says, in the terms budgets are judged in.
+
+    Under a relative latency budget the interleaved ratio counts (times the dense model's latency); under an absolute one the median itself.
+    """
+    latency = trial.model.latency_ms if limit is not None and not limit.relative else trial.ratio * dense_ms
+    energy = trial.model.energy_mj if trial.model.energy_mj is not None else energy_mj
+    return Figures(latency, trial.model.peak_bytes, energy, trial.model.file_bytes)
+
+
+def use_of(figures: Figures, limits: Mapping[str, float]) -> float:
+    """The largest share of any limit that the figures take; at most 1 when all are met."""
+    shares = [value / limit for kind, limit in limits.items() if (value := figures.of(kind)) is not None]
+    return max(shares, default=0.0)
+
+
+class Loop:
+    """``build_and_try(widths) -> Trial`` makes and measures a plan; ``value``: by group what each of its width choices keeps."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        value: Mapping[str, Sequence[float]],
+        budget: Budget,
+        dense: Figures,
+        build_and_try: Callable[[dict[str, int]], Trial],
+        listener: Listener,
+        most: int,
+    ) -> None:
+        self.planner, self.value, self.dense, self.build_and_try, self.listener, self.most = planner, value, dense, build_and_try, listener, most
+        self.limits, self.latency_limit = resolved(budget, dense), budget.limits().get("latency")
+        self.candidates: list[Candidate] = []
+        self.margin = MARGIN
+
+    def tighten(self, margin: float) -> None:
+        """Aim this much lower than the budget."""
+        self.margin = MARGIN + margin
+
+    def run(self) -> Candidate:
+        """The measured plan of most value that meets every budget.  Raises :class:`InfeasibleBudgetError`."""
+        margin, seen = self.margin, set[tuple[int, ...]]()
+        for number in range(self.most):
+            widths = self._next(margin, seen)
+            if widths is None:
+                break
+            seen.add(tuple(widths.values()))
+            self.listener.progress("measuring plans", number, self.most)
+            candidate = self._measure(widths)
+            if FULL <= candidate.use <= 1.0:
+                break
+            error = abs(candidate.figures.latency_ms / candidate.predicted.latency_ms - 1.0)
+            missed = candidate.use > 1.0
+            margin = min(max(MARGIN, error / 2, margin + 0.01 if missed else 0.0), WIDEST_MARGIN)
+        self.listener.progress("measuring plans", self.most, self.most)
+        met = [candidate for candidate in self.candidates if candidate.use <= 1.0]
+        if not met:
+            raise self._missed()
+        return max(met, key=lambda candidate: candidate.value)
+
+    def _next(self, margin: float, seen: set[tuple[int, ...]]) -> dict[str, int] | None:
+        """The best plan by the present models that was not measured yet; None when there is nothing better to try."""
+        while margin <= WIDEST_MARGIN + 1e-9:
+            widths = self.planner.solve(self.value, {kind: limit * (1.0 - margin) for kind, limit in self.limits.items()})
+            if tuple(widths.values()) not in seen:
+                return widths
+            if any(candidate.use <= 1.0 for candidate in self.candidates):
+                return None
+            margin += 0.01
+        return None
+
+    def _measure(self, widths: dict[str, int]) -> Candidate:
+        predicted = self.planner.predict(widths)
+        trial = self.build_and_try(widths)
+        figures = figures_of(trial, self.dense.latency_ms, self.latency_limit, predicted.energy_mj)
+        value = sum(self.value[group][self.planner.choices[group].index(width)] for group, width in widths.items())
+        candidate = Candidate(widths, predicted, trial, figures, value, use_of(figures, self.limits))
+        self.candidates.append(candidate)
+        observed = [(self.planner.dense, self.dense.latency_ms, self.dense.peak_bytes)]
+        observed += [(item.widths, item.figures.latency_ms, item.figures.peak_bytes) for item in self.candidates]
+        self.planner.observe(observed)
+        self.listener.note(
+            f"plan {len(self.candidates)}: predicted {format_quantity('latency', predicted.latency_ms)}, "
+            f"measured {format_quantity('latency', figures.latency_ms)}, takes {100 * candidate.use:.1f} % of the budget"
+        )
+        return candidate
+
+    def _missed(self) -> InfeasibleBudgetError:
+        nearest = min(self.candidates, key=lambda candidate: candidate.use)
+        over = [
+            f"{kind} {format_quantity(kind, value)} instead of {format_quantity(kind, limit)}"
+            for kind, limit in self.limits.items()
+            if (value := nearest.figures.of(kind)) is not None and value > limit
+        ]
+        return InfeasibleBudgetError(
+            f"no plan was measured to meet the budget in {len(self.candidates)} measurements; the nearest has {', '.join(over)}",
+            remedy="Relax that budget a little, or raise the number of measurements.",
+        )

@@ -1,0 +1,131 @@
+"""``edgeprune.prune``: the main job, new or resumed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from edgeprune.budget import Budget
+from edgeprune.errors import BudgetError, RunError, TargetError
+from edgeprune.export import warm
+from edgeprune.report import write_report
+from edgeprune.search.events import Listener, Silent
+from edgeprune.search.job import Job
+from edgeprune.search.options import Options
+from edgeprune.search.rundir import RunDirectory
+from edgeprune.search.summary import summarize, versions
+from edgeprune.surgery import Plan
+from edgeprune.task import Task
+
+
+@dataclass(frozen=True)
+class Result:
+    """``model``: pruned and tuned, in eval mode. ``summary``: all figures (see :mod:`edgeprune.report.summary`). ``artifacts``: files by format.
+    ``checkpoint``: for :func:`edgeprune.load`. ``met``: whether every budget is. ``run``: the run directory."""
+
+    model: nn.Module
+    plan: Plan
+    summary: dict[str, Any]
+    artifacts: dict[str, Path]
+    checkpoint: Path
+    met: bool
+    run: Path
+
+
+def prune(
+    task: Task,
+    target: str | None = None,
+    *,
+    profile: str | None = None,
+    budget: Budget,
+    options: Options | None = None,
+    runs: str | Path = "runs",
+    resume: str | Path | None = None,
+    listener: Listener | None = None,
+    recipe: str | None = None,
+) -> Result:
+    """Prune ``task.model`` to the most accurate model that meets ``budget`` on ``target``.
+
+    ``target``: a name or address of a device (``local:``, ``ssh://user@host``), where candidates are measured; or, without a device,
+    ``profile``: everything is then predicted from its prior and labelled so. Everything is kept in a new directory in ``runs``; ``resume``
+    goes on with an earlier one of the same job. The task's model is not changed.
+
+    Raises :class:`InfeasibleBudgetError` when no plan reaches the budget, :class:`NothingToPruneError`, :class:`DeviceError`,
+    :class:`TrainingError`, :class:`ExportError`; what was measured stays in the run directory.
+    """
+    options, listener = options or Options(), listener or Silent()
+    if target is None and profile is None:
+        raise TargetError("neither a target nor a profile was given", remedy="Give a device (target=...), or profile=... for a prediction.")
+    if not budget.limits():
+        raise BudgetError("no budget was given", remedy="Give at least one of latency, memory, energy, size: for example latency 50%.")
+    inputs = {"task": task.name, "target": target, "profile": profile, "budget": asdict(budget), "options": asdict(options), "recipe": recipe}
+    run = RunDirectory.reopen(Path(resume)) if resume is not None else RunDirectory.create(Path(runs), task.name)
+    try:
+        _begin(run, inputs)
+        warm()
+        result = _work(Job(task, run, budget, target, profile, options, _Logged(listener, run)), run)
+    except BaseException as error:
+        error.add_note(f"The run is kept in {run.path}. Go on with: edgeprune prune --resume {run.path}")
+        raise
+    finally:
+        run.close()
+    return result
+
+
+def plan_only(task: Task, target: str | None, profile: str | None, budget: Budget, options: Options, run: Path, listener: Listener) -> dict[str, Any]:
+    """What :func:`prune` would do first: the plan and its prediction, with nothing pruned. The table and the dense model are measured on a target."""
+    directory = RunDirectory(run)
+    try:
+        job = Job(task, directory, budget, target, profile, options, _Logged(listener, directory))
+        return job.dry_run()
+    finally:
+        directory.close()
+
+
+def _begin(run: RunDirectory, inputs: dict[str, Any]) -> None:
+    known = run.summary
+    if known and _plain(known.get("inputs")) != _plain(inputs):
+        changed = [name for name, value in _plain(inputs).items() if _plain(known.get("inputs", {})).get(name) != value]
+        raise RunError(f"{run.path} is a run of another job: {', '.join(changed)} differ", remedy="Start a new run, or give the same inputs.")
+    if not known:
+        run.update(inputs=inputs, created=time.strftime("%Y-%m-%d %H:%M:%S"), versions=versions(), state="running")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _work(job: Job, run: RunDirectory) -> Result:
+    try:
+        before = job.score(job.task.model, "score-dense")
+        job.prepare()
+        cut = job.prune()
+        after = job.score(cut.pruned.model, f"score-{cut.identity}")
+    finally:
+        if job.laboratory is not None:
+            job.laboratory.release()
+    summary = summarize(job, cut, (before, after)) | {"created": run.summary["created"], "target": run.summary["inputs"]["target"]}
+    met = all(item["met"] is not False for item in summary["budget"].values())
+    run.write("plan.json", cut.pruned.plan.to_json())
+    write_report(summary, run.path / "report.html")
+    run.update(state="done" if met else "budget missed", result=summary)
+    return Result(cut.pruned.model.eval(), cut.pruned.plan, summary, cut.files, run.path / "model.safetensors", met, run.path)
+
+
+class _Logged:
+    """Passes everything on, and writes notes to the run's log."""
+
+    def __init__(self, listener: Listener, run: RunDirectory) -> None:
+        self.progress: Callable[[str, int, int], None] = listener.progress
+        self._note, self._log = listener.note, run.log
+
+    def note(self, text: str) -> None:
+        self._log(text)
+        self._note(text)

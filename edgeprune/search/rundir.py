@@ -1,0 +1,121 @@
+"""A run on disk: everything needed to understand it, and to go on after a kill."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import RunError
+
+
+class RunDirectory:
+    """``run.json`` (inputs, versions, state, result), ``measurements.jsonl`` (append-only, fsynced), ``plans/``, ``artifacts/``, ``log.txt``.
+
+    Held by one process at a time: a lock file that its owner's death frees.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.artifacts, self.plans = path / "artifacts", path / "plans"
+        self._records: dict[str, dict[str, Any]] = {}
+        try:
+            for folder in (path, self.artifacts, self.plans):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._lock = open(path / "lock", "w")  # noqa: SIM115  (held until the run ends)
+        except OSError as error:
+            raise RunError(f"the run directory {path} cannot be written: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise RunError(f"the run {path} is in use by another process", remedy="Wait for it, or end it first.") from error
+        self._read()
+
+    @classmethod
+    def create(cls, base: Path, name: str) -> RunDirectory:
+        """A new directory ``base/<name>-<time>``."""
+        stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        path, number = base / stem, 2
+        while path.exists():
+            path, number = base / f"{stem}-{number}", number + 1
+        return cls(path)
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunDirectory:
+        """An existing one.  Raises :class:`RunError` when it is none."""
+        if not (path / "run.json").is_file():
+            raise RunError(f"{path} is not a run directory: it has no run.json")
+        return cls(path)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What run.json holds."""
+        try:
+            found: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+            return found
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise RunError(f"{self.path / 'run.json'} is damaged: {error}") from error
+
+    def update(self, **fields: Any) -> None:
+        """Change fields of run.json."""
+        self.write("run.json", json.dumps(self.summary | fields, indent=1, default=str))
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file whole or not at all."""
+        path = self.path / name
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_text(text)
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise RunError(f"{path} cannot be written: {error.strerror}", remedy="Free some space, then --resume.") from error
+        return path
+
+    def log(self, line: str) -> None:
+        """Add a line to the log."""
+        with open(self.path / "log.txt", "a") as file:
+            file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+
+    def recall(self, key: str) -> dict[str, Any] | None:
+        """What was recorded under ``key`` by this run, before or after a restart."""
+        return self._records.get(key)
+
+    def record(self, key: str, value: Mapping[str, Any]) -> None:
+        """Keep ``value`` for good: appended, flushed to the disk."""
+        self._records[key] = dict(value)
+        try:
+            with open(self.path / "measurements.jsonl", "a") as file:
+                file.write(json.dumps({"key": key, "value": value}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(f"{self.path / 'measurements.jsonl'} cannot be written: {error.strerror}", remedy="Free some space, then --resume.") from error
+
+    def close(self) -> None:
+        """Let others have the directory."""
+        self._lock.close()
+
+    def _read(self) -> None:
+        path = self.path / "measurements.jsonl"
+        if not path.exists():
+            return
+        lines = path.read_bytes().split(b"\n")
+        whole = 0
+        for number, line in enumerate(lines[:-1]):  # what has no newline was cut off by a kill
+            try:
+                entry = json.loads(line)
+                self._records[entry["key"]] = entry["value"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise RunError(f"{path} is damaged at line {number + 1}") from error
+            whole += len(line) + 1
+        if lines[-1]:
+            with open(path, "r+b") as file:
+                file.truncate(whole)

@@ -1,0 +1,81 @@
+"""How the loss really grows when one group gets narrower: measured on calibration data, on the host only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+
+import numpy as np
+from torch import nn
+
+from edgeprune.errors import TrainingError
+from edgeprune.graph import Analysis, Group
+from edgeprune.importance import Saliency
+from edgeprune.surgery import masked, plan_from_saliency
+from edgeprune.task import Batches, Task
+from edgeprune.tuning import mean_loss, recalibrate
+
+POINTS, CALIBRATION, BATCHES = 3, 2, 4
+"""Widths tried for every group; training batches for batch-norm statistics, and for the loss."""
+
+Curves = dict[str, list[float]]
+"""For every group, the value kept at each of its width choices: larger is better, at most 0 at the whole width."""
+
+
+def measure_curves(
+    task: Task,
+    analysis: Analysis,
+    saliency: Saliency,
+    choices: Mapping[str, Sequence[int]],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Curves:
+    """For every group minus the growth of the loss at each of its widths, all other groups whole.
+
+    The least salient channels are masked, batch-norm statistics recalibrated, and the task's loss taken over a few training batches; widths
+    in between are interpolated along the saliency that is lost. Source of the idea: Frantar & Alistarh, "SPDY", 2022 (layer-wise errors as the
+    program's coefficients, refined on calibration loss).
+    """
+    assert task.train is not None
+    batches = list(islice(task.train, CALIBRATION + BATCHES))
+    base = _loss(task.model, task, batches, recalibrated=False)
+    tried = {group.name: _widths_to_try(choices[group.name]) for group in analysis.groups}
+    total, done, curves = sum(map(len, tried.values())), 0, Curves()
+    for group in analysis.groups:
+        growth = {choices[group.name][-1]: 0.0}
+        for width in tried[group.name]:
+            candidate = masked(task.model, analysis, plan_from_saliency(analysis, saliency, {group.name: width}))
+            growth[width] = max(_loss(candidate, task, batches, recalibrated=True) - base, 0.0)
+            done += 1
+            if on_progress is not None:
+                on_progress(done, total)
+        curves[group.name] = _curve(group, saliency[group.name], growth, choices[group.name])
+    return curves
+
+
+def _widths_to_try(choices: Sequence[int]) -> list[int]:
+    narrower = list(choices[:-1])
+    places = np.linspace(0, len(narrower) - 1, min(POINTS, len(narrower))).round().astype(int) if narrower else []
+    return [narrower[place] for place in sorted(set(places))]
+
+
+def _curve(group: Group, saliency: np.ndarray, growth: Mapping[int, float], choices: Sequence[int]) -> list[float]:
+    """Interpolate the measured growth over the share of saliency removed, never falling as the width shrinks."""
+    best = -np.sort(-saliency, axis=1)
+    kept = np.concatenate([[0.0], np.cumsum(best.sum(0))])
+    removed = 1.0 - kept / kept[-1] if kept[-1] > 0 else 1.0 - np.arange(group.size + 1) / group.size
+    removed += 1e-3 * (1.0 - np.arange(group.size + 1) / group.size)  # strictly growing as the width shrinks
+    widths = sorted(growth, reverse=True)
+    rising = np.maximum.accumulate([growth[width] for width in widths])
+    return [-float(np.interp(removed[width], removed[widths], rising)) for width in choices]
+
+
+def _loss(model: nn.Module, task: Task, batches: Batches, recalibrated: bool) -> float:
+    used = list(batches)
+    if recalibrated:
+        recalibrate(model, used[:CALIBRATION])
+    value = mean_loss(model, task, used[CALIBRATION:] or used)
+    if not np.isfinite(value):
+        raise TrainingError(f"the loss on calibration data is {value}", remedy="Check the data and the model's weights.")
+    return value
+
+

@@ -1,0 +1,116 @@
+"""A run's result as plain values: what run.json keeps and the report shows."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Any
+
+from edgeprune.budget import Budget
+from edgeprune.cost.energy import EnergyModel
+from edgeprune.search.job import Cut, Job
+from edgeprune.search.loop import Figures, resolved
+
+PACKAGES = ("edgeprune", "torch", "litert-torch", "ai-edge-litert", "scipy", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) -> dict[str, Any]:
+    """The keys that :mod:`edgeprune.report.summary` describes."""
+    planner, trial = job.planner, cut.trial
+    widths = {group.name: cut.pruned.plan.width(group) for group in job.analysis.groups}
+    sizes = planner.predict(planner.dense), planner.predict(widths)
+    measured = (trial.dense, trial.model) if trial else (None, None)
+    models = [
+        _model(figures, metric, size, one, planner.energy)
+        for figures, metric, size, one in zip((job.dense, cut.figures), metrics, sizes, measured, strict=True)
+    ]
+    return {
+        "task": job.task.name,
+        "measured": trial is not None,
+        "metric_name": job.task.metric_name,
+        "dense": models[0],
+        "pruned": models[1],
+        "ratio": {"value": trial.ratio, "low": trial.low, "high": trial.high} if trial else None,
+        "budget": _budget(job.budget, job.dense, cut.figures, metrics),
+        "device": _device(job),
+        "versions": versions(),
+        "groups": [{"name": group.name, "kept": widths[group.name] * len(group.rows), "total": group.channels} for group in job.analysis.groups],
+        "candidates": [
+            {
+                "predicted_ms": item.predicted.latency_ms,
+                "measured_ms": item.figures.latency_ms,
+                "low_ms": item.trial.low * job.dense.latency_ms,
+                "high_ms": item.trial.high * job.dense.latency_ms,
+                "ratio": item.trial.ratio,
+            }
+            for item in job.candidates
+        ],
+        "final_prediction_ms": cut.predicted.latency_ms,
+        "device_measurements": job.laboratory.measurements if job.laboratory else 0,
+        "history": cut.tuned.history if cut.tuned else [],
+        "surgery": {"mode": cut.pruned.mode, "error": cut.pruned.error},
+        "unsupported": [{"node": node, "operation": op} for node, op in job.analysis.unsupported],
+        "warnings": _warnings(job, cut),
+    }
+
+
+def _model(figures: Figures, metric: float | None, size: Any, measured: Any, energy: EnergyModel) -> dict[str, Any]:
+    return {
+        "metric": metric,
+        "latency_ms": figures.latency_ms,
+        "low_ms": measured.low_ms if measured else None,
+        "high_ms": measured.high_ms if measured else None,
+        "peak_bytes": figures.peak_bytes,
+        "energy_mj": figures.energy_mj,
+        "energy_method": measured.energy_method if measured and measured.energy_mj is not None else f"no meter, {energy.describe()}",
+        "file_bytes": figures.file_bytes,
+        "macs": size.macs,
+        "parameters": size.parameters,
+    }
+
+
+def _budget(budget: Budget, dense: Figures, figures: Figures, metrics: tuple[float | None, float | None]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for kind, limit in resolved(budget, dense).items():
+        value = figures.of(kind)
+        result[kind] = {"text": getattr(budget, kind), "limit": limit, "met": None if value is None else value <= limit}
+    if budget.max_drop is not None:
+        before, after = metrics
+        met = None if before is None or after is None else before - after <= budget.max_drop + 1e-6
+        result["max_drop"] = {"text": f"{budget.max_drop:g}", "limit": budget.max_drop, "met": met}
+    return result
+
+
+def _device(job: Job) -> dict[str, Any]:
+    if job.laboratory is None:
+        return {"profile": job.profile.name, "latency": "predicted from the profile's prior, not measured"}
+    facts = job.laboratory.facts
+    runtime, version = facts["runtimes"][facts["engine"]]
+    return {
+        "target": job.laboratory.target,
+        "device": facts["board"] or facts["cpu"],
+        "architecture": facts["arch"],
+        "cores": facts["cores"],
+        "os": facts["os"],
+        "runtime": f"{runtime} {version}",
+        "threads": facts["threads"],
+        "profile": job.profile.name,
+    }
+
+
+def _warnings(job: Job, cut: Cut) -> list[str]:
+    found = [f"{op} at {node} has no rule: what it touches stays" for node, op in job.analysis.unsupported]
+    if cut.trial is not None:
+        found += [f"{name}: {text}" for name, one in (("dense", cut.trial.dense), ("pruned", cut.trial.model)) for text in one.warnings]
+    return found
