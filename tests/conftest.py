@@ -1,0 +1,83 @@
+"""Fixtures that several test files share: a client's home, a real OpenSSH server, tiny models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeprune.testing.models import crashing_tflite, dense_tflite
+from edgeprune.testing.sshd import SshServer, find_sshd
+
+
+@pytest.fixture(scope="session")
+def weights() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)
+
+
+@pytest.fixture
+def dense_model(tmp_path: Path, weights: np.ndarray) -> Path:
+    """A TFLite file that multiplies (1, 256) by ``weights``."""
+    path = tmp_path / "dense.tflite"
+    path.write_bytes(dense_tflite(weights))
+    return path
+
+
+@pytest.fixture
+def crashing_model(tmp_path: Path) -> Path:
+    """A TFLite file that kills its process by SIGSEGV."""
+    path = tmp_path / "crash.tflite"
+    path.write_bytes(crashing_tflite())
+    return path
+
+
+@pytest.fixture
+def client_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own for this process, with an empty ``.ssh``."""
+    home = tmp_path / "client"
+    (home / ".ssh").mkdir(parents=True, mode=0o700)
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "SSH_AUTH_SOCK"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+@pytest.fixture(scope="session")
+def shared_sshd() -> Iterator[SshServer]:
+    """One server for all tests that do not harm it."""
+    if find_sshd() is None:
+        pytest.skip("sshd is not installed")
+    with SshServer() as server:
+        server.make_python()
+        yield server
+
+
+@pytest.fixture
+def sshd(shared_sshd: SshServer, client_home: Path) -> Iterator[SshServer]:
+    """The server, known and reachable by ``ssh://box`` and by its address.  It must be running and empty afterwards."""
+    ssh = client_home / ".ssh"
+    (ssh / "known_hosts").write_text(shared_sshd.host_key)
+    (ssh / "config").write_text(
+        f"Host box\n  HostName 127.0.0.1\n  Port {shared_sshd.port}\n  User {shared_sshd.user}\n\nHost *\n  IdentityFile {shared_sshd.key}\n"
+    )
+    yield shared_sshd
+    assert not list(shared_sshd.home.glob(".cache/edgeprune/session-*/*.part"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What uses the server is marked ``device``."""
+    for item in items:
+        if "sshd" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.device)
+
+
+@pytest.fixture
+def models_folder() -> Path:
+    """Models that this project did not make; skips when ``EDGEPRUNE_DATA`` does not hold them."""
+    folder = Path(os.environ.get("EDGEPRUNE_DATA", "/nowhere")) / "tflite"
+    if not folder.is_dir():
+        pytest.skip("EDGEPRUNE_DATA holds no tflite folder")
+    return folder
