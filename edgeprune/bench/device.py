@@ -142,7 +142,7 @@ class Device:
 
         def encode(array: np.ndarray[Any, Any]) -> str:
             file = io.BytesIO()
-            np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+            np.save(file, np.asarray(array, order="C"), allow_pickle=False)
             return base64.b64encode(file.getvalue()).decode("ascii")
 
         options = BenchOptions(seed=seed)

@@ -26,7 +26,7 @@ def seeded(specs: Sequence[Dict[str, Any]], seed: int) -> List[Any]:
             values = state.randint(limits.min, limits.max + 1, size=shape)
         else:
             values = state.randint(0, 2, size=shape)
-        arrays.append(np.ascontiguousarray(np.asarray(values).reshape(shape).astype(dtype)))
+        arrays.append(np.asarray(values).reshape(shape).astype(dtype))
     return arrays
 
 
@@ -35,7 +35,7 @@ def encode(array: Any) -> str:
     import numpy as np
 
     file = io.BytesIO()
-    np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+    np.save(file, np.asarray(array, order="C"), allow_pickle=False)
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
