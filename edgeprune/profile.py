@@ -28,7 +28,7 @@ SCHEMA: Final[dict[str, tuple[str, bool]]] = {
     "prior.bytes_per_s": ("B/s", True),
     "prior.kernel_overhead_ms": ("ms", True),
     "prior.channel_step": ("channels", True),
-    "power.idle_w": ("W", False),
+    "power.idle_w": ("W", True),
     "power.active_w": ("W", True),
     "power.energy_per_mac_pj": ("pJ", True),
     "power.energy_per_byte_pj": ("pJ", True),
@@ -68,8 +68,8 @@ class Memory:
 class Prior:
     """A roofline of the device under ``runtime`` with ``threads`` threads, fitted to published latencies; a stand-in for measurements.
 
-    ``macs_per_s``: by kind (:data:`KINDS`). ``bytes_per_s``: of what only moves data (element-wise, pooling, copies). ``kernel_overhead_ms``: of
-    every kernel. ``channel_step``: widths that are multiples of it waste no vector lanes.
+    ``macs_per_s``: by kind (:data:`KINDS`). ``bytes_per_s``: of what only moves data (element-wise, pooling, copies).
+    ``kernel_overhead_ms``: of every kernel. ``channel_step``: widths that are multiples of it waste no vector lanes.
     """
 
     runtime: str
@@ -79,23 +79,15 @@ class Prior:
     kernel_overhead_ms: float
     channel_step: int
 
-    def kernel_ms(self, kind: str | None, macs: float, moved_bytes: float) -> float:
-        """Predicted milliseconds of one kernel: ``max(macs / macs_per_s, bytes / bytes_per_s) + overhead`` (Williams et al., Roofline, 2009).
-
-        ``kind``: one of :data:`KINDS`, or None for kernels that do not multiply. ``moved_bytes``: inputs, weights and outputs, once each.
-        """
-        compute = macs / self.macs_per_s[kind] if kind is not None else 0.0
-        return 1e3 * max(compute, moved_bytes / self.bytes_per_s) + self.kernel_overhead_ms
-
 
 @dataclass(frozen=True)
 class Power:
-    """Modelled: an inference of ``t`` seconds takes ``active_w * t`` joules plus so many picojoules for each MAC and each byte moved.
+    """Modelled: an inference of ``t`` seconds takes ``(active_w - idle_w) * t`` joules plus so many picojoules for each MAC and byte moved.
 
-    All above idle. ``idle_w``: the board at rest, None where unknown.
+    ``idle_w``: the board at rest. ``active_w``: the board while all threads run, without what the MACs and bytes take.
     """
 
-    idle_w: float | None
+    idle_w: float
     active_w: float
     energy_per_mac_pj: float
     energy_per_byte_pj: float
@@ -126,6 +118,11 @@ class Profile:
     match: Match
     facts: Mapping[str, Fact] = field(repr=False)
 
+    @property
+    def channel_step(self) -> int:
+        """Widths that are multiples of it waste no vector lanes."""
+        return self.prior.channel_step
+
 
 def names() -> list[str]:
     """The names of the profiles that come with edgeprune, sorted."""
@@ -155,8 +152,8 @@ def load(name: str | Path) -> Profile:
 def match(info: Any) -> str | None:
     """The name of the profile that describes a probed device, or None.
 
-    ``info`` has ``board`` (the device tree's model, "" if unknown), ``cpu`` (core names), ``arch``, ``cores`` and ``memory_bytes``. The board decides where the
-    device states one; else processor, number of cores and memory together.
+    ``info`` has ``board`` (the device tree's model, "" if unknown), ``cpu`` (core names), ``arch``, ``cores`` and ``memory_bytes``.
+    The board decides where the device states one; else processor, number of cores and memory together.
     """
     for name in names():
         if _matches(load(name), info):
@@ -204,7 +201,7 @@ def _profile(document: Mapping[str, Any], where: str) -> Profile:
             kernel_overhead_ms=values["prior.kernel_overhead_ms"],
             channel_step=values["prior.channel_step"],
         ),
-        power=Power(*(values.get(f"power.{name}") for name in Power.__dataclass_fields__)),  # type: ignore[arg-type]
+        power=Power(*(values[f"power.{name}"] for name in Power.__dataclass_fields__)),
         match=_match(document.get("match", {}), where),
         facts=facts,
     )
@@ -242,7 +239,8 @@ def _fact(key: str, entry: Any, where: str) -> Fact:
     unknown = sorted(set(entry) - {"value", "unit", "source"})
     if unknown:
         raise bad(f"has the unknown entry {unknown[0]}")
-    value, source = entry.get("value"), entry.get("source")
+    value: Any = entry.get("value")
+    source = entry.get("source")
     if not isinstance(source, str) or not source.strip():
         raise bad("has no source")
     if entry.get("unit", "") != unit:

@@ -1,0 +1,146 @@
+"""Fit the priors of ``profiles/*.toml`` to published latencies, and show published against predicted.
+
+    python benchmarks/fit_priors.py            # what the profiles in the tree predict
+    python benchmarks/fit_priors.py --fit      # fit anew; prints a [prior] section for each profile
+
+What is predicted is :class:`edgeprune.cost.prior.PriorTimes`, on the kernels of torchvision's MobileNets at 224x224. Four rates are fitted
+(GEMM, depthwise, bytes, overhead), by least squares of log(predicted / published) with a pull towards what the processor's peak suggests:
+the published figures are fewer than the parameters. Dense KxK and fully-connected layers run on the micro-kernels of pointwise ones in
+XNNPACK (GEMM and IGEMM) and share their rate; a fully-connected layer of one inference is bound by its weights' bytes anyway.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from scipy.optimize import least_squares
+from torch import nn
+from torchvision.models import mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small
+
+from edgeprune.cost.kernels import Kernel, kernels, moved_bytes
+from edgeprune.cost.prior import PriorTimes
+from edgeprune.graph import analyze
+from edgeprune.profile import Prior, Profile, load, names
+
+# XNNPACK README, C++ end-to-end, multi-threaded, 2022-02, float32, milliseconds
+XNNPACK_PI4 = {"v1": 77.0, "v2": 46.0, "v3-large": 40.0, "v3-small": 15.0}
+XNNPACK_PIXEL_3A = {"v1": 46.0, "v2": 28.0, "v3-large": 24.0, "v3-small": 8.0}
+# ncnn benchmark README, milliseconds with all (big) cores; half precision where the processor has it
+NCNN = {
+    "raspberry-pi-4": {"v1": 61.0, "v2": 62.0, "v3-large": 48.0},
+    "raspberry-pi-5": {"v1": 9.0, "v2": 10.5, "v3-large": 7.4},
+    "raspberry-pi-zero-2w": {"v1": 163.0, "v2": 147.0, "v3-large": 119.0},
+    "jetson-nano": {"v1": 42.0, "v2": 34.0, "v3-large": 31.0},
+    "jetson-orin-nano": {"v1": 7.5, "v2": 6.5, "v3-large": 6.1},
+}
+# Half precision halves bytes and doubles MACs an instruction: a float32 figure is this many times ncnn's on such a processor.
+HALF_PRECISION = {"raspberry-pi-5": 2.0, "jetson-orin-nano": 2.0}
+# MobileNetV2 on Pixel 1 (MobileNetV2 model zoo): milliseconds by width
+PIXEL_1_WIDTHS = {1.0: 73.8, 0.75: 55.8, 0.5: 28.7, 0.35: 19.7}
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Where the fit is pulled to. ``peak``: float32 MAC/s of all threads' vector units; ``bytes_per_s``: a plausible copy rate."""
+
+    peak: float
+    bytes_per_s: float
+
+
+# cores x clock x (128-bit FMA pipes x 4 lanes), from Arm's software optimization guides: A53, A57, A72 one pipe, A76, A78 two, X1 four
+ANCHORS = {
+    "raspberry-pi-4": Anchor(4 * 1.5e9 * 4, 4e9),
+    "raspberry-pi-5": Anchor(4 * 2.4e9 * 8, 8e9),
+    "raspberry-pi-zero-2w": Anchor(4 * 1.0e9 * 4, 1.6e9),
+    "jetson-nano": Anchor(4 * 1.43e9 * 4, 6e9),
+    "jetson-orin-nano": Anchor(6 * 1.5e9 * 8, 12e9),
+    "pixel-6": Anchor(2 * 2.8e9 * 16 + 2 * 2.25e9 * 8, 12e9),
+    "generic-linux": Anchor(2 * 3e9 * 16, 12e9),
+}
+GEMM_SHARE, DEPTHWISE_SHARE, OVERHEAD_MS = 0.4, 0.2, 0.02  # of the peak; milliseconds of a kernel on a Pi 4
+DATA_SPREAD, ANCHOR_SPREAD = 0.05, 0.7  # standard deviations, natural logarithm
+
+
+def published(name: str) -> dict[str, float]:
+    """Latencies (ms) the profile should reproduce: published ones, or estimated from published ones as its file explains."""
+    if name == "raspberry-pi-4":
+        return XNNPACK_PI4
+    if name in NCNN:
+        factor = HALF_PRECISION.get(name, 1.0)
+        return {model: factor * XNNPACK_PI4[model] * ms / NCNN["raspberry-pi-4"][model] for model, ms in NCNN[name].items()}
+    if name == "pixel-6":
+        # TFLite, 4 threads, MobileNetV1 on Pixel 4: 14.0 ms, on 2.84 + 3 x 2.42 GHz A76; half (geometrically) of the peak's gain is believed
+        gain = math.sqrt(ANCHORS[name].peak / ((2.84e9 + 3 * 2.42e9) * 8))
+        return {model: 14.0 / gain * ms / XNNPACK_PIXEL_3A["v1"] for model, ms in XNNPACK_PIXEL_3A.items()}
+    # one x86-64 machine under ai-edge-litert 2.3.0: MobileNetV2 9.0 ms; the others in the Pi 4's proportions
+    return {model: 9.0 * ms / XNNPACK_PI4["v2"] for model, ms in XNNPACK_PI4.items()}
+
+
+def mobilenet_v1() -> nn.Module:
+    """MobileNetV1 1.0 at 224 (Howard et al., 2017), 569 million MACs."""
+    layers: list[nn.Module] = []
+
+    def add(source: int, result: int, window: int, stride: int, groups: int = 1) -> None:
+        convolution = nn.Conv2d(source, result, window, stride, window // 2, groups=groups, bias=False)
+        layers.extend([convolution, nn.BatchNorm2d(result), nn.ReLU6(inplace=True)])
+
+    add(3, 32, 3, 2)
+    width = 32
+    for result, stride in [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]:
+        add(width, width, 3, stride, width)
+        add(width, result, 1, 1)
+        width = result
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1024, 1000))
+
+
+BUILDERS = {
+    "v1": mobilenet_v1,
+    "v2": mobilenet_v2,
+    "v3-large": mobilenet_v3_large,
+    "v3-small": mobilenet_v3_small,
+    **{f"v2 x {width}": (lambda width=width: mobilenet_v2(width_mult=width)) for width in PIXEL_1_WIDTHS},
+}
+
+
+@cache
+def shapes(model: str) -> tuple[tuple[Kernel, float, float], ...]:
+    """(kernel, input width, output width) of all kernels of one inference."""
+    found = kernels(analyze(BUILDERS[model]().eval(), (torch.zeros(1, 3, 224, 224),)))
+    return tuple((kernel, kernel.source.full, kernel.result.full) for kernel in found)
+
+
+def predict(profile: Profile, model: str) -> float:
+    """Milliseconds of one inference."""
+    times = PriorTimes(profile)
+    return sum(times.milliseconds(*shape) for shape in shapes(model))
+
+
+def fit(profile: Profile, target: Mapping[str, float]) -> Profile:
+    """``profile`` with a prior that reproduces ``target`` (ms by model)."""
+    anchor = ANCHORS[profile.name]
+    slowness = ANCHORS["raspberry-pi-4"].peak / anchor.peak
+    start = np.log([GEMM_SHARE * anchor.peak, DEPTHWISE_SHARE * anchor.peak, anchor.bytes_per_s, OVERHEAD_MS * slowness])
+
+    def with_rates(logs: np.ndarray) -> Profile:
+        gemm, depthwise, moved, overhead = (float(f"{value:.3g}") for value in np.exp(logs)) if rounding else np.exp(logs).tolist()
+        rates = {"conv": gemm, "pointwise": gemm, "depthwise": depthwise, "fully_connected": gemm}
+        return dataclasses.replace(
+            profile, prior=dataclasses.replace(profile.prior, macs_per_s=rates, bytes_per_s=moved, kernel_overhead_ms=overhead)
+        )
+
+    def residuals(logs: np.ndarray) -> np.ndarray:
+        fitted = with_rates(logs)
+        misses = [math.log(predict(fitted, model) / ms) / DATA_SPREAD for model, ms in target.items()]
+        return np.concatenate([misses, (logs - start) / ANCHOR_SPREAD])
+
+    rounding = False
+    logs = least_squares(residuals, start).x
+    rounding = True
+    return with_rates(logs)
