@@ -13,6 +13,15 @@ from typing import Any
 from edgeprune.errors import RunError
 
 
+def read_inputs(path: Path) -> dict[str, Any]:
+    """What a run was started with.  Raises :class:`RunError` when ``path`` is no run directory."""
+    try:
+        inputs: dict[str, Any] = json.loads((path / "run.json").read_text())["inputs"]
+        return inputs
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{path} is not a run directory: its run.json cannot be read") from error
+
+
 class RunDirectory:
     """``run.json`` (inputs, versions, state, result), ``measurements.jsonl`` (append-only, fsynced), ``plans/``, ``artifacts/``, ``log.txt``.
 
