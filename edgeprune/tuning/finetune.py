@@ -75,19 +75,28 @@ def finetune(
         progress = (load_checkpoint(path, model, trainer.optimizer, settings) if path else None) or Progress(settings)
         if not progress.history:
             _record(progress, None, model, task)
-        try:
-            while progress.steps < trainer.total:
-                _epoch(trainer, train, progress, on_progress, seed)
-                if path:
-                    save_checkpoint(path, model, trainer.optimizer, progress)
-        except BaseException as error:
-            if path and progress.epochs:
-                error.add_note(f"{path} holds the state after epoch {progress.epochs}.")
-            raise
+        _train(trainer, train, progress, on_progress, seed, path)
         if trainer.total == 0:
             recalibrate(model, train)
             _record(progress, None, model, task)
     return _result(progress)
+
+
+def _train(
+    trainer: Trainer, train: Batches, progress: Progress, on_progress: ProgressCallback | None, seed: int, path: Path | None
+) -> None:
+    """Train the epochs that are left, writing each to ``path``; what breaks it off says what ``path`` holds."""
+    kept = progress.epochs if path else 0
+    try:
+        while progress.steps < trainer.total:
+            _epoch(trainer, train, progress, on_progress, seed)
+            if path:
+                save_checkpoint(path, trainer.model, trainer.optimizer, progress)
+                kept = progress.epochs
+    except BaseException as error:
+        if kept:
+            error.add_note(f"{path} holds the state after epoch {kept}.")
+        raise
 
 
 def _epoch(trainer: Trainer, train: Batches, progress: Progress, on_progress: ProgressCallback | None, seed: int) -> None:
