@@ -1,7 +1,7 @@
 """Fit the priors of ``profiles/*.toml`` to published latencies, and show published against predicted.
 
     python benchmarks/fit_priors.py            # what the profiles in the tree predict
-    python benchmarks/fit_priors.py --fit      # fit anew; prints a [prior] section for each profile
+    python benchmarks/fit_priors.py --fit      # fit anew: the rates to write into the profiles
 
 What is predicted is :class:`edgeprune.cost.prior.PriorTimes`, on the kernels of torchvision's MobileNets at 224x224. Four rates are fitted
 (GEMM, depthwise, bytes, overhead), by least squares of log(predicted / published) with a pull towards what the processor's peak suggests:
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -24,10 +24,10 @@ from scipy.optimize import least_squares
 from torch import nn
 from torchvision.models import mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small
 
-from edgeprune.cost.kernels import Kernel, kernels, moved_bytes
+from edgeprune.cost.kernels import Kernel, kernels, macs, moved_bytes
 from edgeprune.cost.prior import PriorTimes
 from edgeprune.graph import analyze
-from edgeprune.profile import Prior, Profile, load, names
+from edgeprune.profile import Profile, load, names
 
 # XNNPACK README, C++ end-to-end, multi-threaded, 2022-02, float32, milliseconds
 XNNPACK_PI4 = {"v1": 77.0, "v2": 46.0, "v3-large": 40.0, "v3-small": 15.0}
@@ -112,8 +112,9 @@ BUILDERS = {
 @cache
 def shapes(model: str) -> tuple[tuple[Kernel, float, float], ...]:
     """(kernel, input width, output width) of all kernels of one inference."""
-    found = kernels(analyze(BUILDERS[model]().eval(), (torch.zeros(1, 3, 224, 224),)))
-    return tuple((kernel, kernel.source.full, kernel.result.full) for kernel in found)
+    analysis = analyze(BUILDERS[model]().eval(), (torch.zeros(1, 3, 224, 224),))
+    full = {group.name: group.size for group in analysis.groups}
+    return tuple((kernel, kernel.source.at(full), kernel.result.at(full)) for kernel in kernels(analysis))
 
 
 def predict(profile: Profile, model: str) -> float:
@@ -123,24 +124,64 @@ def predict(profile: Profile, model: str) -> float:
 
 
 def fit(profile: Profile, target: Mapping[str, float]) -> Profile:
-    """``profile`` with a prior that reproduces ``target`` (ms by model)."""
+    """``profile`` with a prior that reproduces ``target`` (ms by model), rounded to three digits."""
     anchor = ANCHORS[profile.name]
     slowness = ANCHORS["raspberry-pi-4"].peak / anchor.peak
     start = np.log([GEMM_SHARE * anchor.peak, DEPTHWISE_SHARE * anchor.peak, anchor.bytes_per_s, OVERHEAD_MS * slowness])
 
-    def with_rates(logs: np.ndarray) -> Profile:
-        gemm, depthwise, moved, overhead = (float(f"{value:.3g}") for value in np.exp(logs)) if rounding else np.exp(logs).tolist()
-        rates = {"conv": gemm, "pointwise": gemm, "depthwise": depthwise, "fully_connected": gemm}
-        return dataclasses.replace(
-            profile, prior=dataclasses.replace(profile.prior, macs_per_s=rates, bytes_per_s=moved, kernel_overhead_ms=overhead)
-        )
-
     def residuals(logs: np.ndarray) -> np.ndarray:
-        fitted = with_rates(logs)
+        fitted = _with_rates(profile, np.exp(logs).tolist())
         misses = [math.log(predict(fitted, model) / ms) / DATA_SPREAD for model, ms in target.items()]
         return np.concatenate([misses, (logs - start) / ANCHOR_SPREAD])
 
-    rounding = False
-    logs = least_squares(residuals, start).x
-    rounding = True
-    return with_rates(logs)
+    best = np.exp(least_squares(residuals, start).x)
+    return _with_rates(profile, [float(f"{rate:.3g}") for rate in best])
+
+
+def _with_rates(profile: Profile, rates: Sequence[float]) -> Profile:
+    gemm, depthwise, moved, overhead = rates
+    kinds = {"conv": gemm, "pointwise": gemm, "depthwise": depthwise, "fully_connected": gemm}
+    prior = dataclasses.replace(profile.prior, macs_per_s=kinds, bytes_per_s=moved, kernel_overhead_ms=overhead)
+    return dataclasses.replace(profile, prior=prior)
+
+
+def operations_w(profile: Profile) -> float:
+    """Watts that the power model gives to MobileNetV1's MACs and bytes: what ``power.active_w`` must leave out."""
+    count = sum(macs(kernel.form, source, result) for kernel, source, result in shapes("v1"))
+    moved = sum(moved_bytes(kernel.form, source, result) for kernel, source, result in shapes("v1"))
+    picojoules = count * profile.power.energy_per_mac_pj + moved * profile.power.energy_per_byte_pj
+    return 1e-9 * picojoules / predict(profile, "v1")
+
+
+def width_ratios(profile: Profile) -> dict[float, tuple[float, float]]:
+    """By width of MobileNetV2: (published, predicted) latency relative to width 1.0."""
+    full = predict(profile, "v2 x 1.0")
+    return {width: (ms / PIXEL_1_WIDTHS[1.0], predict(profile, f"v2 x {width}") / full) for width, ms in PIXEL_1_WIDTHS.items()}
+
+
+def show(profile: Profile, target: Mapping[str, float]) -> None:
+    """Print published against predicted, and the prior."""
+    print(f"\n{profile.title}  ({operations_w(profile):.2f} W of MobileNetV1 in MACs and bytes)")
+    for model, ms in target.items():
+        predicted = predict(profile, model)
+        print(f"  {model:10} {ms:8.1f} ms   predicted {predicted:8.1f} ms   {100 * (predicted / ms - 1):+6.1f} %")
+    ratios = "   ".join(f"x{width}: {known:.3f} / {got:.3f} {100 * (got / known - 1):+.0f} %" for width, (known, got) in width_ratios(profile).items())
+    print(f"  MobileNetV2 by width, Pixel 1 / predicted:  {ratios}")
+    prior = profile.prior
+    rates = "  ".join(f"{kind} {rate:.3g}" for kind, rate in prior.macs_per_s.items())
+    print(f"  MAC/s: {rates}   B/s: {prior.bytes_per_s:.3g}   overhead: {prior.kernel_overhead_ms:.3g} ms")
+
+
+def main() -> None:
+    """Show every profile, as it is in the tree or fitted anew."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--fit", action="store_true", help="fit anew")
+    parser.add_argument("profiles", nargs="*", default=names(), help="all unless named")
+    arguments = parser.parse_args()
+    for name in arguments.profiles:
+        profile, target = load(name), published(name)
+        show(fit(profile, target) if arguments.fit else profile, target)
+
+
+if __name__ == "__main__":
+    main()
