@@ -76,7 +76,7 @@ def published(name: str) -> dict[str, float]:
         factor = HALF_PRECISION.get(name, 1.0)
         return {model: factor * XNNPACK_PI4[model] * ms / NCNN["raspberry-pi-4"][model] for model, ms in NCNN[name].items()}
     if name == "pixel-6":
-        # TFLite, 4 threads, MobileNetV1 on Pixel 4: 14.0 ms, on 2.84 + 3 x 2.42 GHz A76; half (geometrically) of the peak's gain is believed
+        # TFLite, 4 threads, MobileNetV1 on Pixel 4 (A76: 2.84 + 3 x 2.42 GHz): 14.0 ms; half (geometrically) of the peak's gain is believed
         gain = math.sqrt(ANCHORS[name].peak / ((2.84e9 + 3 * 2.42e9) * 8))
         return {model: 14.0 / gain * ms / XNNPACK_PIXEL_3A["v1"] for model, ms in XNNPACK_PIXEL_3A.items()}
     # one x86-64 machine under ai-edge-litert 2.3.0: MobileNetV2 9.0 ms; the others in the Pi 4's proportions
@@ -165,7 +165,9 @@ def show(profile: Profile, target: Mapping[str, float]) -> None:
     for model, ms in target.items():
         predicted = predict(profile, model)
         print(f"  {model:10} {ms:8.1f} ms   predicted {predicted:8.1f} ms   {100 * (predicted / ms - 1):+6.1f} %")
-    ratios = "   ".join(f"x{width}: {known:.3f} / {got:.3f} {100 * (got / known - 1):+.0f} %" for width, (known, got) in width_ratios(profile).items())
+    ratios = "   ".join(
+        f"x{width}: {known:.3f} / {got:.3f} {100 * (got / known - 1):+.0f} %" for width, (known, got) in width_ratios(profile).items()
+    )
     print(f"  MobileNetV2 by width, Pixel 1 / predicted:  {ratios}")
     prior = profile.prior
     rates = "  ".join(f"{kind} {rate:.3g}" for kind, rate in prior.macs_per_s.items())
