@@ -187,6 +187,10 @@ def _profile(document: Mapping[str, Any], where: str) -> Profile:
     for key, (unit, required) in SCHEMA.items():
         if required and key not in facts:
             raise ProfileError(f"profile {where}: {key} is missing", remedy=f"Expected {_expected(unit)}.")
+    if float(facts["power.active_w"].value) < float(facts["power.idle_w"].value):
+        raise ProfileError(
+            f"profile {where}: power.active_w is less than power.idle_w", remedy="A board at work takes its idle power and more."
+        )
     values: dict[str, Any] = {key: int(fact.value) if fact.unit in _WHOLE else fact.value for key, fact in facts.items()}
     return Profile(
         name=_text(document, "name", where),
