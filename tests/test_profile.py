@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from torchvision.models import mobilenet_v2
 
-from edgeprune.cost.kernels import kernels
+from edgeprune.cost.kernels import kernels, macs
 from edgeprune.cost.prior import PriorTimes, power_of
 from edgeprune.errors import ProfileError
 from edgeprune.graph import analyze
@@ -96,6 +99,35 @@ def test_mobilenet_v2_on_a_pi_4_takes_what_xnnpack_published():
 @pytest.mark.parametrize(("width", "published_ms"), [(0.75, 55.8), (0.5, 28.7), (0.35, 19.7)])
 def test_mobilenet_v2_scales_with_width_as_published(width, published_ms):
     assert latency_ms("raspberry-pi-4", width) / latency_ms("raspberry-pi-4") == pytest.approx(published_ms / 73.8, rel=0.15)
+
+
+@pytest.fixture(scope="module")
+def fit_priors() -> ModuleType:
+    """The benchmark that fits the priors."""
+    path = Path(__file__).parents[1] / "benchmarks" / "fit_priors.py"
+    spec = importlib.util.spec_from_file_location("fit_priors_under_test", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its data classes look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_prior_predicts_what_it_was_fitted_to(fit_priors, name):
+    profile = load(name)
+    published = fit_priors.published(name)
+    assert len(published) >= 3
+    for model, milliseconds in published.items():
+        assert fit_priors.predict(profile, model) == pytest.approx(milliseconds, rel=0.12), model
+
+
+def test_mobilenet_v1_of_the_benchmark_is_the_papers(fit_priors):
+    model = fit_priors.mobilenet_v1()
+    assert sum(parameter.numel() for parameter in model.parameters()) == 4_231_976  # Howard et al., 2017: 4.2 million
+    total = sum(macs(kernel.form, source, result) for kernel, source, result in fit_priors.shapes("v1"))
+    assert total == pytest.approx(569e6, rel=0.002)
 
 
 def test_faster_boards_are_predicted_faster():
