@@ -55,7 +55,9 @@ class TestTorchScript(_Fixtures):
         with pytest.raises(ModelRefused, match="shapes"):
             engine.load(str(model), 1, None)
 
-    def test_reads_the_inputs_shapes_of_a_file_that_holds_them(self, engine, tmp_path: Path, specs: list[dict], weights: np.ndarray) -> None:
+    def test_reads_the_inputs_shapes_of_a_file_that_holds_them(
+        self, engine, tmp_path: Path, specs: list[dict], weights: np.ndarray
+    ) -> None:
         import torch
 
         module = torch.jit.trace(torch.nn.Identity(), torch.zeros(1, weights.shape[1]))

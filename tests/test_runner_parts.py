@@ -88,7 +88,9 @@ def test_os_release() -> None:
     assert system.os_name("") == ""
 
 
-@pytest.mark.parametrize(("text", "expected"), [("throttled=0x0\n", []), ("throttled=0x50005", ["under-voltage", "throttled"]), ("throttled=0xe0000", [])])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("throttled=0x0\n", []), ("throttled=0x50005", ["under-voltage", "throttled"]), ("throttled=0xe0000", [])]
+)
 def test_throttle_bits_of_now(text: str, expected: list[str]) -> None:
     assert thermal.parse_throttled(text) == expected
 
@@ -201,7 +203,9 @@ def test_seeded_inputs_are_the_same_each_time_and_fit() -> None:
     np.testing.assert_allclose(first[0][0], [1.6905257, -0.46593738, 0.03282016], rtol=1e-6)
 
 
-@pytest.mark.parametrize("array", [np.arange(6, dtype=np.int8).reshape(2, 3), np.float32(3.5), np.zeros((0, 2)), np.arange(6).reshape(2, 3).T])
+@pytest.mark.parametrize(
+    "array", [np.arange(6, dtype=np.int8).reshape(2, 3), np.float32(3.5), np.zeros((0, 2)), np.arange(6).reshape(2, 3).T]
+)
 def test_arrays_travel_as_text(array: np.ndarray) -> None:
     back = inputs.decode(inputs.encode(array))
     np.testing.assert_array_equal(back, array)

@@ -14,7 +14,7 @@ from edgeprune.bench.results import Artifact, BenchOptions, Comparison, KernelTi
 from edgeprune.devices.connect import with_retries
 from edgeprune.devices.runner import OnEvent, Runner, open_runner, to_error
 from edgeprune.devices.targets import Target, resolve_target
-from edgeprune.errors import ConnectionLostError, InputError
+from edgeprune.errors import ConnectionLostError, DeviceError, InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +45,11 @@ class Device:
             except ConnectionLostError:
                 self.close()
                 raise
+            except DeviceError as error:
+                if self._runner.holding:
+                    raise
+                self.close()
+                raise ConnectionLostError(f"the hold on {self.target.name} ended: {error.message}") from error
 
         return with_retries(once, self._retries)
 

@@ -101,9 +101,14 @@ class Runner:
         self.folder = ""
         self._holder: Any = None
 
+    @property
+    def holding(self) -> bool:
+        """Whether the session's folder and lock are still held; not so when the process on the device that holds them died."""
+        return self._holder is None or not self._holder.ended.is_set()
+
     def request(self, action: str, timeout_s: float, on_event: OnEvent | None = None, **fields: Any) -> dict[str, Any]:
         """Send one request; its result.  Raises what :func:`to_error` makes, and :class:`ConnectionLostError`."""
-        if self._holder is not None and self._holder.ended.is_set():
+        if not self.holding:
             raise ConnectionLostError(f"the hold on {self.session.address} ended")
         answers = _Answers(self.session.address, on_event)
         line = json.dumps({"action": action, "hold": True, **fields}).encode() + b"\n"
@@ -191,7 +196,7 @@ class _Answers:
         """Note how the runner ended."""
         if self._result is None and self.failure is None:
             last = stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["nothing on its standard error"]
-            how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            how = "was killed by a signal" if code < 0 else f"ended with exit code {code}"
             self.failure = RunnerError(f"the runner on {self.address} {how} and gave no result", remedy=f"Its last words: {last[0]}")
 
     def result(self, code: int, stderr: bytes) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class SshProcess(Process):
         try:
             self._channel = transport.open_session(timeout=_STALL_S)
             self._channel.settimeout(_STALL_S)
-            self._channel.exec_command(shlex.join(argv))
+            self._channel.exec_command("exec " + shlex.join(argv))  # no shell in between: what happens to it is seen here
         except (paramiko.SSHException, EOFError, OSError) as error:
             if transport.is_active() and isinstance(error, paramiko.ChannelException):
                 raise DeviceError(f"{address} opens no more channels: {error}") from error

@@ -35,7 +35,7 @@ class _RefuseUnknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
 
     def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
         where = self._endpoint
-        file = shlex.quote(where.known_hosts[0] if where.known_hosts else "~/.ssh/known_hosts")
+        file = shlex.quote(where.known_hosts[0]) if where.known_hosts else "~/.ssh/known_hosts"
         kind = {"ssh-ed25519": "ed25519", "ssh-rsa": "rsa"}.get(key.get_name(), "ecdsa")
         accept = f"ssh-keyscan -p {where.port} -t {kind} {shlex.quote(where.host)} >> {file}"
         if where.jumps or where.command:

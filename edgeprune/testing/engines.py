@@ -41,7 +41,9 @@ class EngineContract:
     def test_tells_its_inputs(self, engine: Any, model: Path, weights: np.ndarray[Any, Any], specs: Any) -> None:
         assert engine.load(str(model), 1, specs).specs == [{"shape": [1, weights.shape[1]], "dtype": "float32"}]
 
-    def test_refuses_inputs_that_do_not_fit(self, engine: Any, model: Path, weights: np.ndarray[Any, Any], specs: Any, refused: Any) -> None:
+    def test_refuses_inputs_that_do_not_fit(
+        self, engine: Any, model: Path, weights: np.ndarray[Any, Any], specs: Any, refused: Any
+    ) -> None:
         loaded = engine.load(str(model), 1, specs)
         size = weights.shape[1]
         for wrong in ([], [np.zeros((1, size + 1), np.float32)], [np.zeros((1, size), np.float64)]):

@@ -87,5 +87,3 @@ class SessionContract:
         first.write(b"still here\n")
         first.close_input()
         assert first.follow(10).stdout == b"still here\n"
-
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -62,7 +63,7 @@ class SshServer:
         self.user = pwd.getpwuid(os.getuid()).pw_name
         self._made_user = os.getuid() == 0 and shutil.which("useradd") is not None
         if self._made_user:
-            self.user = f"edgeprune{os.getpid()}"
+            self.user = f"edgeprune{secrets.token_hex(4)}"
             add = ["useradd", "--no-create-home", "--home-dir", str(self.home), "--shell", "/bin/sh", "--password", "*", self.user]
             subprocess.run(add, check=True)
         self.key = self.base / "client_key"
@@ -116,9 +117,14 @@ class SshServer:
         return (self.base / "log").read_text(errors="replace")
 
     def connections(self) -> list[int]:
-        """Process ids of its open connections."""
+        """Process ids of the server's processes that serve open connections; not of the commands that these run."""
         assert self._process is not None
-        return children(self._process.pid)
+        found, left = [], [self._process.pid]
+        while left:
+            serving = [pid for pid in children(left.pop()) if _name(pid).startswith("sshd")]
+            found += serving
+            left += serving
+        return found
 
     def drop_connections(self) -> None:
         """Kill every open connection, as a cut link would; the server goes on."""
@@ -189,6 +195,13 @@ def children(pid: int) -> list[int]:
             if int(fields[1]) == pid:
                 found.append(int(entry.name))
     return found
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _kill(pid: int) -> None:

@@ -105,7 +105,7 @@ def measure(model: Dict[str, Any], options: Options, emit: Optional[Emit] = None
     subject = Subject(model, options)
     try:
         subject.warm_up(options.warmup_s)
-        result = subject.facts()
+        result = dict(subject.facts(), energy_mj=None, energy_method=None)
         result.update(sample(subject, options))
         if options.energy:
             result.update(measure_energy(lambda time_ns: subject.block(time_ns), options.min_time_s))
