@@ -60,9 +60,8 @@ def sshd(shared_sshd: SshServer, client_home: Path) -> Iterator[SshServer]:
     """The server, known and reachable by ``ssh://box`` and by its address.  It must be running and empty afterwards."""
     ssh = client_home / ".ssh"
     (ssh / "known_hosts").write_text(shared_sshd.host_key)
-    (ssh / "config").write_text(
-        f"Host box\n  HostName 127.0.0.1\n  Port {shared_sshd.port}\n  User {shared_sshd.user}\n\nHost *\n  IdentityFile {shared_sshd.key}\n"
-    )
+    host = f"Host box\n  HostName 127.0.0.1\n  Port {shared_sshd.port}\n  User {shared_sshd.user}\n\n"
+    (ssh / "config").write_text(f"{host}Host *\n  IdentityFile {shared_sshd.key}\n")
     yield shared_sshd
     assert not list(shared_sshd.home.glob(".cache/edgeprune/session-*/*.part"))
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from edgeprune.targets.runner.engines import ENGINES, ModelRefused
 from edgeprune.targets.runner.registry import Registry
+
 from edgeprune.testing.engines import EngineContract
 
 

@@ -6,6 +6,7 @@ import hashlib
 import queue
 import threading
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -153,7 +154,7 @@ class Session(ABC):
         wanted = hashlib.sha256(data).hexdigest()
         if self.sha256(remote) == wanted:
             return False
-        temporary = f"{remote}.{wanted[:8]}.part"
+        temporary = f"{remote}.{uuid.uuid4().hex[:8]}.part"  # of this call alone: others may send the same file at the same time
         try:
             self._write(data, temporary, progress)
             if self.sha256(temporary) != wanted:

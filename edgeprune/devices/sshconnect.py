@@ -42,7 +42,7 @@ class _RefuseUnknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
             accept = f"ssh {shlex.quote(where.alias)} (and answer yes)"
         raise HostKeyError(
             f"the host key of {where.key_name} is unknown: {key.get_name()} {fingerprint(key)}",
-            remedy=f"Compare it with what `ssh-keygen -lf /etc/ssh/ssh_host_{kind}_key.pub` says on the device; if equal, accept it: {accept}",
+            remedy=f"Compare it with the device's own: ssh-keygen -lf /etc/ssh/ssh_host_{kind}_key.pub. If equal, accept it: {accept}",
         )
 
 

@@ -46,7 +46,10 @@ def dense_tflite(weights: np.ndarray[Any, Any]) -> bytes:
 
 
 def crashing_tflite() -> bytes:
-    """A well-formed file that kills the process that loads it: an IF whose branches are itself, which the runtime follows until its stack ends."""
+    """A well-formed file that kills the process that loads it.
+
+    It is an IF whose branches are the graph itself: the runtime follows it until its stack ends.
+    """
     options = schema.IfOptionsT()
     options.thenSubgraphIndex = options.elseSubgraphIndex = 0
     truth = schema.TensorType.BOOL

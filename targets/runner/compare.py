@@ -98,7 +98,9 @@ def compare(models: List[Dict[str, Any]], options: Options, emit: Emit) -> Dict[
         widths = [stats.relative_width(r["low"], r["high"], r["ratio"]) for r in (trail.ratio() for trail in running[1:])]
         precise = max(widths, default=0.0) <= options.relative_width
         elapsed = time.monotonic() - begin
-        if len(running) == 1 or (number >= options.rounds and (precise or elapsed >= options.max_time_s * len(running))):
+        complete = min(len(trail.log_ratios) for trail in running)  # a round in which a model fails gives no ratio
+        enough = complete >= options.rounds and (precise or elapsed >= options.max_time_s * len(running))
+        if complete and (enough or len(running) == 1):
             break
     after = conditions()
     return {"models": [_report(trail, options, before, after, precise) for trail in everyone], "rounds": number}

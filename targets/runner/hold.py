@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import glob
 import json
@@ -17,6 +18,7 @@ from .protocol import RunnerError
 from .watchdog import ENDED, wait_for_silence
 
 _POLL_S = 0.2
+_STALE_PART_S = 3600.0
 
 
 def _try_lock(descriptor: int) -> bool:
@@ -43,6 +45,10 @@ class Folder:
     @staticmethod
     def _remove_stale(base: str) -> int:
         removed = 0
+        for path in glob.glob(os.path.join(base, "*.part")):  # an upload of the runner that a dropped link cut
+            with contextlib.suppress(OSError):
+                if time.time() - os.stat(path).st_mtime > _STALE_PART_S:
+                    os.remove(path)
         for path in glob.glob(os.path.join(base, "session-*")):
             try:
                 owner = os.open(os.path.join(path, ".owner"), os.O_RDWR)

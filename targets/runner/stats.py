@@ -49,9 +49,9 @@ def median_interval(values: Sequence[float]) -> Tuple[float, float]:
 
 
 def mean_interval(values: Sequence[float]) -> Tuple[float, float, float]:
-    """Mean and its 95 % confidence interval by Student's t; infinitely wide for a single value."""
+    """Mean and its 95 % confidence interval by Student's t; infinitely wide for a single value, and around 0 for none."""
     count = len(values)
-    mean = sum(values) / count
+    mean = sum(values) / count if count else 0.0
     if count < 2:
         return mean, -math.inf, math.inf
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
