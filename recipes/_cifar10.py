@@ -1,6 +1,6 @@
 """CIFAR-10 and its small ResNets, for the recipes beside this file.
 
-Data and weights are read from the folder that the environment variable ``EDGEPRUNE_DATA`` names (``data`` in the project's folder
+Data and weights are read from the folder that the environment variable ``EDGEPRUNE_DATA`` names (``../shared/data`` beside the project
 unless set): ``cifar10/batch_<n>.png`` of 1000 images each, one row of 32 x 32 RGB pixels an image, ``cifar10/labels.json`` with
 ``{"labels": [...]}`` (image ``i`` of batch ``n`` has label ``1000 * n + i``), and ``weights/resnet<depth>-*.th``, a
 ``state_dict`` saved under the key ``state_dict`` with names prefixed by ``module.``. Batches 0 to 24 are training images, 50 test images.
@@ -82,7 +82,7 @@ class ResNet(nn.Module):
 
 def data_folder() -> Path:
     """Where data and weights are.  Raises :class:`RecipeError` when there is no such folder."""
-    folder = Path(os.environ.get("EDGEPRUNE_DATA") or Path(__file__).resolve().parent.parent / "data")
+    folder = Path(os.environ.get("EDGEPRUNE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     if not folder.is_dir():
         raise RecipeError(
             f"the data folder {folder} does not exist",

@@ -76,7 +76,7 @@ def analyze(model: nn.Module, example_inputs: tuple[Any, ...], protect: Sequence
     for name in protect:
         _protect(flow, name)
     groups, fixed = build_groups(flow)
-    analysis = Analysis(captured, flow, [group for group in groups if group.size > 1], fixed)
+    analysis = Analysis(captured, flow, groups, fixed)
     if not analysis.groups:
         raise NothingToPruneError("nothing can be pruned", remedy=_why_nothing(analysis))
     return analysis

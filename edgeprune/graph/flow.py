@@ -172,7 +172,7 @@ def _step(flow: Flow, node: fx.Node) -> Any:
     if known is None:
         return _unknown(flow, node, args, kwargs)
     result = known(flow, node, *args, **kwargs)
-    return _checked(flow, node, result)
+    return _checked(flow, node, result, max((len(varying(value)) for value in _tensors((args, kwargs)) if isinstance(value, Tensor)), default=0))
 
 
 def _without_tensors(node: fx.Node, args: Any, kwargs: Any) -> Any:
@@ -180,27 +180,23 @@ def _without_tensors(node: fx.Node, args: Any, kwargs: Any) -> Any:
     return blank(shape_of(node)) if isinstance(value, Tensor) else node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def _checked(flow: Flow, node: fx.Node, result: Any) -> Any:
+def _checked(flow: Flow, node: fx.Node, result: Any, changing: int) -> Any:
     if isinstance(result, (list, tuple)):
-        return [_balanced(flow, node, tidy(value)) if isinstance(value, Tensor) else value for value in result]
+        return [_balanced(flow, node, tidy(value), changing) if isinstance(value, Tensor) else value for value in result]
     if not isinstance(result, Tensor):
         return result
     if tuple(result.shape) != shape_of(node):
         raise GraphError(f"the rule of {node.target} gave shape {tuple(result.shape)} at {node.name}, not {shape_of(node)}")
-    return _balanced(flow, node, tidy(result))
+    return _balanced(flow, node, tidy(result), changing)
 
 
-def _balanced(flow: Flow, node: fx.Node, labels: Tensor) -> Tensor:
-    """A tensor must stay a box: where channels change along two dimensions, every row keeps equally many."""
+def _balanced(flow: Flow, node: fx.Node, labels: Tensor, changing: int) -> Tensor:
+    """A tensor must stay a box: where an operation spreads channels over more dimensions than before, every row keeps equally many."""
     dims = varying(labels)
-    if len(dims) > 1:
-        core = small(labels)
-        flow.balance(core.reshape(-1, core.shape[dims[-1]]) if dims[-1] == core.dim() - 1 else _rows(core, dims[-1]), f"shape at {node.name}")
+    if len(dims) > max(changing, 1):
+        core = small(labels).movedim(dims[-1], -1)
+        flow.balance(core.reshape(-1, core.shape[-1]), f"shape at {node.name}")
     return labels
-
-
-def _rows(core: Tensor, last: int) -> Tensor:
-    return core.movedim(last, -1).reshape(-1, core.shape[last])
 
 
 def _unknown(flow: Flow, node: fx.Node, args: Any, kwargs: Any) -> Any:

@@ -6,8 +6,6 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import Tensor
-
 from edgeprune.graph.flow import Flow
 from edgeprune.graph.labels import small
 
@@ -51,6 +49,8 @@ def build_groups(flow: Flow) -> tuple[list[Group], dict[int, str]]:
     groups: list[Group] = []
     for cluster, constraints in clusters:
         rows = _rows(cluster, flow, roots)
+        if not isinstance(rows, str) and rows.shape[1] < 2:
+            rows = "is the only channel of its row: at least one must stay"
         if isinstance(rows, str):
             fixed.update(dict.fromkeys(cluster, rows))
             continue
@@ -92,6 +92,9 @@ def _matrices(flow: Flow, roots: np.ndarray) -> list[tuple[np.ndarray, str]]:
     seen: dict[bytes, tuple[np.ndarray, str]] = {}
     for matrix, reason in flow.balances:
         resolved = roots[matrix.numpy()]
+        ordered = np.sort(resolved, axis=1)
+        if (ordered == ordered[0]).all():  # every row holds the same channels: always balanced
+            continue
         seen.setdefault(resolved.tobytes() + str(resolved.shape).encode(), (resolved, reason))
     return list(seen.values())
 
@@ -143,9 +146,3 @@ def _rows(cluster: list[int], flow: Flow, roots: np.ndarray) -> np.ndarray | str
     if len({len(row) for row in rows.values()}) > 1:
         return "its rows are of different length and must stay balanced"
     return np.array(list(rows.values()), np.int64)
-
-
-def parameter_share(labels: Tensor, roots: np.ndarray, channels: set[int]) -> float:
-    """The share of a record's elements that belong to ``channels``."""
-    flat = roots[small(labels).numpy()].ravel()
-    return float(np.isin(flat, list(channels)).mean()) if flat.size else 0.0

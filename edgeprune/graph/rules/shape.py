@@ -13,6 +13,7 @@ from edgeprune.graph.registry import rewriter, rule
 
 aten = torch.ops.aten
 VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
+REORDERING = (aten.permute.default, aten.transpose.int, aten.movedim.intlist, aten.t.default)
 SIZED = (*VIEWS, aten.expand.default, aten.unflatten.int)
 
 
@@ -49,7 +50,27 @@ def move(flow: Flow, node: fx.Node, x: Any, *args: Any, **named: Any) -> Any:
         if isinstance(moved, Tensor):
             return Stored(x.name, x.shape, moved)
         return [Stored(x.name, x.shape, part) for part in moved]
-    return op(flow.labels(x), *args, **named)
+    labels = flow.labels(x)
+    moved = op(labels, *args, **named)
+    if node.target in REORDERING and len(varying(labels)) > 1:
+        moved = _kept_in_order(flow, node, labels, moved)
+    return moved
+
+
+def _kept_in_order(flow: Flow, node: fx.Node, labels: Tensor, moved: Tensor) -> Tensor:
+    """Where channels change along two dimensions that trade places (a channel shuffle), only whole columns may go.
+
+    Otherwise what is left would stand in another order than in the original. The channels of a column are made one.
+    """
+    core = small(labels)
+    marks = torch.arange(core.numel()).reshape(core.shape).expand(labels.shape)  # where each element was: rising if order is kept
+    op: Any = node.target
+    after = small(op(marks, *node.args[1:], **node.kwargs)).flatten()
+    if bool((after[1:] > after[:-1]).all()):
+        return moved
+    for dim in varying(labels)[:-1]:
+        flow.channels.unite(core, core.narrow(dim, 0, 1).expand(core.shape), f"{node.name} reorders fixed channels")
+    return flow.channels.resolve(moved)
 
 
 @rule(aten.cat.default)
