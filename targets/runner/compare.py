@@ -92,7 +92,8 @@ def compare(models: List[Dict[str, Any]], options: Options, emit: Emit) -> Dict[
         _round(running, options, number)
         number += 1
         if everyone[0].error:
-            raise RunnerError(**everyone[0].error)
+            error = everyone[0].error
+            raise RunnerError(**dict(error, message=f"{models[0]['name']}: {error['message']}"))
         running = [trail for trail in running if not trail.error]
         emit("round", number=number, rounds=options.rounds)
         widths = [stats.relative_width(r["low"], r["high"], r["ratio"]) for r in (trail.ratio() for trail in running[1:])]
