@@ -1,6 +1,7 @@
 """edgeprune: prune a trained PyTorch model to latency, memory, energy and size budgets, measured on your own device.
 
-``prune(task, target, budget=Budget(latency="50%"))`` is the main job; ``bench`` measures an exported model; ``load`` restores a pruned checkpoint.
+``prune(task, target, budget=Budget(latency="50%"))`` is the main job; ``bench`` measures an exported model; ``load`` restores a pruned
+checkpoint.
 """
 
 from __future__ import annotations

@@ -71,7 +71,9 @@ def load_recipe(path: str | Path, function: str = "task") -> Task:
     """
     path = Path(path)
     if not path.is_file():
-        raise RecipeError(f"recipe {path} does not exist", remedy="Give the path of a Python file with a function task() -> edgeprune.Task.")
+        raise RecipeError(
+            f"recipe {path} does not exist", remedy="Give the path of a Python file with a function task() -> edgeprune.Task."
+        )
     spec = importlib.util.spec_from_file_location(f"edgeprune_recipe_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -85,7 +87,9 @@ def load_recipe(path: str | Path, function: str = "task") -> Task:
     except RecipeError:
         raise
     except Exception as error:
-        raise RecipeError(f"recipe {path} raised {type(error).__name__}: {error}", remedy="Run it by itself, or use --debug for its traceback.") from error
+        raise RecipeError(
+            f"recipe {path} raised {type(error).__name__}: {error}", remedy="Run it by itself, or use --debug for its traceback."
+        ) from error
     if not isinstance(task, Task):
         raise RecipeError(f"{function}() of recipe {path} returned a {type(task).__name__}, not an edgeprune.Task")
     if task.name == "model":
@@ -102,5 +106,6 @@ def device_inputs(example_inputs: Sequence[Any], seed: int = 0) -> tuple[Tensor,
     """Seeded inputs of the same shapes and dtypes: the ones outputs are compared on. Integers repeat the example's values."""
     generator = torch.Generator().manual_seed(seed)
     return tuple(
-        torch.randn(value.shape, generator=generator).to(value.dtype) if value.is_floating_point() else value.clone() for value in example_inputs
+        torch.randn(value.shape, generator=generator).to(value.dtype) if value.is_floating_point() else value.clone()
+        for value in example_inputs
     )

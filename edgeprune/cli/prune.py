@@ -20,14 +20,20 @@ from edgeprune.cli.output import console, print_json, progress
 @click.option("--profile", metavar="NAME", help="Known facts of a device; without --target everything is predicted from it.")
 @budget_options
 @click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with an earlier run; all else is taken from it.")
-@click.option("--runs", metavar="DIR", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where run directories are made.")
+@click.option(
+    "--runs", metavar="DIR", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where run directories are made."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and its prediction; prune nothing.")
 @click.option("--epochs", type=click.FloatRange(min=0), help="Fine-tuning epochs in all [default: the task's].")
-@click.option("--schedule", type=click.Choice(["auto", "one-shot", "iterative"]), default="auto", show_default=True, help="Cut at once or in stages.")
+@click.option(
+    "--schedule", type=click.Choice(["auto", "one-shot", "iterative"]), default="auto", show_default=True, help="Cut at once or in stages."
+)
 @click.option("--criterion", metavar="NAME", help="Channel importance [default: taylor with data, else l2].")
 @click.option("--no-sensitivity", is_flag=True, help="Do not measure how the loss depends on every group.")
 @click.option("--engine", type=click.Choice(["tflite", "torchscript"]), help="What the device runs [default: tflite where it can].")
-@click.option("--format", "formats", default="tflite,torchscript,pt2", show_default=True, metavar="LIST", help="Formats exported at the end.")
+@click.option(
+    "--format", "formats", default="tflite,torchscript,pt2", show_default=True, metavar="LIST", help="Formats exported at the end."
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads on the device [default: its cores, at most 4].")
 @click.option("--step", type=click.IntRange(min=1), help="Block of channels [default: the profile's].")
 @click.option("--measurements", type=click.IntRange(min=1), default=8, show_default=True, help="Most measurements of pruned models.")
@@ -45,7 +51,10 @@ def command(recipe: str | None, resume: Path | None, dry_run: bool, as_json: boo
 
     job = _resumed(resume) if resume is not None else _new(recipe, given)
     if job["target"] is None and job["profile"] is None:
-        raise TargetError("neither --target nor --profile was given", remedy="--target local: measures on this machine; --profile raspberry-pi-4 predicts.")
+        raise TargetError(
+            "neither --target nor --profile was given",
+            remedy="--target local: measures on this machine; --profile raspberry-pi-4 predicts.",
+        )
     task = load_recipe(job["recipe"])
     budget, options = job["budget"], job["options"]
     with _Progress() as listener:
@@ -54,7 +63,15 @@ def command(recipe: str | None, resume: Path | None, dry_run: bool, as_json: boo
                 plan = plan_only(task, job["target"], job["profile"], budget, options, Path(folder), listener)
         else:
             result = prune(
-                task, job["target"], profile=job["profile"], budget=budget, options=options, runs=runs, resume=resume, listener=listener, recipe=job["recipe"]
+                task,
+                job["target"],
+                profile=job["profile"],
+                budget=budget,
+                options=options,
+                runs=runs,
+                resume=resume,
+                listener=listener,
+                recipe=job["recipe"],
             )
     if dry_run:
         print_json(plan) if as_json else _show_plan(plan)
@@ -77,7 +94,13 @@ def _new(recipe: str | None, given: dict[str, Any]) -> dict[str, Any]:
         formats=tuple(name.strip() for name in given["formats"].split(",") if name.strip()),
         **{name: given[name] for name in ("criterion", "schedule", "epochs", "engine", "threads", "step", "measurements", "seed")},
     )
-    return {"recipe": str(Path(recipe).resolve()), "target": given["target"], "profile": given["profile"], "budget": budget, "options": options}
+    return {
+        "recipe": str(Path(recipe).resolve()),
+        "target": given["target"],
+        "profile": given["profile"],
+        "budget": budget,
+        "options": options,
+    }
 
 
 def _resumed(path: Path) -> dict[str, Any]:
@@ -88,7 +111,9 @@ def _resumed(path: Path) -> dict[str, Any]:
 
     inputs = read_inputs(path)
     if not inputs.get("recipe"):
-        raise RunError(f"{path} was not started from a recipe file", remedy="Resume it from Python: edgeprune.prune(task, ..., resume=path).")
+        raise RunError(
+            f"{path} was not started from a recipe file", remedy="Resume it from Python: edgeprune.prune(task, ..., resume=path)."
+        )
     options = Options(**(inputs["options"] | {"formats": tuple(inputs["options"]["formats"])}))
     return inputs | {"budget": Budget(**inputs["budget"]), "options": options}
 
@@ -116,7 +141,10 @@ def _show_plan(plan: dict[str, Any]) -> None:
     for kind, name in figures.items():
         limit = plan["limits"].get(kind)
         bound = f", at most {format_quantity(kind, limit)}" if limit is not None else ""
-        out.print(f"{kind:8} {format_quantity(kind, plan['dense'][name])} -> {format_quantity(kind, plan['predicted'][name])}{bound}", highlight=False)
+        out.print(
+            f"{kind:8} {format_quantity(kind, plan['dense'][name])} -> {format_quantity(kind, plan['predicted'][name])}{bound}",
+            highlight=False,
+        )
 
 
 class _Progress:

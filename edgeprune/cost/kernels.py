@@ -21,10 +21,15 @@ aten = torch.ops.aten
 FUSED = frozenset({"relu", "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_"})
 """Activations that TFLite folds into the kernel before them (and TorchScript's frozen graphs into theirs)."""
 
-VIEWS = frozenset(
-    "view reshape _unsafe_view flatten unflatten squeeze unsqueeze expand dropout dropout_ feature_dropout contiguous clone detach alias to _to_copy "
-    "sym_size transpose permute t".split()
-)
+WEIGHTED = ("conv2d", "depthwise_conv2d", "fully_connected")
+FOLDED_INTO = {"batch_norm": WEIGHTED, **dict.fromkeys(FUSED, (*WEIGHTED, "add", "mul"))}
+"""The kinds of kernel that an operation disappears into when they alone feed it."""
+
+VIEWS = frozenset({
+    "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "transpose", "permute", "t",
+    "dropout", "dropout_", "feature_dropout", "contiguous", "clone", "detach", "alias", "to", "_to_copy", "sym_size",
+    "getitem", "split", "split_with_sizes", "chunk", "unbind", "select",
+})  # fmt: skip
 KINDS = {
     **dict.fromkeys(("add", "add_", "sub", "sub_"), "add"),
     **dict.fromkeys(("mul", "mul_", "div", "div_"), "mul"),
@@ -113,12 +118,8 @@ class _Folder:
         name = _name(node)
         first = self._base(_activations(node)[0])
         unchanged = name == "slice" and shape_of(node) == shape_of(_activations(node)[0])
-        if unchanged or name in VIEWS or name in ("getitem", "split", "split_with_sizes", "chunk", "unbind", "select"):
+        if unchanged or name in VIEWS or self._foldable(first, node, FOLDED_INTO.get(name, ())):
             self.alias[node] = first
-        elif name == "batch_norm" and self._foldable(first, node, ("conv2d", "depthwise_conv2d", "fully_connected")):
-            self._fold(first, node)
-        elif name in FUSED and self._foldable(first, node, ("conv2d", "depthwise_conv2d", "fully_connected", "add", "mul")):
-            self._fold(first, node)
         else:
             self._append(node, name)
 
@@ -158,9 +159,6 @@ class _Folder:
     def _foldable(self, first: fx.Node, node: fx.Node, kinds: tuple[str, ...]) -> bool:
         return first in self.place and self.found[self.place[first]].form.kind in kinds and len(_activations(node)[0].users) == 1
 
-    def _fold(self, first: fx.Node, node: fx.Node) -> None:
-        self.alias[node] = first
-
     def tensor(self, node: fx.Node) -> tuple[Width, tuple[int, int]]:
         """The width of a tensor and its (H, W), for one inference."""
         return tensor_width(self.analysis, node, self.group_of)
@@ -193,9 +191,6 @@ def tensor_width(analysis: Analysis, node: fx.Node, group_of: dict[int, tuple[st
 def group_index(analysis: Analysis) -> dict[int, tuple[str, int]]:
     """For every prunable channel its group and that group's size."""
     return {int(channel): (group.name, group.size) for group in analysis.groups for channel in group.rows.ravel()}
-
-
-
 
 
 def _name(node: fx.Node) -> str:

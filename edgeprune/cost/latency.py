@@ -68,11 +68,14 @@ class LatencyModel:
         """Uncorrected milliseconds summed by kernel kind."""
         sums: dict[str, float] = {}
         for kernel in self.kernels:
-            sums[kernel.form.kind] = sums.get(kernel.form.kind, 0.0) + self.times.milliseconds(kernel, kernel.source.at(widths), kernel.result.at(widths))
+            sums[kernel.form.kind] = sums.get(kernel.form.kind, 0.0) + self.times.milliseconds(
+                kernel, kernel.source.at(widths), kernel.result.at(widths)
+            )
         return sums
 
     def calibrate(self, observed: Sequence[tuple[Widths, float]]) -> None:
-        """Fit overhead and scales to (widths, measured ms) pairs: non-negative least squares of relative errors, ridge towards one common scale.
+        """Fit overhead and scales to (widths, measured ms) pairs: non-negative least squares of relative errors, ridge towards
+        one common scale.
 
         The newest measurement, nearest to where the search goes, weighs most.
         """

@@ -65,7 +65,9 @@ def _undominated(steps: list[Width]) -> list[Width]:
     for step in unique:
         terms = dict(step.terms)
         if not any(
-            other is not step and other.constant >= step.constant and all(dict(other.terms).get(group, 0) >= factor for group, factor in terms.items())
+            other is not step
+            and other.constant >= step.constant
+            and all(dict(other.terms).get(group, 0) >= factor for group, factor in terms.items())
             for other in unique
         ):
             kept.append(step)

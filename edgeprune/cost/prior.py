@@ -24,7 +24,11 @@ class PriorTimes:
         form, prior = kernel.form, self.profile.prior
         step = self.profile.channel_step
         block = math.ceil(result / step) * step if form.kind in ("conv2d", "fully_connected") else result
-        kind = "pointwise" if form.kind == "conv2d" and math.prod(form.window) == 1 else {"conv2d": "conv", "depthwise_conv2d": "depthwise"}.get(form.kind, form.kind)
+        kind = (
+            "pointwise"
+            if form.kind == "conv2d" and math.prod(form.window) == 1
+            else {"conv2d": "conv", "depthwise_conv2d": "depthwise"}.get(form.kind, form.kind)
+        )
         rate = prior.macs_per_s.get(kind)
         arithmetic = macs(form, source, block) / rate if rate else 0.0
         return 1e3 * max(arithmetic, moved_bytes(form, source, result) / prior.bytes_per_s) + prior.kernel_overhead_ms

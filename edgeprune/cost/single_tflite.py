@@ -91,7 +91,10 @@ def _convolution(builder: _Builder, form: Form, source: int, result: int) -> tup
     same = form.stride == (1, 1) or not form.padded
     if not same:  # the converter writes symmetric padding of strided kernels as a PAD of its own
         before = [(window - 1) // 2 for window in form.window]
-        need = [max((o - 1) * s + w - i - b, 0) for o, s, w, i, b in zip(form.rows_out, form.stride, form.window, form.rows_in, before, strict=True)]
+        need = [
+            max((o - 1) * s + w - i - b, 0)
+            for o, s, w, i, b in zip(form.rows_out, form.stride, form.window, form.rows_in, before, strict=True)
+        ]
         pads = np.array([[0, 0], [before[0], need[0]], [before[1], need[1]], [0, 0]], np.int32)
         padded = builder.tensor((1, height + int(pads[1].sum()), width + int(pads[2].sum()), source))
         builder.op("PAD", [x, builder.tensor((4, 2), pads)], padded, "PadOptions", schema.PadOptionsT())

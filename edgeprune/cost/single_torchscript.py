@@ -17,7 +17,8 @@ class _Convolution(nn.Module):
         super().__init__()
         groups = result if form.kind == "depthwise_conv2d" else form.groups
         need = [max((o - 1) * s + w - i, 0) for o, s, w, i in zip(form.rows_out, form.stride, form.window, form.rows_in, strict=True)]
-        self.conv = nn.Conv2d(source, result, form.window, form.stride, [(value + 1) // 2 for value in need], groups=groups)
+        padding = ((need[0] + 1) // 2, (need[1] + 1) // 2)
+        self.conv = nn.Conv2d(source, result, form.window, form.stride, padding, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(self.conv(x))
@@ -59,7 +60,7 @@ def single_torchscript(form: Form, source: int, result: int) -> bytes:
         module, example = _Elementwise(form), torch.zeros(1, result, *form.rows_in)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.jit.freeze(torch.jit.trace(module.eval(), example, check_trace=False))
+        traced = torch.jit.freeze(torch.jit.trace(module.eval(), example, check_trace=False))  # type: ignore[no-untyped-call]
     buffer = io.BytesIO()
     torch.jit.save(traced, buffer)
     return buffer.getvalue()

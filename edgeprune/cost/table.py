@@ -100,14 +100,16 @@ def _possible(constant: float, terms: tuple[tuple[str, float], ...], choices: Ma
         return [constant + factor * width for width in choices[group]]
     low = constant + sum(factor * min(choices[group]) for group, factor in terms)
     high = constant + sum(factor * max(choices[group]) for group, factor in terms)
-    step = min(factor * (sorted(choices[group])[1] - sorted(choices[group])[0]) if len(choices[group]) > 1 else high for group, factor in terms)
+    step = min(
+        factor * (sorted(choices[group])[1] - sorted(choices[group])[0]) if len(choices[group]) > 1 else high for group, factor in terms
+    )
     count = max(int((high - low) / step), 1)
     return [high - index * (high - low) / count for index in range(count, -1, -1)]
 
 
 def _levels(values: list[float], most: int, quantum: int) -> tuple[int, ...]:
     """At most ``most`` of the values, evenly chosen, the ends among them; multiples of ``quantum``."""
-    whole = sorted({max(quantum, int(round(value / quantum)) * quantum) for value in values})
+    whole = sorted({max(quantum, round(value / quantum) * quantum) for value in values})
     if len(whole) <= most:
         return tuple(whole)
     places = np.linspace(0, len(whole) - 1, most).round().astype(int)

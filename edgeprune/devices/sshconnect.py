@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import os
 import shlex
 import socket
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from typing import Any
 import paramiko
 
 from edgeprune.devices.address import Address, parse_address
+from edgeprune.devices.knownhosts import load_known_hosts
 from edgeprune.devices.sshconfig import Endpoint, lookup
 from edgeprune.errors import AuthenticationError, ConnectionLostError, DeviceError, HostKeyError, TargetError, UnreachableError
 
@@ -30,11 +29,16 @@ def fingerprint(key: Any) -> str:
 
 
 class _RefuseUnknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+    def __init__(self, endpoint: Endpoint, revoked: frozenset[bytes]) -> None:
+        self._endpoint, self._revoked = endpoint, revoked
 
     def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
         where = self._endpoint
+        if key.asbytes() in self._revoked:
+            raise HostKeyError(
+                f"the host key of {where.key_name} is revoked: {key.get_name()} {fingerprint(key)}",
+                remedy="Give the device a new host key, and accept that one.",
+            )
         file = shlex.quote(where.known_hosts[0]) if where.known_hosts else "~/.ssh/known_hosts"
         kind = {"ssh-ed25519": "ed25519", "ssh-rsa": "rsa"}.get(key.get_name(), "ecdsa")
         accept = f"ssh-keyscan -p {where.port} -t {kind} {shlex.quote(where.host)} >> {file}"
@@ -93,11 +97,8 @@ def _errors(endpoint: Endpoint) -> Iterator[None]:
 
 def _client(endpoint: Endpoint, sock: Any, timeout_s: float) -> Any:
     client = paramiko.SSHClient()
-    for file in (_SYSTEM_KNOWN_HOSTS, *endpoint.known_hosts):
-        if os.path.isfile(file):
-            with contextlib.suppress(OSError):
-                client.load_system_host_keys(file)
-    client.set_missing_host_key_policy(_RefuseUnknown(endpoint))
+    revoked = load_known_hosts((_SYSTEM_KNOWN_HOSTS, *endpoint.known_hosts), client.get_host_keys())
+    client.set_missing_host_key_policy(_RefuseUnknown(endpoint, revoked))
     limits = {"timeout": timeout_s, "banner_timeout": timeout_s, "auth_timeout": timeout_s, "channel_timeout": timeout_s}
     try:
         with _errors(endpoint):

@@ -68,7 +68,8 @@ class Analysis:
 def analyze(model: nn.Module, example_inputs: tuple[Any, ...], protect: Sequence[str] = ()) -> Analysis:
     """Follow every channel of ``model`` and return its groups.  The model is not changed.
 
-    ``protect``: names of modules (or parameters) whose output channels must stay.  Raises :class:`CaptureError` when the model cannot be captured,
+    ``protect``: names of modules (or parameters) whose output channels must stay.  Raises :class:`CaptureError` when the model cannot
+    be captured,
     :class:`NothingToPruneError` when no channel may be removed.
     """
     captured = capture(model, example_inputs)
@@ -83,9 +84,13 @@ def analyze(model: nn.Module, example_inputs: tuple[Any, ...], protect: Sequence
 
 
 def _protect(flow: Flow, name: str) -> None:
-    owned = [labels for (parameter, axis), labels in flow.owners.items() if axis == 0 and (parameter == name or parameter.startswith(name + "."))]
+    owned = [
+        labels for (parameter, axis), labels in flow.owners.items() if axis == 0 and (parameter == name or parameter.startswith(name + "."))
+    ]
     if not owned:
-        raise GraphError(f"protect names {name!r}, which has no parameters in the graph", remedy="Give the name of a module as in model.named_modules().")
+        raise GraphError(
+            f"protect names {name!r}, which has no parameters in the graph", remedy="Give the name of a module as in model.named_modules()."
+        )
     for labels in owned:
         flow.channels.fix(labels, f"protected: {name}")
 
@@ -95,6 +100,6 @@ def _why_nothing(analysis: Analysis) -> str:
     for reason in analysis.fixed.values():
         counts[reason] = counts.get(reason, 0) + 1
     worst = sorted(counts.items(), key=lambda item: -item[1])[:5]
-    return "Why: " + ("; ".join(f"{count} channels: {reason}" for reason, count in worst) or "no layer's channels end inside the model") + "."
-
-
+    return (
+        "Why: " + ("; ".join(f"{count} channels: {reason}" for reason, count in worst) or "no layer's channels end inside the model") + "."
+    )

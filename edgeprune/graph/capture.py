@@ -17,7 +17,8 @@ from edgeprune.errors import CaptureError
 @dataclass
 class Captured:
     """``module``: the graph, its parameters and buffers as attributes under their own names.  ``inputs``: the example inputs it was
-    captured with (a batch of at least 2 where ``any_batch``: it then takes any batch size).  ``batch``: the batch size of the user's examples."""
+    captured with (a batch of at least 2 where ``any_batch``: it then takes any batch size).  ``batch``: the batch size of the user's
+    examples."""
 
     module: fx.GraphModule
     inputs: tuple[Any, ...]
@@ -56,7 +57,11 @@ def _capture_any_batch(model: nn.Module, example_inputs: tuple[Any, ...]) -> Cap
     except CaptureError:
         return None
     first = next(node for node in module.graph.nodes if node.op == "placeholder")
-    return Captured(module, inputs, any_batch=True, batch=example_inputs[0].shape[0]) if isinstance(first.meta["val"].shape[0], torch.SymInt) else None
+    return (
+        Captured(module, inputs, any_batch=True, batch=example_inputs[0].shape[0])
+        if isinstance(first.meta["val"].shape[0], torch.SymInt)
+        else None
+    )
 
 
 def _export(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -> fx.GraphModule:

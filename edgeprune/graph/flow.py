@@ -48,7 +48,9 @@ class Flow:
         if isinstance(value, Stored):
             if value.shape.numel() <= 1:
                 return blank(value.shape if value.index is None else value.index.shape)
-            fresh = self.channels.fresh(value.shape) if (value.name, 0) not in self.owners else self.owners[value.name, 0].expand(value.shape)
+            fresh = (
+                self.channels.fresh(value.shape) if (value.name, 0) not in self.owners else self.owners[value.name, 0].expand(value.shape)
+            )
             self.owners.setdefault((value.name, 0), fresh)
             return fresh if value.index is None else fresh.flatten()[value.index]
         assert isinstance(value, Tensor)
@@ -67,7 +69,8 @@ class Flow:
         return labels[index]
 
     def own(self, value: Any, axis: int, labels: Tensor, reason: str) -> None:
-        """Record that the elements of parameter ``value`` belong, along ``axis``, to the channels ``labels`` (broadcastable to its shape)."""
+        """Record that the elements of parameter ``value`` belong, along ``axis``, to the channels ``labels`` (broadcastable to
+        its shape)."""
         if value is None:
             return
         if not isinstance(value, Stored):  # computed on the fly: nothing to slice
@@ -102,7 +105,7 @@ class Flow:
     def _join_two(self, left: Tensor, right: Tensor, reason: str) -> Tensor:
         rank = max(left.dim(), right.dim())
         left, right = (t.reshape((1,) * (rank - t.dim()) + tuple(t.shape)) if t.dim() < rank else t for t in (left, right))
-        shape = torch.broadcast_shapes(left.shape, right.shape)
+        shape = torch.broadcast_shapes(left.shape, right.shape)  # type: ignore[no-untyped-call]
         free_left, free_right = self._stretched(left, right), self._stretched(right, left)
         if free_left or free_right:
             kept, gate = (right, left) if free_left and not (free_right and varying(left)) else (left, right)
@@ -156,8 +159,8 @@ def _step(flow: Flow, node: fx.Node) -> Any:
     if node.op == "get_attr":
         stored = tensor_at(flow.captured.module, str(node.target))
         return Stored(str(node.target), stored.shape)
-    args = fx.map_arg(node.args, lambda n: flow.values[n])
-    kwargs = fx.map_arg(node.kwargs, lambda n: flow.values[n])
+    args: Any = fx.map_arg(node.args, lambda n: flow.values[n])
+    kwargs: Any = fx.map_arg(node.kwargs, lambda n: flow.values[n])
     if node.op == "output":
         for value in _tensors(args):
             flow.channels.fix(flow.labels(value), "reaches the model's output")
@@ -172,7 +175,9 @@ def _step(flow: Flow, node: fx.Node) -> Any:
     if known is None:
         return _unknown(flow, node, args, kwargs)
     result = known(flow, node, *args, **kwargs)
-    return _checked(flow, node, result, max((len(varying(value)) for value in _tensors((args, kwargs)) if isinstance(value, Tensor)), default=0))
+    return _checked(
+        flow, node, result, max((len(varying(value)) for value in _tensors((args, kwargs)) if isinstance(value, Tensor)), default=0)
+    )
 
 
 def _without_tensors(node: fx.Node, args: Any, kwargs: Any) -> Any:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from edgeprune.graph.flow import Flow
 from edgeprune.graph.labels import small
 

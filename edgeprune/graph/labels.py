@@ -112,6 +112,6 @@ class Channels:
 
 def _aligned(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Both arrays broadcast to each other, without what is constant in both."""
-    left, right = torch.broadcast_tensors(left, right)
+    left, right = torch.broadcast_tensors(left, right)  # type: ignore[no-untyped-call]
     index = tuple(slice(0, 1) if a == 0 and b == 0 else slice(None) for a, b in zip(left.stride(), right.stride(), strict=True))
     return left[index], right[index]

@@ -12,7 +12,9 @@ from edgeprune.graph.capture import tensor_at
 from edgeprune.importance.registry import Saliency
 
 
-def per_channel(analysis: Analysis, model: nn.Module, value: Callable[[nn.Parameter], Tensor | None], axes: Callable[[int], bool]) -> np.ndarray:
+def per_channel(
+    analysis: Analysis, model: nn.Module, value: Callable[[nn.Parameter], Tensor | None], axes: Callable[[int], bool]
+) -> np.ndarray:
     """For every channel the sum of ``value(parameter)`` (same shape) over the elements it owns along the ``axes`` wanted.  float64."""
     total = np.zeros(len(analysis.roots))
     for (name, axis), labels in analysis.flow.owners.items():

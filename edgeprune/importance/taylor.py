@@ -1,8 +1,10 @@
-"""First-order Taylor expansion of the loss in a channel's gate (Molchanov et al., "Importance Estimation for Neural Network Pruning", 2019)."""
+"""First-order Taylor expansion of the loss in a channel's gate (Molchanov et al., "Importance Estimation for Neural Network Pruning",
+2019)."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ def taylor(task: Task, analysis: Analysis) -> Saliency:
     if task.train is None:
         raise InputError("criterion taylor needs training data (task.train)", remedy="Use l2, or give the task data.")
     model, total, count = task.model, np.zeros(len(analysis.roots)), 0
-    wanted = [parameter for parameter in model.parameters()]
+    wanted = list(model.parameters())
     flags = [parameter.requires_grad for parameter in wanted]
     try:
         for parameter in wanted:
@@ -39,7 +41,7 @@ def taylor(task: Task, analysis: Analysis) -> Saliency:
                 if not bool(torch.isfinite(loss)):
                     raise TrainingError(f"the loss of the dense model is {loss.item()}", remedy="Check the data and the model's weights.")
                 gradients = dict(zip(wanted, torch.autograd.grad(loss, wanted, allow_unused=True), strict=True))
-                total += per_channel(analysis, model, lambda p, g=gradients: _product(p, g.get(p)), lambda axis: axis > 0) ** 2
+                total += per_channel(analysis, model, _Products(gradients), lambda axis: axis > 0) ** 2
                 count += 1
     finally:
         for parameter, flag in zip(wanted, flags, strict=True):
@@ -47,8 +49,15 @@ def taylor(task: Task, analysis: Analysis) -> Saliency:
     return by_group(analysis, total / max(count, 1))
 
 
-def _product(parameter: nn.Parameter, gradient: Tensor | None) -> Tensor | None:
-    return None if gradient is None else parameter.detach() * gradient
+class _Products:
+    """Weight times gradient, for the parameters that have one."""
+
+    def __init__(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
+        self.gradients = gradients
+
+    def __call__(self, parameter: nn.Parameter) -> Tensor | None:
+        gradient = self.gradients.get(parameter)
+        return None if gradient is None else parameter.detach() * gradient
 
 
 def _chunks(task: Task) -> itertools.islice[tuple[tuple[Tensor, ...], Tensor]]:

@@ -14,14 +14,15 @@ from torch import nn
 
 from edgeprune.bench import BenchOptions
 from edgeprune.budget import Budget
+from edgeprune.cost.kernels import kernels
 from edgeprune.cost.latency import KernelTimes, TableTimes
 from edgeprune.cost.prior import PriorTimes, power_of
 from edgeprune.cost.table import grid_of
-from edgeprune.cost.kernels import kernels
 from edgeprune.errors import BudgetError, ParityError
 from edgeprune.export import export
 from edgeprune.graph import Analysis, analyze
-from edgeprune.profile import Profile, load as load_profile
+from edgeprune.profile import Profile
+from edgeprune.profile import load as load_profile
 from edgeprune.search.events import Listener
 from edgeprune.search.laboratory import SUFFIXES, Laboratory, Trial
 from edgeprune.search.loop import Candidate, Figures, Loop, figures_of, resolved, use_of
@@ -57,9 +58,12 @@ class Cut:
 
 
 class Job:
-    """The phases of a run, in the order :meth:`run` calls them.  Every expensive result is recorded in ``run`` and recalled after a restart."""
+    """The phases of a run, in the order :meth:`run` calls them.  Every expensive result is recorded in ``run`` and recalled after a
+    restart."""
 
-    def __init__(self, task: Task, run: RunDirectory, budget: Budget, target: str | None, profile: str | None, options: Options, listener: Listener) -> None:
+    def __init__(
+        self, task: Task, run: RunDirectory, budget: Budget, target: str | None, profile: str | None, options: Options, listener: Listener
+    ) -> None:
         self.task, self.run_directory, self.budget, self.options, self.listener = task, run, budget, options, listener
         bench_options = BenchOptions(threads=options.threads, seed=options.seed)
         self.laboratory = Laboratory(run, target, options.engine, bench_options, listener) if target is not None else None
@@ -123,23 +127,35 @@ class Job:
         value = self._value(self.task.model, "value-0")
         widths = self.planner.solve(value.curves, self.limits)
         predicted = self.planner.predict(widths)
-        groups = [{"name": group.name, "kept": widths[group.name] * len(group.rows), "total": group.channels} for group in self.analysis.groups]
+        groups = [
+            {"name": group.name, "kept": widths[group.name] * len(group.rows), "total": group.channels} for group in self.analysis.groups
+        ]
         return {"groups": groups, "dense": asdict(self.dense), "predicted": asdict(predicted), "limits": self.limits, "measured": False}
 
     def prune(self) -> Cut:
         """All stages: score, solve, measure, cut, tune; the last one's result."""
         if not self.limits:
-            raise BudgetError("no budget was given", remedy="Give at least one of latency, memory, energy, size, for example --latency 50%.")
+            raise BudgetError(
+                "no budget was given", remedy="Give at least one of latency, memory, energy, size, for example --latency 50%."
+            )
         model, shares = self.task.model, self._stage_shares()
         for number, epochs in enumerate(shares[:-1]):
             value = self._value(model, f"value-{number}")
-            halfway = {kind: self.dense.of(kind) * (limit / self.dense.of(kind)) ** ((number + 1) / len(shares)) for kind, limit in self.limits.items()}  # type: ignore[operator]
+            halfway = self._limits_of_stage((number + 1) / len(shares))
             widths = self.planner.solve(value.curves, halfway)
             pruned = self._cut(model, value, widths)
             self._tune(pruned, epochs, f"stage-{number}")
             model = restore(model, self.analysis, pruned)
             self._narrow_to(widths)
         return self._last_stage(model, shares[-1], len(shares) - 1)
+
+    def _limits_of_stage(self, part: float) -> dict[str, float]:
+        """Limits ``part`` of the way, in equal factors, from the dense model's figures to the budget."""
+        found = {}
+        for kind, limit in self.limits.items():
+            dense = self.dense.of(kind) or limit
+            found[kind] = dense * (limit / dense) ** part
+        return found
 
     def _last_stage(self, model: nn.Module, epochs: float, stage: int) -> Cut:
         limits = self.budget
@@ -198,7 +214,16 @@ class Job:
 
     def _value(self, model: nn.Module, key: str) -> Value:
         task = replace(self.task, model=model)
-        return value_of(task, self.analysis, self.planner.choices, self.options.criterion, self.options.sensitivity, self.run_directory, key, self.listener)
+        return value_of(
+            task,
+            self.analysis,
+            self.planner.choices,
+            self.options.criterion,
+            self.options.sensitivity,
+            self.run_directory,
+            key,
+            self.listener,
+        )
 
     def _cut(self, model: nn.Module, value: Value, widths: Mapping[str, int]) -> Pruned:
         plan = plan_from_saliency(self.analysis, value.saliency, widths)
@@ -244,7 +269,9 @@ class Job:
         return [EARLY_SHARE * epochs, (1 - EARLY_SHARE) * epochs]
 
     def _narrow_to(self, widths: Mapping[str, int]) -> None:
-        self.planner.choices = {name: [choice for choice in choices if choice <= widths[name]] for name, choices in self.planner.choices.items()}
+        self.planner.choices = {
+            name: [choice for choice in choices if choice <= widths[name]] for name, choices in self.planner.choices.items()
+        }
 
     def _check_outputs(self, model: nn.Module, path: Path) -> None:
         """The device computes what the host computes."""
@@ -255,7 +282,9 @@ class Job:
             expected = wanted.detach().numpy()
             error = float(np.abs(got.reshape(expected.shape) - expected).max()) / max(float(np.abs(expected).max()), 1e-6)
             if not error <= DEVICE_TOLERANCE:
-                raise ParityError(f"output {index} of {path.name} on the device differs from the host's by {error:.2g} of its largest value")
+                raise ParityError(
+                    f"output {index} of {path.name} on the device differs from the host's by {error:.2g} of its largest value"
+                )
 
     def score(self, model: nn.Module, key: str) -> float | None:
         """The task's metric; None when the task cannot score."""
@@ -270,5 +299,3 @@ class Job:
 
 def _digest(plan: Plan) -> str:
     return sha256(plan.to_json().encode()).hexdigest()[:12]
-
-

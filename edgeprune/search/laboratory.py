@@ -79,7 +79,9 @@ class Laboratory:
             known = {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high, "dense": before.to_json(), "model": after.to_json()}
             self.measurements += 1
             self._run.record(key, known)
-        return Trial(known["ratio"], known["low"], known["high"], Measurement.from_json(known["dense"]), Measurement.from_json(known["model"]))
+        return Trial(
+            known["ratio"], known["low"], known["high"], Measurement.from_json(known["dense"]), Measurement.from_json(known["model"])
+        )
 
     def table(self, grids: Sequence[Grid]) -> Table:
         """Times of all kernels on the grids: from this run, from earlier runs on this device, and the rest measured now."""
@@ -124,7 +126,9 @@ class Laboratory:
             if known and self._device.info.key(known["engine"]) != known["key"]:
                 key = self._device.info.key(known["engine"])
                 self.release()
-                raise DeviceError(f"{self.target} is now {key}, and the run began on {known['key']}", remedy="Start a new run for this device.")
+                raise DeviceError(
+                    f"{self.target} is now {key}, and the run began on {known['key']}", remedy="Start a new run for this device."
+                )
         return self._device
 
     def _first_of(self, engines: Sequence[str]) -> Device:

@@ -80,7 +80,14 @@ class Loop:
         listener: Listener,
         most: int,
     ) -> None:
-        self.planner, self.value, self.dense, self.build_and_try, self.listener, self.most = planner, value, dense, build_and_try, listener, most
+        self.planner, self.value, self.dense, self.build_and_try, self.listener, self.most = (
+            planner,
+            value,
+            dense,
+            build_and_try,
+            listener,
+            most,
+        )
         self.limits, self.latency_limit = resolved(budget, dense), budget.limits().get("latency")
         self.candidates: list[Candidate] = []
         self.margin = MARGIN

@@ -12,9 +12,12 @@ Schedule = Literal["auto", "one-shot", "iterative"]
 
 @dataclass(frozen=True)
 class Options:
-    """``criterion``: None is Taylor with training data, L2 without. ``sensitivity``: weigh groups by measured calibration loss. ``schedule``: "auto" is iterative (two
-    stages) below 40 % of the dense latency. ``epochs``: of fine-tuning in all; None is the task's, 0 none. ``engine``: what the device runs;
-    None takes TFLite where it can. ``formats``: what is exported at the end. ``threads``: None is the device's cores, at most 4. ``step``: block of
+    """``criterion``: None is Taylor with training data, L2 without. ``sensitivity``: weigh groups by measured calibration loss.
+    ``schedule``: "auto" is iterative (two
+    stages) below 40 % of the dense latency. ``epochs``: of fine-tuning in all; None is the task's, 0 none. ``engine``: what the
+    device runs;
+    None takes TFLite where it can. ``formats``: what is exported at the end. ``threads``: None is the device's cores, at most 4.
+    ``step``: block of
     channels the widths are multiples of; None is the profile's. ``measurements``: most whole-model measurements of pruned models.
     """
 

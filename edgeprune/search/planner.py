@@ -37,7 +37,9 @@ class Prediction:
 class Planner:
     """Predicts plans and finds the best one under limits.  ``times``: a device table or a profile's prior."""
 
-    def __init__(self, analysis: Analysis, times: KernelTimes, choices: Mapping[str, Sequence[int]], power: tuple[float, float, float]) -> None:
+    def __init__(
+        self, analysis: Analysis, times: KernelTimes, choices: Mapping[str, Sequence[int]], power: tuple[float, float, float]
+    ) -> None:
         self.analysis, self.choices = analysis, {name: list(widths) for name, widths in choices.items()}
         self.kernels = kernels(analysis)
         self.latency = LatencyModel(self.kernels, times)

@@ -41,8 +41,10 @@ class Expression:
 class Program:
     """One-hot width choices, and continuous products for kernels whose cost depends on two widths.
 
-    A kernel's cost is taken as exact in the width of one group and affine in the other width; the product of the one-hot choice y_j with the other width W is
-    linearised exactly by variables z_j with sum_j z_j = W and low * y_j <= z_j <= high * y_j. ``about``: the widths near which affine fits are best.
+    A kernel's cost is taken as exact in the width of one group and affine in the other width; the product of the one-hot choice y_j
+    with the other width W is
+    linearised exactly by variables z_j with sum_j z_j = W and low * y_j <= z_j <= high * y_j. ``about``: the widths near which affine
+    fits are best.
     """
 
     def __init__(self, choices: Mapping[str, Sequence[int]], saliency: Mapping[str, Sequence[float]], about: Widths) -> None:
@@ -188,5 +190,3 @@ def saliency_curve(saliency: np.ndarray, choices: Sequence[int]) -> list[float]:
     best = -np.sort(-saliency, axis=1)
     total = np.concatenate([[0.0], np.cumsum(best.sum(0))])
     return [float(total[width]) for width in choices]
-
-

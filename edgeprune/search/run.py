@@ -25,7 +25,8 @@ from edgeprune.task import Task
 
 @dataclass(frozen=True)
 class Result:
-    """``model``: pruned and tuned, in eval mode. ``summary``: all figures (see :mod:`edgeprune.report.summary`). ``artifacts``: files by format.
+    """``model``: pruned and tuned, in eval mode. ``summary``: all figures (see :mod:`edgeprune.report.summary`). ``artifacts``: files
+    by format.
     ``checkpoint``: for :func:`edgeprune.load`. ``met``: whether every budget is. ``run``: the run directory."""
 
     model: nn.Module
@@ -63,7 +64,14 @@ def prune(
         raise TargetError("neither a target nor a profile was given", remedy="Give a device (target=...), or profile=... for a prediction.")
     if not budget.limits():
         raise BudgetError("no budget was given", remedy="Give at least one of latency, memory, energy, size: for example latency 50%.")
-    inputs = {"task": task.name, "target": target, "profile": profile, "budget": asdict(budget), "options": asdict(options), "recipe": recipe}
+    inputs = {
+        "task": task.name,
+        "target": target,
+        "profile": profile,
+        "budget": asdict(budget),
+        "options": asdict(options),
+        "recipe": recipe,
+    }
     run = RunDirectory.reopen(Path(resume)) if resume is not None else RunDirectory.create(Path(runs), task.name)
     try:
         _begin(run, inputs)
@@ -77,8 +85,11 @@ def prune(
     return result
 
 
-def plan_only(task: Task, target: str | None, profile: str | None, budget: Budget, options: Options, run: Path, listener: Listener) -> dict[str, Any]:
-    """What :func:`prune` would do first: the plan and its prediction, with nothing pruned. The table and the dense model are measured on a target."""
+def plan_only(
+    task: Task, target: str | None, profile: str | None, budget: Budget, options: Options, run: Path, listener: Listener
+) -> dict[str, Any]:
+    """What :func:`prune` would do first: the plan and its prediction, with nothing pruned. The table and the dense model are measured
+    on a target."""
     directory = RunDirectory(run)
     try:
         job = Job(task, directory, budget, target, profile, options, _Logged(listener, directory))
@@ -91,7 +102,9 @@ def _begin(run: RunDirectory, inputs: dict[str, Any]) -> None:
     known = run.summary
     if known and _plain(known.get("inputs")) != _plain(inputs):
         changed = [name for name, value in _plain(inputs).items() if _plain(known.get("inputs", {})).get(name) != value]
-        raise RunError(f"{run.path} is a run of another job: {', '.join(changed)} differ", remedy="Start a new run, or give the same inputs.")
+        raise RunError(
+            f"{run.path} is a run of another job: {', '.join(changed)} differ", remedy="Start a new run, or give the same inputs."
+        )
     if not known:
         run.update(inputs=inputs, created=time.strftime("%Y-%m-%d %H:%M:%S"), versions=versions(), state="running")
 

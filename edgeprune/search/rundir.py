@@ -23,7 +23,8 @@ def read_inputs(path: Path) -> dict[str, Any]:
 
 
 class RunDirectory:
-    """``run.json`` (inputs, versions, state, result), ``measurements.jsonl`` (append-only, fsynced), ``plans/``, ``artifacts/``, ``log.txt``.
+    """``run.json`` (inputs, versions, state, result), ``measurements.jsonl`` (append-only, fsynced), ``plans/``, ``artifacts/``,
+    ``log.txt``.
 
     Held by one process at a time: a lock file that its owner's death frees.
     """
@@ -106,7 +107,9 @@ class RunDirectory:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise RunError(f"{self.path / 'measurements.jsonl'} cannot be written: {error.strerror}", remedy="Free some space, then --resume.") from error
+            raise RunError(
+                f"{self.path / 'measurements.jsonl'} cannot be written: {error.strerror}", remedy="Free some space, then --resume."
+            ) from error
 
     def close(self) -> None:
         """Let others have the directory."""

@@ -32,7 +32,8 @@ def measure_curves(
     """For every group minus the growth of the loss at each of its widths, all other groups whole.
 
     The least salient channels are masked, batch-norm statistics recalibrated, and the task's loss taken over a few training batches; widths
-    in between are interpolated along the saliency that is lost. Source of the idea: Frantar & Alistarh, "SPDY", 2022 (layer-wise errors as the
+    in between are interpolated along the saliency that is lost. Source of the idea: Frantar & Alistarh, "SPDY", 2022 (layer-wise
+    errors as the
     program's coefficients, refined on calibration loss).
     """
     assert task.train is not None
@@ -54,7 +55,7 @@ def measure_curves(
 
 def _widths_to_try(choices: Sequence[int]) -> list[int]:
     narrower = list(choices[:-1])
-    places = np.linspace(0, len(narrower) - 1, min(POINTS, len(narrower))).round().astype(int) if narrower else []
+    places = np.linspace(0, len(narrower) - 1, min(POINTS, len(narrower))).round().astype(int).tolist() if narrower else []
     return [narrower[place] for place in sorted(set(places))]
 
 
@@ -77,5 +78,3 @@ def _loss(model: nn.Module, task: Task, batches: Batches, recalibrated: bool) ->
     if not np.isfinite(value):
         raise TrainingError(f"the loss on calibration data is {value}", remedy="Check the data and the model's weights.")
     return value
-
-

@@ -45,7 +45,9 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
         "budget": _budget(job.budget, job.dense, cut.figures, metrics),
         "device": _device(job),
         "versions": versions(),
-        "groups": [{"name": group.name, "kept": widths[group.name] * len(group.rows), "total": group.channels} for group in job.analysis.groups],
+        "groups": [
+            {"name": group.name, "kept": widths[group.name] * len(group.rows), "total": group.channels} for group in job.analysis.groups
+        ],
         "candidates": [
             {
                 "predicted_ms": item.predicted.latency_ms,

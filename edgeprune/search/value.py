@@ -25,7 +25,14 @@ class Value:
 
 
 def value_of(
-    task: Task, analysis: Analysis, choices: Mapping[str, Sequence[int]], criterion: str | None, sensitivity: bool, run: RunDirectory, key: str, listener: Listener
+    task: Task,
+    analysis: Analysis,
+    choices: Mapping[str, Sequence[int]],
+    criterion: str | None,
+    sensitivity: bool,
+    run: RunDirectory,
+    key: str,
+    listener: Listener,
 ) -> Value:
     """Score channels and measure how sensitive the loss is to each group; recorded in the run under ``key``.
 

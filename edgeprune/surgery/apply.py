@@ -38,7 +38,8 @@ class Pruned:
 def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = None) -> Pruned:
     """Cut ``plan`` out of a copy of ``model`` and check that it computes what the masked original computes.
 
-    ``model``: of the structure that was analysed, with any weights. ``mode``: insist on one way. Raises :class:`PlanError` when the plan does not fit,
+    ``model``: of the structure that was analysed, with any weights. ``mode``: insist on one way. Raises :class:`PlanError` when the
+    plan does not fit,
     :class:`VerificationError` when no way gives the same outputs.
     """
     gone = removed_channels(analysis, plan)

@@ -53,7 +53,9 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         pruned = apply(model, analysis, plan, mode)  # type: ignore[arg-type]
         pruned.model.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError, EdgepruneError) as error:
-        raise CheckpointError(f"checkpoint {path} does not fit this model: {error}", remedy="Give the same dense model that was pruned.") from error
+        raise CheckpointError(
+            f"checkpoint {path} does not fit this model: {error}", remedy="Give the same dense model that was pruned."
+        ) from error
     return pruned.model.eval()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import torch
@@ -125,12 +125,11 @@ def _batch_norm_module(module: fx.GraphModule, node: fx.Node) -> tuple[str, nn.M
     momentum, eps = node.args[6], node.args[7]
     rank = len(shape_of(node))
     kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[rank]
-    result = kind(holder.weight.shape[0], eps=float(eps), momentum=float(momentum))  # type: ignore[arg-type, union-attr]
+    channels = cast(Tensor, holder.weight).shape[0]
+    result = kind(channels, eps=float(eps), momentum=float(momentum))  # type: ignore[arg-type]
     result.weight, result.bias = holder.weight, holder.bias  # type: ignore[assignment]
     result.running_mean, result.running_var = holder.running_mean, holder.running_var  # type: ignore[assignment]
     tracked = getattr(holder, "num_batches_tracked", None)
     if isinstance(tracked, Tensor):
         result.num_batches_tracked = tracked
     return owner, result.eval()
-
-

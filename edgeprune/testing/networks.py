@@ -23,7 +23,8 @@ class OptionA(nn.Module):
         x = functional.relu(self.stem(x))
         y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
         x = functional.relu(y + functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4)))
-        return self.head(functional.avg_pool2d(x, 4).flatten(1))
+        scores: Tensor = self.head(functional.avg_pool2d(x, 4).flatten(1))
+        return scores
 
 
 class Shuffle(nn.Module):
@@ -41,7 +42,8 @@ class Shuffle(nn.Module):
         x = torch.cat([left, self.branch(right)], 1)
         n, c, h, w = x.shape
         x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, -1, h, w)
-        return self.head(functional.relu(self.grouped(x)).mean((2, 3)))
+        scores: Tensor = self.head(functional.relu(self.grouped(x)).mean((2, 3)))
+        return scores
 
 
 class Gated(nn.Module):
@@ -62,7 +64,8 @@ class Gated(nn.Module):
         x = x * torch.sigmoid(self.excite(functional.relu(self.squeeze(functional.adaptive_avg_pool2d(x, 1)))))
         x = x * torch.sigmoid(self.spatial(x))
         x = torch.cat([x, self.grow(x)], 1)
-        return self.head(functional.adaptive_avg_pool2d(functional.relu(self.norm(x)), 2).flatten(1))
+        scores: Tensor = self.head(functional.adaptive_avg_pool2d(functional.relu(self.norm(x)), 2).flatten(1))
+        return scores
 
 
 def awake(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -71,5 +74,6 @@ def awake(model: nn.Module, seed: int = 0) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor, low in ((module.weight, 0.5), (module.running_var, 0.5), (module.bias, -0.5), (module.running_mean, -0.5)):
+                assert tensor is not None
                 tensor.data.copy_(torch.rand(tensor.shape, generator=generator) + low)
     return model.eval()

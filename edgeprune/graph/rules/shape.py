@@ -166,9 +166,9 @@ def resize(cut: Any, node: fx.Node) -> None:
 @rewriter(aten.slice.Tensor)
 def reslice(cut: Any, node: fx.Node) -> None:
     """Start and end move with the channels removed before them."""
-    x, dim, start, end, step = (*node.args, *(None,) * (5 - len(node.args)))
-    assert isinstance(x, fx.Node)
-    dim = int(dim or 0)  # type: ignore[call-overload]
+    given: list[Any] = [*node.args, *[None] * (5 - len(node.args))]
+    x, dim, start, end, step = given
+    dim = int(dim or 0)
     kept = cut.kept_along(x, dim)
     if kept is None:
         return

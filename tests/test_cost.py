@@ -1,0 +1,162 @@
+"""Kernels, tables, and the models of latency, memory and size over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+from torch import Tensor, nn
+
+from edgeprune.cost.choices import width_choices
+from edgeprune.cost.kernels import Form, kernels, macs
+from edgeprune.cost.latency import LatencyModel, TableTimes
+from edgeprune.cost.memory import memory_model
+from edgeprune.cost.prior import PriorTimes
+from edgeprune.cost.single_tflite import single_tflite
+from edgeprune.cost.single_torchscript import single_torchscript
+from edgeprune.cost.table import Table, grid_of, point_key
+from edgeprune.cost.weights import parameters
+from edgeprune.cost.width import Width
+from edgeprune.graph import Analysis, analyze
+from edgeprune.profile import load
+from edgeprune.testing.networks import Gated, OptionA, Shuffle
+
+IMAGE = (torch.zeros(1, 3, 8, 8),)
+FORMS = [
+    (Form("conv2d", (8, 8), (8, 8), (3, 3), (1, 1), 1, True), 4, 6),
+    (Form("conv2d", (8, 8), (4, 4), (3, 3), (2, 2), 1, True), 4, 6),
+    (Form("conv2d", (9, 9), (4, 4), (3, 3), (2, 2)), 4, 6),
+    (Form("conv2d", (8, 8), (8, 8), (3, 3), (1, 1), 2, True), 4, 6),
+    (Form("depthwise_conv2d", (8, 8), (4, 4), (5, 5), (2, 2), 1, True), 6, 6),
+    (Form("fully_connected", (1, 1), (1, 1)), 4, 6),
+    (Form("add", (8, 8), (8, 8)), 6, 6),
+    (Form("mul", (8, 8), (8, 8)), 6, 6),
+    (Form("mean", (8, 8), (1, 1)), 6, 6),
+    (Form("max_pool", (8, 8), (4, 4), (3, 3), (2, 2)), 6, 6),
+    (Form("avg_pool", (8, 8), (1, 1), (8, 8), (8, 8)), 6, 6),
+    (Form("hard_swish", (8, 8), (8, 8)), 6, 6),
+    (Form("sigmoid", (8, 8), (8, 8)), 6, 6),
+    (Form("concat", (8, 8), (8, 8)), 6, 6),
+    (Form("pad", (8, 8), (8, 8)), 6, 6),
+    (Form("copy", (8, 8), (4, 4)), 6, 6),
+]
+
+
+@pytest.mark.parametrize(("form", "source", "result"), FORMS, ids=lambda value: getattr(value, "text", value))
+def test_single_kernels_run_and_have_the_stated_shapes(form: Form, source: int, result: int) -> None:
+    interpreter = Interpreter(model_content=single_tflite(form, source, result))
+    interpreter.allocate_tensors()
+    interpreter.invoke()
+    shape = interpreter.get_output_details()[0]["shape"].tolist()
+    assert shape == ([1, result] if form.kind == "fully_connected" else [1, *form.rows_out, result])
+
+
+@pytest.mark.parametrize(("form", "source", "result"), FORMS, ids=lambda value: getattr(value, "text", value))
+def test_single_torchscript_kernels_run(form: Form, source: int, result: int, tmp_path: Path) -> None:
+    path = tmp_path / "kernel.pt"
+    path.write_bytes(single_torchscript(form, source, result))
+    width = source if form.kind in ("conv2d", "depthwise_conv2d", "fully_connected") else result
+    x = torch.zeros(1, width) if form.kind == "fully_connected" else torch.zeros(1, width, *form.rows_in)
+    assert torch.jit.load(str(path))(x).shape[1] == result
+
+
+def widths_of(analysis: Analysis) -> dict[str, int]:
+    return {group.name: group.size for group in analysis.groups}
+
+
+@pytest.mark.parametrize("network", [OptionA, Shuffle, Gated])
+def test_kernels_count_what_the_modules_do(network: type[nn.Module]) -> None:
+    model, seen = network().eval(), []
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.append(output.numel() // output.shape[0] * module.weight[0].numel())
+
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(count)
+    model(*IMAGE)
+    analysis = analyze(network(), IMAGE)
+    dense = widths_of(analysis)
+    assert sum(kernel.macs(dense) for kernel in kernels(analysis)) == sum(seen)
+    layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    assert parameters(kernels(analysis), dense) == sum(
+        layer.weight.numel() + len(layer.weight) for layer in layers
+    )  # a bias each, once folded
+
+
+def test_batch_norm_and_relu_disappear_into_the_kernel_before_them() -> None:
+    kinds = [kernel.form.kind for kernel in kernels(analyze(OptionA(), IMAGE))]
+    assert kinds == ["conv2d", "conv2d", "conv2d", "copy", "copy", "pad", "add", "avg_pool", "fully_connected"]
+
+
+def test_widths_follow_the_plan() -> None:
+    analysis = analyze(OptionA(), IMAGE)
+    by_node = {kernel.node.name: kernel for kernel in kernels(analysis)}
+    last = by_node["linear"]
+    assert last.source == Width(0.0, (("conv2", 1.0), ("stem", 1.0)))
+    assert last.source.at({"conv2": 3, "stem": 5, "conv1": 1}) == 8
+
+
+def filled_table(analysis: Analysis, choices: dict[str, list[int]], path: Path | None = None) -> Table:
+    """A table whose kernels take 1 us for every 1000 MACs, and 1 us each."""
+    table = Table(path)
+    grids = [grid_of(kernel, choices) for kernel in kernels(analysis)]
+    table.add({point_key(point): 1e-3 + 1e-6 * macs(*point) for point in table.missing(grids)})
+    assert table.missing(grids) == []
+    return table
+
+
+def test_a_table_interpolates_and_is_kept(tmp_path: Path) -> None:
+    analysis = analyze(OptionA(), IMAGE)
+    choices = {group.name: width_choices(group, 4) for group in analysis.groups}
+    filled_table(analysis, choices, tmp_path / "table.json")
+    table = Table.open(tmp_path / "table.json")
+    model = LatencyModel(kernels(analysis), TableTimes(table, choices))
+    widths = {name: options[len(options) // 2] for name, options in choices.items()}
+    wanted = sum(1e-3 + 1e-6 * kernel.macs(widths) for kernel in kernels(analysis))
+    assert model.predict(widths) == pytest.approx(wanted, rel=0.02)
+    (tmp_path / "table.json").write_text("{")
+    assert Table.open(tmp_path / "table.json").times == {}
+
+
+def test_calibration_learns_overhead_and_scale() -> None:
+    analysis = analyze(OptionA(), IMAGE)
+    choices = {group.name: width_choices(group, 4) for group in analysis.groups}
+    model = LatencyModel(kernels(analysis), TableTimes(filled_table(analysis, choices), choices))
+    random = np.random.default_rng(0)
+    plans = [{name: int(random.choice(options)) for name, options in choices.items()} for _ in range(6)]
+    plans.insert(0, widths_of(analysis))
+    truth = [0.02 + 1.3 * model.predict(plan) for plan in plans]
+    model.calibrate(list(zip(plans[:4], truth[:4], strict=True)))
+    for plan, wanted in zip(plans[4:], truth[4:], strict=True):
+        assert model.predict(plan) == pytest.approx(wanted, rel=0.05)
+
+
+def test_memory_is_the_largest_set_alive_at_once() -> None:
+    analysis = analyze(OptionA(), IMAGE)
+    model = memory_model(kernels(analysis))
+    stem = 8 * 8 * 8
+    # while the first strided convolution runs the stem's output stays alive for the shortcut
+    assert model.activations(widths_of(analysis)) == 4 * max(3 * 64 + stem, stem + 16 * 16, stem + 2 * 16 * 16)
+
+
+def test_choices_are_few_multiples_of_the_step_and_end_whole() -> None:
+    for group in analyze(Shuffle(), IMAGE).groups:
+        for step in (1, 8, 32):
+            choices = width_choices(group, step)
+            assert choices[-1] == group.size
+            assert len(choices) <= 13
+            assert choices == sorted(set(choices))
+            assert choices[0] >= 1
+
+
+def test_the_prior_grows_with_width_in_blocks_of_the_step() -> None:
+    analysis = analyze(OptionA(), IMAGE)
+    times = PriorTimes(load("raspberry-pi-4"))
+    kernel = kernels(analysis)[1]
+    values = [times.milliseconds(kernel, 8, result) for result in (1, 8, 9, 16)]
+    assert not times.measured
+    assert values[0] <= values[1] < values[2] <= values[3]
