@@ -120,7 +120,12 @@ class Loop:
     def _next(self, margin: float, seen: set[tuple[int, ...]]) -> dict[str, int] | None:
         """The best plan by the present models that was not measured yet; None when there is nothing better to try."""
         while margin <= WIDEST_MARGIN + 1e-9:
-            widths = self.planner.solve(self.value, {kind: limit * (1.0 - margin) for kind, limit in self.limits.items()})
+            try:
+                widths = self.planner.solve(self.value, {kind: limit * (1.0 - margin) for kind, limit in self.limits.items()})
+            except InfeasibleBudgetError:
+                if self.candidates:
+                    return None
+                widths = self.planner.solve(self.value, self.limits)  # no room for the margin, or none at all
             if tuple(widths.values()) not in seen:
                 return widths
             if any(candidate.use <= 1.0 for candidate in self.candidates):
@@ -132,7 +137,7 @@ class Loop:
         predicted = self.planner.predict(widths)
         trial = self.build_and_try(widths)
         figures = figures_of(trial, self.dense.latency_ms, self.latency_limit, predicted.energy_mj)
-        value = sum(self.value[group][self.planner.choices[group].index(width)] for group, width in widths.items())
+        value = self.planner.value_of(self.value, widths)
         candidate = Candidate(widths, predicted, trial, figures, value, use_of(figures, self.limits))
         self.candidates.append(candidate)
         observed = [(self.planner.dense, self.dense.latency_ms, self.dense.peak_bytes)]

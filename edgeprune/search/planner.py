@@ -18,6 +18,10 @@ from edgeprune.graph import Analysis
 from edgeprune.search.program import Program
 
 
+ROUNDS, NEAR = 6, 0.985
+"""How often the program is solved for one plan, and how near to its tightest limit a plan may stop."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What the models say of one plan: latency (ms), peak memory (bytes), energy (mJ), file size (bytes), MACs, parameters."""
@@ -78,31 +82,36 @@ class Planner:
         if peaks:
             self.memory.calibrate(peaks)
 
-    def solve(self, value: Mapping[str, Sequence[float]], limits: Mapping[str, float], rounds: int = 2) -> dict[str, int]:
-        """The widths of most value under ``limits`` (by kind, in ms, bytes, mJ).
+    def solve(self, value: Mapping[str, Sequence[float]], limits: Mapping[str, float]) -> dict[str, int]:
+        """The widths of most value whose prediction meets ``limits`` (by kind, in ms, bytes, mJ).
 
-        ``value``: for every group the value kept at each of its choices. Solved ``rounds`` times, each about the plan before, since affine
-        parts of the cost are fitted near a plan. Raises :class:`InfeasibleBudgetError` naming what binds and the least reachable.
+        ``value``: for every group the value kept at each of its choices. The program is solved a few times, each about the plan before and with
+        its limits corrected by the prediction of that plan, since costs that depend on two groups are affine fits in it. Raises
+        :class:`InfeasibleBudgetError` naming what binds and the least reachable.
         """
-        self._refuse_impossible(limits)
+        narrowest = {name: choices[0] for name, choices in self.choices.items()}
+        self._refuse_impossible(limits, narrowest)
         about: Widths = {name: choices[-1] for name, choices in self.choices.items()}
-        widths: dict[str, int] | None = None
-        for _ in range(rounds + 3):
-            found = self._program(value, limits, about).solve()
-            if found is None:
-                found = {name: choices[0] for name, choices in self.choices.items()} if widths is None else widths
-            if found == widths:
+        inside = dict(limits)
+        best, best_value = narrowest, self.value_of(value, narrowest)
+        for _ in range(ROUNDS):
+            widths = self._program(value, inside, about).solve() or narrowest
+            prediction = self.predict(widths)
+            use = {kind: prediction.of(kind) / limit for kind, limit in limits.items()}
+            if max(use.values(), default=0.0) <= 1.0 and self.value_of(value, widths) >= best_value:
+                best, best_value = widths, self.value_of(value, widths)
+            if NEAR <= max(use.values(), default=1.0) <= 1.0 and widths == about:
                 break
-            widths, about = found, found
-            rounds -= 1
-            if rounds <= 0 and self._within(widths, limits):
-                break
-        assert widths is not None
-        return widths
+            tightest = max(use, key=lambda kind: use[kind]) if use else None
+            for kind, share in use.items():
+                if share > 1.0 or (kind == tightest and share < NEAR):
+                    inside[kind] /= min(max(share, 0.9), 1.1)
+            about = widths
+        return best
 
-    def _within(self, widths: Widths, limits: Mapping[str, float]) -> bool:
-        prediction = self.predict(widths)
-        return all(prediction.of(kind) <= 1.005 * limit for kind, limit in limits.items())
+    def value_of(self, value: Mapping[str, Sequence[float]], widths: Widths) -> float:
+        """What a plan keeps."""
+        return sum(value[name][choices.index(widths[name])] for name, choices in self.choices.items())
 
     def _program(self, value: Mapping[str, Sequence[float]], limits: Mapping[str, float], about: Widths) -> Program:
         program = Program(self.choices, value, about)
@@ -122,8 +131,7 @@ class Planner:
                 program.limit(peak, limits["memory"] - self.memory.offset_bytes)
         return program
 
-    def _refuse_impossible(self, limits: Mapping[str, float]) -> None:
-        narrowest = {name: choices[0] for name, choices in self.choices.items()}
+    def _refuse_impossible(self, limits: Mapping[str, float], narrowest: dict[str, int]) -> None:
         least = self.predict(narrowest)
         missed = [
             f"{kind} {format_quantity(kind, limit)} cannot be reached: the least is {format_quantity(kind, least.of(kind))}, "

@@ -1,0 +1,160 @@
+"""The program against brute force; the loop; run directories."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgeprune.bench import Measurement
+from edgeprune.budget import Budget
+from edgeprune.cost.choices import width_choices
+from edgeprune.cost.kernels import Kernel, kernels, macs
+from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, RunError
+from edgeprune.graph import analyze
+from edgeprune.search.events import Silent
+from edgeprune.search.laboratory import Trial
+from edgeprune.search.loop import Figures, Loop, resolved
+from edgeprune.search.options import Options
+from edgeprune.search.planner import Planner
+from edgeprune.search.program import saliency_curve
+from edgeprune.search.rundir import RunDirectory, read_inputs
+from edgeprune.testing.networks import OptionA
+
+IMAGE = (torch.zeros(1, 3, 8, 8),)
+
+
+class FakeTimes:
+    """A staircase in the output width, linear in the input's."""
+
+    measured = True
+
+    def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
+        block = 4 * np.ceil(result / 4) if kernel.form.kind == "conv2d" else result
+        return 1e-3 + 2e-6 * macs(kernel.form, source, block)
+
+
+@pytest.fixture
+def planner() -> Planner:
+    analysis = analyze(OptionA(), IMAGE)
+    choices = {group.name: width_choices(group, 2) for group in analysis.groups}
+    return Planner(analysis, FakeTimes(), choices, (2.0, 5.0, 20.0))
+
+
+def curves_of(planner: Planner, seed: int) -> dict[str, list[float]]:
+    random = np.random.default_rng(seed)
+    return {
+        group.name: saliency_curve(random.random(group.rows.shape) ** 3, planner.choices[group.name]) for group in planner.analysis.groups
+    }
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kinds", [("latency",), ("memory",), ("size",), ("energy",), ("latency", "memory", "energy", "size")])
+def test_the_program_finds_what_brute_force_finds(planner: Planner, seed: int, kinds: tuple[str, ...]) -> None:
+    curves, dense = curves_of(planner, seed), planner.predict(planner.dense)
+    limits = {kind: (0.5 + 0.05 * seed) * dense.of(kind) for kind in kinds}
+    widths = planner.solve(curves, limits)
+    assert all(planner.predict(widths).of(kind) <= 1.005 * limit for kind, limit in limits.items())
+
+    def value(plan: dict[str, int]) -> float:
+        return sum(curves[name][planner.choices[name].index(width)] for name, width in plan.items())
+
+    plans = (dict(zip(planner.choices, combination, strict=True)) for combination in itertools.product(*planner.choices.values()))
+    best = max(value(plan) for plan in plans if all(planner.predict(plan).of(kind) <= limit for kind, limit in limits.items()))
+    assert value(widths) >= 0.97 * best  # costs of two groups at once are affine fits
+
+
+def test_an_impossible_budget_names_what_binds_and_the_least(planner: Planner) -> None:
+    with pytest.raises(InfeasibleBudgetError, match=r"latency .* cannot be reached: the least is .* binding: latency"):
+        planner.solve(curves_of(planner, 0), {"latency": 1e-6, "size": 1e9})
+
+
+def trial_of(latency_ms: float, dense_ms: float, peak: int = 1000, file: int = 500) -> Trial:
+    def measured(name: str, value: float) -> Measurement:
+        times = dict.fromkeys(("latency_ms", "low_ms", "high_ms", "p90_ms", "p99_ms", "load_ms", "first_ms"), value)
+        facts = {"runtime": "tflite", "runtime_version": "1", "threads": 1, "device": "box", "stop_reason": "converged", "stable": True}
+        memory = {"peak_bytes": peak, "rss_peak_bytes": peak, "file_bytes": file, "energy_mj": None, "energy_method": None}
+        return Measurement(name=name, samples_ns=(1,), **times, **facts, **memory)  # type: ignore[arg-type]
+
+    ratio = latency_ms / dense_ms
+    return Trial(ratio, ratio, ratio, measured("dense", dense_ms), measured("pruned", latency_ms))
+
+
+def test_the_loop_corrects_the_model_until_the_measurement_fits(planner: Planner) -> None:
+    def truth(widths: dict[str, int]) -> float:
+        return 0.004 + 1.4 * sum(
+            FakeTimes().milliseconds(k, k.source.at(widths), k.result.at(widths)) * (1.3 if k.form.kind == "conv2d" else 0.7)
+            for k in kernels(planner.analysis)
+        )
+
+    dense = Figures(truth(planner.dense), 1000, 1.0, 500)
+    planner.observe_dense(dense.latency_ms, 1000, 500, None)
+    tried: list[dict[str, int]] = []
+
+    def build_and_try(widths: dict[str, int]) -> Trial:
+        tried.append(widths)
+        return trial_of(truth(widths), dense.latency_ms)
+
+    loop = Loop(planner, curves_of(planner, 3), Budget(latency="55%"), dense, build_and_try, Silent(), 8)
+    chosen = loop.run()
+    assert 0.80 <= truth(chosen.widths) / dense.latency_ms / 0.55 <= 1.0
+    assert len(tried) <= 8
+    assert len({tuple(widths.values()) for widths in tried}) == len(tried)  # nothing is measured twice
+    assert planner.predict(chosen.widths).latency_ms == pytest.approx(truth(chosen.widths), rel=0.05)
+
+
+def test_a_loop_that_never_fits_says_by_how_much(planner: Planner) -> None:
+    dense = Figures(1.0, 1000, 1.0, 500)
+    planner.observe_dense(1.0, 1000, 500, None)
+    loop = Loop(planner, curves_of(planner, 0), Budget(latency="50%"), dense, lambda widths: trial_of(0.9, 1.0), Silent(), 3)
+    with pytest.raises(InfeasibleBudgetError, match="latency 900 µs instead of 500 µs"):
+        loop.run()
+
+
+def test_budgets_are_resolved_against_the_dense_model() -> None:
+    limits = resolved(Budget(latency="50%", memory="2MB", energy="40mJ"), Figures(8.0, 5_000_000, 90.0, 1_000_000))
+    assert limits == {"latency": 4.0, "memory": 2_000_000, "energy": 40.0}
+
+
+@pytest.mark.parametrize("text", ["15", "15 parsecs", "ms", "-3ms", "0ms", "nan%"])
+def test_budgets_without_sense_are_refused(text: str) -> None:
+    with pytest.raises(BudgetError, match="latency"):
+        Budget(latency=text)
+
+
+@pytest.mark.parametrize("options", [{"schedule": "never"}, {"measurements": 0}, {"threads": 0}, {"epochs": -1.0}])
+def test_options_without_sense_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        Options(**options)  # type: ignore[arg-type]
+
+
+def test_a_run_directory_recalls_what_it_recorded_and_drops_a_torn_line(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "job")
+    run.update(inputs={"recipe": "a.py"})
+    run.record("one", {"value": 1})
+    with pytest.raises(RunError, match="in use"):
+        RunDirectory.reopen(run.path)
+    run.close()
+    with open(run.path / "measurements.jsonl", "a") as file:
+        file.write('{"key": "two", "val')
+    again = RunDirectory.reopen(run.path)
+    assert again.recall("one") == {"value": 1}
+    assert again.recall("two") is None
+    again.record("two", {"value": 2})
+    again.close()
+    assert RunDirectory.reopen(run.path).recall("two") == {"value": 2}
+    assert read_inputs(run.path) == {"recipe": "a.py"}
+
+
+def test_a_damaged_run_is_named(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "job")
+    run.update(inputs={})
+    run.close()
+    (run.path / "measurements.jsonl").write_text("nonsense\n")
+    with pytest.raises(RunError, match="line 1"):
+        RunDirectory.reopen(run.path)
+    with pytest.raises(RunError, match="not a run directory"):
+        RunDirectory.reopen(tmp_path)
