@@ -85,7 +85,8 @@ class Planner:
     def solve(self, value: Mapping[str, Sequence[float]], limits: Mapping[str, float]) -> dict[str, int]:
         """The widths of most value whose prediction meets ``limits`` (by kind, in ms, bytes, mJ).
 
-        ``value``: for every group the value kept at each of its choices. The program is solved a few times, each about the plan before and with
+        ``value``: for every group the value kept at each of its choices. The program is solved a few times, each about the plan
+        before and with
         its limits corrected by the prediction of that plan, since costs that depend on two groups are affine fits in it. Raises
         :class:`InfeasibleBudgetError` naming what binds and the least reachable.
         """

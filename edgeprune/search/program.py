@@ -16,7 +16,10 @@ from edgeprune.errors import EdgepruneError
 CostFunction = Callable[[Kernel, float, float], float]
 """``cost(kernel, source width, result width)``."""
 
-GAP, TIME_LIMIT_S = 1e-3, 20.0
+GAP, TIME_LIMIT_S = 2e-3, 20.0
+
+MOST_PAIRS = 4
+"""Of how many groups a width may be before its products are relaxed to one variable a choice."""
 
 
 @dataclass
@@ -39,12 +42,14 @@ class Expression:
 
 
 class Program:
-    """One-hot width choices, and continuous products for kernels whose cost depends on two widths.
+    """One-hot width choices y, and their products for kernels whose cost depends on two widths.
 
-    A kernel's cost is taken as exact in the width of one group and affine in the other width; the product of the one-hot choice y_j
-    with the other width W is
-    linearised exactly by variables z_j with sum_j z_j = W and low * y_j <= z_j <= high * y_j. ``about``: the widths near which affine
-    fits are best.
+    The product of two groups' choices is linearised exactly by w_ij >= 0 with sum_j w_ij = y_i and sum_i w_ij = y'_j (Sun et al.,
+    "Multi-Dimensional
+    Pruning", 2025, use the same). A width of several groups (after a concatenation or a zero-padded shortcut) enters a kernel's cost
+    affinely, fitted
+    best near the widths ``about``; for one of many groups the product with y_j is one variable z_j with sum_j z_j = width and low *
+    y_j <= z_j <= high * y_j.
     """
 
     def __init__(self, choices: Mapping[str, Sequence[int]], saliency: Mapping[str, Sequence[float]], about: Widths) -> None:
@@ -57,6 +62,7 @@ class Program:
         for variables in self.pick.values():
             self.rows.append((Expression(0.0, dict.fromkeys(variables, 1.0)), 1.0, 1.0))
         self._products: dict[tuple[str, Width], list[int]] = {}
+        self._joint: dict[tuple[str, str], list[list[int]]] = {}
 
     def total(self, kernels: Sequence[Kernel], cost: CostFunction) -> Expression:
         """The summed cost of all kernels."""
@@ -144,20 +150,60 @@ class Program:
         total.plus(self.width(width), slope)
 
     def _two_widths(self, total: Expression, chosen: Width, other: Width, cost: Callable[[float, float], float]) -> None:
-        """``chosen`` is split over the choices of its (largest) group, ``other`` enters affinely."""
+        """``chosen`` is split over the choices of its (largest) group; ``other`` too if it is of one group, else it enters affinely."""
         group, factor = max(chosen.terms, key=lambda term: term[1] * max(self.choices[term[0]]))
         rest = chosen.at(self.about) - factor * self.about[group]  # other groups of a width of several: near where we are
-        products = self._product(group, other)
-        for variable, product, value in zip(self.pick[group], products, self.choices[group], strict=True):
-            intercept, slope = self._affine(other, lambda x, w=rest + factor * value: cost(w, x))  # type: ignore[misc]
-            total.add(variable, intercept)
-            total.add(product, slope)
+        widths = [rest + factor * value for value in self.choices[group]]
+        if len(other.terms) == 1:
+            self._exact(total, group, widths, other, cost)
+        else:
+            for variable, product, width in zip(self.pick[group], self._products_of(group, other), widths, strict=True):
+                intercept, slope = self._affine(other, lambda x, w=width: cost(w, x))  # type: ignore[misc]
+                total.add(variable, intercept)
+                total.plus(product, slope)
         if len(chosen.terms) > 1:
             here, there = chosen.at(self.about), other.at(self.about)
             slope = (cost(here, there) - cost(0.75 * here, there)) / (0.25 * here)
             others = Width(-rest, tuple(term for term in chosen.terms if term[0] != group))
             total.plus(self.width(others), slope)
             total.constant += slope * chosen.constant
+
+    def _exact(self, total: Expression, group: str, widths: Sequence[float], other: Width, cost: Callable[[float, float], float]) -> None:
+        """The cost of every pair of choices."""
+        second, factor = other.terms[0]
+        values = [other.constant + factor * value for value in self.choices[second]]
+        if second == group:
+            for variable, width, value in zip(self.pick[group], widths, values, strict=True):
+                total.add(variable, cost(width, value))
+            return
+        for row, width in zip(self._pairs(group, second), widths, strict=True):
+            for variable, value in zip(row, values, strict=True):
+                total.add(variable, cost(width, value))
+
+    def _pairs(self, first: str, second: str) -> list[list[int]]:
+        """Variables w_ij = y_i * y'_j of two groups: rows sum to y, columns to y'."""
+        if (first, second) not in self._joint:
+            made = [[self._variable(1.0, False) for _ in self.pick[second]] for _ in self.pick[first]]
+            for pick, line in [*zip(self.pick[first], made, strict=True), *zip(self.pick[second], zip(*made, strict=True), strict=True)]:
+                self.rows.append((Expression(0.0, dict.fromkeys(line, 1.0) | {pick: -1.0}), 0.0, 0.0))
+            self._joint[first, second] = made
+            self._joint[second, first] = [list(column) for column in zip(*made, strict=True)]
+        return self._joint[first, second]
+
+    def _products_of(self, group: str, other: Width) -> list[Expression]:
+        """y_j * other for every choice of ``group``: by pairs, or, for a width of many groups, by one variable each."""
+        if len(other.terms) > MOST_PAIRS:
+            return [Expression(0.0, {variable: 1.0}) for variable in self._product(group, other)]
+        products = [Expression(0.0, {pick: other.constant}) for pick in self.pick[group]]
+        for second, factor in other.terms:
+            if second == group:
+                for product, pick, value in zip(products, self.pick[group], self.choices[group], strict=True):
+                    product.add(pick, factor * value)
+                continue
+            for product, row in zip(products, self._pairs(group, second), strict=True):
+                for variable, value in zip(row, self.choices[second], strict=True):
+                    product.add(variable, factor * value)
+        return products
 
     def _affine(self, width: Width, cost: Callable[[float], float]) -> tuple[float, float]:
         """Intercept and slope of ``cost`` over a width's range, best near ``about``."""

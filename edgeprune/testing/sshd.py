@@ -173,7 +173,10 @@ class SshServer:
         """Stop it and remove all it left, its user too."""
         self.stop()
         if self._made_user:
-            subprocess.run(["userdel", self.user], check=False, capture_output=True)
+            for _ in range(50):  # refused while a process of the user is still ending
+                if subprocess.run(["userdel", self.user], check=False, capture_output=True).returncode == 0:
+                    break
+                time.sleep(0.1)
         shutil.rmtree(self.base, ignore_errors=True)
 
     def __enter__(self) -> SshServer:
