@@ -52,7 +52,8 @@ def test_the_graph_form_is_exact_and_trains(network: type[nn.Module]) -> None:
     pruned.model.train()
     pruned.model(torch.randn(4, 3, 8, 8)).sum().backward()
     assert all(parameter.grad is not None for parameter in pruned.model.parameters())
-    assert norms and all(not torch.equal(norm.running_mean, old) for norm, old in zip(norms, before, strict=True))
+    assert norms
+    assert all(not torch.equal(norm.running_mean, old) for norm, old in zip(norms, before, strict=True))
 
 
 def test_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,19 +46,16 @@ def build_groups(flow: Flow) -> tuple[list[Group], dict[int, str]]:
         if channel not in fixed:
             by_signature[tuple(signatures[channel])].append(channel)
     keys = list(flow.owners)
-    clusters = _merged(list(by_signature.values()), flow, roots)
     groups: list[Group] = []
-    for cluster, constraints in clusters:
+    for cluster in _balanced_clusters(list(by_signature.values()), flow, roots, fixed):
         rows = _rows(cluster, flow, roots)
-        if not isinstance(rows, str) and rows.shape[1] < 2:
-            rows = "is the only channel of its row: at least one must stay"
         if isinstance(rows, str):
-            fixed.update(dict.fromkeys(cluster, rows))
+            fixed.update(dict.fromkeys(cluster.channels, rows))
             continue
-        touched = [keys[record] for channel in (cluster[0], cluster[-1]) for record, _ in signatures[channel]]
+        touched = [keys[record] for channel in rows[:, 0].tolist() for record, _ in signatures[channel]]
         producers = list(dict.fromkeys(name for name, axis in touched if axis == 0))
         readers = list(dict.fromkeys(name for name, axis in touched if axis != 0))
-        groups.append(Group(_name(producers or readers, groups), rows, producers, readers, constraints))
+        groups.append(Group(_name(producers or readers, groups), rows, producers, readers, cluster.balances))
     return groups, fixed
 
 
@@ -100,50 +97,68 @@ def _matrices(flow: Flow, roots: np.ndarray) -> list[tuple[np.ndarray, str]]:
     return list(seen.values())
 
 
-def _merged(clusters: list[list[int]], flow: Flow, roots: np.ndarray) -> list[tuple[list[int], list[str]]]:
-    """Clusters that stand in different rows of one balance go together; each with the balances it obeys."""
-    place = {channel: index for index, cluster in enumerate(clusters) for channel in cluster}
-    parent = list(range(len(clusters)))
+@dataclass
+class _Cluster:
+    """Channels of one signature, or of several that must shrink together; ``balances``: why its rows are what they are."""
 
-    def find(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    reasons: dict[int, list[str]] = defaultdict(list)
-    for matrix, reason in _matrices(flow, roots):
-        rows = [{place[channel] for channel in row if channel in place} for row in matrix.tolist()]
-        everywhere = set.intersection(*rows)
-        partial = sorted(set.union(*rows) - everywhere)
-        for other in partial[1:]:
-            parent[find(other)] = find(partial[0])
-        for index in set.union(*rows):
-            reasons[index].append(reason)
-    merged: dict[int, list[int]] = defaultdict(list)
-    notes: dict[int, list[str]] = defaultdict(list)
-    for index, cluster in enumerate(clusters):
-        merged[find(index)] += cluster
-        notes[find(index)] += [reason for reason in reasons[index] if reason not in notes[find(index)]]
-    return [(sorted(cluster), notes[index]) for index, cluster in sorted(merged.items(), key=lambda item: min(item[1]))]
+    channels: list[int]
+    balances: list[str] = field(default_factory=list)
 
 
-def _rows(cluster: list[int], flow: Flow, roots: np.ndarray) -> np.ndarray | str:
+def _balanced_clusters(found: list[list[int]], flow: Flow, roots: np.ndarray, fixed: dict[int, str]) -> list[_Cluster]:
+    """Clusters that keep every balance however they shrink: the others are merged when each fills a row of its own, else fixed."""
+    clusters = [_Cluster(channels) for channels in found]
+    matrices = _matrices(flow, roots)
+    settled = False
+    while not settled:
+        settled = True
+        for matrix, reason in matrices:
+            uneven = [cluster for cluster in clusters if len(set(_counts(cluster, matrix))) > 1]
+            if not uneven:
+                continue
+            settled = False
+            clusters = [cluster for cluster in clusters if cluster not in uneven]
+            if _one_row_each(uneven, matrix):
+                clusters.append(_Cluster(sorted(sum((cluster.channels for cluster in uneven), []))))
+            else:
+                for cluster in uneven:
+                    fixed.update(dict.fromkeys(cluster.channels, f"would leave unequal rows: {reason}"))
+    for cluster in clusters:
+        cluster.balances = [reason for matrix, reason in matrices if any(_counts(cluster, matrix))]
+    return sorted(clusters, key=lambda cluster: cluster.channels[0])
+
+
+def _counts(cluster: _Cluster, matrix: np.ndarray) -> list[int]:
+    """How many of the cluster's channels stand in every row."""
+    counts: list[int] = np.isin(matrix, cluster.channels).sum(1).tolist()
+    return counts
+
+
+def _one_row_each(uneven: list[_Cluster], matrix: np.ndarray) -> bool:
+    """Whether every row holds exactly one of the clusters, whole, and all are equally long."""
+    counts = np.array([_counts(cluster, matrix) for cluster in uneven])
+    return (
+        len(uneven) == len(matrix)
+        and bool(((counts > 0).sum(0) == 1).all() and ((counts > 0).sum(1) == 1).all())
+        and len(set(counts.max(1).tolist())) == 1
+    )
+
+
+def _rows(cluster: _Cluster, flow: Flow, roots: np.ndarray) -> np.ndarray | str:
     """The cluster's channels as equal rows, fine enough for every balance; or why that cannot be."""
-    members = set(cluster)
-    row_of: dict[int, tuple[int, ...]] = dict.fromkeys(cluster, ())
+    row_of: dict[int, tuple[int, ...]] = dict.fromkeys(cluster.channels, ())
     for matrix, reason in _matrices(flow, roots):
-        found: dict[int, int] = {}
-        for number, row in enumerate(matrix.tolist()):
-            for channel in row:
-                if channel in members and found.setdefault(channel, number) != number:
-                    return f"stands in several rows of {reason}"
-        if found:
-            for channel in cluster:
-                row_of[channel] = (*row_of[channel], found.get(channel, -1))
+        for channel in cluster.channels:
+            held = np.flatnonzero((matrix == channel).any(1))
+            if 1 < len(held) < len(matrix):
+                return f"stands in several rows of {reason}"
+            row_of[channel] = (*row_of[channel], int(held[0]) if len(held) == 1 else -1)
     rows: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for channel in cluster:
+    for channel in cluster.channels:
         rows[row_of[channel]].append(channel)
-    if len({len(row) for row in rows.values()}) > 1:
+    lengths = {len(row) for row in rows.values()}
+    if len(lengths) > 1:
         return "its rows are of different length and must stay balanced"
+    if lengths == {1}:
+        return "is the only channel of its row: at least one must stay"
     return np.array(list(rows.values()), np.int64)

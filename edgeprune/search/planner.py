@@ -17,7 +17,6 @@ from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.graph import Analysis
 from edgeprune.search.program import Program
 
-
 ROUNDS, NEAR = 6, 0.985
 """How often the program is solved for one plan, and how near to its tightest limit a plan may stop."""
 
