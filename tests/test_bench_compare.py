@@ -58,7 +58,7 @@ def device(target: str):
 
 def test_a_model_against_itself_has_a_ratio_near_1(device: Device, tmp_path: Path) -> None:
     models = _write(tmp_path, {"one": 64, "same": 64})
-    options = BenchOptions(threads=1, min_time_s=0.3, max_time_s=1.0, warmup_s=0.2, rounds=6, energy=False)
+    options = BenchOptions(threads=1, min_time_s=0.2, max_time_s=0.4, warmup_s=0.1, rounds=4, energy=False)
     (ratio,) = device.compare(models["one"], [models["same"]], options).ratios
     assert ratio.low <= ratio.ratio <= ratio.high
     assert ratio.low < 1.1
@@ -105,7 +105,7 @@ def test_seeded_outputs_are_the_same_everywhere(device: Device, tmp_path: Path, 
 @pytest.mark.parametrize("others", [[], ["other"]])
 def test_a_candidate_that_dies_while_it_is_sampled_is_named(client_home: Path, tmp_path: Path, others: list[str]) -> None:
     models = _write(tmp_path, {"base": 8, "victim": 64, "other": 16})
-    slow = BenchOptions(threads=1, min_time_s=1.5, max_time_s=1.5, warmup_s=0.1, rounds=1, energy=False)
+    slow = BenchOptions(threads=1, min_time_s=0.8, max_time_s=0.8, warmup_s=0.1, rounds=1, energy=False)
     killed = threading.Event()
     with open_device("local:") as device:
         killer = threading.Thread(target=_kill_model, args=(models["victim"].path.read_bytes(), 1 + 1 + len(others), killed))
@@ -127,7 +127,7 @@ def _kill_model(content: bytes, count: int, killed: threading.Event) -> None:
                     models[pid] = Path(f"/proc/{pid}/maps").read_text()
         loaded = [pid for pid, maps in models.items() if ".tflite" in maps]
         if len(loaded) == count:
-            time.sleep(0.6)  # beyond the warm-up: into the turns
+            time.sleep(0.4)  # beyond the warm-up: into the turns
             os.kill(next(pid for pid in loaded if file in models[pid]), signal.SIGKILL)
             killed.set()
             return

@@ -83,9 +83,9 @@ def test_an_old_part_of_the_runner_is_cleaned_and_a_new_one_is_left(place: tuple
 def test_a_damaged_runner_on_the_device_is_replaced(place: tuple[str, Path]) -> None:
     address, home = place
     name, content = build_runner()
-    probe(address)
+    open_device(address).close()
     (home / ".cache/edgeprune" / name).write_bytes(content[:-1])
-    probe(address)
+    open_device(address).close()
     assert (home / ".cache/edgeprune" / name).read_bytes() == content
 
 
