@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeprune.errors import GraphError, NothingToPruneError
+from edgeprune.graph.blocks import Block, find_blocks
 from edgeprune.graph.capture import Captured, capture
 from edgeprune.graph.flow import Flow, run
 from edgeprune.graph.groups import Group, build_groups
@@ -53,6 +54,16 @@ class Analysis:
         """The channels of what a node computes, constant dimensions narrowed to size 1; None for what is not one tensor."""
         value = self.flow.values.get(node)
         return self.channels_of(value) if isinstance(value, Tensor) else None
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """Residual branches that may go whole: keeping no channel of their groups removes them."""
+        return find_blocks(self.flow, self.groups)
+
+    @cached_property
+    def block_of(self) -> dict[str, Block]:
+        """The removable block that a group lives in, for groups that live in one."""
+        return {name: block for block in self.blocks for name in block.groups}
 
     @cached_property
     def fingerprint(self) -> str:

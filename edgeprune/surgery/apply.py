@@ -15,7 +15,7 @@ from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
 from edgeprune.surgery.inplace import apply_in_place
 from edgeprune.surgery.parameters import expanded, keep_masks, masked_copy
-from edgeprune.surgery.plan import Plan, removed_channels
+from edgeprune.surgery.plan import Plan, dropped_blocks, removed_channels
 from edgeprune.surgery.rewrite import apply_to_graph
 from edgeprune.task import device_inputs
 
@@ -42,12 +42,12 @@ def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = 
     plan does not fit,
     :class:`VerificationError` when no way gives the same outputs.
     """
-    gone = removed_channels(analysis, plan)
+    gone, blocks = removed_channels(analysis, plan), dropped_blocks(analysis, plan)
     masks = keep_masks(analysis, gone)
     inputs = device_inputs(analysis.captured.inputs)
-    expected = outputs_of(masked_copy(model, masks), inputs)
-    reason = "the user's modules were not tried"
-    if mode != "graph":
+    expected = outputs_of(masked(model, analysis, plan), inputs)
+    reason = "whole blocks go"
+    if mode != "graph" and not blocks:
         try:
             smaller = apply_in_place(model, masks)
             return Pruned(smaller, plan, "modules", _difference(outputs_of(smaller, inputs), expected))
@@ -56,7 +56,7 @@ def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = 
             if mode == "modules":
                 raise VerificationError(f"the plan cannot be cut out of the modules themselves: {reason}") from error
     with _weights_of(model, analysis):
-        smaller = apply_to_graph(analysis, gone, masks)
+        smaller = apply_to_graph(analysis, gone, masks, blocks)
     try:
         return Pruned(smaller, plan, "graph", _difference(outputs_of(smaller, inputs), expected))
     except (RuntimeError, VerificationError) as error:
@@ -65,7 +65,9 @@ def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = 
 
 def masked(model: nn.Module, analysis: Analysis, plan: Plan) -> nn.Module:
     """A copy of ``model`` in its own shapes with all that ``plan`` removes set to zero."""
-    return masked_copy(model, keep_masks(analysis, removed_channels(analysis, plan)))
+    masks = keep_masks(analysis, removed_channels(analysis, plan))
+    nothing = {name: torch.zeros((), dtype=torch.bool) for block in dropped_blocks(analysis, plan) for name in block.last}
+    return masked_copy(model, masks | nothing)
 
 
 def restore(model: nn.Module, analysis: Analysis, pruned: Pruned) -> nn.Module:

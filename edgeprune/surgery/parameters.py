@@ -90,8 +90,8 @@ def expanded(dense: nn.Module, masks: dict[str, Tensor], state: dict[str, Tensor
     """A compacted model's ``state`` in the dense model's shapes, zeros where channels went: the inverse of compacting."""
     result = {}
     for name, tensor in dense.state_dict().items():
-        if name not in state or name not in masks:
-            result[name] = state.get(name, tensor).clone()
+        if name not in state or name not in masks:  # what is not in the state went with its block
+            result[name] = state[name].clone() if name in state else torch.zeros_like(tensor)
             continue
         full = torch.zeros_like(tensor)
         full[masks[name].expand(tensor.shape)] = state[name].flatten()

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from edgeprune.errors import PlanError
-from edgeprune.graph import Analysis, Group
+from edgeprune.graph import Analysis, Block, Group
 
 
 @dataclass(frozen=True)
 class Plan:
     """``kept``: for every group, a tuple of places for each of its rows, all equally long, sorted.  Groups not named stay whole.
+    Nothing kept of all the groups of a removable block drops the block.
 
     ``fingerprint``: the structure it was made for.
     """
@@ -48,7 +49,7 @@ def plan_from_saliency(analysis: Analysis, saliency: Mapping[str, np.ndarray], w
     kept = {}
     for group in analysis.groups:
         width = widths.get(group.name, group.size)
-        if not 1 <= width <= group.size:
+        if not (0 if group.name in analysis.block_of else 1) <= width <= group.size:
             raise PlanError(f"group {group.name} cannot keep {width} of {group.size}")
         if width < group.size:
             order = np.argsort(-saliency[group.name], axis=1, kind="stable")[:, :width]
@@ -66,9 +67,17 @@ def removed_channels(analysis: Analysis, plan: Plan) -> np.ndarray:
         if name not in groups:
             raise PlanError(f"the plan names the unknown group {name}")
         group = groups[name]
-        fits = len(rows) == group.rows.shape[0] and len({len(row) for row in rows}) == 1 and rows[0]
-        if not fits or any(list(row) != sorted(set(row)) or row[0] < 0 or row[-1] >= group.size for row in rows):
+        fits = len(rows) == group.rows.shape[0] and len({len(row) for row in rows}) == 1 and (rows[0] or name in analysis.block_of)
+        if not fits or any(list(row) != sorted(set(row)) or not set(row) <= set(range(group.size)) for row in rows):
             raise PlanError(f"the plan's entry for group {name} does not fit its {group.rows.shape[0]} rows of {group.size}")
         for row, places in zip(group.rows, rows, strict=True):
-            gone[np.delete(row, places)] = True
+            gone[np.delete(row, np.array(places, np.int64))] = True
+    for block in analysis.blocks:
+        if len({not rows or not rows[0] for rows in (plan.kept.get(name, ((0,),)) for name in block.groups)}) > 1:
+            raise PlanError(f"block {block.name} can only go whole: all of {', '.join(block.groups)} or none")
     return gone
+
+
+def dropped_blocks(analysis: Analysis, plan: Plan) -> list[Block]:
+    """The blocks of which the plan keeps nothing."""
+    return [block for block in analysis.blocks if plan.kept.get(block.groups[0], ((0,),))[0] == ()]

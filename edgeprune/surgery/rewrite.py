@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeprune.errors import PlanError
-from edgeprune.graph import Analysis
+from edgeprune.graph import Analysis, Block
 from edgeprune.graph.flow import shape_of
 from edgeprune.graph.registry import REWRITERS
 from edgeprune.surgery.parameters import box_shape, replace_tensors
 
 aten = torch.ops.aten
+IDEMPOTENT = (aten.relu.default, aten.relu6.default, aten.hardtanh.default)
 
 
 class Cut:
@@ -68,15 +69,18 @@ class Cut:
         return None if channels is None else torch.from_numpy(~self.gone[channels.numpy()])
 
 
-def apply_to_graph(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor]) -> fx.GraphModule:
-    """The exported graph with smaller tensors and its sizes corrected, trainable (batch norm and dropout follow train/eval).
+def apply_to_graph(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], blocks: list[Block]) -> fx.GraphModule:
+    """The exported graph with smaller tensors and its sizes corrected, without ``blocks``, trainable (batch norm and dropout follow train/eval).
 
     Raises :class:`PlanError` when an operation cannot express the cut.
     """
     source = analysis.captured.module
     module = copy.deepcopy(source)
     cut = Cut(analysis, gone, {node.name: node for node in source.graph.nodes})
-    replace_tensors(module, masks)
+    lost = {name for block in blocks for name in block.parameters}
+    replace_tensors(module, {name: mask for name, mask in masks.items() if name not in lost})
+    _functional(module)
+    _drop(module, blocks)
     for node in list(module.graph.nodes):
         known = REWRITERS.get(node.target)
         if known is not None:
@@ -87,6 +91,48 @@ def apply_to_graph(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor
     for node in module.graph.nodes:
         node.meta.clear()
     return fx.GraphModule(module, module.graph)
+
+
+def _functional(module: fx.GraphModule) -> None:
+    """In-place operations as ordinary ones: without the values between, they would change what others read."""
+    for node in module.graph.nodes:
+        name = str(node.target)
+        base = name.split(".")[1] if name.startswith("aten.") else ""
+        if not base.endswith("_") or base.startswith("_") or not hasattr(aten, base[:-1]):
+            continue
+        packet, overload = getattr(aten, base[:-1]), name.split(".")[2]
+        if overload in packet.overloads():
+            before = node.args[0]
+            node.target = getattr(packet, overload)
+            before.replace_all_uses_with(node, delete_user_cb=lambda user, changed=node: _after(user, changed))
+
+
+def _after(user: fx.Node, node: fx.Node) -> bool:
+    return user is not node and node < user
+
+
+def _drop(module: fx.GraphModule, blocks: list[Block]) -> None:
+    """Let the shortcut stand where the addition was."""
+    by_name = {node.name: node for node in module.graph.nodes}
+    for block in blocks:
+        addition = by_name[block.addition.name]
+        shortcut = next(part for part in addition.all_input_nodes if part.name not in {node.name for node in block.nodes})
+        for user in list(addition.users):
+            if user.target == shortcut.target and user.target in IDEMPOTENT:  # relu(relu(x))
+                user.replace_all_uses_with(shortcut)
+                module.graph.erase_node(user)
+        addition.replace_all_uses_with(shortcut)
+        module.graph.erase_node(addition)
+        for node in reversed([by_name[node.name] for node in _in_order(block)]):
+            module.graph.erase_node(node)
+        for node in list(module.graph.nodes):
+            if node.op == "get_attr" and not node.users:
+                module.graph.erase_node(node)
+
+
+def _in_order(block: Block) -> list[fx.Node]:
+    """The block's nodes in the order of the graph."""
+    return [node for node in block.addition.graph.nodes if node in block.nodes]
 
 
 def _follow_training_mode(module: fx.GraphModule) -> None:

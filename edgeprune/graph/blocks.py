@@ -1,0 +1,83 @@
+"""Residual branches that may go whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from edgeprune.graph.flow import Flow, Stored
+from edgeprune.graph.groups import Group
+from edgeprune.graph.rules.contraction import CONVOLUTIONS
+
+aten = torch.ops.aten
+ADDITIONS = (aten.add.Tensor, aten.add_.Tensor)
+LAST = (*CONVOLUTIONS, aten.linear.default, aten.batch_norm.default)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A residual branch: ``addition`` adds its result to ``shortcut``, and nothing else reads anything of ``nodes``.
+
+    ``groups``: the groups that live inside it; keeping none of their channels removes the block. ``last``: weight and bias of its last layer, which are
+    zero in the masked original. ``parameters``: all that only the branch uses.
+    """
+
+    name: str
+    addition: fx.Node
+    shortcut: fx.Node
+    nodes: frozenset[fx.Node]
+    groups: tuple[str, ...]
+    last: tuple[str, ...]
+    parameters: frozenset[str]
+
+
+def find_blocks(flow: Flow, groups: list[Group]) -> list[Block]:
+    """All removable blocks, innermost branch first at every addition."""
+    found: list[Block] = []
+    taken: set[str] = set()
+    for node in flow.captured.module.graph.nodes:
+        if node.target not in ADDITIONS or len([part for part in node.args if isinstance(part, fx.Node)]) != 2:
+            continue
+        for branch, shortcut in ((node.args[0], node.args[1]), (node.args[1], node.args[0])):
+            block = _block(flow, groups, node, branch, shortcut)
+            if block is not None and not taken & set(block.groups):
+                taken |= set(block.groups)
+                found.append(block)
+                break
+    return found
+
+
+def _block(flow: Flow, groups: list[Group], addition: fx.Node, branch: fx.Node, shortcut: fx.Node) -> Block | None:
+    values = [flow.values.get(node) for node in (addition, branch, shortcut)]
+    if not all(isinstance(value, Tensor) for value in values) or len({tuple(value.shape) for value in values}) != 1:  # type: ignore[union-attr]
+        return None
+    if branch.target not in LAST or not isinstance(flow.values[branch.args[1]], Stored):  # type: ignore[index]
+        return None
+    nodes = _only_for(addition, branch)
+    used = {flow.values[part].name for node in nodes for part in node.all_input_nodes if part.op == "get_attr"}
+    shared = {flow.values[node].name for node in flow.captured.module.graph.nodes if node.op == "get_attr" and set(node.users) - nodes}
+    own = frozenset(used - shared)
+    inside = tuple(group.name for group in groups if {*group.producers, *group.readers} <= own)
+    stored = [flow.values.get(branch.args[place]) for place in (1, 2) if len(branch.args) > place]  # type: ignore[arg-type]
+    last = tuple(value.name for value in stored if isinstance(value, Stored))
+    if not inside or not set(last) <= own:
+        return None
+    name = last[0].rpartition(".")[0].rpartition(".")[0] or addition.name
+    return Block(name, addition, shortcut, nodes, inside, last, own)
+
+
+def _only_for(addition: fx.Node, branch: fx.Node) -> frozenset[fx.Node]:
+    """The nodes that are computed for nothing but ``branch``."""
+    nodes = {branch}
+    if set(branch.users) != {addition}:
+        return frozenset()
+    pending = [branch]
+    while pending:
+        for part in pending.pop().all_input_nodes:
+            if part.op == "call_function" and part not in nodes and set(part.users) <= nodes:
+                nodes.add(part)
+                pending.append(part)
+    return frozenset(nodes)
+
