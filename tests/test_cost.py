@@ -80,7 +80,7 @@ def test_kernels_count_what_the_modules_do(network: type[nn.Module]) -> None:
     model(*IMAGE)
     analysis = analyze(network(), IMAGE)
     dense = widths_of(analysis)
-    assert sum(kernel.macs(dense) for kernel in kernels(analysis)) == sum(seen)
+    assert sum(macs(kernel.form, kernel.source.at(dense), kernel.result.at(dense)) for kernel in kernels(analysis)) == sum(seen)
     layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     assert parameters(kernels(analysis), dense) == sum(
         layer.weight.numel() + len(layer.weight) for layer in layers
@@ -116,7 +116,7 @@ def test_a_table_interpolates_and_is_kept(tmp_path: Path) -> None:
     table = Table.open(tmp_path / "table.json")
     model = LatencyModel(kernels(analysis), TableTimes(table, choices))
     widths = {name: options[len(options) // 2] for name, options in choices.items()}
-    wanted = sum(1e-3 + 1e-6 * kernel.macs(widths) for kernel in kernels(analysis))
+    wanted = sum(1e-3 + 1e-6 * macs(kernel.form, kernel.source.at(widths), kernel.result.at(widths)) for kernel in kernels(analysis))
     assert model.predict(widths) == pytest.approx(wanted, rel=0.02)
     (tmp_path / "table.json").write_text("{")
     assert Table.open(tmp_path / "table.json").times == {}

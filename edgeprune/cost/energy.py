@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeprune.cost.kernels import Kernel, macs, moved_bytes
+from edgeprune.cost.kernels import Kernel, alive, macs, moved_bytes
 from edgeprune.cost.width import Widths
 
 
@@ -29,7 +29,7 @@ class EnergyModel:
 
     def predict(self, widths: Widths, latency_ms: float) -> float:
         """Millijoules of one inference that takes ``latency_ms``."""
-        dynamic = sum(self.kernel_mj(k, k.source.at(widths), k.result.at(widths), 0.0) for k in self.kernels)
+        dynamic = sum(self.kernel_mj(*kernel, 0.0) for kernel in alive(self.kernels, widths))
         return dynamic + self.scale * self.active_w * latency_ms
 
     def calibrate(self, predicted_mj: float, measured_mj: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,8 @@ class Form:
 class Kernel:
     """One kernel. ``source``/``result``: widths of its (first) input and its output. ``weights``: whether it has source x result weights.
 
-    ``node``: the node whose value it computes (the last of the fused ones); ``parts``: the values it reads.
+    ``block``: the groups of the removable block it goes with, if any. ``node``: the node whose value it computes (the last of the
+    fused ones); ``parts``: the values it reads.
     """
 
     form: Form
@@ -75,10 +77,16 @@ class Kernel:
     result: Width
     node: fx.Node
     parts: tuple[fx.Node, ...]
+    block: tuple[str, ...] = ()
 
-    def macs(self, widths: Widths) -> float:
-        """Multiply-accumulates of one inference."""
-        return macs(self.form, self.source.at(widths), self.result.at(widths))
+
+def alive(kernels: Sequence[Kernel], widths: Widths) -> list[tuple[Kernel, float, float]]:
+    """The kernels that a plan leaves, with their input and output widths."""
+    return [
+        (kernel, kernel.source.at(widths), kernel.result.at(widths))
+        for kernel in kernels
+        if not kernel.block or widths[kernel.block[0]] > 0
+    ]
 
 
 def macs(form: Form, source: float, result: float) -> float:
@@ -133,7 +141,10 @@ class _Folder:
         if form.kind not in ("conv2d", "fully_connected"):
             source = result
         self.place[node] = len(self.found)
-        self.found.append(Kernel(form, source, result, node, parts))
+        self.found.append(Kernel(form, source, result, node, parts, self._block(node)))
+
+    def _block(self, node: fx.Node) -> tuple[str, ...]:
+        return next((block.groups for block in self.analysis.blocks if node in block.nodes or node is block.addition), ())
 
     def _form(self, node: fx.Node, name: str, rows_in: tuple[int, int], rows_out: tuple[int, int]) -> Form:
         if node.target in CONVOLUTIONS:

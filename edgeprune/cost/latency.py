@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from scipy.optimize import nnls
 
-from edgeprune.cost.kernels import Form, Kernel
+from edgeprune.cost.kernels import Form, Kernel, alive
 from edgeprune.cost.table import Grid, Table, grid_of
 from edgeprune.cost.width import Widths
 
@@ -62,15 +62,13 @@ class LatencyModel:
 
     def predict(self, widths: Widths) -> float:
         """Milliseconds of the whole model."""
-        return self.overhead_ms + sum(self.kernel_ms(k, k.source.at(widths), k.result.at(widths)) for k in self.kernels)
+        return self.overhead_ms + sum(self.kernel_ms(*kernel) for kernel in alive(self.kernels, widths))
 
     def by_kind(self, widths: Widths) -> dict[str, float]:
         """Uncorrected milliseconds summed by kernel kind."""
         sums: dict[str, float] = {}
-        for kernel in self.kernels:
-            sums[kernel.form.kind] = sums.get(kernel.form.kind, 0.0) + self.times.milliseconds(
-                kernel, kernel.source.at(widths), kernel.result.at(widths)
-            )
+        for kernel, source, result in alive(self.kernels, widths):
+            sums[kernel.form.kind] = sums.get(kernel.form.kind, 0.0) + self.times.milliseconds(kernel, source, result)
         return sums
 
     def calibrate(self, observed: Sequence[tuple[Widths, float]]) -> None:

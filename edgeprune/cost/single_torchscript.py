@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import warnings
 
 import torch
@@ -62,5 +63,6 @@ def single_torchscript(form: Form, source: int, result: int) -> bytes:
         warnings.simplefilter("ignore")
         traced = torch.jit.freeze(torch.jit.trace(module.eval(), example, check_trace=False))  # type: ignore[no-untyped-call]
     buffer = io.BytesIO()
-    torch.jit.save(traced, buffer)
+    inputs = json.dumps([{"shape": list(example.shape), "dtype": "float32"}])
+    torch.jit.save(traced, buffer, _extra_files={"edgeprune.inputs.json": inputs})
     return buffer.getvalue()

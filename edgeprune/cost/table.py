@@ -97,7 +97,7 @@ def _possible(constant: float, terms: tuple[tuple[str, float], ...], choices: Ma
         return [constant]
     if len(terms) == 1:
         group, factor = terms[0]
-        return [constant + factor * width for width in choices[group]]
+        return [constant + factor * width for width in choices[group] if width > 0]  # 0: the kernel goes with its block
     low = constant + sum(factor * min(choices[group]) for group, factor in terms)
     high = constant + sum(factor * max(choices[group]) for group, factor in terms)
     step = min(

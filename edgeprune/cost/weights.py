@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from edgeprune.cost.kernels import Kernel
+from edgeprune.cost.kernels import Kernel, alive
 from edgeprune.cost.width import Widths
 
 
@@ -19,4 +19,4 @@ def kernel_parameters(kernel: Kernel, source: float, result: float) -> float:
 
 def parameters(kernels: Sequence[Kernel], widths: Widths) -> float:
     """All of them."""
-    return sum(kernel_parameters(kernel, kernel.source.at(widths), kernel.result.at(widths)) for kernel in kernels)
+    return sum(kernel_parameters(*kernel) for kernel in alive(kernels, widths))

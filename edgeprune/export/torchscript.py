@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,13 +15,16 @@ from edgeprune.errors import ExportError
 from edgeprune.export.formats import Format, register
 from edgeprune.export.source import Source, flat_outputs
 
+INPUTS_FILE = "edgeprune.inputs.json"
+"""The extra file of the archive that tells the runner the inputs' shapes: TorchScript itself does not hold them."""
+
 
 def _write(source: Source) -> bytes:
     try:
         with torch.no_grad(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             traced = torch.jit.trace(source.module, source.inputs, check_trace=False)  # type: ignore[no-untyped-call]
-            content = _saved(torch.jit.freeze(traced.eval()))
+            content = _saved(torch.jit.freeze(traced.eval()), source.inputs)
     except Exception as error:
         raise ExportError(f"torchscript: the model cannot be traced: {error}") from error
     if any("Python boolean" in str(warning.message) for warning in caught):
@@ -27,20 +32,22 @@ def _write(source: Source) -> bytes:
     return content
 
 
-def _saved(module: torch.jit.ScriptModule) -> bytes:
-    """The module as one function of its inputs, in bytes that depend on nothing else.
+def _saved(module: torch.jit.ScriptModule, inputs: Sequence[Tensor]) -> bytes:
+    """The module as one function of its inputs, in bytes that depend on nothing else; the inputs' shapes beside it, for the runner.
 
     A saved module holds class names with a counter of this process, and the name of the file it is saved to. A frozen module's graph
     has its weights as constants and no use for the module.
     """
+    shapes = [{"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")} for value in inputs]
+    extra = {INPUTS_FILE: json.dumps(shapes)}
     graph = module.graph.copy()
     this = next(graph.inputs())
     if this.uses():
         buffer = io.BytesIO()
-        torch.jit.save(module, buffer)  # type: ignore[no-untyped-call]
+        torch.jit.save(module, buffer, _extra_files=extra)  # type: ignore[no-untyped-call]
         return buffer.getvalue()
     graph.eraseInput(0)
-    return _without_traces(torch._C._create_function_from_graph("forward", graph).save_to_buffer({}))
+    return _without_traces(torch._C._create_function_from_graph("forward", graph).save_to_buffer(extra))
 
 
 def _without_traces(content: bytes) -> bytes:

@@ -20,7 +20,8 @@ LAST = (*CONVOLUTIONS, aten.linear.default, aten.batch_norm.default)
 class Block:
     """A residual branch: ``addition`` adds its result to ``shortcut``, and nothing else reads anything of ``nodes``.
 
-    ``groups``: the groups that live inside it; keeping none of their channels removes the block. ``last``: weight and bias of its last layer, which are
+    ``groups``: the groups that live inside it; keeping none of their channels removes the block. ``last``: weight and bias of its
+    last layer, which are
     zero in the masked original. ``parameters``: all that only the branch uses.
     """
 
@@ -80,4 +81,3 @@ def _only_for(addition: fx.Node, branch: fx.Node) -> frozenset[fx.Node]:
                 nodes.add(part)
                 pending.append(part)
     return frozenset(nodes)
-

@@ -119,7 +119,7 @@ def _balanced_clusters(found: list[list[int]], flow: Flow, roots: np.ndarray, fi
             settled = False
             clusters = [cluster for cluster in clusters if cluster not in uneven]
             if _one_row_each(uneven, matrix):
-                clusters.append(_Cluster(sorted(sum((cluster.channels for cluster in uneven), []))))
+                clusters.append(_Cluster(sorted(channel for cluster in uneven for channel in cluster.channels)))
             else:
                 for cluster in uneven:
                     fixed.update(dict.fromkeys(cluster.channels, f"would leave unequal rows: {reason}"))

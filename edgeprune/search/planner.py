@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgeprune.budget import format_quantity
 from edgeprune.cost.choices import width_choices
 from edgeprune.cost.energy import EnergyModel
-from edgeprune.cost.kernels import kernels
+from edgeprune.cost.kernels import alive, kernels, macs
 from edgeprune.cost.latency import KernelTimes, LatencyModel
 from edgeprune.cost.memory import FLOAT, memory_model
 from edgeprune.cost.weights import kernel_parameters, parameters
@@ -60,7 +60,7 @@ class Planner:
             self.memory.predict(widths, FLOAT * weights),
             self.energy.predict(widths, latency),
             self.file_offset + FLOAT * weights,
-            sum(kernel.macs(widths) for kernel in self.kernels),
+            sum(macs(kernel.form, source, result) for kernel, source, result in alive(self.kernels, widths)),
             weights,
         )
 
@@ -114,7 +114,7 @@ class Planner:
         return sum(value[name][choices.index(widths[name])] for name, choices in self.choices.items())
 
     def _program(self, value: Mapping[str, Sequence[float]], limits: Mapping[str, float], about: Widths) -> Program:
-        program = Program(self.choices, value, about)
+        program = Program(self.choices, value, about, [block.groups for block in self.analysis.blocks])
         latency = program.total(self.kernels, self.latency.kernel_ms)
         latency.constant += self.latency.overhead_ms
         weights = program.total(self.kernels, lambda kernel, source, result: FLOAT * kernel_parameters(kernel, source, result))
@@ -144,5 +144,5 @@ class Planner:
 
 
 def all_choices(analysis: Analysis, step: int) -> dict[str, list[int]]:
-    """The widths every group may take on a device whose kernels work in blocks of ``step`` channels."""
-    return {group.name: width_choices(group, step) for group in analysis.groups}
+    """The widths every group may take on a device whose kernels work in blocks of ``step`` channels; 0 where its block may go whole."""
+    return {group.name: [0] * (group.name in analysis.block_of) + width_choices(group, step) for group in analysis.groups}

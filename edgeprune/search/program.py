@@ -52,7 +52,13 @@ class Program:
     y_j <= z_j <= high * y_j.
     """
 
-    def __init__(self, choices: Mapping[str, Sequence[int]], saliency: Mapping[str, Sequence[float]], about: Widths) -> None:
+    def __init__(
+        self,
+        choices: Mapping[str, Sequence[int]],
+        saliency: Mapping[str, Sequence[float]],
+        about: Widths,
+        blocks: Sequence[tuple[str, ...]] = (),
+    ) -> None:
         self.choices = {group: list(widths) for group, widths in choices.items()}
         self.saliency, self.about = saliency, about
         self.upper: list[float] = []
@@ -61,6 +67,10 @@ class Program:
         self.pick = {group: [self._variable(1.0, True) for _ in widths] for group, widths in self.choices.items()}
         for variables in self.pick.values():
             self.rows.append((Expression(0.0, dict.fromkeys(variables, 1.0)), 1.0, 1.0))
+        for first, *others in blocks:
+            for other in others:
+                if 0 in self.choices[first] and 0 in self.choices[other]:
+                    self.rows.append((Expression(0.0, {self.pick[first][0]: 1.0, self.pick[other][0]: -1.0}), 0.0, 0.0))
         self._products: dict[tuple[str, Width], list[int]] = {}
         self._joint: dict[tuple[str, str], list[list[int]]] = {}
 
@@ -126,15 +136,43 @@ class Program:
 
     def _add_kernel(self, total: Expression, kernel: Kernel, cost: CostFunction) -> None:
         source, result = kernel.source, kernel.result
+        gate = self._gate(kernel)
+        if gate is not None:
+            self._gated(total, gate, result, lambda value: cost(kernel, value, value))
+            return
+
+        def price(source_width: float, result_width: float) -> float:
+            return cost(kernel, source_width, result_width) if source_width > 0 and result_width > 0 else 0.0
+
         if source == result or not source.terms:
-            fixed = source.constant
-            self._one_width(total, result, lambda value: cost(kernel, value if source == result else fixed, value))
+            self._one_width(total, result, lambda value: price(value if source == result else source.constant, value))
         elif not result.terms:
-            self._one_width(total, source, lambda value: cost(kernel, value, result.constant))
+            self._one_width(total, source, lambda value: price(value, result.constant))
         elif len(result.terms) == 1 or len(source.terms) > 1:
-            self._two_widths(total, result, source, lambda chosen, other: cost(kernel, other, chosen))
+            self._two_widths(total, result, source, lambda chosen, other: price(other, chosen))
         else:
-            self._two_widths(total, source, result, lambda chosen, other: cost(kernel, chosen, other))
+            self._two_widths(total, source, result, price)
+
+    def _gate(self, kernel: Kernel) -> str | None:
+        """The group whose choice 0 removes a kernel that does not itself depend on the groups of its block: the addition."""
+        depends = {*kernel.source.groups, *kernel.result.groups} & set(kernel.block)
+        return kernel.block[0] if kernel.block and not depends and self.choices[kernel.block[0]][0] == 0 else None
+
+    def _gated(self, total: Expression, gate: str, width: Width, cost: Callable[[float], float]) -> None:
+        """``(1 - y_0) * cost(width)``, y_0 being the choice of no channels of group ``gate``."""
+        none = self.pick[gate][0]
+        if len(width.terms) == 1:
+            group, factor = width.terms[0]
+            for variable, both, value in zip(self.pick[group], self._pairs(gate, group)[0], self.choices[group], strict=True):
+                price = cost(width.constant + factor * value)
+                total.add(variable, price)
+                total.add(both, -price)
+            return
+        intercept, slope = self._affine(width, cost) if width.terms else (cost(width.constant), 0.0)
+        total.constant += intercept
+        total.add(none, -intercept)
+        if width.terms:
+            total.plus(self.width(width), slope).plus(self._products_of(gate, width)[0], -slope)
 
     def _one_width(self, total: Expression, width: Width, cost: Callable[[float], float]) -> None:
         if len(width.terms) <= 1:

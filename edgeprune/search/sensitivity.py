@@ -40,21 +40,28 @@ def measure_curves(
     batches = list(islice(task.train, CALIBRATION + BATCHES))
     base = _loss(task.model, task, batches, recalibrated=False)
     tried = {group.name: _widths_to_try(choices[group.name]) for group in analysis.groups}
+    for block in analysis.blocks:  # the block as a whole counts once, with its first group
+        if choices[block.groups[0]][0] == 0:
+            tried[block.groups[0]].append(0)
     total, done, curves = sum(map(len, tried.values())), 0, Curves()
     for group in analysis.groups:
         growth = {choices[group.name][-1]: 0.0}
         for width in tried[group.name]:
-            candidate = masked(task.model, analysis, plan_from_saliency(analysis, saliency, {group.name: width}))
+            together = analysis.block_of[group.name].groups if width == 0 else (group.name,)
+            candidate = masked(task.model, analysis, plan_from_saliency(analysis, saliency, dict.fromkeys(together, width)))
             growth[width] = max(_loss(candidate, task, batches, recalibrated=True) - base, 0.0)
             done += 1
             if on_progress is not None:
                 on_progress(done, total)
-        curves[group.name] = _curve(group, saliency[group.name], growth, choices[group.name])
+        dropped = growth.pop(0, 0.0)
+        curves[group.name] = _curve(group, saliency[group.name], growth, choices[group.name]) if growth else [0.0]
+        if choices[group.name][0] == 0:
+            curves[group.name][0] = -dropped
     return curves
 
 
 def _widths_to_try(choices: Sequence[int]) -> list[int]:
-    narrower = list(choices[:-1])
+    narrower = [width for width in choices[:-1] if width > 0]
     places = np.linspace(0, len(narrower) - 1, min(POINTS, len(narrower))).round().astype(int).tolist() if narrower else []
     return [narrower[place] for place in sorted(set(places))]
 

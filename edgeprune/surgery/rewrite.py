@@ -70,7 +70,8 @@ class Cut:
 
 
 def apply_to_graph(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], blocks: list[Block]) -> fx.GraphModule:
-    """The exported graph with smaller tensors and its sizes corrected, without ``blocks``, trainable (batch norm and dropout follow train/eval).
+    """The exported graph with smaller tensors and its sizes corrected, without ``blocks``, trainable (batch norm and dropout follow
+    train/eval).
 
     Raises :class:`PlanError` when an operation cannot express the cut.
     """
