@@ -47,7 +47,7 @@ def _saved(module: torch.jit.ScriptModule, inputs: Sequence[Tensor]) -> bytes:
         torch.jit.save(module, buffer, _extra_files=extra)  # type: ignore[no-untyped-call]
         return buffer.getvalue()
     graph.eraseInput(0)
-    return _without_traces(torch._C._create_function_from_graph("forward", graph).save_to_buffer(extra))
+    return _without_traces(torch._C._create_function_from_graph("forward", graph).save_to_buffer(extra))  # type: ignore[arg-type]
 
 
 def _without_traces(content: bytes) -> bytes:
