@@ -59,10 +59,10 @@ def single_torchscript(form: Form, source: int, result: int) -> bytes:
         module, example = _Convolution(form, source, result), torch.zeros(1, source, *form.rows_in)
     else:
         module, example = _Elementwise(form), torch.zeros(1, result, *form.rows_in)
+    buffer = io.BytesIO()
+    inputs = json.dumps([{"shape": list(example.shape), "dtype": "float32"}])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.freeze(torch.jit.trace(module.eval(), example, check_trace=False))  # type: ignore[no-untyped-call]
-    buffer = io.BytesIO()
-    inputs = json.dumps([{"shape": list(example.shape), "dtype": "float32"}])
-    torch.jit.save(traced, buffer, _extra_files={"edgeprune.inputs.json": inputs})
+        torch.jit.save(traced, buffer, _extra_files={"edgeprune.inputs.json": inputs})
     return buffer.getvalue()

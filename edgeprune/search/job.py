@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from edgeprune.bench import BenchOptions
+from edgeprune.bench import BenchOptions, Measurement
 from edgeprune.budget import Budget
 from edgeprune.cost.kernels import kernels
 from edgeprune.cost.latency import KernelTimes, TableTimes
@@ -73,7 +73,7 @@ class Job:
         self.planner: Planner
         self.dense: Figures
         self.profile: Profile
-        self.dense_trial: Any = None
+        self.dense_measurement: Measurement | None = None
 
     # phases
 
@@ -109,12 +109,18 @@ class Job:
         measured = self.laboratory.measure_dense(files[self.engine])
         self.planner.observe_dense(measured.latency_ms, measured.peak_bytes, size, measured.energy_mj)
         energy = measured.energy_mj if measured.energy_mj is not None else self.planner.predict(self.planner.dense).energy_mj
-        self.dense, self.dense_trial = Figures(measured.latency_ms, measured.peak_bytes, energy, size), measured
+        self.dense, self.dense_measurement = Figures(measured.latency_ms, measured.peak_bytes, energy, size), measured
 
     @property
     def engine(self) -> str:
         """The format that is measured."""
         return str(self.laboratory.facts["engine"]) if self.laboratory else (self.options.engine or "tflite")
+
+    @property
+    def latency_is_relative(self) -> bool:
+        """Whether latency is judged by its ratio to the dense model's."""
+        limit = self.budget.limits().get("latency")
+        return limit is None or limit.relative
 
     @property
     def limits(self) -> dict[str, float]:

@@ -1,9 +1,11 @@
-"""How the loss really grows when one group gets narrower: measured on calibration data, on the host only."""
+"""How far the answers really move when one group gets narrower: measured on calibration data, on the host only."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -12,9 +14,10 @@ from edgeprune.errors import TrainingError
 from edgeprune.graph import Analysis, Group
 from edgeprune.importance import Saliency
 from edgeprune.surgery import masked, plan_from_saliency
-from edgeprune.task import Batches, Task
-from edgeprune.tuning import mean_loss, recalibrate
+from edgeprune.task import Task
+from edgeprune.tuning import mean_divergence, outputs_on, recalibrate
 
+PRIOR = 0.05
 POINTS, CALIBRATION, BATCHES = 3, 2, 4
 """Widths tried for every group; training batches for batch-norm statistics, and for the loss."""
 
@@ -29,16 +32,17 @@ def measure_curves(
     choices: Mapping[str, Sequence[int]],
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Curves:
-    """For every group minus the growth of the loss at each of its widths, all other groups whole.
+    """For every group minus the divergence from the whole model at each of its widths, all other groups whole.
 
-    The least salient channels are masked, batch-norm statistics recalibrated, and the task's loss taken over a few training batches; widths
-    in between are interpolated along the saliency that is lost. Source of the idea: Frantar & Alistarh, "SPDY", 2022 (layer-wise
-    errors as the
-    program's coefficients, refined on calibration loss).
+    The least salient channels are masked, batch-norm statistics recalibrated, and the answers on a few training batches compared with the
+    whole model's (its loss taken where answers cannot be compared); widths in between are interpolated along the saliency that is lost. A
+    penalty quadratic in the share removed, ``PRIOR`` of the mean divergence, settles ties and grows where many groups get narrow at once.
+    Source of the idea: Frantar & Alistarh, "SPDY", 2022 (the program's coefficients from calibration, a quadratic prior).
     """
     assert task.train is not None
     batches = list(islice(task.train, CALIBRATION + BATCHES))
-    base = _loss(task.model, task, batches, recalibrated=False)
+    teacher = outputs_on(task.model, batches[CALIBRATION:] or batches)
+    base = _divergence(copy.deepcopy(task.model), task, batches, teacher)
     tried = {group.name: _widths_to_try(choices[group.name]) for group in analysis.groups}
     for block in analysis.blocks:  # the block as a whole counts once, with its first group
         if choices[block.groups[0]][0] == 0:
@@ -49,7 +53,7 @@ def measure_curves(
         for width in tried[group.name]:
             together = analysis.block_of[group.name].groups if width == 0 else (group.name,)
             candidate = masked(task.model, analysis, plan_from_saliency(analysis, saliency, dict.fromkeys(together, width)))
-            growth[width] = max(_loss(candidate, task, batches, recalibrated=True) - base, 0.0)
+            growth[width] = max(_divergence(candidate, task, batches, teacher) - base, 0.0)
             done += 1
             if on_progress is not None:
                 on_progress(done, total)
@@ -57,7 +61,15 @@ def measure_curves(
         curves[group.name] = _curve(group, saliency[group.name], growth, choices[group.name]) if growth else [0.0]
         if choices[group.name][0] == 0:
             curves[group.name][0] = -dropped
-    return curves
+    return _with_prior(curves, choices)
+
+
+def _with_prior(curves: Curves, choices: Mapping[str, Sequence[int]]) -> Curves:
+    scale = PRIOR * float(np.mean([-min(curve) for curve in curves.values()]))
+    return {
+        name: [value - scale * (1.0 - width / max(choices[name][-1], 1)) ** 2 for value, width in zip(curve, choices[name], strict=True)]
+        for name, curve in curves.items()
+    }
 
 
 def _widths_to_try(choices: Sequence[int]) -> list[int]:
@@ -77,11 +89,10 @@ def _curve(group: Group, saliency: np.ndarray, growth: Mapping[int, float], choi
     return [-float(np.interp(removed[width], removed[widths], rising)) for width in choices]
 
 
-def _loss(model: nn.Module, task: Task, batches: Batches, recalibrated: bool) -> float:
-    used = list(batches)
-    if recalibrated:
-        recalibrate(model, used[:CALIBRATION])
-    value = mean_loss(model, task, used[CALIBRATION:] or used)
+def _divergence(model: nn.Module, task: Task, batches: list[tuple[Any, Any]], teacher: Sequence[Any]) -> float:
+    """After batch-norm statistics were measured anew, as they will be for every pruned model."""
+    recalibrate(model, batches[:CALIBRATION])
+    value = mean_divergence(model, task, batches[CALIBRATION:] or batches, teacher)
     if not np.isfinite(value):
         raise TrainingError(f"the loss on calibration data is {value}", remedy="Check the data and the model's weights.")
     return value

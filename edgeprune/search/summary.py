@@ -30,11 +30,13 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
     planner, trial = job.planner, cut.trial
     widths = {group.name: cut.pruned.plan.width(group) for group in job.analysis.groups}
     sizes = planner.predict(planner.dense), planner.predict(widths)
-    measured = (trial.dense, trial.model) if trial else (None, None)
+    measured = (job.dense_measurement, trial.model) if trial else (None, None)
     models = [
         _model(figures, metric, size, one, planner.energy)
         for figures, metric, size, one in zip((job.dense, cut.figures), metrics, sizes, measured, strict=True)
     ]
+    if trial is not None and job.latency_is_relative:  # judged by the ratio of the two measured in turns
+        models[1] |= {"low_ms": trial.low * job.dense.latency_ms, "high_ms": trial.high * job.dense.latency_ms}
     return {
         "task": job.task.name,
         "measured": trial is not None,

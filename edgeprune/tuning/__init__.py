@@ -1,8 +1,8 @@
 """Restoring accuracy after pruning: fine-tuning with distillation, batch-norm recalibration, and scoring."""
 
 from edgeprune.tuning.batchnorm import recalibrate
-from edgeprune.tuning.calibration import mean_loss
+from edgeprune.tuning.calibration import mean_divergence, outputs_on
 from edgeprune.tuning.finetune import TuneResult, finetune
 from edgeprune.tuning.scoring import score
 
-__all__ = ["TuneResult", "finetune", "mean_loss", "recalibrate", "score"]
+__all__ = ["TuneResult", "finetune", "mean_divergence", "outputs_on", "recalibrate", "score"]
