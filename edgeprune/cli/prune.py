@@ -132,11 +132,12 @@ def _show(result: Any) -> None:
 def _show_plan(plan: dict[str, Any]) -> None:
     from rich.table import Table
 
-    table = Table("group", "kept", "of", title="Plan (predicted, not measured)")
+    table = Table("group", "kept", "of")
     for group in plan["groups"]:
         table.add_row(group["name"], str(group["kept"]), str(group["total"]))
     out = console()
     out.print(table)
+    out.print("Predicted, not measured:")
     figures = {"latency": "latency_ms", "memory": "peak_bytes", "energy": "energy_mj", "size": "file_bytes"}
     for kind, name in figures.items():
         limit = plan["limits"].get(kind)
