@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.stamp-installed
 SYSTEM := $(VENV)/.stamp-system
-PYTEST := $(BIN)/python -m pytest
+# one thread each: what tests measure and compare is small, and waiting threads only slow each other
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .PHONY: install demo test test-device lint types wheel-test bench clean
 
