@@ -87,7 +87,8 @@ class Measurement:
     """One model on one device.
 
     ``latency_ms``: median of ``samples_ns``, the raw samples; ``low_ms``..``high_ms``: its 95 % interval.  ``peak_bytes``: the
-    process's peak above what the runtime held before the model was loaded; ``rss_peak_bytes``: all of it.  ``energy_mj``: of one
+    model's share of the process's peak: its private memory, and its file where that is mapped; ``rss_peak_bytes``: all of it.
+    ``energy_mj``: of one
     inference above idle, None without a meter.  ``device``: identity of the device.  ``before``, ``after``: load, clocks, governor,
     temperatures.
     """

@@ -6,24 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 from torch import fx
 
 from edgeprune.cost.kernels import Kernel
 from edgeprune.cost.width import Width, Widths
 
 FLOAT = 4
+WEIGHT_COPIES = 2.0
 
 
 @dataclass
 class MemoryModel:
-    """``offset_bytes + weight_copies * weights + scale * largest step``.
+    """``offset_bytes + weight_copies * weights + scale * largest step``.  Runtimes hold weights twice: as in the file, and repacked.
 
     ``steps``: for every kernel the elements alive while it runs, as a :class:`Width` (channels already times extent).
     """
 
     steps: list[Width]
     offset_bytes: float = 0.0
-    weight_copies: float = 1.0
+    weight_copies: float = WEIGHT_COPIES
     scale: float = 1.0
 
     def activations(self, widths: Widths) -> float:
@@ -35,9 +37,14 @@ class MemoryModel:
         return self.offset_bytes + self.weight_copies * weight_bytes + self.scale * self.activations(widths)
 
     def calibrate(self, observed: Sequence[tuple[Widths, float, float]]) -> None:
-        """Fit the offset to (widths, weight bytes, measured peak bytes): the mean error of the newest three."""
-        errors = [peak - (self.predict(widths, weights) - self.offset_bytes) for widths, weights, peak in observed[-3:]]
-        self.offset_bytes = sum(errors) / len(errors)
+        """Fit offset and copies of the weights to (widths, weight bytes, measured peak bytes): least squares, ridge towards two copies."""
+        rest = np.array([peak - self.scale * self.activations(widths) for widths, _, peak in observed])
+        weights = np.array([weights for _, weights, _ in observed])
+        size = float(weights.max()) or 1.0
+        design = np.vstack([np.column_stack([np.ones(len(rest)), weights / size]), [0.0, 0.1]])
+        wanted = np.append(rest, 0.1 * WEIGHT_COPIES * size)
+        offset, copies = np.linalg.lstsq(design, wanted, rcond=None)[0]
+        self.offset_bytes, self.weight_copies = float(offset), float(copies) / size
 
 
 def memory_model(kernels: Sequence[Kernel]) -> MemoryModel:

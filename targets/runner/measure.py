@@ -75,7 +75,7 @@ class Subject:
             "inputs": self.loaded["specs"],
             "load_ms": self.loaded["load_ns"] / 1e6,
             "first_ms": self.loaded["first_ns"] / 1e6,
-            "peak_bytes": max(0, memory["peak_bytes"] - memory["baseline_bytes"]),
+            "peak_bytes": memory["model_bytes"],
             "rss_peak_bytes": memory["peak_bytes"],
         }
 
@@ -104,8 +104,8 @@ def measure(model: Dict[str, Any], options: Options, emit: Optional[Emit] = None
     before = conditions()
     subject = Subject(model, options)
     try:
-        subject.warm_up(options.warmup_s)
         result = dict(subject.facts(), energy_mj=None, energy_method=None)
+        subject.warm_up(options.warmup_s)
         result.update(sample(subject, options))
         if options.energy:
             result.update(measure_energy(lambda time_ns: subject.block(time_ns), options.min_time_s))
