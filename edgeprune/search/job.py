@@ -219,6 +219,8 @@ class Job:
     # steps
 
     def _value(self, model: nn.Module, key: str) -> Value:
+        if self.laboratory is not None and self.run_directory.recall(key) is None:
+            self.laboratory.release()  # this takes a while and no device
         task = replace(self.task, model=model)
         return value_of(
             task,
