@@ -1,1 +1,1 @@
-""""""
+"""What is laid down on a device at release."""

@@ -1,1 +1,1 @@
-""""""
+"""Facts about devices, one TOML file each."""

@@ -1,1 +1,1 @@
-""""""
+"""What runs on a device."""
