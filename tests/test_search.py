@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,16 @@ def test_the_program_finds_what_brute_force_finds(planner: Planner, seed: int, k
 def test_an_impossible_budget_names_what_binds_and_the_least(planner: Planner) -> None:
     with pytest.raises(InfeasibleBudgetError, match=r"latency .* cannot be reached: the least is .* binding: latency"):
         planner.solve(curves_of(planner, 0), {"latency": 1e-6, "size": 1e9})
+
+
+def test_solving_prints_nothing(planner: Planner, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeprune.search import program
+
+    honest = program.milp
+    monkeypatch.setattr(program, "milp", lambda *given, **named: (os.write(1, b"solver's own words"), honest(*given, **named))[1])
+    planner.solve(curves_of(planner, 0), {"latency": 0.6 * planner.predict(planner.dense).latency_ms})
+    os.write(1, b"result")
+    assert capfd.readouterr().out == "result"
 
 
 def trial_of(latency_ms: float, dense_ms: float, peak: int = 1000, file: int = 500) -> Trial:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -99,13 +102,14 @@ class Program:
         objective = np.zeros(len(self.upper))
         for group, variables in self.pick.items():
             objective[variables] = -np.asarray(self.saliency[group]) / scale
-        result = milp(
-            objective,
-            integrality=np.array(self.integral),
-            bounds=Bounds(np.zeros(len(self.upper)), np.array(self.upper)),
-            constraints=self._constraints(),
-            options={"mip_rel_gap": GAP, "time_limit": TIME_LIMIT_S},
-        )
+        with _silent_stdout():
+            result = milp(
+                objective,
+                integrality=np.array(self.integral),
+                bounds=Bounds(np.zeros(len(self.upper)), np.array(self.upper)),
+                constraints=self._constraints(),
+                options={"mip_rel_gap": GAP, "time_limit": TIME_LIMIT_S},
+            )
         if result.x is None:
             if result.status == 2:
                 return None
@@ -267,6 +271,20 @@ class Program:
                 self.rows.append((Expression(0.0, {variable: 1.0, pick: -low}), 0.0, np.inf))
             self._products[key] = variables
         return self._products[key]
+
+
+@contextlib.contextmanager
+def _silent_stdout() -> Iterator[None]:
+    """HiGHS prints notes of its own on the process's standard output, whatever its options say: results stand there."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def saliency_curve(saliency: np.ndarray, choices: Sequence[int]) -> list[float]:
