@@ -55,6 +55,7 @@ def run_job(recipe: Path, tmp_path: Path, **more: Any) -> edgeprune.Result:
     return prune(load_recipe(recipe), "local:", budget=budget, options=OPTIONS, runs=tmp_path / "runs", **more)
 
 
+@pytest.mark.device  # two minutes: every round of a comparison starts PyTorch anew
 def test_prune_measures_meets_and_resumes(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
         broken.setattr("edgeprune.search.job.finetune", lambda *args, **named: (_ for _ in ()).throw(KeyboardInterrupt()))
