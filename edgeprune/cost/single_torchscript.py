@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from edgeprune.cost.kernels import Form
 
+INPUTS_FILE = "edgeprune.inputs.json"
+"""The extra file of an archive that tells the runner the inputs' shapes: TorchScript itself does not hold them."""
+
 
 class _Convolution(nn.Module):
     def __init__(self, form: Form, source: int, result: int) -> None:
@@ -64,5 +67,5 @@ def single_torchscript(form: Form, source: int, result: int) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.freeze(torch.jit.trace(module.eval(), example, check_trace=False))  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, buffer, _extra_files={"edgeprune.inputs.json": inputs})
+        torch.jit.save(traced, buffer, _extra_files={INPUTS_FILE: inputs})
     return buffer.getvalue()

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
 from edgeprune.errors import CaptureError, ExportError
+from edgeprune.surgery import flatten_outputs
 from edgeprune.task import device_inputs
 
 
@@ -102,5 +102,5 @@ class Source:
 
 
 def flat_outputs(outputs: Any) -> list[Tensor]:
-    """The tensors in a model's output (a tensor, or nested tuples, lists and dicts of them), in order."""
-    return [leaf.detach() for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    """The tensors in a model's output, in order, without their gradients' history."""
+    return [tensor.detach() for tensor in flatten_outputs(outputs)]

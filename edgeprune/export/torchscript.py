@@ -11,12 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from edgeprune.cost.single_torchscript import INPUTS_FILE
 from edgeprune.errors import ExportError
 from edgeprune.export.formats import Format, register
 from edgeprune.export.source import Source, flat_outputs
-
-INPUTS_FILE = "edgeprune.inputs.json"
-"""The extra file of the archive that tells the runner the inputs' shapes: TorchScript itself does not hold them."""
 
 
 def _write(source: Source) -> bytes:

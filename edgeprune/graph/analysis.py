@@ -42,10 +42,6 @@ class Analysis:
         """For every label its channel."""
         return self.flow.channels.roots()
 
-    def group(self, name: str) -> Group:
-        """The group of that name."""
-        return next(group for group in self.groups if group.name == name)
-
     def channels_of(self, labels: Tensor) -> Tensor:
         """Labels as channels (classes), constant dimensions narrowed to size 1."""
         return torch.from_numpy(self.roots[small(labels).numpy()])

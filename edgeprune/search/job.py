@@ -164,10 +164,9 @@ class Job:
         return found
 
     def _last_stage(self, model: nn.Module, epochs: float, stage: int) -> Cut:
-        limits = self.budget
         for attempt in range(RETRIES + 1):
             value = self._value(model, f"value-{stage + attempt}")
-            widths, predicted = self._choose(value, model, attempt, limits)
+            widths, predicted = self._choose(value, model, attempt)
             pruned = self._cut(model, value, widths)
             tuned = self._tune(pruned, epochs * (EARLY_SHARE if attempt else 1.0), f"final-{attempt}")
             cut = self._finish(pruned, predicted, tuned, attempt)
@@ -178,7 +177,7 @@ class Job:
             self._narrow_to(widths)
         return cut
 
-    def _choose(self, value: Value, model: nn.Module, attempt: int, budget: Budget) -> tuple[dict[str, int], Figures]:
+    def _choose(self, value: Value, model: nn.Module, attempt: int) -> tuple[dict[str, int], Figures]:
         """The widths to keep: by the closed loop on a device, else by the program alone."""
         if self.laboratory is None:
             widths = self.planner.solve(value.curves, self.limits)
@@ -194,7 +193,7 @@ class Job:
             return self.laboratory.try_model(key, self._dense_file, files[self.engine])
 
         most = self.options.measurements if attempt == 0 else 2
-        loop = Loop(self.planner, value.curves, budget, self.dense, build_and_try, self.listener, most)
+        loop = Loop(self.planner, value.curves, self.budget, self.dense, build_and_try, self.listener, most)
         loop.tighten(0.01 * attempt)
         chosen = loop.run()
         self.candidates += loop.candidates

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from edgeprune.errors import PlanError, VerificationError
 from edgeprune.graph import Analysis
@@ -85,14 +86,8 @@ def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
 
 
 def flatten_outputs(value: Any) -> list[Tensor]:
-    """The tensors in a nest of tuples, lists and dicts, in order."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in flatten_outputs(item)]
-    return []
+    """The tensors in a model's output (a tensor, or nested tuples, lists and dicts of them), in order."""
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def _difference(got: list[Tensor], expected: list[Tensor]) -> float:
