@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.stamp-installed
 SYSTEM := $(VENV)/.stamp-system
+BOARD := $(VENV)/.stamp-board
 # one thread each: what tests measure and compare is small, and waiting threads only slow each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
@@ -18,7 +19,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED) $(SYSTEM)
 	$(PYTEST) -m "not device and not slow and not wheel" $(ARGS)
 
-test-device: $(INSTALLED) $(SYSTEM)
+test-device: $(INSTALLED) $(SYSTEM) $(BOARD)
 	$(PYTEST) -m "device and not slow" $(ARGS)
 
 lint: $(INSTALLED)
@@ -53,3 +54,13 @@ $(SYSTEM): | $(BIN)/python
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server >/dev/null && touch $@; \
 	else echo "skipped: the tests against a real SSH server, for there is no /usr/sbin/sshd (apt-get install openssh-server)"; fi
+
+# The virtual aarch64 board is built and started by the tests; adb talks to a device that they play; bad links are made between namespaces.
+BOARD_TOOLS := mmdebstrap qemu-aarch64-static update-binfmts adb ip
+BOARD_PACKAGES := mmdebstrap qemu-user-static binfmt-support arch-test adb iproute2
+$(BOARD): | $(BIN)/python
+	@if command -v $(BOARD_TOOLS) >/dev/null && [ $$(command -v $(BOARD_TOOLS) | wc -l) = $(words $(BOARD_TOOLS)) ]; then touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  { mountpoint -q /proc/sys/fs/binfmt_misc || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc || :; }; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(BOARD_PACKAGES) >/dev/null && touch $@; \
+	else echo "skipped: the tests on a virtual aarch64 board and with adb (as root: apt-get install $(BOARD_PACKAGES))"; fi
