@@ -10,7 +10,8 @@
     ``ExportError``: a format that cannot be written
         ``ParityError``: it was written, and computes something else
     ``DeviceError``: the device or what runs on it
-        ``HostKeyError``, ``AuthenticationError``, ``DeviceFullError``, ``NoRuntimeError``, ``RunnerError``, ``ModelCrashedError``
+        ``HostKeyError``, ``AuthenticationError``, ``DeviceFullError``, ``NoRuntimeError``, ``SetupError``, ``RunnerError``,
+        ``ModelCrashedError``
         ``TransientError``: may pass by itself; only these are retried
             ``UnreachableError``, ``ConnectionLostError``, ``DeviceBusyError``, ``DeviceTimeoutError``
     ``IncomparableError``: two results that must not be compared
@@ -119,6 +120,10 @@ class DeviceFullError(DeviceError):
 
 class NoRuntimeError(DeviceError):
     """The device has no runtime (or no Python) that can run this format."""
+
+
+class SetupError(DeviceError):
+    """A runtime could not be installed on the device."""
 
 
 class RunnerError(DeviceError):
