@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -72,15 +72,18 @@ class Analysis:
         return digest.hexdigest()[:16]
 
 
-def analyze(model: nn.Module, example_inputs: tuple[Any, ...], protect: Sequence[str] = ()) -> Analysis:
+def analyze(
+    model: nn.Module, example_inputs: tuple[Any, ...], protect: Sequence[str] = (), attention: Literal["heads", "dimensions"] = "heads"
+) -> Analysis:
     """Follow every channel of ``model`` and return its groups.  The model is not changed.
 
-    ``protect``: names of modules (or parameters) whose output channels must stay.  Raises :class:`CaptureError` when the model cannot
+    ``protect``: names of modules (or parameters) whose output channels must stay. ``attention``: whether attention layers lose whole heads
+    or the same number of dimensions of every head. Raises :class:`CaptureError` when the model cannot
     be captured,
     :class:`NothingToPruneError` when no channel may be removed.
     """
     captured = capture(model, example_inputs)
-    flow = run(captured)
+    flow = run(captured, attention == "heads")
     for name in protect:
         _protect(flow, name)
     groups, fixed = build_groups(flow)
@@ -92,7 +95,7 @@ def analyze(model: nn.Module, example_inputs: tuple[Any, ...], protect: Sequence
 
 def _protect(flow: Flow, name: str) -> None:
     owned = [
-        labels for (parameter, axis), labels in flow.owners.items() if axis == 0 and (parameter == name or parameter.startswith(name + "."))
+        labels for owner, labels in flow.owners.items() if owner in flow.producing and (owner[0] == name or owner[0].startswith(name + "."))
     ]
     if not owned:
         raise GraphError(

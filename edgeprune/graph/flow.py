@@ -28,18 +28,36 @@ class Stored:
         return torch.arange(self.shape.numel()).reshape(self.shape) if self.index is None else self.index
 
 
+Owner = tuple[str, tuple[int, ...]]
+"""A parameter or buffer, and the dimensions along which its channels change."""
+
+
+@dataclass(frozen=True)
+class Traded:
+    """A label array, the order that an operation puts its dimensions in, and which operation."""
+
+    labels: Tensor
+    order: tuple[int, ...]
+    reason: str
+
+
 @dataclass
 class Flow:
     """The state of one analysis.
 
-    ``owners``: for a parameter or buffer and an axis, labels that broadcast to its shape: an element goes when any of its axes' channels
-    goes.  ``balances``: label matrices each row of which must keep equally many channels.  ``values``: what every node computes.
+    ``whole_heads``: attention loses whole heads; else the same number of dimensions of every head. ``owners``: for a parameter or
+    buffer and some of its dimensions, labels that broadcast to its shape: an element goes when any of its channels goes.
+    ``producing``: those of the owners whose channels begin there (the others read them). ``balances``: label matrices each row of which
+    must keep equally many channels. ``traded``: arrays whose dimensions trade places. ``values``: what every node computes.
     """
 
     captured: Captured
+    whole_heads: bool = True
     channels: Channels = field(default_factory=Channels)
-    owners: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    owners: dict[Owner, Tensor] = field(default_factory=dict)
+    producing: set[Owner] = field(default_factory=set)
     balances: list[tuple[Tensor, str]] = field(default_factory=list)
+    traded: list[Traded] = field(default_factory=list)
     values: dict[fx.Node, Any] = field(default_factory=dict)
     unsupported: list[tuple[str, str]] = field(default_factory=list)
 
@@ -48,11 +66,12 @@ class Flow:
         if isinstance(value, Stored):
             if value.shape.numel() <= 1:
                 return blank(value.shape if value.index is None else value.index.shape)
-            fresh = (
-                self.channels.fresh(value.shape) if (value.name, 0) not in self.owners else self.owners[value.name, 0].expand(value.shape)
-            )
-            self.owners.setdefault((value.name, 0), fresh)
-            return fresh if value.index is None else fresh.flatten()[value.index]
+            owner = (value.name, tuple(range(len(value.shape))))
+            if owner not in self.owners:
+                self.owners[owner] = self.channels.fresh(value.shape)
+                self.producing.add(owner)
+            labels = self.owners[owner]
+            return labels if value.index is None else labels.flatten()[value.index]
         assert isinstance(value, Tensor)
         return value
 
@@ -68,28 +87,49 @@ class Flow:
         index = tuple(slice(None) if d == dim else 0 for d in range(labels.dim()))
         return labels[index]
 
-    def own(self, value: Any, axis: int, labels: Tensor, reason: str) -> None:
-        """Record that the elements of parameter ``value`` belong, along ``axis``, to the channels ``labels`` (broadcastable to
-        its shape)."""
+    def produce(self, value: Any, dims: int | tuple[int, ...], labels: Tensor, reason: str) -> None:
+        """The channels ``labels`` (broadcastable to the shape of parameter ``value``) begin along its ``dims``."""
+        owner = self._own(value, dims, labels, reason)
+        if owner is not None:
+            self.producing.add(owner)
+
+    def read(self, value: Any, dims: int | tuple[int, ...], labels: Tensor, reason: str) -> None:
+        """Parameter ``value`` reads the channels ``labels`` (broadcastable to its shape) along its ``dims``."""
+        self._own(value, dims, labels, reason)
+
+    def _own(self, value: Any, dims: int | tuple[int, ...], labels: Tensor, reason: str) -> Owner | None:
         if value is None:
-            return
+            return None
         if not isinstance(value, Stored):  # computed on the fly: nothing to slice
             self.channels.fix(labels, f"{reason}: its weight is computed, not stored")
-            return
+            return None
+        dims = (dims,) if isinstance(dims, int) else dims
         if value.index is not None:
-            flat = torch.zeros(value.shape.numel(), dtype=torch.int64)
-            flat[value.index.flatten()] = labels.expand(value.index.shape).flatten()
-            labels = flat.reshape(value.shape)
-        known = self.owners.get((value.name, axis))
-        if known is None:
-            self.owners[value.name, axis] = labels
-        elif value.index is None:
+            return self._own_moved(value, dims, labels, reason)
+        owner = (value.name, dims)
+        known = self.owners.setdefault(owner, labels)
+        if known is not labels:
             self.channels.unite(known, labels, f"{value.name} is used twice")
-        else:
+        return owner
+
+    def _own_moved(self, value: Stored, dims: tuple[int, ...], labels: Tensor, reason: str) -> Owner:
+        """Labels of a part, or a reordering, of a parameter, at the places where it is stored."""
+        assert value.index is not None
+        marks = along_dims(value.index.shape, dims)
+        owner = (value.name, tuple(varying(tidy(_stored(value, marks)))) or dims[:1])
+        labels = _stored(value, labels.expand(value.index.shape))
+        known = self.owners.get(owner)
+        if known is not None:
             known = known.expand(value.shape)
             both = (known != 0) & (labels != 0)
             self.channels.unite(known[both], labels[both], f"{value.name} is used twice")
-            self.owners[value.name, axis] = torch.where(known != 0, known, labels)
+            labels = torch.where(known != 0, known, labels)
+        self.owners[owner] = labels
+        other = [dim for dim in range(labels.dim()) if dim not in owner[1]]
+        if other and len(owner[1]) == 1 and varying(tidy(labels)) != list(owner[1]):  # rows that read different channels
+            rows = labels.movedim(owner[1][0], -1).reshape(-1, labels.shape[owner[1][0]])
+            self.balance(torch.unique(rows, dim=0), f"{value.name} is one array")
+        return owner
 
     def join(self, values: list[Any], reason: str) -> Tensor:
         """Element-wise with broadcasting: channels that meet are one.
@@ -133,6 +173,20 @@ class Flow:
         return along(self.vector(value, dim, reason), shape, dim)
 
 
+def along_dims(shape: torch.Size, dims: tuple[int, ...]) -> Tensor:
+    """Numbers of ``shape`` that differ along ``dims`` and nowhere else."""
+    sizes = [size if dim in dims else 1 for dim, size in enumerate(shape)]
+    return torch.arange(1, 1 + int(torch.Size(sizes).numel())).reshape(sizes).expand(shape)
+
+
+def _stored(value: Stored, numbers: Tensor) -> Tensor:
+    """Numbers for the elements of a moved parameter, where those are stored; 0 elsewhere."""
+    assert value.index is not None
+    flat = torch.zeros(value.shape.numel(), dtype=torch.int64)
+    flat[value.index.flatten()] = numbers.flatten()
+    return flat.reshape(value.shape)
+
+
 def _first(left: Tensor, right: Tensor) -> Tensor:
     return left if bool(small(left).all()) else torch.where(left != 0, left, right)
 
@@ -142,14 +196,32 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
     return tuple(int(size) if isinstance(size, int) else size.node.hint for size in node.meta["val"].shape)
 
 
-def run(captured: Captured) -> Flow:
+def run(captured: Captured, whole_heads: bool = True) -> Flow:
     """Walk the graph once, in order, and call every operation's rule."""
     import edgeprune.graph.rules  # noqa: F401  (registers them)
 
-    flow = Flow(captured)
+    flow = Flow(captured, whole_heads)
     for node in captured.module.graph.nodes:
         flow.values[node] = _step(flow, node)
+    _keep_order(flow)
     return flow
+
+
+def _keep_order(flow: Flow) -> None:
+    """Where channels still change along two dimensions that trade places (a channel shuffle), only whole columns may go.
+
+    Otherwise what is left would stand in another order than in the original. The channels of a column are made one.
+    """
+    settled = False
+    while not settled:
+        settled = True
+        for trade in flow.traded:
+            core = flow.channels.resolve(trade.labels)
+            dims = varying(core)
+            if [dim for dim in trade.order if dim in dims] != dims:
+                settled, core = False, small(core)
+                for dim in dims[:-1]:
+                    flow.channels.unite(core, core.narrow(dim, 0, 1).expand(core.shape), trade.reason)
 
 
 def _step(flow: Flow, node: fx.Node) -> Any:
@@ -167,7 +239,7 @@ def _step(flow: Flow, node: fx.Node) -> Any:
         return None
     if node.target is torch.ops.aten.sym_size.int:
         return shape_of(node.args[0])[args[1]]  # type: ignore[arg-type]
-    if node.op == "call_function" and not _tensors((args, kwargs)):
+    if node.op == "call_function" and not _tensors((args, kwargs)) and node.target not in RULES:
         return _without_tensors(node, args, kwargs)
     if node.target is operator.getitem:
         return args[0][args[1]]

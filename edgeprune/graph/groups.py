@@ -53,8 +53,8 @@ def build_groups(flow: Flow) -> tuple[list[Group], dict[int, str]]:
             fixed.update(dict.fromkeys(cluster.channels, rows))
             continue
         touched = [keys[record] for channel in rows[:, 0].tolist() for record, _ in signatures[channel]]
-        producers = list(dict.fromkeys(name for name, axis in touched if axis == 0))
-        readers = list(dict.fromkeys(name for name, axis in touched if axis != 0))
+        producers = list(dict.fromkeys(owner[0] for owner in touched if owner in flow.producing))
+        readers = list(dict.fromkeys(owner[0] for owner in touched if owner not in flow.producing))
         groups.append(Group(_name(producers or readers, groups), rows, producers, readers, cluster.balances))
     return groups, fixed
 

@@ -13,8 +13,13 @@ Rule = Callable[..., Any]
 Rewriter = Callable[..., None]
 """``rewriter(cut, node)``: correct the sizes written in a node of the exported graph after channels were removed."""
 
+Reference = Callable[..., Any]
+"""``reference(node, stays, x, *args, **kwargs) -> result``: the operation over only those elements of ``x`` that ``stays`` (bool,
+broadcastable to ``x``; None: all) marks; the others of ``x`` are zero."""
+
 RULES: dict[Any, Rule] = {}
 REWRITERS: dict[Any, Rewriter] = {}
+REFERENCES: dict[Any, Reference] = {}
 
 
 def rule(*ops: OpOverload) -> Callable[[Rule], Rule]:
@@ -25,6 +30,12 @@ def rule(*ops: OpOverload) -> Callable[[Rule], Rule]:
 def rewriter(*ops: OpOverload) -> Callable[[Rewriter], Rewriter]:
     """Register what corrects the sizes in nodes of ``ops``."""
     return _register(REWRITERS, ops)
+
+
+def reference(*ops: OpOverload) -> Callable[[Reference], Reference]:
+    """Register what ``ops`` compute over channels of which some are gone, in the original's shapes: they mix channels without a stored
+    weight, so that zeros would not be the same as nothing."""
+    return _register(REFERENCES, ops)
 
 
 def _register(table: dict[Any, Callable[..., Any]], ops: tuple[OpOverload, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -21,5 +21,5 @@ def bn_scale(task: Task, analysis: Analysis) -> Saliency:
     def value(parameter: nn.Parameter) -> Tensor | None:
         return parameter.detach().abs() if id(parameter) in scales else None
 
-    saliency = by_group(analysis, per_channel(analysis, task.model, value, lambda axis: axis == 0))
+    saliency = by_group(analysis, per_channel(analysis, task.model, value, lambda begins: begins))
     return relative({name: values if values.any() else values + 1 for name, values in saliency.items()})

@@ -13,10 +13,10 @@ from edgeprune.task import Task
 @criterion("l1")
 def l1(task: Task, analysis: Analysis) -> Saliency:
     """Sum of absolute weights, relative to the group's mean."""
-    return relative(by_group(analysis, per_channel(analysis, task.model, lambda p: p.detach().abs(), lambda axis: True)))
+    return relative(by_group(analysis, per_channel(analysis, task.model, lambda p: p.detach().abs(), lambda begins: True)))
 
 
 @criterion("l2")
 def l2(task: Task, analysis: Analysis) -> Saliency:
     """Euclidean norm of the weights, relative to the group's mean."""
-    return relative(by_group(analysis, np.sqrt(per_channel(analysis, task.model, lambda p: p.detach().square(), lambda axis: True))))
+    return relative(by_group(analysis, np.sqrt(per_channel(analysis, task.model, lambda p: p.detach().square(), lambda begins: True))))

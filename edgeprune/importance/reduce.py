@@ -13,13 +13,15 @@ from edgeprune.importance.registry import Saliency
 
 
 def per_channel(
-    analysis: Analysis, model: nn.Module, value: Callable[[nn.Parameter], Tensor | None], axes: Callable[[int], bool]
+    analysis: Analysis, model: nn.Module, value: Callable[[nn.Parameter], Tensor | None], wanted: Callable[[bool], bool]
 ) -> np.ndarray:
-    """For every channel the sum of ``value(parameter)`` (same shape) over the elements it owns along the ``axes`` wanted.  float64."""
+    """For every channel the sum of ``value(parameter)`` (same shape) over the elements it owns where it begins
+    (``wanted(True)``) or is read (``wanted(False)``).  float64."""
     total = np.zeros(len(analysis.roots))
-    for (name, axis), labels in analysis.flow.owners.items():
+    for owner, labels in analysis.flow.owners.items():
+        name = owner[0]
         parameter = tensor_at(model, name)
-        if not isinstance(parameter, nn.Parameter) or not axes(axis):
+        if not isinstance(parameter, nn.Parameter) or not wanted(owner in analysis.flow.producing):
             continue
         elements = value(parameter)
         if elements is None:

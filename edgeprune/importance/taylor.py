@@ -41,7 +41,7 @@ def taylor(task: Task, analysis: Analysis) -> Saliency:
                 if not bool(torch.isfinite(loss)):
                     raise TrainingError(f"the loss of the dense model is {loss.item()}", remedy="Check the data and the model's weights.")
                 gradients = dict(zip(wanted, torch.autograd.grad(loss, wanted, allow_unused=True), strict=True))
-                total += per_channel(analysis, model, _Products(gradients), lambda axis: axis > 0) ** 2
+                total += per_channel(analysis, model, _Products(gradients), lambda begins: not begins) ** 2
                 count += 1
     finally:
         for parameter, flag in zip(wanted, flags, strict=True):

@@ -17,6 +17,7 @@ from edgeprune.graph.capture import eval_mode
 from edgeprune.surgery.inplace import apply_in_place
 from edgeprune.surgery.parameters import expanded, keep_masks, masked_copy
 from edgeprune.surgery.plan import Plan, dropped_blocks, removed_channels
+from edgeprune.surgery.reference import Reference, needs_reference
 from edgeprune.surgery.rewrite import apply_to_graph
 from edgeprune.task import device_inputs
 
@@ -65,10 +66,13 @@ def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = 
 
 
 def masked(model: nn.Module, analysis: Analysis, plan: Plan) -> nn.Module:
-    """A copy of ``model`` in its own shapes with all that ``plan`` removes set to zero."""
-    masks = keep_masks(analysis, removed_channels(analysis, plan))
+    """A copy of ``model`` in its own shapes with all that ``plan`` removes set to zero; where zeros are not the same as nothing
+    (normalisation over channels, attention) the :class:`Reference` that leaves them out."""
+    gone = removed_channels(analysis, plan)
+    masks = keep_masks(analysis, gone)
     nothing = {name: torch.zeros((), dtype=torch.bool) for block in dropped_blocks(analysis, plan) for name in block.last}
-    return masked_copy(model, masks | nothing)
+    copied = masked_copy(model, masks | nothing)
+    return Reference(copied, analysis, gone, masks) if needs_reference(analysis, gone, masks) else copied
 
 
 def restore(model: nn.Module, analysis: Analysis, pruned: Pruned) -> nn.Module:

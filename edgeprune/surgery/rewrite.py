@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import operator
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
@@ -12,19 +14,23 @@ from torch import Tensor, fx, nn
 
 from edgeprune.errors import PlanError
 from edgeprune.graph import Analysis, Block
-from edgeprune.graph.flow import shape_of
+from edgeprune.graph.constants import constant
+from edgeprune.graph.flow import Stored, shape_of
 from edgeprune.graph.registry import REWRITERS
 from edgeprune.surgery.parameters import box_shape, replace_tensors
 
 aten = torch.ops.aten
+PARTS = [[name] for name in ("slice", "select", "view", "permute", "transpose", "unsqueeze", "squeeze", "narrow", "expand", "_unsafe_view")]
+"""Operations whose result shares its operand's memory."""
 IDEMPOTENT = (aten.relu.default, aten.relu6.default, aten.hardtanh.default)
 
 
 class Cut:
-    """What rewriters ask: shapes before and after, and which places along a dimension stay.  Nodes are those of the new graph."""
+    """What rewriters ask: shapes before and after, and which places along a dimension stay.  Nodes are those of the new graph, ``module``."""
 
-    def __init__(self, analysis: Analysis, gone: np.ndarray, original: dict[str, fx.Node]) -> None:
-        self.analysis, self.gone, self.original = analysis, gone, original
+    def __init__(self, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], module: fx.GraphModule) -> None:
+        self.analysis, self.gone, self.masks, self.module = analysis, gone, masks, module
+        self.original = {node.name: node for node in analysis.captured.module.graph.nodes}
 
     def old_shape(self, node: fx.Node) -> tuple[int, ...]:
         """The shape before, at the example's batch size."""
@@ -50,9 +56,41 @@ class Cut:
         if stays is None or stays.shape[dim % stays.dim()] == 1 or bool(stays.all()):
             return None
         rows = stays.movedim(dim, -1).reshape(-1, stays.shape[dim])
+        rows = rows[rows.any(1)]  # a row of which nothing stays has gone whole
         if not bool((rows == rows[0]).all()):
             self.refuse(node, "keeps different channels in different rows")
-        return rows[0]
+        return None if bool(rows[0].all()) else rows[0]
+
+    def resized(self, node: fx.Node, sizes: list[Any], old: tuple[int, ...], new: tuple[int, ...]) -> list[Any]:
+        """``sizes`` written in a node, corrected where ``old`` became ``new``; those that are computed are scaled."""
+        result = []
+        for size, before, after in zip(sizes, old, new, strict=True):
+            if before == after or size == -1 or (isinstance(size, int) and size != before):
+                result.append(size)
+            elif isinstance(size, int):
+                result.append(after)
+            else:
+                result.append(self._scaled(node, size, before, after))
+        return result
+
+    def _scaled(self, node: fx.Node, size: fx.Node, before: int, after: int) -> fx.Node:
+        divisor = math.gcd(before, after)
+        with self.module.graph.inserting_before(node):
+            product = self.module.graph.call_function(operator.mul, (size, after // divisor))
+            return self.module.graph.call_function(operator.floordiv, (product, before // divisor))
+
+    def value(self, argument: Any) -> Tensor:
+        """What an argument that depends on no input computes, in the original."""
+        value = constant(self.analysis.captured.module, self.original[argument.name])
+        assert value is not None
+        return value
+
+    def stored(self, node: fx.Node, value: Tensor) -> fx.Node:
+        """A new constant, for use by ``node``."""
+        name = f"_constant_{node.name}"
+        self.module.register_buffer(name, value)
+        with self.module.graph.inserting_before(node):
+            return self.module.graph.get_attr(name)
 
     @staticmethod
     def renumbered(kept: Tensor, places: Tensor) -> Tensor:
@@ -65,8 +103,19 @@ class Cut:
         raise PlanError(f"{node.target} at {node.name} {why}: this cut cannot be written into the graph")
 
     def _stays(self, node: fx.Node) -> Tensor | None:
-        channels = self.analysis.node_channels(self.original[node.name])
-        return None if channels is None else torch.from_numpy(~self.gone[channels.numpy()])
+        return stays_of(self.analysis, self.gone, self.masks, self.original[node.name])
+
+
+def stays_of(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], node: fx.Node) -> Tensor | None:
+    """Which elements of what ``node`` computes stay (constant dimensions narrowed to size 1); None for what is not one tensor."""
+    value = analysis.flow.values.get(node)
+    if isinstance(value, Stored):
+        mask = masks.get(value.name)
+        if mask is None or value.index is None:
+            return mask
+        return mask.expand(value.shape).flatten()[value.index]
+    channels = analysis.node_channels(node)
+    return None if channels is None else torch.from_numpy(~gone[channels.numpy()])
 
 
 def apply_to_graph(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], blocks: list[Block]) -> fx.GraphModule:
@@ -77,7 +126,7 @@ def apply_to_graph(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor
     """
     source = analysis.captured.module
     module = copy.deepcopy(source)
-    cut = Cut(analysis, gone, {node.name: node for node in source.graph.nodes})
+    cut = Cut(analysis, gone, masks, module)
     lost = {name for block in blocks for name in block.parameters}
     replace_tensors(module, {name: mask for name, mask in masks.items() if name not in lost})
     _functional(module)
@@ -102,10 +151,20 @@ def _functional(module: fx.GraphModule) -> None:
         if not base.endswith("_") or base.startswith("_") or not hasattr(aten, base[:-1]):
             continue
         packet, overload = getattr(aten, base[:-1]), name.split(".")[2]
-        if overload in packet.overloads():
+        if overload in packet.overloads() and not _changes_a_view(node):
             before = node.args[0]
             node.target = getattr(packet, overload)
             before.replace_all_uses_with(node, delete_user_cb=lambda user, changed=node: _after(user, changed))
+
+
+def _changes_a_view(node: fx.Node) -> bool:
+    """Whether an in-place operation writes into a part of something that is read later."""
+    part = node.args[0]
+    while isinstance(part, fx.Node) and part.op == "call_function" and str(part.target).split(".")[1:2] in PARTS:
+        part = part.args[0]
+        if any(_after(user, node) for user in part.users):  # type: ignore[union-attr]
+            return True
+    return False
 
 
 def _after(user: fx.Node, node: fx.Node) -> bool:

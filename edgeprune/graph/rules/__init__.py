@@ -1,5 +1,7 @@
 """One rule an ATen operation, by family.  Importing this package registers them all."""
 
-from edgeprune.graph.rules import contraction, elementwise, normalization, pooling, reduction, shape
+from edgeprune.graph.rules import contraction, creation, elementwise, indexing, normalization, pooling, product, recurrent, reduction, shape
 
-__all__ = ["contraction", "elementwise", "normalization", "pooling", "reduction", "shape"]
+__all__ = [
+    "contraction", "creation", "elementwise", "indexing", "normalization", "pooling", "product", "recurrent", "reduction", "shape",
+]  # fmt: skip

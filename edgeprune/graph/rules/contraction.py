@@ -1,4 +1,4 @@
-"""Convolutions and matrix products: the input's channels end, the output's begin."""
+"""Convolutions: the input's channels end, the output's begin."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ CONVOLUTIONS = (
     aten.conv3d.default,
     aten.conv3d.padding,
 )
+TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
 
 
 @rule(*CONVOLUTIONS)
@@ -34,56 +35,52 @@ def convolution(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any = None
     out_channels, per_group = weight.shape[0], source.numel() // groups
     out = flow.channels.fresh((out_channels,))
     ones = (1,) * (len(weight.shape) - 2)
-    flow.own(weight, 0, out.reshape(-1, 1, *ones), reason)
-    flow.own(bias, 0, out, reason)
+    flow.produce(weight, 0, out.reshape(-1, 1, *ones), reason)
+    flow.produce(bias, 0, out, reason)
     if groups == 1:
-        flow.own(weight, 1, source.reshape(1, -1, *ones), reason)
+        flow.read(weight, 1, source.reshape(1, -1, *ones), reason)
     elif per_group == 1:
         flow.channels.unite(source.repeat_interleave(out_channels // groups), out, f"{reason}: depthwise over a fixed channel")
     else:
         rows = source.reshape(groups, per_group)
-        flow.own(weight, 1, rows.repeat_interleave(out_channels // groups, 0).reshape(out_channels, per_group, *ones), reason)
+        flow.read(weight, 1, rows.repeat_interleave(out_channels // groups, 0).reshape(out_channels, per_group, *ones), reason)
         flow.balance(rows, f"{reason} has {groups} groups")
         flow.balance(out.reshape(groups, -1), f"{reason} has {groups} groups")
     return along(out, shape, dim)
 
 
-@rule(aten.linear.default)
-def linear(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any = None) -> Tensor:
-    """Weight (out, in) over the last dimension of ``x``."""
-    shape, reason = shape_of(node), f"linear {node.name}"
-    source = flow.vector(x, -1, f"{reason}: input channels change along another dimension")
+@rule(*TRANSPOSED)
+def transposed_convolution(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any = None, *rest: Any, **named: Any) -> Tensor:
+    """Weight (in, out / groups, ...): rows read the input's channels, columns are new ones."""
+    groups, shape, reason = groups_of(node), shape_of(node), f"transposed convolution {node.name}"
+    dim = channel_dim(node)
+    source = flow.vector(x, dim, f"{reason}: input channels change along space")
     if not isinstance(weight, Stored):
         return _computed_weight(flow, source, weight, shape, reason)
-    out = flow.channels.fresh((shape[-1],))
-    flow.own(weight, 0, out.reshape(-1, 1), reason)
-    flow.own(weight, 1, source.reshape(1, -1), reason)
-    flow.own(bias, 0, out, reason)
-    return along(out, shape, len(shape) - 1)
-
-
-@rule(aten.addmm.default)
-def addmm(flow: Flow, node: fx.Node, bias: Any, x: Any, weight: Any, **scale: Any) -> Tensor:
-    """bias + x @ weight, weight (in, out)."""
-    shape, reason = shape_of(node), f"addmm {node.name}"
-    source = flow.vector(x, -1, reason)
-    if not isinstance(weight, Stored):
-        return _computed_weight(flow, source, weight, shape, reason)
-    out = flow.channels.fresh((shape[-1],))
-    flow.own(weight, 0, out.reshape(1, -1), reason)
-    flow.own(weight, 1, source.reshape(-1, 1), reason)
-    flow.own(bias, 0, out, reason)
-    return along(out, shape, len(shape) - 1)
+    ones = (1,) * (len(weight.shape) - 2)
+    out, rows = flow.channels.fresh((shape[dim],)), source.reshape(groups, -1)
+    per_group = out.reshape(groups, -1).repeat_interleave(rows.shape[1], 0)
+    if groups > 1 and groups == source.numel():
+        flow.channels.unite(source.repeat_interleave(shape[dim] // groups), out, f"{reason}: depthwise over a fixed channel")
+        flow.read(weight, 0, source.reshape(-1, 1, *ones), reason)
+    else:
+        flow.read(weight, 0, source.reshape(-1, 1, *ones), reason)
+        flow.produce(weight, 1, per_group.reshape(source.numel(), -1, *ones), reason)
+        flow.balance(rows, f"{reason} has {groups} groups")
+        flow.balance(out.reshape(groups, -1), f"{reason} has {groups} groups")
+    flow.produce(bias, 0, out, reason)
+    return along(out, shape, dim)
 
 
 def groups_of(node: fx.Node) -> int:
     """The ``groups`` argument of a convolution node."""
-    return int(node.args[6]) if len(node.args) > 6 else int(node.kwargs.get("groups", 1))  # type: ignore[arg-type]
+    place = 7 if node.target in TRANSPOSED else 6
+    return int(node.args[place]) if len(node.args) > place else int(node.kwargs.get("groups", 1))  # type: ignore[arg-type]
 
 
 def channel_dim(node: fx.Node) -> int:
     """Where the channels of a convolution's input and output are: 1, or 0 without a batch dimension."""
-    spatial = {"conv1d": 1, "conv2d": 2, "conv3d": 3}[str(node.target).split(".")[1]]
+    spatial = int(str(node.target).split(".")[1][-2])
     return len(shape_of(node)) - spatial - 1
 
 
@@ -93,14 +90,15 @@ def _computed_weight(flow: Flow, source: Tensor, weight: Any, shape: tuple[int, 
     return blank(shape)
 
 
-@rewriter(*CONVOLUTIONS)
+@rewriter(*CONVOLUTIONS, *TRANSPOSED)
 def regroup(cut: Any, node: fx.Node) -> None:
     """A depthwise convolution has as many groups as channels are left."""
     x = node.args[0]
     assert isinstance(x, fx.Node)
     groups, dim = groups_of(node), channel_dim(node)
     if groups > 1 and groups == cut.old_shape(x)[dim]:
-        if len(node.args) > 6:
-            node.update_arg(6, cut.new_shape(x)[dim])
+        place = 7 if node.target in TRANSPOSED else 6
+        if len(node.args) > place:
+            node.update_arg(place, cut.new_shape(x)[dim])
         else:
             node.update_kwarg("groups", cut.new_shape(x)[dim])

@@ -12,6 +12,22 @@ from edgeprune.graph.labels import along
 from edgeprune.graph.registry import rule
 
 aten = torch.ops.aten
+COPIES = (
+    aten.clone.default,
+    aten.contiguous.default,
+    aten.detach.default,
+    aten.detach_.default,
+    aten.alias.default,
+    aten.lift_fresh_copy.default,
+    aten.to.dtype,
+    aten.to.dtype_layout,
+    aten._to_copy.default,
+    aten.zero_.default,
+    aten.fill_.Scalar,
+    aten.fill_.Tensor,
+    aten.dropout.default,
+)
+"""What leaves a parameter in its place (or sets a part of a copy to one value)."""
 
 
 @rule(
@@ -41,6 +57,38 @@ aten = torch.ops.aten
     aten.clamp.default,
     aten.clamp_.default,
     aten.clamp_min.default,
+    aten.clamp_max.default,
+    aten.threshold.default,
+    aten.selu.default,
+    aten.celu.default,
+    aten.log_sigmoid.default,
+    aten.erf.default,
+    aten.sin.default,
+    aten.cos.default,
+    aten.sign.default,
+    aten.floor.default,
+    aten.ceil.default,
+    aten.round.default,
+    aten.trunc.default,
+    aten.expm1.default,
+    aten.log1p.default,
+    aten.log2.default,
+    aten.sinh.default,
+    aten.atan.default,
+    aten.isnan.default,
+    aten.isinf.default,
+    aten.logical_not.default,
+    aten.bitwise_not.default,
+    aten.nan_to_num.default,
+    aten.eq.Scalar,
+    aten.ne.Scalar,
+    aten.lt.Scalar,
+    aten.le.Scalar,
+    aten.gt.Scalar,
+    aten.ge.Scalar,
+    aten.remainder.Scalar,
+    aten.floor_divide.Scalar,
+    aten.bernoulli_.float,
     aten.exp.default,
     aten.log.default,
     aten.sqrt.default,
@@ -63,12 +111,20 @@ aten = torch.ops.aten
     aten.to.dtype_layout,
     aten._to_copy.default,
     aten.type_as.default,
+    aten.lift_fresh_copy.default,
+    aten.detach_.default,
+    aten.zero_.default,
+    aten.fill_.Scalar,
+    aten.fill_.Tensor,
 )
 def unary(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
     """The result's channels are the operand's.  A parameter that is only copied stays a parameter."""
-    if isinstance(x, Stored) and node.target in (aten.clone.default, aten.contiguous.default, aten.detach.default, aten.alias.default):
-        return x
-    return flow.labels(x)
+    return x if isinstance(x, Stored) and node.target in COPIES else flow.labels(x)
+
+
+@rule(aten._assert_tensor_metadata.default)
+def nothing(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> None:
+    """A check that export wrote down."""
 
 
 @rule(
@@ -88,6 +144,34 @@ def unary(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
     aten.maximum.default,
     aten.minimum.default,
     aten.pow.Tensor_Tensor,
+    aten.div.Tensor_mode,
+    aten.floor_divide.default,
+    aten.remainder.Tensor,
+    aten.atan2.default,
+    aten.lerp.Scalar,
+    aten.eq.Tensor,
+    aten.ne.Tensor,
+    aten.lt.Tensor,
+    aten.le.Tensor,
+    aten.gt.Tensor,
+    aten.ge.Tensor,
+    aten.logical_and.default,
+    aten.logical_or.default,
+    aten.logical_xor.default,
+    aten.bitwise_and.Tensor,
+    aten.bitwise_or.Tensor,
+    aten.__and__.Tensor,
+    aten.__or__.Tensor,
+    aten.where.self,
+    aten.where.ScalarSelf,
+    aten.where.ScalarOther,
+    aten.masked_fill.Scalar,
+    aten.masked_fill_.Scalar,
+    aten.masked_fill.Tensor,
+    aten.addcmul.default,
+    aten.addcdiv.default,
+    aten.copy_.default,
+    aten.copy.default,
 )
 def binary(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> Tensor:
     """Element-wise with broadcasting; Python numbers do not matter."""
@@ -102,6 +186,6 @@ def prelu(flow: Flow, node: fx.Node, x: Any, slope: Stored) -> Tensor:
     labels = flow.labels(x)
     if slope.shape.numel() > 1:
         vector = flow.vector(x, 1, f"prelu {node.name}")
-        flow.own(slope, 0, vector, f"prelu {node.name}")
+        flow.produce(slope, 0, vector, f"prelu {node.name}")
         return along(vector, labels.shape, 1)
     return labels

@@ -1,24 +1,105 @@
-"""Normalisations whose statistics are of one channel."""
+"""Normalisations: over one channel's own values, or over several channels."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow
-from edgeprune.graph.labels import along
-from edgeprune.graph.registry import rule
+from edgeprune.graph.labels import along, varying
+from edgeprune.graph.registry import reference, rewriter, rule
 
 aten = torch.ops.aten
 
 
-@rule(aten.batch_norm.default)
-def batch_norm(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, *rest: Any) -> Tensor:
+@rule(aten.batch_norm.default, aten.instance_norm.default)
+def batch_norm(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, *rest: Any, **named: Any) -> Tensor:
     """Scale, shift and both running statistics belong to the channels of dimension 1."""
-    reason = f"batch norm {node.name}"
+    reason = f"{str(node.target).split('.')[1]} {node.name}"
     vector = flow.vector(x, 1, reason)
     for stored in (weight, bias, mean, variance):
-        flow.own(stored, 0, vector, reason)
+        flow.produce(stored, 0, vector, reason)
     return along(vector, flow.labels(x).shape, 1)
+
+
+@rule(aten.group_norm.default)
+def group_norm(flow: Flow, node: fx.Node, x: Any, groups: int, weight: Any = None, bias: Any = None, *rest: Any, **named: Any) -> Tensor:
+    """Every group of channels keeps equally many."""
+    reason = f"group norm {node.name}"
+    vector = flow.vector(x, 1, reason)
+    for stored in (weight, bias):
+        flow.produce(stored, 0, vector, reason)
+    flow.balance(vector.reshape(groups, -1), f"{reason} has {groups} groups")
+    return along(vector, flow.labels(x).shape, 1)
+
+
+@rule(aten.layer_norm.default, aten.rms_norm.default)
+def layer_norm(flow: Flow, node: fx.Node, x: Any, shape: list[int], weight: Any = None, bias: Any = None, *rest: Any, **named: Any) -> Tensor:
+    """Over the last ``len(shape)`` dimensions; scale and shift are as large as those."""
+    labels, reason = flow.channels.resolve(flow.labels(x)), f"{str(node.target).split('.')[1]} {node.name}"
+    first = labels.dim() - len(shape)
+    rows = [dim for dim in varying(labels) if dim < first]
+    own = [dim for dim in varying(labels) if dim >= first]
+    scaled = weight is not None or isinstance(bias, (Tensor,))
+    if rows and own and scaled:  # one scale for every row: the same channels in each
+        core = labels[tuple(slice(0, 1) if dim in rows else slice(None) for dim in range(labels.dim()))]
+        flow.channels.unite(labels, core.expand(labels.shape), f"{reason} is shared by rows")
+        labels, rows = flow.channels.resolve(labels), []
+    vector = labels[(0,) * first] if not rows else None
+    for stored in (weight, bias) if node.target is aten.layer_norm.default else (weight,):
+        if stored is not None and vector is not None:
+            flow.produce(stored, tuple(dim - first for dim in own) or (len(shape) - 1,), vector, reason)
+    return labels
+
+
+@reference(aten.layer_norm.default)
+def layer_norm_of_those_left(
+    node: fx.Node, stays: Tensor | None, x: Tensor, shape: list[int], weight: Any = None, bias: Any = None, eps: float = 1e-5, *rest: Any
+) -> Tensor:
+    """Mean and variance over what is left."""
+    dims = tuple(range(x.dim() - len(shape), x.dim()))
+    keep = torch.ones_like(x) if stays is None else stays.expand(x.shape).to(x.dtype)
+    count = keep.sum(dims, keepdim=True)
+    mean = (x * keep).sum(dims, keepdim=True) / count
+    centred = (x - mean) * keep
+    result = centred / torch.sqrt(centred.square().sum(dims, keepdim=True) / count + eps)
+    result = result if weight is None else result * weight
+    return result if bias is None else result + bias
+
+
+@reference(aten.rms_norm.default)
+def rms_norm_of_those_left(
+    node: fx.Node, stays: Tensor | None, x: Tensor, shape: list[int], weight: Any = None, eps: float | None = None
+) -> Tensor:
+    """Mean square over what is left."""
+    dims = tuple(range(x.dim() - len(shape), x.dim()))
+    keep = torch.ones_like(x) if stays is None else stays.expand(x.shape).to(x.dtype)
+    power = (x * keep).square().sum(dims, keepdim=True) / keep.sum(dims, keepdim=True)
+    result = x / torch.sqrt(power + (torch.finfo(x.dtype).eps if eps is None else eps))
+    return result if weight is None else result * weight
+
+
+@reference(aten.group_norm.default)
+def group_norm_of_those_left(
+    node: fx.Node, stays: Tensor | None, x: Tensor, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *rest: Any
+) -> Tensor:
+    """Every group's statistics over what is left of it."""
+    keep = torch.ones_like(x) if stays is None else stays.expand(x.shape).to(x.dtype)
+    grouped = (x.shape[0], groups, math.prod(x.shape[1:]) // groups)
+    rows, kept = x.reshape(grouped), keep.reshape(grouped)
+    count = kept.sum(-1, keepdim=True)
+    centred = (rows - (rows * kept).sum(-1, keepdim=True) / count) * kept
+    result = (centred / torch.sqrt(centred.square().sum(-1, keepdim=True) / count + eps)).reshape(x.shape)
+    view = (1, -1, *[1] * (x.dim() - 2))
+    result = result if weight is None else result * weight.reshape(view)
+    return result if bias is None else result + bias.reshape(view)
+
+
+@rewriter(aten.layer_norm.default, aten.rms_norm.default)
+def renormalize(cut: Any, node: fx.Node) -> None:
+    """The normalised shape is what is left of it."""
+    count = len(node.args[1])  # type: ignore[arg-type]
+    node.update_arg(1, list(cut.new_shape(node)[-count:]))

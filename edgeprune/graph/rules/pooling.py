@@ -30,6 +30,22 @@ aten = torch.ops.aten
     aten.upsample_bilinear2d.vec,
     aten.upsample_bilinear2d.default,
     aten.upsample_bicubic2d.vec,
+    aten.upsample_bicubic2d.default,
+    aten.upsample_nearest1d.vec,
+    aten.upsample_nearest1d.default,
+    aten.upsample_nearest3d.vec,
+    aten.upsample_linear1d.vec,
+    aten.upsample_trilinear3d.vec,
+    aten._upsample_bilinear2d_aa.vec,
+    aten._upsample_bicubic2d_aa.vec,
+    aten.adaptive_max_pool1d.default,
+    aten.adaptive_max_pool3d.default,
+    aten.max_pool2d_with_indices.default,
+    aten.max_unpool2d.default,
+    aten.reflection_pad1d.default,
+    aten.reflection_pad2d.default,
+    aten.replication_pad1d.default,
+    aten.replication_pad2d.default,
 )
 def pool(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
     """Channels are dimension 1 of (N, C, ...)."""
@@ -38,3 +54,25 @@ def pool(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
     vector = flow.vector(x, 1, f"pooling {node.name}: channels change along space")
     labels = along(vector, shape, 1)
     return labels if isinstance(value, Tensor) else [labels, labels]
+
+
+@rule(aten.grid_sampler.default, aten.grid_sampler_2d.default, aten.grid_sampler_3d.default)
+def grid_sample(flow: Flow, node: fx.Node, x: Any, grid: Any, *rest: Any, **named: Any) -> Tensor:
+    """Channels of ``x`` (dimension 1), read at the places that ``grid`` says."""
+    flow.channels.fix(flow.labels(grid), f"{node.name} samples by it")
+    return along(flow.vector(x, 1, f"{node.name}: channels change along space"), shape_of(node), 1)
+
+
+@rule(aten.im2col.default)
+def unfold(flow: Flow, node: fx.Node, x: Any, window: list[int], *rest: Any, **named: Any) -> Tensor:
+    """(N, C, H, W) to (N, C * window, places): every channel as often as the window has elements."""
+    vector = flow.vector(x, 1, f"{node.name}: channels change along space")
+    return along(vector.repeat_interleave(window[0] * window[1]), shape_of(node), 1)
+
+
+@rule(aten.col2im.default)
+def fold(flow: Flow, node: fx.Node, x: Any, size: list[int], window: list[int], *rest: Any, **named: Any) -> Tensor:
+    """The reverse of :func:`unfold`."""
+    vector = flow.vector(x, 1, f"{node.name}: channels change along space").reshape(-1, window[0] * window[1])
+    flow.channels.unite(vector, vector[:, :1], f"{node.name} adds fixed channels")
+    return along(vector[:, 0], shape_of(node), 1)

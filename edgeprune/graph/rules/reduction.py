@@ -8,46 +8,104 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, shape_of
-from edgeprune.graph.labels import blank, varying
-from edgeprune.graph.registry import rule
+from edgeprune.graph.labels import blank, small, varying
+from edgeprune.graph.registry import reference, rule
 
 aten = torch.ops.aten
+SUMS = (aten.sum.dim_IntList, aten.sum.default, aten.linalg_vector_norm.default, aten.cumsum.default)
+MEANS = (aten.mean.dim, aten.mean.default, aten.var.correction, aten.var.dim, aten.std.correction, aten.std.dim, aten.var_mean.correction)
+LARGEST = (aten.amax.default, aten.amin.default, aten.max.dim, aten.min.dim)
 
 
 @rule(
-    aten.mean.dim,
-    aten.sum.dim_IntList,
-    aten.amax.default,
-    aten.amin.default,
-    aten.var.correction,
-    aten.std.correction,
-    aten.linalg_vector_norm.default,
+    *(op for op in SUMS if op not in (aten.sum.default, aten.cumsum.default)),
+    *(op for op in MEANS if op is not aten.mean.default),
+    *LARGEST,
 )
-def reduce(flow: Flow, node: fx.Node, x: Any, dims: Any = None, *rest: Any, **named: Any) -> Tensor:
-    """Over space the channels stay; over the channels themselves they are fixed, since fewer would change the result."""
+def reduce(flow: Flow, node: fx.Node, x: Any, dims: Any = None, *rest: Any, **named: Any) -> Any:
+    """Over space the channels stay.  Over channels: of those that are left, as after a normalisation."""
     if node.target is aten.linalg_vector_norm.default:
         dims = rest[0] if rest else named.get("dim")
-    labels, shape = flow.labels(x), shape_of(node)
+    labels = flow.channels.resolve(flow.labels(x))
     gone = {int(dim) % labels.dim() for dim in ([dims] if isinstance(dims, int) else dims or range(labels.dim()))}
-    if gone & set(varying(labels)):
-        flow.channels.fix(labels, f"{node.name} reduces over channels")
-        return blank(shape)
-    kept = labels[tuple(slice(0, 1) if dim in gone else slice(None) for dim in range(labels.dim()))]
-    return kept if kept.dim() == len(shape) else kept.reshape(shape)
+    kept = _without(flow, node, labels, gone)
+    value = node.meta["val"]
+    if isinstance(value, Tensor):
+        return kept.reshape(shape_of(node))
+    return [kept.reshape([int(size) for size in part.shape]) for part in value]
+
+
+def _without(flow: Flow, node: fx.Node, labels: Tensor, gone: set[int]) -> Tensor:
+    """The labels with dimensions ``gone`` narrowed to size 1."""
+    over = set(varying(labels)) & gone
+    others = set(varying(labels)) - gone
+    if over and others and max(others) > max(over):  # what is left along the others must be the same everywhere
+        core = small(labels)
+        flow.channels.unite(core, _narrowed(core, over), f"{node.name} reduces over rows of channels")
+        labels = flow.channels.resolve(labels)
+    elif over:
+        labels = blank(labels.shape)
+    return _narrowed(labels, gone)
+
+
+def _narrowed(labels: Tensor, dims: set[int]) -> Tensor:
+    return labels[tuple(slice(0, 1) if dim in dims else slice(None) for dim in range(labels.dim()))]
 
 
 @rule(aten.mean.default, aten.sum.default)
 def reduce_all(flow: Flow, node: fx.Node, x: Any, **named: Any) -> Tensor:
-    """A single number of everything."""
-    flow.channels.fix(flow.labels(x), f"{node.name} reduces over channels")
+    """A single number of all that is left."""
     return blank(())
 
 
-@rule(aten.softmax.int, aten.log_softmax.int, aten.cumsum.default)
+@rule(aten.softmax.int, aten.log_softmax.int, aten.cumsum.default, aten._softmax.default)
 def along_dimension(flow: Flow, node: fx.Node, x: Any, dim: int, *rest: Any, **named: Any) -> Tensor:
-    """Every element depends on all others along ``dim``."""
-    labels = flow.labels(x)
-    if dim % labels.dim() in varying(labels):
+    """Every element depends on all others along ``dim``: the same channels in every row, or fixed ones."""
+    labels = flow.channels.resolve(flow.labels(x))
+    dim %= labels.dim()
+    if dim in varying(labels) and len(varying(labels)) > 1:
+        core = small(labels)
+        flow.channels.unite(core, core.narrow(dim, 0, 1), f"{node.name} is taken over rows of channels")
+        labels = flow.channels.resolve(labels)
+    if dim in varying(labels):
         flow.channels.fix(labels, f"{node.name} is taken over channels")
         return blank(labels.shape)
     return labels
+
+
+@reference(*SUMS)
+def sums(node: fx.Node, stays: Tensor | None, *args: Any, **named: Any) -> Any:
+    """Zeros add nothing."""
+    return node.target(*args, **named)  # type: ignore[operator]
+
+
+@reference(*LARGEST)
+def largest(node: fx.Node, stays: Tensor | None, x: Tensor, *args: Any, **named: Any) -> Any:
+    """The largest or smallest of those left."""
+    if stays is not None:
+        limit = torch.finfo(x.dtype).min if "max" in str(node.target) else torch.finfo(x.dtype).max
+        x = torch.where(stays, x, limit)
+    return node.target(x, *args, **named)  # type: ignore[operator]
+
+
+@reference(*MEANS)
+def means(node: fx.Node, stays: Tensor | None, x: Tensor, *args: Any, **named: Any) -> Any:
+    """Mean, variance or deviation of those left: the original's operation on an array from which the others were taken out."""
+    target: Any = node.target
+    if stays is None or not args and not named:
+        return target(x if stays is None else x[stays.expand(x.shape)], *args, **named)
+    dims = args[0] if args else named.get("dim")
+    over = [int(dim) % x.dim() for dim in ([dims] if isinstance(dims, int) else dims or range(x.dim()))]
+    order = [dim for dim in range(x.dim()) if dim not in over] + over
+    keep = stays.expand(x.shape).permute(order).reshape(*(x.shape[dim] for dim in range(x.dim()) if dim not in over), -1)
+    rows = x.permute(order).reshape(keep.shape)
+    count = int(keep.sum(-1).max())
+    places = torch.argsort(keep.to(torch.int8), dim=-1, descending=True, stable=True)[..., :count]
+    left = rows.gather(-1, places)
+    named = {**named, **({"dim": [-1]} if not args else {})}
+    result = target(left, *([[-1], *args[1:]] if args else []), **named)
+    back = tuple(1 if dim in over else x.shape[dim] for dim in range(x.dim()))
+    keepdim = bool(named.get("keepdim", len(args) > 1 and isinstance(args[-1], bool) and args[-1]))
+    return [part.reshape(back) if keepdim else part for part in result] if isinstance(result, tuple) else (
+        result.reshape(back) if keepdim else result
+    )

@@ -7,37 +7,40 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored, shape_of
+from edgeprune.graph.flow import Flow, Stored, Traded, shape_of
 from edgeprune.graph.labels import blank, small, varying
 from edgeprune.graph.registry import rewriter, rule
 
 aten = torch.ops.aten
 VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
-REORDERING = (aten.permute.default, aten.transpose.int, aten.movedim.intlist, aten.t.default)
+REORDERING = (aten.permute.default, aten.transpose.int, aten.swapaxes.default, aten.movedim.intlist, aten.movedim.int, aten.t.default)
 SIZED = (*VIEWS, aten.expand.default, aten.unflatten.int)
 
 
 @rule(
     *SIZED,
+    *REORDERING,
+    aten.expand_as.default,
+    aten.view_as.default,
     aten.flatten.using_ints,
-    aten.permute.default,
-    aten.transpose.int,
-    aten.t.default,
     aten.unsqueeze.default,
     aten.squeeze.default,
     aten.squeeze.dim,
     aten.squeeze.dims,
-    aten.movedim.intlist,
     aten.slice.Tensor,
     aten.narrow.default,
     aten.select.int,
     aten.split.Tensor,
     aten.split_with_sizes.default,
     aten.chunk.default,
+    aten.tensor_split.sections,
+    aten.tensor_split.indices,
     aten.unbind.int,
     aten.flip.default,
     aten.roll.default,
     aten.repeat.default,
+    aten.repeat_interleave.self_int,
+    aten.unfold.default,
     aten.pixel_shuffle.default,
     aten.pixel_unshuffle.default,
     aten.channel_shuffle.default,
@@ -51,26 +54,18 @@ def move(flow: Flow, node: fx.Node, x: Any, *args: Any, **named: Any) -> Any:
             return Stored(x.name, x.shape, moved)
         return [Stored(x.name, x.shape, part) for part in moved]
     labels = flow.labels(x)
-    moved = op(labels, *args, **named)
     if node.target in REORDERING and len(varying(labels)) > 1:
-        moved = _kept_in_order(flow, node, labels, moved)
-    return moved
+        order = _order(node, labels.dim())
+        if [dim for dim in order if dim in varying(labels)] != varying(labels):
+            flow.traded.append(Traded(labels, order, f"{node.name} reorders fixed channels"))
+    return op(labels, *args, **named)
 
 
-def _kept_in_order(flow: Flow, node: fx.Node, labels: Tensor, moved: Tensor) -> Tensor:
-    """Where channels change along two dimensions that trade places (a channel shuffle), only whole columns may go.
-
-    Otherwise what is left would stand in another order than in the original. The channels of a column are made one.
-    """
-    core = small(labels)
-    marks = torch.arange(core.numel()).reshape(core.shape).expand(labels.shape)  # where each element was: rising if order is kept
+def _order(node: fx.Node, rank: int) -> tuple[int, ...]:
+    """The order in which a reordering puts its operand's dimensions."""
     op: Any = node.target
-    after = small(op(marks, *node.args[1:], **node.kwargs)).flatten()
-    if bool((after[1:] > after[:-1]).all()):
-        return moved
-    for dim in varying(labels)[:-1]:
-        flow.channels.unite(core, core.narrow(dim, 0, 1).expand(core.shape), f"{node.name} reorders fixed channels")
-    return flow.channels.resolve(moved)
+    strides = op(torch.empty([2] * rank), *node.args[1:], **node.kwargs).stride()
+    return tuple(rank - stride.bit_length() for stride in strides)
 
 
 @rule(aten.cat.default)
@@ -83,16 +78,19 @@ def cat(flow: Flow, node: fx.Node, tensors: list[Any], dim: int = 0) -> Tensor:
     keep = {dim, *(d for part in parts for d in varying(part))}
     cores = [part[tuple(slice(None) if d in keep else slice(0, 1) for d in range(rank))] for part in parts]
     if len(keep) > 1:  # the other changing dimensions must agree: a box stays a box
-        for d in keep - {dim}:
-            _agree(flow, node, cores, d)
+        cores = _agreeing(flow, node, cores, dim)
     return torch.cat(cores, dim).expand(shape_of(node))
 
 
-def _agree(flow: Flow, node: fx.Node, cores: list[Tensor], dim: int) -> None:
-    """Channels along another dimension than the concatenated one are the same in every part."""
-    vectors = [flow.vector(core, dim, f"{node.name} concatenates along space") for core in cores]
-    for other in vectors[1:]:
-        flow.channels.unite(vectors[0], other, f"{node.name} concatenates with fixed channels")
+def _agreeing(flow: Flow, node: fx.Node, cores: list[Tensor], dim: int) -> list[Tensor]:
+    """Channels along other dimensions than the concatenated one are the same in every part, and all along it."""
+    for core in cores:
+        if dim in varying(core):
+            flow.channels.unite(core, core.narrow(dim, 0, 1).expand(core.shape), f"{node.name} concatenates fixed channels")
+    first = cores[0].narrow(dim, 0, 1)
+    for other in cores[1:]:
+        flow.channels.unite(first, other.narrow(dim, 0, 1), f"{node.name} concatenates with fixed channels")
+    return [flow.channels.resolve(core) for core in cores]
 
 
 @rule(aten.stack.default)
@@ -130,16 +128,6 @@ def _pad_one(flow: Flow, labels: Tensor, dim: int, before: int, after: int) -> T
     return padded.expand(*labels.shape[:dim], padded.shape[dim], *labels.shape[dim + 1 :])
 
 
-@rule(aten.index_select.default)
-def index_select(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any) -> Tensor:
-    """Known places: their channels.  Places that are computed: fixed."""
-    labels = flow.labels(x)
-    if dim % labels.dim() in varying(labels):
-        flow.channels.fix(labels, f"{node.name} picks channels by computed index")
-        return blank(shape_of(node))
-    return labels.narrow(dim, 0, 1).expand(shape_of(node))
-
-
 @rule(aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.empty_like.default)
 def like(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Tensor:
     """A constant of the operand's shape follows its channels."""
@@ -153,14 +141,9 @@ def like(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Tensor:
 def resize(cut: Any, node: fx.Node) -> None:
     """Sizes that channels were part of become what is left of them."""
     place = 2 if node.target is aten.unflatten.int else 1
-    sizes = list(node.args[place])  # type: ignore[arg-type]
     old, new = cut.old_shape(node), cut.new_shape(node)
     first = int(node.args[1]) % len(old) if place == 2 else 0  # type: ignore[arg-type]
-    for position, size in enumerate(sizes):
-        dim = first + position
-        if isinstance(size, int) and size == old[dim] and old[dim] != new[dim]:
-            sizes[position] = new[dim]
-    node.update_arg(place, sizes)
+    node.update_arg(place, cut.resized(node, list(node.args[place]), old[first:], new[first:]))  # type: ignore[arg-type]
 
 
 @rewriter(aten.slice.Tensor)
@@ -199,7 +182,9 @@ def reselect(cut: Any, node: fx.Node) -> None:
         node.update_arg(2, int(kept[: int(place) % len(kept)].sum()))  # type: ignore[arg-type]
 
 
-@rewriter(aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default)
+@rewriter(
+    aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.tensor_split.sections, aten.tensor_split.indices
+)
 def resplit(cut: Any, node: fx.Node) -> None:
     """Every part is as long as what is left of it."""
     dim = int(node.args[2]) if len(node.args) > 2 else int(node.kwargs.get("dim", 0))  # type: ignore[arg-type]

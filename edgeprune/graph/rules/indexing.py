@@ -1,0 +1,102 @@
+"""Elements picked by index: known places keep their channels, computed ones must not pick among channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from edgeprune.graph.constants import constant
+from edgeprune.graph.flow import Flow, Stored, shape_of
+from edgeprune.graph.labels import along, blank, varying
+from edgeprune.graph.registry import rewriter, rule
+
+aten = torch.ops.aten
+
+
+@rule(aten.embedding.default)
+def embedding(flow: Flow, node: fx.Node, weight: Any, indices: Any, *rest: Any, **named: Any) -> Tensor:
+    """Weight (entries, channels): the channels begin in its columns."""
+    shape, reason = shape_of(node), f"embedding {node.name}"
+    flow.channels.fix(flow.labels(indices), f"{reason} looks it up")
+    if not isinstance(weight, Stored):
+        return along(flow.vector(weight, -1, reason), shape, len(shape) - 1)
+    out = flow.channels.fresh((shape[-1],))
+    flow.produce(weight, 1, out.reshape(1, -1), reason)
+    return along(out, shape, len(shape) - 1)
+
+
+@rule(aten.index.Tensor)
+def index(flow: Flow, node: fx.Node, x: Any, indices: list[Any]) -> Any:
+    """``x[indices]``: a parameter indexed by constants is followed by the places of its elements."""
+    known = [None if place is None else constant(flow.captured.module, place) for place in node.args[1]]  # type: ignore[union-attr]
+    certain = all((place is None) == (value is None) for place, value in zip(indices, known, strict=True))
+    if certain and isinstance(x, Stored):
+        return Stored(x.name, x.shape, aten.index(x.places(), known))
+    for place in indices:
+        if isinstance(place, Tensor):
+            flow.channels.fix(flow.labels(place), f"{node.name} picks by it")
+    labels = flow.labels(x)
+    if certain:
+        return aten.index(labels, known)
+    chosen = {dim for dim, place in enumerate(indices) if place is not None}
+    if chosen & set(varying(labels)):
+        flow.channels.fix(labels, f"{node.name} picks channels by computed index")
+        return blank(shape_of(node))
+    nowhere = [None if place is None else torch.zeros(_shape(place), dtype=torch.int64) for place in indices]
+    return aten.index(labels, nowhere).expand(shape_of(node))
+
+
+def _shape(place: Any) -> tuple[int, ...]:
+    return tuple(place.shape)
+
+
+@rule(aten.index_select.default)
+def index_select(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any) -> Any:
+    """``x`` at the places ``index`` (1-D) of ``dim``."""
+    known = constant(flow.captured.module, node.args[2])
+    if known is not None and isinstance(x, Stored):
+        return Stored(x.name, x.shape, x.places().index_select(dim, known))
+    labels = flow.labels(x)
+    if known is not None:
+        return labels.index_select(dim, known)
+    if dim % labels.dim() in varying(labels):
+        flow.channels.fix(labels, f"{node.name} picks channels by computed index")
+        return blank(shape_of(node))
+    return labels.narrow(dim, 0, 1).expand(shape_of(node))
+
+
+@rule(aten.gather.default)
+def gather(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any, **named: Any) -> Tensor:
+    """Places along ``dim``, others unchanged."""
+    labels, shape = flow.labels(x), shape_of(node)
+    flow.channels.fix(flow.labels(index), f"{node.name} picks by it")
+    known = constant(flow.captured.module, node.args[2])
+    if known is not None:
+        return labels.gather(dim, known)
+    if dim % labels.dim() in varying(labels):
+        flow.channels.fix(labels, f"{node.name} picks channels by computed index")
+        return blank(shape)
+    return labels.narrow(dim, 0, 1)[tuple(slice(0, size) for size in shape[: dim % labels.dim()])].expand(shape)
+
+
+@rewriter(aten.index_select.default)
+def reselect_places(cut: Any, node: fx.Node) -> None:
+    """Known places are counted anew among those left."""
+    kept = cut.kept_along(node.args[0], int(node.args[1]))  # type: ignore[arg-type]
+    if kept is not None:
+        node.update_arg(2, cut.stored(node, cut.renumbered(kept, cut.value(node.args[2]))))
+
+
+@rewriter(aten.index.Tensor)
+def reindex(cut: Any, node: fx.Node) -> None:
+    """One list of known places is counted anew; several at once cannot be."""
+    for dim, place in enumerate(node.args[1]):  # type: ignore[arg-type]
+        kept = None if place is None else cut.kept_along(node.args[0], dim)
+        if kept is None:
+            continue
+        places = cut.value(place)
+        if places.dim() != 1 or sum(other is not None for other in node.args[1]) != 1:  # type: ignore[union-attr]
+            cut.refuse(node, "picks channels by several indices at once")
+        node.update_arg(1, [None] * dim + [cut.stored(node, cut.renumbered(kept, places))])

@@ -1,0 +1,75 @@
+"""The masked original where zeros are not the same as nothing: normalisations, means and products of activations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from edgeprune.graph import Analysis
+from edgeprune.graph.registry import REFERENCES
+from edgeprune.surgery.rewrite import stays_of
+
+
+def needs_reference(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor]) -> bool:
+    """Whether an operation that mixes channels without a stored weight loses some of them."""
+    for node in analysis.captured.module.graph.nodes:
+        if node.target in REFERENCES:
+            for part in node.all_input_nodes:
+                stays = stays_of(analysis, gone, masks, part)
+                if stays is not None and not bool(stays.all()):
+                    return True
+    return False
+
+
+class Reference(nn.Module):
+    """Computes, in the original's shapes, what the original would if the channels that go did not exist.
+
+    The captured graph with ``model``'s weights is run one operation at a time; every result is zero where its channels are gone, and
+    normalisations count only what is left.  It shares nothing with how a model is cut but the labels.
+    """
+
+    def __init__(self, model: nn.Module, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self._run = _Masked(model, analysis, gone, masks)
+
+    def forward(self, *inputs: Any) -> Any:
+        """The output of the captured graph, of the model's own structure."""
+        return self._run(*inputs)
+
+
+class _Masked(fx.Interpreter):
+    def __init__(self, model: nn.Module, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor]) -> None:
+        super().__init__(analysis.captured.module)
+        self.state = {**model.state_dict(keep_vars=True), **dict(model.named_buffers())}
+        self.masks, self.stays = masks, {}
+        for node in self.graph.nodes:
+            stays = stays_of(analysis, gone, masks, node)
+            self.stays[node] = None if stays is None or bool(stays.all()) else stays
+        self.inputs = [node.name for node in self.graph.nodes if node.op == "placeholder"]
+
+    def __call__(self, *inputs: Any) -> Any:
+        flat = [value for value in pytree.tree_leaves(inputs) if isinstance(value, Tensor)]
+        result = self.run(*flat[: len(self.inputs)], enable_io_processing=False)
+        return self.graph.process_outputs(result)
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op == "get_attr":
+            name = str(n.target)
+            value = self.state[name] if name in self.state else self.fetch_attr(name)
+            return value * self.masks[name] if name in self.masks else value
+        known = REFERENCES.get(n.target)
+        if known is None:
+            value = super().run_node(n)
+        else:
+            args, kwargs = self.fetch_args_kwargs_from_env(n)
+            first = n.all_input_nodes[0] if n.all_input_nodes else None
+            value = known(n, self.stays.get(first), *args, **kwargs)
+        stays = self.stays[n]
+        if stays is None or not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        return torch.where(stays, value, torch.zeros((), dtype=value.dtype))
