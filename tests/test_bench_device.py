@@ -199,7 +199,7 @@ def test_a_device_without_the_runtime_says_how_to_install_it(client_home: Path) 
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
     with pytest.raises(NoRuntimeError, match=r"no Python with a runtime for tflite.*Python 3") as caught:
         open_device(f"local:?python={bare}/bin/python")
-    assert "-m venv ~/.edgeprune/venv" in str(caught.value.remedy)
+    assert f"{bare}/bin/python -m pip install ai-edge-litert" in str(caught.value.remedy)
     assert device_module.probe(f"local:?python={bare}/bin/python").runtimes == {}
 
 

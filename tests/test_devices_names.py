@@ -10,9 +10,7 @@ from click.testing import CliRunner
 
 from edgeprune.cli.targets import command
 from edgeprune.devices import Target, add_target, list_targets, parse_address, remove_target, resolve_target
-from edgeprune.devices.runner import Python
 from edgeprune.devices.targets import targets_file
-from edgeprune.devices.wheels import advice
 from edgeprune.errors import TargetError
 
 
@@ -111,18 +109,3 @@ def test_the_command(config: Path) -> None:
     assert "pi5" in run(command, ["list"]).stdout
     assert run(command, ["remove", "pi5"]).exit_code == 0
     assert "No targets yet" in run(command, ["list"]).stdout
-
-
-@pytest.mark.parametrize(
-    ("version", "arch", "libc", "expected"),
-    [
-        ((3, 11, 2), "aarch64", "glibc 2.36", "pip install ai-edge-litert"),
-        ((3, 9, 2), "aarch64", "glibc 2.31", "ai-edge-litert==2.1.0"),
-        ((3, 11, 2), "armv7l", "glibc 2.36", "tflite-runtime==2.14.0 'numpy<2'"),
-        ((3, 9, 2), "armv7l", "glibc 2.31", "tflite-runtime==2.13.0 'numpy<2'"),
-        ((3, 13, 0), "armv7l", "glibc 2.41", "No wheel for tflite is known to fit"),
-        ((3, 12, 0), "x86_64", "", "No wheel for tflite is known to fit"),
-    ],
-)
-def test_the_wheel_that_fits(version: tuple[int, ...], arch: str, libc: str, expected: str) -> None:
-    assert expected in advice(Python("/usr/bin/python3", version, arch, libc), ["tflite"])

@@ -23,6 +23,8 @@ COMMANDS = {
     "prune": "Prune a model to budgets that are measured on a device.",
     "bench": "Measure an exported model on a device, or compare two.",
     "probe": "Say what a device is: processor, memory, runtimes, meters.",
+    "setup": "Install a runtime on a device, from this machine.",
+    "teardown": "Remove from a device all that edgeprune put there.",
     "targets": "Keep names for devices.",
     "export": "Write a pruned checkpoint in formats that devices run.",
     "profiles": "List the known devices and show what is known of them.",

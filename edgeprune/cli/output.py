@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import PurePath
 from typing import Any
@@ -62,3 +63,27 @@ def progress() -> Any:
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def transfer_progress(first: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A progress bar on stderr for the events of a setup, whose uploads are counted in bytes; ``first``: what is being done now."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
+
+    texts = {
+        "fetching": "fetching {name}",
+        "upload": "sending {name}",
+        "installing": "installing {name}",
+        "verifying": "importing what was installed",
+        "waiting": "waiting: in use by {holder}",
+    }
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(first, total=None)
+
+        def show(event: dict[str, Any]) -> None:
+            if text := texts.get(event["event"]):
+                bar.update(task, description=text.format(**event), completed=event.get("sent", 0), total=event.get("total"))
+
+        yield show

@@ -16,6 +16,7 @@ from typing import Any, Self
 from edgeprune.devices.address import parse_address
 from edgeprune.devices.connect import connect
 from edgeprune.devices.pack import build_runner
+from edgeprune.devices.pythons import PHONE_REMEDY, Found, Python, discover
 from edgeprune.devices.session import Progress, Session
 from edgeprune.devices.wheels import advice
 from edgeprune.errors import (
@@ -31,50 +32,13 @@ from edgeprune.errors import (
 OnEvent = Callable[[dict[str, Any]], None]
 PROTOCOL = 1
 _HEARTBEAT_S = 5.0
-_LEAST_PYTHON = (3, 9)
-
-# Prints the cache folder, then one JSON line for each Python that starts.  $1 is the Python program below; more arguments replace the list.
-_DISCOVER = """
-printf '%s\\n' "${XDG_CACHE_HOME:-$HOME/.cache}/edgeprune"
-program=$1; shift
-[ $# -gt 0 ] || {
-  set -- "$HOME"/.edgeprune/venv/bin/python "$HOME"/venv/bin/python "$HOME"/.venv/bin/python "$HOME"/*/bin/python python3 python
-}
-for candidate in "$@"; do
-  found=$(command -v "$candidate") || continue
-  "$found" -c "$program" < /dev/null 2> /dev/null || :
+# Removes other versions of the runner that no process runs.  $1: the folder, $2: the version to keep.
+_PRUNE = """
+running=$(cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\\0' '\\n')
+for old in "$1"/runner-*.pyz; do
+  case "$running" in *"$old"*) ;; *) [ "$old" = "$2" ] || rm -f "$old" ;; esac
 done
 """
-_DESCRIBE = """
-import json, platform, sys
-print(json.dumps([sys.executable, list(sys.version_info[:3]), platform.machine(), " ".join(platform.libc_ver())]))
-"""
-
-
-class Python:
-    """A Python on the device: path, version, architecture and C library."""
-
-    def __init__(self, path: str, version: Sequence[int], arch: str, libc: str) -> None:
-        self.path, self.version, self.arch, self.libc = path, tuple(version), arch, libc
-
-    def __str__(self) -> str:
-        return f"{self.path} (Python {'.'.join(map(str, self.version))}, {self.arch}, {self.libc or 'unknown C library'})"
-
-
-def discover(session: Session, python: str | None) -> tuple[str, list[Python]]:
-    """The device's folder for edgeprune, and its Pythons, best first.  Raises :class:`NoRuntimeError` when there is none that fits."""
-    explicit = [python] if python else [sys.executable] if session.address == "local:" else []
-    done = session.run(["sh", "-c", _DISCOVER, "edgeprune", _DESCRIBE, *explicit])
-    cache, *lines = done.stdout.decode("utf-8", "replace").splitlines() or [""]
-    if not cache.startswith("/"):
-        raise DeviceError(f"{session.address} has no usable home folder: {done.stderr.decode('utf-8', 'replace').strip()}")
-    found = {item.path: item for item in (Python(*json.loads(line)) for line in lines)}
-    pythons = [item for item in found.values() if item.version >= _LEAST_PYTHON]
-    if not pythons:
-        seen = "; it has " + ", ".join(map(str, found.values())) if found else ""
-        which = f"{python} is no Python that runs on {session.address}" if python else f"{session.address} has no Python"
-        raise NoRuntimeError(f"{which}, version 3.9 or newer{seen}", remedy="Install python3 there, or name one: ssh://host?python=/path.")
-    return cache, pythons
 
 
 def to_error(error: dict[str, Any], subject: str) -> DeviceError:
@@ -151,12 +115,16 @@ class Runner:
         self.session.put(data, remote, progress)
         return remote
 
-    def close(self) -> None:
-        """Free everything on the device and close the session."""
+    def release(self) -> None:
+        """Free everything on the device."""
         if self._holder is not None:
             self._holder.close_input()
             self._holder.ended.wait(10)
             self._holder.kill()
+
+    def close(self) -> None:
+        """Free everything on the device and close the session."""
+        self.release()
         self.session.close()
 
     def __enter__(self) -> Self:
@@ -217,23 +185,31 @@ def open_runner(
     session = connect(address)
     runner: Runner | None = None
     try:
-        base, pythons = discover(session, parse_address(address).python)
-        name, content = build_runner()
-        session.mkdir(base)
-        session.put(content, f"{base}/{name}")
-        runner = _choose(session, pythons, f"{base}/{name}", engines)
-        runner.hold(base, lock, lock_timeout_s, on_event)
+        python = parse_address(address).python or (sys.executable if session.address == "local:" else None)
+        found = discover(session, [python] if python else [])
+        runner = _choose(session, found, push_runner(session, found.cache), engines)
+        runner.hold(found.cache, lock, lock_timeout_s, on_event)
         return runner
     except BaseException:
         runner.close() if runner else session.close()
         raise
 
 
-def _choose(session: Session, pythons: list[Python], program: str, engines: Sequence[str]) -> Runner:
+def push_runner(session: Session, cache: str) -> str:
+    """Send the runner into the device's folder unless it is there; its path.  Older ones that are not running are then removed."""
+    name, content = build_runner()
+    program = f"{cache}/{name}"
+    session.mkdir(cache)
+    if session.put(content, program):
+        session.run(["sh", "-c", _PRUNE, "edgeprune", cache, program])
+    return program
+
+
+def _choose(session: Session, found: Found, program: str, engines: Sequence[str]) -> Runner:
     """The first Python with every runtime; when none is asked for, the first with any, else the first."""
     runners: list[Runner] = []
     failures = []
-    for python in pythons:
+    for python in found.pythons:
         runner = Runner(session, python, program, {})
         runner.probe = runner.request("probe", 180.0, verify=list(engines))
         runners.append(runner)
@@ -244,6 +220,5 @@ def _choose(session: Session, pythons: list[Python], program: str, engines: Sequ
     if not engines:
         return runners[0]
     wanted = " and ".join(engines)
-    raise NoRuntimeError(
-        f"{session.address} has no Python with a runtime for {wanted}: " + "; ".join(failures), remedy=advice(pythons[-1], engines)
-    )
+    remedy = PHONE_REMEDY if found.is_phone else advice(session.address, found.pythons[-1], engines)
+    raise NoRuntimeError(f"{session.address} has no Python with a runtime for {wanted}: " + "; ".join(failures), remedy=remedy)

@@ -2,54 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    from edgeprune.devices.runner import Python
+from edgeprune.devices.pythons import Python
+from edgeprune.errors import InputError, NoRuntimeError
+
+_64 = ("x86_64", "aarch64")
+_NEWEST = (3, 99)  # where the package goes on making wheels for new Pythons: the index has the last word
 
 
-def _glibc(libc: str) -> tuple[int, ...]:
-    name, _, version = libc.partition(" ")
-    numbers = version.split(".")
-    return tuple(int(number) for number in numbers) if name == "glibc" and all(number.isdigit() for number in numbers) else ()
+@dataclass(frozen=True)
+class Wheel:
+    """What to install to run an engine's files, and where it fits.
 
-
-def tflite_requirement(version: Sequence[int], arch: str, libc: str) -> list[str] | None:
-    """What pip should install to run TFLite files, or None when no wheel is known to fit.
-
-    ai-edge-litert: manylinux_2_27, x86_64 and aarch64, CPython 3.10 to 3.14; 2.1.0 is the last for 3.9.  tflite-runtime: 2.14.0 for CPython
-    3.9 to 3.11, also armv7l, with glibc 2.34 on ARM; 2.13.0 for older glibc.  Both of the latter need numpy below 2.
+    ``first``, ``last``: CPython versions; ``glibc``: the least version on ``archs``; ``system``: packages without a wheel there, which the
+    device's own Python must have.
     """
-    python, glibc = tuple(version[:2]), _glibc(libc)
-    if arch in ("x86_64", "aarch64") and glibc >= (2, 27):
-        if (3, 10) <= python <= (3, 14):
-            return ["ai-edge-litert"]
-        if python == (3, 9):
-            return ["ai-edge-litert==2.1.0"]
-    if arch == "armv7l" and (3, 9) <= python <= (3, 11) and glibc >= (2, 34):
-        return ["tflite-runtime==2.14.0", "numpy<2"]
-    if arch in ("armv7l", "aarch64") and python == (3, 9) and glibc >= (2, 17):
-        return ["tflite-runtime==2.13.0", "numpy<2"]
-    return None
+
+    engine: str
+    runtime: str
+    requirements: tuple[str, ...]
+    archs: tuple[str, ...]
+    first: tuple[int, int]
+    last: tuple[int, int]
+    glibc: tuple[int, int]
+    system: tuple[str, ...] = ()
+
+    def fits(self, python: Python) -> bool:
+        """Whether it is known to run there."""
+        return python.arch in self.archs and self.first <= python.version[:2] <= self.last and self.glibc <= glibc(python)
+
+    def __str__(self) -> str:
+        versions = f"{self.first[0]}.{self.first[1]}" + ("" if self.last == self.first else " or newer")
+        if self.last not in (self.first, _NEWEST):
+            versions = f"{self.first[0]}.{self.first[1]} to {self.last[0]}.{self.last[1]}"
+        return f"{self.requirements[0]} (Python {versions}, {' or '.join(self.archs)}, glibc {self.glibc[0]}.{self.glibc[1]})"
 
 
-def torch_requirement(version: Sequence[int], arch: str, libc: str) -> list[str] | None:
-    """What pip should install to run TorchScript files: torch has wheels for 64-bit x86 and ARM with glibc 2.28."""
-    return ["torch"] if arch in ("x86_64", "aarch64") and _glibc(libc) >= (2, 28) and tuple(version[:2]) >= (3, 10) else None
+# Best first.  tflite-runtime was built against numpy 1; on 32-bit ARM numpy has no wheel.
+WHEELS = (
+    Wheel("tflite", "ai-edge-litert", ("ai-edge-litert",), _64, (3, 10), (3, 14), (2, 27)),
+    Wheel("tflite", "ai-edge-litert", ("ai-edge-litert==2.1.0",), _64, (3, 9), (3, 9), (2, 27)),
+    Wheel("tflite", "tflite-runtime", ("tflite-runtime==2.14.0", "numpy<2"), ("aarch64",), (3, 9), (3, 11), (2, 34)),
+    Wheel("tflite", "tflite-runtime", ("tflite-runtime==2.14.0", "numpy<2"), ("x86_64",), (3, 9), (3, 11), (2, 17)),
+    Wheel("tflite", "tflite-runtime", ("tflite-runtime==2.13.0", "numpy<2"), ("aarch64",), (3, 9), (3, 9), (2, 17)),
+    Wheel("tflite", "tflite-runtime", ("tflite-runtime==2.14.0",), ("armv7l",), (3, 9), (3, 11), (2, 34), ("numpy",)),
+    Wheel("tflite", "tflite-runtime", ("tflite-runtime==2.13.0",), ("armv7l",), (3, 9), (3, 9), (2, 17), ("numpy",)),
+    Wheel("torchscript", "torch", ("torch", "numpy"), _64, (3, 10), _NEWEST, (2, 28)),
+    Wheel("onnx", "onnxruntime", ("onnxruntime",), _64, (3, 9), _NEWEST, (2, 27)),
+)
+ENGINES = tuple(dict.fromkeys(wheel.engine for wheel in WHEELS))
 
 
-_REQUIREMENTS = {"tflite": tflite_requirement, "torchscript": torch_requirement}
+def glibc(python: Python) -> tuple[int, ...]:
+    """Version of the GNU C library; empty where it is another one, which no wheel here fits."""
+    match = re.fullmatch(r"glibc (\d+)\.(\d+)(?:\.\d+)*", python.libc)
+    return (int(match[1]), int(match[2])) if match else ()
 
 
-def advice(python: Python, engines: Sequence[str]) -> str:
-    """The commands that give ``python``'s device the runtimes of ``engines``."""
-    needed: list[str] = []
-    for engine in engines:
-        find = _REQUIREMENTS.get(engine)
-        wheels = find(python.version, python.arch, python.libc) if find else None
-        if wheels is None:
-            return f"No wheel for {engine} is known to fit {python}: use a newer Python or a 64-bit system, or build the runtime yourself."
-        needed += wheels
-    quoted = " ".join(f"'{wheel}'" if "<" in wheel else wheel for wheel in needed)
-    return f"On the device: {python.path} -m venv ~/.edgeprune/venv && ~/.edgeprune/venv/bin/pip install {quoted}"
+def find_wheel(engine: str, python: Python, runtime: str | None = None) -> Wheel:
+    """The best wheel of an engine that fits, of ``runtime`` alone where that is given.
+
+    Raises :class:`InputError` for an unknown engine or runtime, :class:`NoRuntimeError` saying what would fit.
+    """
+    known = [wheel for wheel in WHEELS if wheel.engine == engine]
+    if not known:
+        raise InputError(f"unknown engine {engine!r}", remedy=f"Known engines: {', '.join(ENGINES)}.")
+    wanted = [wheel for wheel in known if runtime in (None, wheel.runtime)]
+    if not wanted:
+        names = ", ".join(dict.fromkeys(wheel.runtime for wheel in known))
+        raise InputError(f"{runtime!r} is no runtime for {engine}", remedy=f"Known runtimes for it: {names}.")
+    for wheel in wanted:
+        if wheel.fits(python):
+            return wheel
+    raise NoRuntimeError(
+        f"no wheel of {runtime or engine} is known to fit {python}", remedy="What would fit: " + "; ".join(map(str, wanted)) + "."
+    )
+
+
+def platforms(python: Python) -> Iterator[str]:
+    """The device's platform tags, most specific first (PEP 600; PEP 599 for the old name)."""
+    major, minor = glibc(python) or (2, 0)
+    for least in range(minor, 4, -1):
+        yield f"manylinux_{major}_{least}_{python.arch}"
+        if least == 17:
+            yield f"manylinux2014_{python.arch}"
+    yield f"linux_{python.arch}"
+
+
+def advice(address: str, python: Python, engines: Sequence[str]) -> str:
+    """How to give ``python``'s device the runtimes of ``engines``."""
+    try:
+        wheels = [find_wheel(engine, python) for engine in engines]
+    except NoRuntimeError as error:
+        return f"{error.message[0].upper()}{error.message[1:]}. {error.remedy}"
+    needed = shlex.join(requirement for wheel in wheels for requirement in wheel.requirements)
+    if address.startswith("local:"):
+        return f"{python.path} -m pip install {needed}"
+    chosen = " ".join(f"--engine {engine}" for engine in engines)
+    return f"edgeprune setup {shlex.quote(address)} {chosen}    (installs {needed} there)"

@@ -1,0 +1,63 @@
+"""``edgeprune setup``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprune.cli.options import json_option
+from edgeprune.cli.output import print_json, transfer_progress
+
+if TYPE_CHECKING:
+    from edgeprune.devices.provision import Setup
+
+
+@click.command(short_help="Install a runtime on a device, from this machine.")
+@click.argument("target")
+@click.option(
+    "--engine", "engines", multiple=True, metavar="ENGINE", help="tflite, torchscript or onnx; may be repeated.  [default: tflite]"
+)
+@click.option("--runtime", help="The package to install where an engine has several, such as tflite-runtime.")
+@click.option("--python", help="The device's Python to use, by name or path.")
+@click.option("--offline", is_flag=True, help="Use only wheels that an earlier setup fetched to this machine.")
+@click.option("--dry-run", is_flag=True, help="Say what would be installed; the device is only looked at.")
+@json_option
+def command(
+    target: str, engines: tuple[str, ...], runtime: str | None, python: str | None, offline: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Install the runtime that fits TARGET's Python, architecture and C library into an environment of its own there.
+
+    Wheels are fetched on this machine: the device needs no network.  A second call changes nothing; `edgeprune teardown` removes it.
+    """
+    from edgeprune.devices import resolve_target
+    from edgeprune.devices.provision import set_up
+
+    address = resolve_target(target).address
+    with transfer_progress(f"connecting to {target}") as show:
+        done = set_up(address, engines or ("tflite",), runtime=runtime, python=python, offline=offline, dry_run=dry_run, on_event=show)
+    if as_json:
+        print_json(_document(done, dry_run))
+    else:
+        _print(done, dry_run)
+
+
+def _document(done: Setup, dry_run: bool) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(done) | {"dry_run": dry_run}
+
+
+def _print(done: Setup, dry_run: bool) -> None:
+    from edgeprune.budget import format_quantity
+
+    size, room = format_quantity("size", done.sent_bytes), format_quantity("size", done.needed_bytes)
+    click.echo(f"{done.address}: {done.python}, of {done.base}")
+    if not done.missing:
+        click.echo("  all of it is there: " + ", ".join(done.wheels))
+    else:
+        click.echo(f"  {'would send' if dry_run else 'sent'} {size} in {len(done.missing)} wheels (needs {room} of disk)")
+        for name in done.missing:
+            click.echo(f"    {name}")
+    for engine, (package, version) in done.runtimes.items():
+        click.echo(f"  {engine}: {package} {version}, imported there")

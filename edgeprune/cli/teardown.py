@@ -1,0 +1,29 @@
+"""``edgeprune teardown``."""
+
+from __future__ import annotations
+
+import click
+
+from edgeprune.cli.options import json_option
+from edgeprune.cli.output import print_json
+
+
+@click.command(short_help="Remove from a device all that edgeprune put there.")
+@click.argument("target")
+@click.option("--dry-run", is_flag=True, help="List what would be removed.")
+@json_option
+def command(target: str, dry_run: bool, as_json: bool) -> None:
+    """Remove edgeprune's environment, runners, sessions and lock from TARGET.  Waits a minute where somebody uses the device."""
+    from edgeprune.budget import format_quantity
+    from edgeprune.devices import resolve_target
+    from edgeprune.devices.clear import tear_down
+
+    address = resolve_target(target).address
+    removed = tear_down(address, dry_run=dry_run)
+    if as_json:
+        print_json({"address": address, "dry_run": dry_run, "removed": removed})
+        return
+    for item in removed:
+        click.echo(f"{'would remove' if dry_run else 'removed'} {item.path} ({format_quantity('size', item.bytes)})")
+    if not removed:
+        click.echo(f"{address}: nothing of edgeprune is there.")

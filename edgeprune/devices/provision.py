@@ -1,0 +1,209 @@
+"""Giving a device the runtimes that models need, and clearing it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgeprune.budget import format_quantity
+from edgeprune.devices.address import parse_address
+from edgeprune.devices.connect import connect, with_retries
+from edgeprune.devices.pythons import PHONE_REMEDY, VENV, Found, Python, discover
+from edgeprune.devices.runner import OnEvent, Runner, push_runner
+from edgeprune.devices.session import Session
+from edgeprune.devices.wheelhouse import collect, unpacked_bytes
+from edgeprune.devices.wheels import Wheel, find_wheel
+from edgeprune.errors import DeviceError, DeviceFullError, NoRuntimeError, SetupError, TargetError
+from edgeprune.resources import resource
+
+_UNPACK_LIMIT_S = 1800.0
+_PROBE_LIMIT_S = 300.0
+_PYTHONS = ("python3", *(f"python3.{minor}" for minor in range(14, 8, -1)), "python")
+_SPARE_BYTES = 16 << 20  # for what Python compiles at the first import
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What :func:`set_up` did, or with ``dry_run`` would do.
+
+    ``base``: the device's Python that the environment is of; ``python``: the environment's own; ``wheels``: all that are in it;
+    ``needed_bytes``, ``sent_bytes``: disk space for, and size of, those that were missing; ``runtimes``: package and version by engine, as
+    really imported there; empty in a dry run.
+    """
+
+    address: str
+    base: str
+    python: str
+    wheels: tuple[str, ...]
+    missing: tuple[str, ...]
+    needed_bytes: int
+    sent_bytes: int
+    runtimes: dict[str, tuple[str, str]]
+
+
+def set_up(
+    address: str,
+    engines: Sequence[str] = ("tflite",),
+    *,
+    runtime: str | None = None,
+    python: str | None = None,
+    offline: bool = False,
+    dry_run: bool = False,
+    lock_timeout_s: float = 600.0,
+    retries: int = 2,
+    on_event: OnEvent | None = None,
+) -> Setup:
+    """Give a device the runtimes of ``engines`` in an environment of its own, ``~/.edgeprune/venv``, which is looked into first.
+
+    Wheels are fetched on this machine (``offline``: taken from those kept here) and sent: the device needs no network, no pip and no venv
+    module.  Engines set up before stay.  An interrupted installation goes on where it was, and the old environment stays until the new
+    one is complete.  ``runtime``: a package, such as ``tflite-runtime``, where an engine has several; ``python``: the device's Python,
+    by name or path.  Raises :class:`NoRuntimeError` when no wheel fits, :class:`DeviceFullError`, :class:`SetupError`, and what
+    connecting raises.
+    """
+    named = python or parse_address(address).python
+
+    def once() -> Setup:
+        with connect(address) as session:
+            if session.address == "local:":
+                raise TargetError("local: runs models with edgeprune's own Python", remedy="Install runtimes there with pip.")
+            found = discover(session, [named] if named else _PYTHONS)
+            job = _Job(session, found, *choose(session.address, found, engines, runtime), on_event or (lambda event: None))
+            planned = job.plan(offline)
+            return planned if dry_run else job.install(planned, lock_timeout_s)
+
+    return with_retries(once, retries)
+
+
+def choose(address: str, found: Found, engines: Sequence[str], runtime: str | None = None) -> tuple[Python, list[Wheel]]:
+    """The first Python that every engine has a wheel for, and those.  Raises :class:`NoRuntimeError` saying what would fit."""
+    if found.is_phone:
+        raise NoRuntimeError(f"{address} runs Android, where no runtime's wheel installs", remedy=PHONE_REMEDY)
+    failures: dict[str, NoRuntimeError] = {}
+    for python in found.pythons:
+        try:
+            return python, [find_wheel(engine, python, runtime) for engine in engines]
+        except NoRuntimeError as error:
+            failures[error.message] = error
+    raise NoRuntimeError(f"{address}: {'; '.join(failures)}", remedy=next(iter(failures.values())).remedy)
+
+
+class _Job:
+    """One installation on a connected device."""
+
+    def __init__(self, session: Session, found: Found, base: Python, chosen: list[Wheel], tell: OnEvent) -> None:
+        self._session, self._found, self._base, self._chosen, self._tell = session, found, base, chosen, tell
+        self._place = f"{found.home}/{VENV}"
+        self._folder = f"{found.home}/{VENV.partition('/')[0]}/wheels"
+        self._files: list[Path] = []
+        self._manifest: dict[str, Any] = {}
+
+    def _call(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """Run one command of the installer on the device."""
+        source = resource("targets", "installer.py").read_text(encoding="utf-8")
+        argv = [self._base.path, "-c", source, command, json.dumps(arguments | {"place": self._place})]
+        done = self._session.run(argv, timeout_s=_UNPACK_LIMIT_S)
+        try:
+            answer: dict[str, Any] = json.loads(done.stdout)
+        except ValueError:
+            last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
+            raise SetupError(f"{self._base.path} on {self._session.address} failed to install: {last[0]}") from None
+        if "error" in answer:
+            kind = DeviceFullError if answer["full"] else SetupError
+            raise kind(
+                f"cannot install on {self._session.address}: {answer['error']}", remedy="Make room there." if answer["full"] else None
+            )
+        return answer
+
+    def plan(self, offline: bool) -> Setup:
+        """Collect the wheels, and compare with what is there.  Raises when there is no room."""
+        state = self._call("state")
+        before = state["manifest"]
+        if state["exists"] and before is None:
+            raise SetupError(
+                f"{self._place} on {self._session.address} was not made by edgeprune",
+                remedy="Move it away, or install the runtime into it.",
+            )
+        self._check_system()
+        engines = {wheel.engine: list(wheel.requirements) for wheel in self._chosen}
+        if before and before["base"] == self._base.base:
+            engines = before["engines"] | engines
+        needed = [requirement for requirements in engines.values() for requirement in requirements]
+        self._tell({"event": "fetching", "name": ", ".join(needed)})
+        self._files = collect(needed, self._base, offline=offline, on_round=lambda names: self._tell({"event": "fetching", "name": names}))
+        self._manifest = {
+            "base": self._base.base,
+            "version": list(self._base.version),
+            "engines": engines,
+            "system": sorted({package for wheel in self._chosen for package in wheel.system}),
+            "wheels": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in self._files},
+        }
+        there = self._manifest["wheels"] if before == self._manifest else state["unfinished"].get("wheels", {})
+        missing = [file for file in self._files if there.get(file.name) != self._manifest["wheels"][file.name]]
+        return self._planned(missing, state["free_bytes"])
+
+    def _planned(self, missing: list[Path], free_bytes: int) -> Setup:
+        names, sizes = tuple(file.name for file in self._files), [file.stat().st_size for file in missing]
+        needed = sum(map(unpacked_bytes, missing)) + max(sizes) + _SPARE_BYTES if missing else 0
+        if needed > free_bytes:
+            raise DeviceFullError(
+                f"{self._session.address} has {format_quantity('size', free_bytes)} free in {self._found.home}, and "
+                f"{', '.join(wheel.runtime for wheel in self._chosen)} takes {format_quantity('size', needed)}",
+                remedy="Make room there, or begin with edgeprune teardown.",
+            )
+        python = f"{self._place}/bin/python"
+        sent = tuple(file.name for file in missing)
+        return Setup(self._session.address, self._base.path, python, names, sent, needed, sum(sizes), {})
+
+    def _check_system(self) -> None:
+        for package in {package for wheel in self._chosen for package in wheel.system}:
+            if self._session.run([self._base.path, "-c", f"import {package}"], timeout_s=_PROBE_LIMIT_S).code != 0:
+                raise NoRuntimeError(
+                    f"{package} has no wheel for {self._base}, and {self._session.address} does not have it",
+                    remedy=f"On the device: sudo apt-get install python3-{package}",
+                )
+
+    def install(self, planned: Setup, lock_timeout_s: float) -> Setup:
+        """Bring what is missing, and import it, while nobody else uses the device."""
+        program = push_runner(self._session, self._found.cache)
+        with Runner(self._session, self._base, program, {}) as holder:
+            holder.hold(self._found.cache, True, lock_timeout_s, self._tell)
+            if planned.missing:
+                try:
+                    self._bring(set(planned.missing))
+                except DeviceFullError:
+                    with suppress(DeviceError):
+                        self._session.run(["rm", "-rf", f"{self._place}.new", self._folder])
+                    raise
+            self._tell({"event": "verifying", "name": planned.python})
+            return replace(planned, runtimes=self._verify(program, planned.python))
+
+    def _bring(self, missing: set[str]) -> None:
+        self._session.mkdir(self._folder)
+        self._call("begin", manifest=self._manifest)
+        for file in self._files:
+            if file.name in missing:
+                remote = f"{self._folder}/{file.name}"
+                self._session.put(file, remote, self._progress(file.name))
+                self._tell({"event": "installing", "name": file.name})
+                self._call("add", wheel=remote, digest=self._manifest["wheels"][file.name])
+        self._call("finish")
+        self._session.run(["rmdir", self._folder])
+
+    def _progress(self, name: str) -> Any:
+        return lambda sent, total: self._tell({"event": "upload", "name": name, "sent": sent, "total": total})
+
+    def _verify(self, program: str, python: str) -> dict[str, tuple[str, str]]:
+        engines = list(self._manifest["engines"])
+        runner = Runner(self._session, replace(self._base, path=python), program, {})
+        found = runner.request("probe", _PROBE_LIMIT_S, verify=engines)["runtimes"]
+        for engine in engines:
+            item = found.get(engine, {"error": {"message": "the runner does not know this engine"}})
+            if "error" in item:
+                raise NoRuntimeError(f"{engine} was installed on {self._session.address} and cannot be used: {item['error']['message']}")
+        return {engine: (found[engine]["runtime"], found[engine]["version"]) for engine in engines}
