@@ -181,13 +181,13 @@ def test_verdicts(ratio: float, low: float, high: float, verdict: str) -> None:
 
 def test_bad_input_is_named(tmp_path: Path, client_home: Path, dense_model: Path) -> None:
     with pytest.raises(InputError, match="unknown kind"):
-        edgeprune.bench.bench(tmp_path / "model.onnx")
+        edgeprune.bench.bench(tmp_path / "model.bin")
     with pytest.raises(InputError, match="does not exist"):
         edgeprune.bench.bench(tmp_path / "model.tflite")
     with pytest.raises(TargetError, match="pi7"):
         edgeprune.bench.bench(dense_model, target="pi7")
-    with pytest.raises(InputError, match="unknown engine 'onnx'"):
-        open_device("local:", engine="onnx")
+    with pytest.raises(InputError, match="unknown engine 'npu'"):
+        open_device("local:", engine="npu")
     with pytest.raises(InputError, match="threads"):
         BenchOptions(threads=0)
     with pytest.raises(InputError, match="no measurement"):

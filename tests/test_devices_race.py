@@ -154,14 +154,14 @@ def test_a_run_ends_with_its_child_when_its_input_ends(tmp_path: Path, dense_mod
 def test_every_line_is_of_the_protocol_and_noise_goes_to_the_log(tmp_path: Path, dense_model: Path) -> None:
     model = {"name": "m", "engine": "tflite", "path": str(dense_model), "specs": None}
     options = {"min_time_s": 0.05, "max_time_s": 0.1, "warmup_s": 0.05, "energy": False}
-    process = _runner(tmp_path, {"action": "bench", "models": [model, model | {"name": "n", "engine": "onnx"}], "options": options})
+    process = _runner(tmp_path, {"action": "bench", "models": [model, model | {"name": "n", "engine": "npu"}], "options": options})
     out, log = process.communicate(timeout=30)
     lines = [json.loads(line) for line in out.splitlines()]
     assert {line["protocol"] for line in lines} == {1}
     assert [line["event"] for line in lines] == ["start", "measuring", "measured", "measuring", "result"]
     good, bad = lines[-1]["result"]["models"]
     assert good["median_ns"] > 0
-    assert "known: tflite, torchscript" in bad["error"]["message"]
+    assert "known: executorch, native" in bad["error"]["message"]
     assert b"XNNPACK" in log
 
 

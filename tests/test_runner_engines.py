@@ -66,8 +66,8 @@ class TestTorchScript(_Fixtures):
 
 
 def test_an_unknown_engine_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"unknown engine 'onnx'; known: tflite, torchscript"):
-        ENGINES.get("onnx")
+    with pytest.raises(ValueError, match=r"unknown engine 'npu'; known: executorch, native, onnx, tflite, torchscript"):
+        ENGINES.get("npu")
 
 
 def test_a_name_taken_twice_is_an_error() -> None:

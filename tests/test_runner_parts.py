@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgeprune.targets.runner import inputs, stats
-from edgeprune.targets.runner.energy import measure_energy
-from edgeprune.targets.runner.meters import METERS, Meter, available
-from edgeprune.targets.runner.probes import conditions, cpu, device, ram, system, thermal
+from edgeprune.targets.runner.probes import conditions, cpu, device, ram, system, throttle
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,13 +96,13 @@ def test_os_release() -> None:
     ("text", "expected"), [("throttled=0x0\n", []), ("throttled=0x50005", ["under-voltage", "throttled"]), ("throttled=0xe0000", [])]
 )
 def test_throttle_bits_of_now(text: str, expected: list[str]) -> None:
-    assert thermal.parse_throttled(text) == expected
+    assert throttle.parse_throttled(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "VCHI initialization failed", "throttled=0xzz"])
 def test_a_strange_answer_of_vcgencmd_raises(text: str) -> None:
     with pytest.raises(ValueError, match="vcgencmd"):
-        thermal.parse_throttled(text)
+        throttle.parse_throttled(text)
 
 
 def _tree(root: Path, files: dict[str, str]) -> None:
@@ -126,49 +124,6 @@ def test_conditions_of_a_board(tmp_path: Path) -> None:
 def test_a_device_without_any_of_the_files_is_probed_all_the_same(tmp_path: Path) -> None:
     found = device(str(tmp_path))
     assert (found["cpu"], found["board"], found["memory_bytes"]) == ("unknown", "", 0)
-
-
-def _rapl(root: Path, energies: list[int], limit: int = 1_000_000) -> None:
-    for index, energy in enumerate(energies):
-        zone = f"sys/class/powercap/intel-rapl:{index}"
-        _tree(root, {f"{zone}/energy_uj": str(energy), f"{zone}/max_energy_range_uj": str(limit)})
-
-
-def test_rapl_sums_packages_and_counts_through_its_wrap(tmp_path: Path) -> None:
-    _rapl(tmp_path, [900_000, 100])
-    _tree(tmp_path, {"sys/class/powercap/intel-rapl:0:0/energy_uj": "5", "sys/class/powercap/intel-rapl:0:0/max_energy_range_uj": "9"})
-    meter = METERS.get("rapl").open(str(tmp_path))
-    assert meter is not None
-    meter.start()
-    _rapl(tmp_path, [99_999, 200_100])
-    assert meter.stop() == pytest.approx(0.2 + 0.2)
-    assert available(str(tmp_path)) == ["rapl"]
-
-
-def test_no_meter_where_there_is_no_rapl(tmp_path: Path) -> None:
-    assert available(str(tmp_path)) == []
-
-
-class _SteadyMeter(Meter):
-    """Draws 1 J in the idle run and 3 J in the active one."""
-
-    def __init__(self) -> None:
-        self._joules = iter([0.0, 3.0])
-
-    def start(self) -> None:
-        pass
-
-    def stop(self) -> float:
-        return next(self._joules)
-
-
-def test_energy_is_that_of_one_inference() -> None:
-    assert measure_energy(lambda _: [1] * 100, 0.001, _SteadyMeter())["energy_mj"] == pytest.approx(30.0)
-
-
-def test_without_a_meter_energy_is_null() -> None:
-    found = measure_energy(lambda _: [1], 0.0)
-    assert set(found) == {"energy_mj", "energy_method"}
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=1, max_size=60))

@@ -10,17 +10,18 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from edgeprune.bench.info import DeviceInfo
-from edgeprune.bench.results import Artifact, BenchOptions, Comparison, KernelTime, Measurement, Ratio, check_names
+from edgeprune.bench.results import Artifact, BenchOptions, Comparison, KernelTime, Measurement, Ratio, check_engine, check_names
 from edgeprune.devices.connect import with_retries
 from edgeprune.devices.runner import OnEvent, Runner, open_runner, to_error
 from edgeprune.devices.targets import Target, resolve_target
-from edgeprune.errors import ConnectionLostError, DeviceError, InputError
+from edgeprune.errors import ConnectionLostError, DeviceError
 
 if TYPE_CHECKING:
     import numpy as np
 
 T = TypeVar("T")
 _START_S = 60.0
+_ENERGY_S = 300.0  # the runner's windows take two minutes at most, a slow meter's period is found in some seconds
 
 
 class Device:
@@ -74,11 +75,12 @@ class Device:
             models = [self._model(runner, artifact) for artifact in artifacts]
             return runner.request(action, limit_s, self._on_event, models=models, options=options.request(self.info.cores))
 
-        results: list[dict[str, Any]] = self._attempt(work)["models"]
+        answer = self._attempt(work)
+        results: list[dict[str, Any]] = answer["models"]
         for result in results:
             if "error" in result:
                 raise to_error(result["error"], f"{result['name']} on {self.target.name}")
-        return results
+        return [result | {"tuned": answer["tuned"]} for result in results]
 
     def _measurements(self, artifacts: Sequence[Artifact], results: list[dict[str, Any]]) -> list[Measurement]:
         sizes = {artifact.name: artifact.path.stat().st_size for artifact in artifacts}
@@ -91,7 +93,8 @@ class Device:
         :class:`TransientError` when the device stays unreachable.  The device remains usable after each.
         """
         options = options or BenchOptions()
-        limit_s = len(artifacts) * (_START_S + 2 * options.step_timeout_s + options.warmup_s + options.max_time_s + 4 * options.min_time_s)
+        one_s = _START_S + 2 * options.step_timeout_s + options.warmup_s + options.max_time_s + options.cooldown_s
+        limit_s = len(artifacts) * (one_s + (_ENERGY_S if options.energy else 0.0))
         return self._measurements(artifacts, self._models("bench", artifacts, options, limit_s))
 
     def compare(self, baseline: Artifact, candidates: Sequence[Artifact], options: BenchOptions | None = None) -> Comparison:
@@ -102,6 +105,7 @@ class Device:
         options = options or BenchOptions(max_time_s=20.0)
         artifacts = [baseline, *candidates]
         limit_s = len(artifacts) * 2 * (_START_S + options.step_timeout_s + options.rounds * options.warmup_s + options.max_time_s)
+        limit_s += options.cooldown_s
         results = self._models("compare", artifacts, options, limit_s)
         ratios = tuple(Ratio.judge(item["name"], item["ratio"], item["low"], item["high"]) for item in results[1:])
         return Comparison(tuple(self._measurements(artifacts, results)), ratios)
@@ -206,6 +210,6 @@ def open_device(
     :class:`DeviceFullError`.
     """
     engines = (engine,) if isinstance(engine, str) else tuple(engine or ())
-    if unknown := sorted(set(engines) - {"tflite", "torchscript"}):
-        raise InputError(f"unknown engine {unknown[0]!r}", remedy="Known engines: tflite, torchscript.")
+    for name in engines:
+        check_engine(name)
     return Device(resolve_target(target), engines, lock_timeout_s, retries, on_event)

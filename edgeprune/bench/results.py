@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from edgeprune.bench.advice import advice
 from edgeprune.errors import IncomparableError, InputError
 
-ENGINE_OF_SUFFIX = {".tflite": "tflite", ".pt": "torchscript", ".pts": "torchscript", ".torchscript": "torchscript"}
+ENGINE_OF_SUFFIX = {
+    ".tflite": "tflite",
+    ".pt": "torchscript",
+    ".pts": "torchscript",
+    ".torchscript": "torchscript",
+    ".onnx": "onnx",
+    ".pte": "executorch",
+}
+ENGINES = (*dict.fromkeys(ENGINE_OF_SUFFIX.values()), "native")
 INCONCLUSIVE_WIDTH = 0.10
-"""A ratio whose 95 % interval is wider than this share of it is no verdict."""
+"""A ratio whose 99 % interval is wider than this share of it is no verdict."""
+
+_AFFINITY = re.compile(r"all|big|little|\d+(-\d+)?(,\d+(-\d+)?)*")
 
 Verdict = Literal["faster", "slower", "same", "inconclusive"]
 
@@ -20,12 +32,14 @@ Verdict = Literal["faster", "slower", "same", "inconclusive"]
 class Artifact:
     """A model file.  ``name`` is its file name unless given.
 
-    ``inputs`` are (shape, dtype) pairs, for TorchScript files that do not hold them.
+    ``inputs`` are (shape, dtype) pairs, for files that do not hold them.  ``engine_name``: what runs it, told by its suffix unless given:
+    ``native`` runs a .tflite file by the device's ``benchmark_model``.
     """
 
     path: Path
     name: str = ""
     inputs: tuple[tuple[tuple[int, ...], str], ...] = ()
+    engine_name: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
@@ -33,13 +47,21 @@ class Artifact:
 
     @property
     def engine(self) -> str:
-        """The engine that runs it, by its suffix.  Raises :class:`InputError` when the suffix is unknown or the file missing."""
-        if self.path.suffix not in ENGINE_OF_SUFFIX:
+        """The engine that runs it.  Raises :class:`InputError` when it or the suffix is unknown, or the file missing."""
+        if self.engine_name:
+            check_engine(self.engine_name)
+        elif self.path.suffix not in ENGINE_OF_SUFFIX:
             known = ", ".join(ENGINE_OF_SUFFIX)
             raise InputError(f"{self.path} is of an unknown kind", remedy=f"Known suffixes: {known}.")
         if not self.path.is_file():
             raise InputError(f"model {self.path} does not exist")
-        return ENGINE_OF_SUFFIX[self.path.suffix]
+        return self.engine_name or ENGINE_OF_SUFFIX[self.path.suffix]
+
+
+def check_engine(name: str) -> None:
+    """Raise :class:`InputError` listing the known engines when ``name`` is none."""
+    if name not in ENGINES:
+        raise InputError(f"unknown engine {name!r}", remedy=f"Known engines: {', '.join(ENGINES)}.")
 
 
 @dataclass(frozen=True)
@@ -49,8 +71,13 @@ class BenchOptions:
     ``threads``: None is the number of usable cores, at most 4.  After at most ``warmup_s`` of warming up, sampling ends when both
     ``min_time_s`` have passed and the 95 % interval of the median is narrower than ``relative_width`` of it, or at ``max_time_s``.
     ``rounds``: the least number of times that a comparison starts its processes anew.  ``energy``: run once more for it where there
-    is a meter.  ``window_ms``, ``window_runs``, ``table_rounds``: a table's windows.  A model that does not answer for
-    ``step_timeout_s`` is given up.
+    is a meter: the first that works, or ``meter`` (such as ``battery``, ``command:TOOL``, ``serial:PORT@BAUD``).  ``window_ms``,
+    ``window_runs``, ``table_rounds``: a table's windows.  A model that does not answer for ``step_timeout_s`` is given up.
+
+    ``affinity``: the processors to use: ``all``, ``big`` or ``little`` ones, or a list such as ``0,2-3``.  ``tune``: hold the clocks still
+    meanwhile, and put back what was there.  ``limit_c``: a temperature above which nothing is measured, besides the device's own limits;
+    ``cooldown_s``: the most to wait for the device when it is held back.  ``profile``: time of each operator too, where the engine
+    tells it.  ``native``: path on the device of the binary of the engine ``native``.
     """
 
     threads: int | None = None
@@ -58,7 +85,7 @@ class BenchOptions:
     max_time_s: float = 10.0
     relative_width: float = 0.02
     warmup_s: float = 3.0
-    rounds: int = 6
+    rounds: int = 8
     energy: bool = True
     seed: int = 0
     table_rounds: int = 3
@@ -66,6 +93,13 @@ class BenchOptions:
     window_runs: int = 20
     window_cap_ms: float = 150.0
     step_timeout_s: float = 120.0
+    affinity: str = "all"
+    tune: bool = False
+    limit_c: float | None = None
+    cooldown_s: float = 60.0
+    meter: str | None = None
+    profile: bool = False
+    native: str | None = None
 
     def __post_init__(self) -> None:
         positive = ("min_time_s", "max_time_s", "relative_width", "rounds", "table_rounds", "window_ms", "window_runs", "step_timeout_s")
@@ -74,6 +108,8 @@ class BenchOptions:
                 raise InputError(f"{name} {getattr(self, name)!r} must be greater than zero")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads {self.threads!r} must be at least 1")
+        if not _AFFINITY.fullmatch(self.affinity):
+            raise InputError(f"affinity {self.affinity!r} names no processors", remedy="Use all, big, little, or a list such as 0,2-3.")
 
     def request(self, cores: int) -> dict[str, Any]:
         """The runner's options, with the number of threads settled."""
@@ -86,11 +122,15 @@ class BenchOptions:
 class Measurement:
     """One model on one device.
 
-    ``latency_ms``: median of ``samples_ns``, the raw samples; ``low_ms``..``high_ms``: its 95 % interval.  ``peak_bytes``: the
-    model's share of the process's peak: its private memory, and its file where that is mapped; ``rss_peak_bytes``: all of it.
-    ``energy_mj``: of one
-    inference above idle, None without a meter.  ``device``: identity of the device.  ``before``, ``after``: load, clocks, governor,
-    temperatures.
+    ``latency_ms``: median of ``samples_ns``, the raw samples; ``low_ms``..``high_ms``: its 95 % interval; ``drift``: how far it moved
+    meanwhile, as a share; ``outliers``: the share of runs that were stalls.  ``load_ms``, ``first_ms``: loading, and the first inference;
+    ``cold_ms``: from the start of the process to the end of that, ``import_ms`` of it for the runtime.  ``warmup_s``, ``sampled_s``: how
+    long it ran before, and for, the samples.  ``peak_bytes``: the model's share of the process's peak: its private memory, and its file
+    where that is mapped; ``rss_peak_bytes``: all of it; ``weights_bytes``, ``arena_bytes``: constants, and planned activations, where
+    told.  ``energy_mj``: of one inference above idle with its 95 % interval, None without a meter.  ``operators``: their names, types and
+    ``ms``, where asked for and told.  ``device``: identity of the device; ``cpus``: the processors used, empty for all.  ``before``,
+    ``after``: load, clocks, governor, temperatures.  ``discarded``: windows that did not count since the device was held back by
+    ``held_back``, ``cooldown_s``: waited for it.  ``tuned``: what held the clocks still.
     """
 
     name: str
@@ -116,50 +156,50 @@ class Measurement:
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    drift: float = 0.0
+    outliers: float = 0.0
+    import_ms: float | None = None
+    cold_ms: float | None = None
+    warmup_s: float | None = None
+    sampled_s: float | None = None
+    weights_bytes: int | None = None
+    arena_bytes: int | None = None
+    energy_low_mj: float | None = None
+    energy_high_mj: float | None = None
+    operators: tuple[dict[str, Any], ...] | None = None
+    cpus: tuple[int, ...] = ()
+    discarded: int = 0
+    cooldown_s: float = 0.0
+    held_back: tuple[str, ...] = ()
+    tuned: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return asdict(self) | {"samples_ns": list(self.samples_ns), "warnings": list(self.warnings)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Measurement:
         """From what :meth:`to_json` made.  Raises :class:`InputError` when fields are missing or unknown."""
         try:
-            return cls(**(value | {"samples_ns": tuple(value["samples_ns"]), "warnings": tuple(value["warnings"])}))
-        except (TypeError, KeyError) as error:
+            return cls(**{name: tuple(item) if isinstance(item, list) else item for name, item in value.items()})
+        except (TypeError, AttributeError) as error:
             raise InputError(f"this is no measurement: {error}") from error
 
     @classmethod
     def from_result(cls, result: dict[str, Any], file_bytes: int, device: str) -> Measurement:
         """From one model of the runner's result."""
-        same = {item.name: result[item.name] for item in fields(cls) if item.name in result}
+        plain = {item.name: result[item.name] for item in fields(cls) if item.name in result}
+        same = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
         times = {
             "latency_ms": result["median_ns"] / 1e6,
             **{f"{key}_ms": result[f"{key}_ns"] / 1e6 for key in ("low", "high", "p90", "p99")},
         }
-        same["samples_ns"] = tuple(result["samples_ns"])
-        return cls(**same, **times, file_bytes=file_bytes, device=device, warnings=tuple(_warnings(result)))
-
-
-def _warnings(result: dict[str, Any]) -> list[str]:
-    before, after = result["before"], result["after"]
-    found = []
-    if not result["stable"]:
-        found.append("the median did not settle: its interval is wider than asked for")
-    if before.get("governor") not in ("", "performance", None):
-        found.append(f"the clock governor is {before['governor']}: clocks vary (performance keeps them)")
-    if after.get("throttled"):
-        found.append(f"the device was held back: {', '.join(after['throttled'])}")
-    if (before.get("limit_mhz") or 0) > (after.get("limit_mhz") or before.get("limit_mhz") or 0):
-        found.append(f"the clock limit fell from {before['limit_mhz']:.0f} to {after['limit_mhz']:.0f} MHz")
-    if before.get("loadavg", 0) > 0.75 * (before.get("cores") or 1):
-        found.append(f"something else was running (load average {before['loadavg']:.1f})")
-    return found
+        return cls(**same, **times, file_bytes=file_bytes, device=device, warnings=tuple(advice(result)))
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A candidate's latency over the baseline's (0.5: twice as fast), with its 95 % interval."""
+    """A candidate's latency over the baseline's (0.5: twice as fast), with its 99 % interval."""
 
     name: str
     ratio: float
@@ -212,6 +252,7 @@ def comparable(a: Measurement, b: Measurement) -> None:
         "runtimes": (f"{a.runtime} {a.runtime_version}", f"{b.runtime} {b.runtime_version}"),
         "thread counts": (a.threads, b.threads),
         "clock governors": (a.before.get("governor"), b.before.get("governor")),
+        "processors": (a.cpus, b.cpus),
         "clock limits": (a.before.get("limit_mhz"), b.before.get("limit_mhz")),
     }
     for what, (one, other) in pairs.items():

@@ -21,12 +21,22 @@ class Report:
     measurements: tuple[Measurement, ...]
     comparisons: tuple[Comparison, ...]
 
+    @property
+    def best_threads(self) -> int | None:
+        """The number of threads that is fastest, the least of those that cannot be told from it; None when only one was measured."""
+        tried = self.measurements or tuple(item.measurements[1] for item in self.comparisons)
+        if len({item.threads for item in tried}) < 2:
+            return None
+        fastest = min(tried, key=lambda item: item.latency_ms)
+        return min(item.threads for item in tried if item.low_ms <= fastest.high_ms)
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {
             "device": self.device.to_json(),
             "measurements": [item.to_json() for item in self.measurements],
             "comparisons": [item.to_json() for item in self.comparisons],
+            "best_threads": self.best_threads,
         }
 
 

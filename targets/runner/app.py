@@ -10,8 +10,9 @@ import sys
 import traceback
 from typing import Any, Callable, Dict, Optional
 
-from . import child, compare, hold, measure, probes, table, watchdog
+from . import child, compare, hold, measure, probes, table, tune, watchdog
 from .engines import ENGINES
+from .engines.native import BINARY_VARIABLE
 from .meters import available
 from .parent import Child
 from .protocol import PROTOCOL, Output, RunnerError
@@ -80,6 +81,8 @@ ACTIONS: Dict[str, Callable[[Request, measure.Emit], Dict[str, Any]]] = {
     "table": lambda request, emit: table.table(request["archive"], request["engine"], request.get("rounds", 3), _options(request), emit),
 }
 
+MEASURING = ("bench", "compare", "table")
+
 
 def _read_request() -> Request:
     line = b""
@@ -98,6 +101,18 @@ def _read_request() -> Request:
     return dict(request)
 
 
+def _act(request: Request, emit: measure.Emit) -> Dict[str, Any]:
+    """Do what is asked; what measures does so with the clocks held still, where that is asked too."""
+    action = ACTIONS[request["action"]]
+    if request["action"] not in MEASURING:
+        return action(request, emit)
+    options = _options(request)
+    if options.native:
+        os.environ[BINARY_VARIABLE] = options.native
+    with tune.tuned(options.tune) as done:
+        return dict(action(request, emit), tuned=done)
+
+
 def _answer(output: Output) -> int:
     code = 0
     try:
@@ -105,7 +120,7 @@ def _answer(output: Output) -> int:
         if request.get("hold") and request["action"] != "hold":
             watchdog.start(lambda: None)
         output.event("start", action=request["action"])
-        output.event("result", result=ACTIONS[request["action"]](request, output.event))
+        output.event("result", result=_act(request, output.event))
     except RunnerError as error:
         output.event("error", error=error.to_dict())
         code = 1
@@ -121,6 +136,8 @@ def main(arguments: Optional[list] = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments == ["--child"]:
         return child.serve()
+    if arguments[:1] == ["--guard"]:
+        return tune.guard(arguments[1])
     if arguments == ["--version"]:
         print(PROTOCOL)
         return 0

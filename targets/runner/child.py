@@ -71,7 +71,9 @@ class Server:
         self, key: str, engine: str, path: str, threads: int, seed: int, member: str = "", specs: Any = None, arrays: Any = None
     ) -> Dict[str, Any]:
         """Load a model, set its inputs and run it once.  Times in ns, memory in bytes."""
+        start = time.perf_counter_ns()
         answer = self.runtime(engine)
+        imported = time.perf_counter_ns() - start
         source: Any = path
         if member:
             if path not in self._archives:
@@ -89,23 +91,36 @@ class Server:
         model.run()
         first = time.perf_counter_ns()
         self._models[key] = model
-        return dict(answer, load_ns=loaded - begin, first_ns=first - ready, specs=model.specs)
+        load_ns, first_ns = model.told_ns or (loaded - begin, first - ready)
+        return dict(answer, import_ns=imported, load_ns=load_ns, first_ns=first_ns, specs=model.specs, note=model.note)
 
     def run(self, key: str, time_ns: int, min_runs: int = 1, cap_ns: int = 10**12, skip: int = 0) -> Dict[str, Any]:
         """Samples of one window, in ns."""
-        return {"samples": window(self._models[key], time_ns, min_runs, cap_ns, skip)}
+        model = self._models[key]
+        return {"samples": model.window(time_ns) if model.own_window else window(model, time_ns, min_runs, cap_ns, skip)}
 
-    def memory(self) -> Dict[str, Any]:
+    def memory(self, key: str) -> Dict[str, Any]:
         """The process's peak, and what of it is the first model's, in bytes.
 
         The model's are its private memory (weights as the runtime repacks them, activations) at the peak and what is resident of
         its file. Pages of
         the runtime's libraries do not count: they are the same for every model, and how many are resident is chance.
         """
+        told = self._models[key].memory()
+        if told is not None:
+            return {"peak_bytes": told[1], "model_bytes": told[0]}
         peak, private = memory.peak_bytes(), memory.private_peak_bytes()
         if not private:  # an old kernel: all that came since
             return {"peak_bytes": peak, "model_bytes": max(0, peak - self._baseline)}
         return {"peak_bytes": peak, "model_bytes": max(0, private - self._private) + memory.mapped_bytes(self._path)}
+
+    def sizes(self, key: str) -> Dict[str, Any]:
+        """What the runtime or the file tell of a model's memory, in bytes; null where they do not."""
+        return self._models[key].sizes()
+
+    def profile(self, key: str) -> Dict[str, Any]:
+        """Time of each operator, from the runtime's own profiler; null where it has none."""
+        return {"operators": self._models[key].profile()}
 
     def outputs(self, key: str) -> Dict[str, Any]:
         """The tensors that the last run made."""
@@ -122,7 +137,7 @@ def serve() -> int:
     die_with_parent()
     output = Output()
     server = Server()
-    commands = {name: getattr(server, name) for name in ("runtime", "load", "run", "memory", "outputs", "drop")}
+    commands = {name: getattr(server, name) for name in ("runtime", "load", "run", "memory", "sizes", "profile", "outputs", "drop")}
     for line in sys.stdin:
         request = json.loads(line)
         try:

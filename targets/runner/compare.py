@@ -3,19 +3,19 @@
 Two things make a comparison lie: the machine drifts, and a process is luckier than another with its memory layout (Kalibera & Jones,
 "Rigorous benchmarking in reasonable time", 2013; Mytkowicz et al., "Producing wrong data without doing anything obviously wrong",
 2009).  Against the first, short blocks alternate and a ratio is of neighbours; against the second, all processes are started anew in
-each round, and the interval is that of the rounds' ratios.
+each round, and the interval is that of the rounds' ratios.  It is a 99 % interval of a trimmed mean, so that of a hundred models compared
+with themselves about one is called different, and a burst of other work that spoils one round neither decides nor hides the rest.
 """
 
 from __future__ import annotations
 
 import math
-import random
 import time
 from typing import Any, Dict, List
 
 from . import stats
+from .gates import Gate
 from .measure import Emit, Options, Subject
-from .probes import conditions
 from .protocol import RunnerError
 
 _BLOCKS_PER_ROUND = 10
@@ -29,67 +29,92 @@ class _Trail:
         self.facts: Dict[str, Any] = {}
         self.blocks: List[List[int]] = []
         self.log_ratios: List[float] = []
+        self.warmup_s, self.settled = 0.0, True
         self.error: Any = None
 
     def ratio(self) -> Dict[str, Any]:
-        """Latency over the baseline's with its 95 % interval: the rounds' mean in the logarithm, by Student's t."""
-        mean, low, high = stats.mean_interval(self.log_ratios)
+        """Latency over the baseline's with its 99 % interval, from the rounds' ratios in the logarithm."""
+        mean, low, high = stats.trimmed_interval(self.log_ratios)
         return {"ratio": math.exp(mean), "low": math.exp(low), "high": math.exp(high) if high < 700 else math.inf}
 
+    def warm_up(self, subject: Subject, options: Options) -> None:
+        """Warm its new process up, and ask it once what it holds."""
+        subject.warm_up(options.warmup_s)
+        self.warmup_s += subject.warmup_s
+        self.settled = self.settled and subject.settled
+        self.facts = self.facts or subject.facts()
 
-def _round(trails: List[_Trail], options: Options, number: int) -> None:
-    """Start every model anew, then sample in turns; the order is turned round each time."""
+
+def _order(trails: List[_Trail], number: int) -> List[_Trail]:
+    """Another one first in each round, and the other way round in every second: no model always has the same neighbour."""
+    start = number // 2 % len(trails)
+    turned = trails[start:] + trails[:start]
+    return turned[::-1] if number % 2 else turned
+
+
+def _round(trails: List[_Trail], options: Options, number: int, gate: Gate) -> bool:
+    """Start every model anew, then sample in turns; False when the round does not count.  Models that fail leave ``trails``."""
     subjects: Dict[str, Subject] = {}
-    shuffled = list(trails)
-    random.Random(number).shuffle(shuffled)
+    order = _order(trails, number)
     try:
-        for trail in shuffled:
+        for trail in order:
             try:
-                subject = Subject(trail.model, options)
-                subjects[trail.model["name"]] = subject
-                subject.warm_up(options.warmup_s)
-                trail.facts = trail.facts or subject.facts()
+                subject = subjects[trail.model["name"]] = Subject(trail.model, options)
+                trail.warm_up(subject, options)
             except RunnerError as error:
                 trail.error = error.to_dict()
         trails[:] = [trail for trail in trails if not trail.error or trail is trails[0]]
-        if not trails[0].error:
-            _turns([trail for trail in shuffled if not trail.error], trails[0], subjects, options)
+        running = [trail for trail in order if not trail.error]
+        if trails[0].error:
+            return False
+        blocks = _turns(running, subjects, options)
+        counts = gate.passes(sum(map(len, blocks.values())))
     finally:
         for subject in subjects.values():
             subject.child.close()
+    if counts and len(blocks) == len(running):
+        _keep(running, trails[0], blocks)
+        return True
+    return False
 
 
-def _turns(turn: List[_Trail], baseline: _Trail, subjects: Dict[str, Subject], options: Options) -> None:
+def _turns(turn: List[_Trail], subjects: Dict[str, Subject], options: Options) -> Dict[str, List[List[int]]]:
+    """Blocks of samples by model's name, as many of each, in turns; none of a model that failed, and then the others stop too."""
     block_ns = int(options.min_time_s * 1e9 / options.rounds / _BLOCKS_PER_ROUND)
-    medians: Dict[str, List[float]] = {trail.model["name"]: [] for trail in turn}
+    blocks: Dict[str, List[List[int]]] = {trail.model["name"]: [] for trail in turn}
     begin = time.monotonic()
     for index in range(_BLOCKS_PER_ROUND):
         for trail in turn if index % 2 else turn[::-1]:
             name = trail.model["name"]
             try:
-                samples = subjects[name].block(block_ns, skip=1)
+                blocks[name].append(subjects[name].block(block_ns, skip=1))
             except RunnerError as error:
                 trail.error = error.to_dict()
-                return
-            trail.blocks.append(samples)
-            medians[name].append(stats.median(samples))
-        if index >= 1 and index % 2 and time.monotonic() - begin > options.max_time_s / options.rounds * len(turn):
+                del blocks[name]
+                return blocks
+        if index % 2 and time.monotonic() - begin > options.max_time_s / options.rounds * len(turn):
             break
-    base = medians[baseline.model["name"]]
-    for trail in turn:
-        own = medians[trail.model["name"]]
-        trail.log_ratios.append(math.log(stats.median([own[index] / base[index] for index in range(len(base))])))
+    return blocks
+
+
+def _keep(running: List[_Trail], baseline: _Trail, blocks: Dict[str, List[List[int]]]) -> None:
+    """Add a round's blocks, and its ratio: the median of the ratios of neighbouring blocks."""
+    base = [stats.median(block) for block in blocks[baseline.model["name"]]]
+    for trail in running:
+        own = blocks[trail.model["name"]]
+        trail.blocks += own
+        trail.log_ratios.append(math.log(stats.median([stats.median(block) / base[index] for index, block in enumerate(own)])))
 
 
 def compare(models: List[Dict[str, Any]], options: Options, emit: Emit) -> Dict[str, Any]:
     """Compare ``models[1:]`` with ``models[0]``; a candidate that fails has an ``error``, a baseline that fails raises."""
-    before = conditions()
+    gate = options.gate()
     everyone = [_Trail(model) for model in models]
     running = list(everyone)
     begin = time.monotonic()
-    number = 0
+    number = complete = 0
     while True:
-        _round(running, options, number)
+        complete += _round(running, options, number, gate)
         number += 1
         if everyone[0].error:
             error = everyone[0].error
@@ -98,21 +123,20 @@ def compare(models: List[Dict[str, Any]], options: Options, emit: Emit) -> Dict[
         emit("round", number=number, rounds=options.rounds)
         widths = [stats.relative_width(r["low"], r["high"], r["ratio"]) for r in (trail.ratio() for trail in running[1:])]
         precise = max(widths, default=0.0) <= options.relative_width
-        elapsed = time.monotonic() - begin
-        complete = min(len(trail.log_ratios) for trail in running)  # a round in which a model fails gives no ratio
-        enough = complete >= options.rounds and (precise or elapsed >= options.max_time_s * len(running))
-        if complete and (enough or len(running) == 1):
+        over = time.monotonic() - begin - gate.cooldown_s >= options.max_time_s * len(running)
+        if complete and ((complete >= options.rounds and (precise or over)) or len(running) == 1):
             break
-    after = conditions()
-    return {"models": [_report(trail, options, before, after, precise) for trail in everyone], "rounds": number}
+    state = gate.report()
+    return {"models": [_report(trail, options, state, precise) for trail in everyone], "rounds": number}
 
 
-def _report(trail: _Trail, options: Options, before: Any, after: Any, precise: bool) -> Dict[str, Any]:
+def _report(trail: _Trail, options: Options, state: Dict[str, Any], precise: bool) -> Dict[str, Any]:
     if trail.error:
         return {"name": trail.model["name"], "error": trail.error}
     samples = [value for block in trail.blocks for value in block]
-    result = dict(trail.facts, **stats.summary(samples, trail.blocks), energy_mj=None, energy_method=None)
-    result.update(name=trail.model["name"], threads=options.threads, before=before, after=after)
+    result = dict(trail.facts, **stats.summary(samples, trail.blocks), energy_mj=None, energy_method=None, operators=None, **state)
+    result.update(name=trail.model["name"], threads=options.threads, warmup_s=trail.warmup_s, settled=trail.settled)
     width = stats.relative_width(result["low_ns"], result["high_ns"], result["median_ns"])
     result.update(stable=width <= options.relative_width, stop_reason="precise" if precise else "time limit")
+    result["sampled_s"] = sum(samples) / 1e9
     return dict(result, **trail.ratio())

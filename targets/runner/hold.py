@@ -15,6 +15,7 @@ from typing import Any, Dict, Optional
 
 from .measure import Emit
 from .protocol import RunnerError
+from .tune import tuned
 from .watchdog import ENDED, wait_for_silence
 
 _POLL_S = 0.2
@@ -116,6 +117,8 @@ def hold(request: Dict[str, Any], emit: Emit) -> Dict[str, Any]:
         if request.get("lock", True):
             lock = DeviceLock()
             lock.acquire(request["owner"], request["timeout_s"], emit)
+            with tuned(False, request["base"]):  # clocks that a run which died held still are free again
+                pass
         emit("held", path=folder.path)
         return {"ended": wait_for_silence()}
     finally:

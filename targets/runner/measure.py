@@ -6,20 +6,28 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional
 
-from . import stats
+from . import affinity, stats
 from .energy import measure_energy
+from .gates import Gate
 from .parent import Child
-from .probes import conditions
 
 Emit = Callable[..., None]
 _MIN_BLOCKS = 10
-_WARM_BLOCK_NS = 50_000_000
+_WARM_BLOCK_NS = 30_000_000
+_WARM_BLOCKS = 3
 _WARM_CHANGE = 0.03
+_STEADY_DRIFT = 0.05
 
 
 @dataclass
 class Options:
-    """How to measure.  ``relative_width``: the 95 % interval of the median, as a share of it, that ends the sampling."""
+    """How to measure.
+
+    ``relative_width``: the interval, as a share of its middle, that ends the sampling.  ``affinity``: all, big, little, or a list of
+    processors.  ``tune``: hold the clocks still.  ``limit_c``: a temperature above which nothing is measured, ``cooldown_s``: the most that
+    is waited for the device to recover.  ``meter``: which energy meter, the first that works unless given.  ``profile``: time of each
+    operator.  ``native``: path of the binary of the engine ``native``.
+    """
 
     threads: int = 1
     seed: int = 0
@@ -29,10 +37,21 @@ class Options:
     warmup_s: float = 3.0
     step_timeout_s: float = 300.0
     energy: bool = True
-    rounds: int = 6
+    rounds: int = 8
     window_ms: float = 15.0
     window_runs: int = 20
     window_cap_ms: float = 150.0
+    affinity: str = "all"
+    tune: bool = False
+    limit_c: Optional[float] = None
+    cooldown_s: float = 60.0
+    meter: Optional[str] = None
+    profile: bool = False
+    native: Optional[str] = None
+
+    def gate(self) -> Gate:
+        """The gate that these options describe."""
+        return Gate(self.limit_c, self.cooldown_s)
 
 
 class Subject:
@@ -40,7 +59,10 @@ class Subject:
 
     def __init__(self, model: Dict[str, Any], options: Options) -> None:
         self.name = model["name"]
-        self.child = Child(options.step_timeout_s)
+        self.cpus = affinity.choose(options.affinity)
+        self.warmup_s, self.settled = 0.0, False
+        begin = time.monotonic()
+        self.child = Child(options.step_timeout_s, self.cpus)
         try:
             self.loaded = self.child.call(
                 *("load",),
@@ -50,6 +72,7 @@ class Subject:
         except BaseException:
             self.child.close()
             raise
+        self.start_s = time.monotonic() - begin
 
     def block(self, time_ns: int, skip: int = 0) -> List[int]:
         """Samples in ns of one window of at least ``time_ns``."""
@@ -57,61 +80,80 @@ class Subject:
         return samples
 
     def warm_up(self, limit_s: float) -> None:
-        """Run until two neighbouring windows agree, at most ``limit_s``."""
-        end = time.monotonic() + limit_s
-        previous = stats.median(self.block(_WARM_BLOCK_NS))
-        while time.monotonic() < end:
-            current = stats.median(self.block(_WARM_BLOCK_NS))
-            if abs(current - previous) <= _WARM_CHANGE * previous:
+        """Run until three neighbouring windows agree, at most ``limit_s``; ``settled`` says which."""
+        begin = time.monotonic()
+        middles: List[float] = []
+        while True:
+            middles.append(stats.median(self.block(_WARM_BLOCK_NS)))
+            last = middles[-_WARM_BLOCKS:]
+            self.settled = len(last) == _WARM_BLOCKS and max(last) - min(last) <= _WARM_CHANGE * last[0]
+            self.warmup_s = time.monotonic() - begin
+            if self.settled or self.warmup_s >= limit_s:
                 return
-            previous = current
 
     def facts(self) -> Dict[str, Any]:
         """What loading told, and memory so far: take it before sampling, since samples themselves take memory."""
-        memory = self.child.call("memory")
+        memory = self.child.call("memory", key=self.name)
+        loaded = self.loaded
         return {
-            "runtime": self.loaded["runtime"],
-            "runtime_version": self.loaded["version"],
-            "inputs": self.loaded["specs"],
-            "load_ms": self.loaded["load_ns"] / 1e6,
-            "first_ms": self.loaded["first_ns"] / 1e6,
+            **self.child.call("sizes", key=self.name),
+            "runtime": loaded["runtime"],
+            "runtime_version": loaded["version"],
+            "inputs": loaded["specs"],
+            "import_ms": loaded["import_ns"] / 1e6,
+            "load_ms": loaded["load_ns"] / 1e6,
+            "first_ms": loaded["first_ns"] / 1e6,
+            "cold_ms": 1e3 * self.start_s,
             "peak_bytes": memory["model_bytes"],
             "rss_peak_bytes": memory["peak_bytes"],
+            "cpus": self.cpus,
+            "note": loaded["note"],
         }
 
 
-def sample(subject: Subject, options: Options) -> Dict[str, Any]:
-    """Windows until both the least time and the width are reached, or the most time."""
+def sample(subject: Subject, options: Options, gate: Gate) -> Dict[str, Any]:
+    """Windows until both the least time and the width are reached, or the most time; windows that the gate rejects do not count."""
     block_ns = int(options.min_time_s * 1e9 / _MIN_BLOCKS)
     blocks: List[List[int]] = []
-    begin = time.monotonic()
-    while True:
+    middles: List[float] = []
+    passed, sampled_s = 0, 0.0
+    precise = ready = False
+    while not ready:
+        begin = time.monotonic()
         blocks.append(subject.block(block_ns))
-        elapsed = time.monotonic() - begin
-        if elapsed < options.min_time_s and elapsed < options.max_time_s:
-            continue
-        middles = [stats.median(block) for block in blocks]
-        low, high = stats.median_interval(middles)
-        precise = len(blocks) >= 6 and stats.relative_width(low, high, stats.median(middles)) <= options.relative_width
-        if precise or elapsed >= options.max_time_s:
-            break
-    samples = [value for block in blocks for value in block]
-    return dict(stats.summary(samples, blocks), stable=precise, stop_reason="precise" if precise else "time limit")
+        sampled_s += time.monotonic() - begin
+        middles.append(stats.median(blocks[-1]))
+        over = sampled_s >= options.max_time_s
+        if sampled_s >= options.min_time_s or over:
+            low, high = stats.median_interval(middles, stats.effective_count(middles))
+            precise = len(blocks) >= 6 and stats.relative_width(low, high, stats.median(middles)) <= options.relative_width
+            ready = precise or over
+        if ready or gate.due():
+            if not gate.passes(len(blocks) - passed):
+                sampled_s *= passed / len(blocks)
+                del blocks[passed:], middles[passed:]
+                ready = False
+            passed = len(blocks)
+    figures = stats.summary([value for block in blocks for value in block], blocks)
+    steady = abs(figures["drift"]) <= _STEADY_DRIFT
+    reason = "precise" if precise else "time limit"
+    return dict(figures, stable=precise and steady, stop_reason=reason, sampled_s=sampled_s)
 
 
 def measure(model: Dict[str, Any], options: Options, emit: Optional[Emit] = None) -> Dict[str, Any]:
     """Everything about one model; :class:`RunnerError` when its process fails."""
-    before = conditions()
+    gate = options.gate()
     subject = Subject(model, options)
     try:
-        result = dict(subject.facts(), energy_mj=None, energy_method=None)
+        result = dict(subject.facts(), operators=None)
         subject.warm_up(options.warmup_s)
-        result.update(sample(subject, options))
-        if options.energy:
-            result.update(measure_energy(lambda time_ns: subject.block(time_ns), options.min_time_s))
+        result.update(sample(subject, options, gate), warmup_s=subject.warmup_s, settled=subject.settled)
+        if options.profile:
+            result.update(subject.child.call("profile", key=subject.name))
+        result.update(measure_energy(subject.block, options.min_time_s, options.energy, options.meter))
     finally:
         subject.child.close()
-    result.update(name=model["name"], threads=options.threads, before=before, after=conditions())
+    result.update(gate.report(), name=model["name"], threads=options.threads)
     if emit:
         emit("measured", name=model["name"], median_ms=result["median_ns"] / 1e6, stable=result["stable"])
     return result

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 from .protocol import RunnerError
 
@@ -26,7 +26,8 @@ def _oom_kills() -> int:
 class Child:
     """One child; :meth:`call` raises :class:`RunnerError`: ``crash``, ``memory``, ``timeout``, ``refused``, ``runtime`` or ``engine``."""
 
-    def __init__(self, timeout_s: float = 300.0) -> None:
+    def __init__(self, timeout_s: float = 300.0, cpus: Sequence[int] = ()) -> None:
+        """Start it, on the processors ``cpus`` alone where some are given: its threads will inherit that."""
         self.timeout_s = timeout_s
         self._oom = _oom_kills()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
@@ -34,6 +35,8 @@ class Child:
             [sys.executable, sys.argv[0], "--child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, bufsize=0
         )
         self._pending = b""
+        if cpus:
+            os.sched_setaffinity(self._process.pid, cpus)
 
     @property
     def pid(self) -> int:

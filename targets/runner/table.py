@@ -7,7 +7,7 @@ import random
 import zipfile
 from typing import Any, Dict, List, Optional, Set
 
-from . import stats
+from . import affinity, stats
 from .measure import Emit, Options
 from .parent import Child
 from .probes import ram
@@ -42,7 +42,7 @@ class _Table:
     def _window(self, name: str) -> None:
         options = self.options
         if self._child is None:
-            self._child, self._loaded = Child(options.step_timeout_s), set()
+            self._child, self._loaded = Child(options.step_timeout_s, affinity.choose(options.affinity)), set()
         if name not in self._loaded:
             load = {
                 "key": name,

@@ -10,6 +10,10 @@ Spec = Dict[str, Any]
 """Shape and dtype of a tensor: ``{"shape": [1, 3, 32, 32], "dtype": "float32"}``."""
 
 
+Operator = Dict[str, Any]
+"""One operator's part of an inference: ``{"name": "conv_1", "type": "CONV_2D", "ms": 0.12}``, of one inference on average."""
+
+
 class ModelRefused(Exception):
     """The runtime cannot load this model, or not with these inputs."""
 
@@ -18,6 +22,12 @@ class Model:
     """A loaded model, ready to run."""
 
     specs: List[Spec]
+    own_window = False
+    """Whether the runtime times itself, in a process of its own: then :meth:`window` is asked for figures, and :meth:`run` does nothing."""
+    told_ns: Optional[Tuple[int, int]] = None
+    """Times of loading and of the first inference, where the runtime tells them itself."""
+    note = ""
+    """What a reader of the figures has to know."""
 
     def set_inputs(self, arrays: List[Any]) -> None:
         """Put one numpy array into each input; ``ModelRefused`` when count, shape or dtype do not fit."""
@@ -30,6 +40,22 @@ class Model:
     def outputs(self) -> List[Any]:
         """The numpy arrays that the last run made."""
         raise NotImplementedError
+
+    def window(self, time_ns: int) -> List[int]:
+        """Where ``own_window``: figures in ns, each for one inference, of about ``time_ns`` of running."""
+        raise NotImplementedError
+
+    def memory(self) -> Optional[Tuple[int, int]]:
+        """Bytes of the model, and of its whole process, at the peak, where that is another process than this; else None."""
+        return None
+
+    def sizes(self) -> Dict[str, Optional[int]]:
+        """``weights_bytes``: constants of the model; ``arena_bytes``: what the runtime planned for activations.  None: not told."""
+        return {"weights_bytes": None, "arena_bytes": None}
+
+    def profile(self) -> Optional[List[Operator]]:
+        """Time of each operator by the runtime's own profiler, in the order of execution; None where it has none."""
+        return None
 
     def _check(self, arrays: List[Any]) -> None:
         given = [{"shape": list(array.shape), "dtype": str(array.dtype)} for array in arrays]

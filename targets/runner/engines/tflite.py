@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
+from ..flatbuffer import constant_bytes
 from . import ENGINES, Engine, Model, ModelRefused, Spec
 
 
@@ -39,16 +40,16 @@ class TfliteEngine(Engine):
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelRefused(str(error)) from error
-        return TfliteModel(interpreter)
+        return TfliteModel(interpreter, source)
 
 
 class TfliteModel(Model):
     """One interpreter; unknown dimensions of its inputs are the 1 that the file's default shape holds."""
 
-    def __init__(self, interpreter: Any) -> None:
+    def __init__(self, interpreter: Any, source: Union[str, bytes]) -> None:
         import numpy as np
 
-        self._interpreter = interpreter
+        self._interpreter, self._source = interpreter, source
         self._inputs = interpreter.get_input_details()
         self._outputs = interpreter.get_output_details()
         self.specs = [{"shape": [int(n) for n in d["shape"]], "dtype": str(np.dtype(d["dtype"]))} for d in self._inputs]
@@ -61,3 +62,10 @@ class TfliteModel(Model):
 
     def outputs(self) -> List[Any]:
         return [self._interpreter.get_tensor(detail["index"]) for detail in self._outputs]
+
+    def sizes(self) -> Dict[str, Optional[int]]:
+        """Weights are the file's constants; the Python interpreter does not tell its arena."""
+        if isinstance(self._source, str):
+            with open(self._source, "rb") as file:
+                return {"weights_bytes": constant_bytes(file.read()), "arena_bytes": None}
+        return {"weights_bytes": constant_bytes(self._source), "arena_bytes": None}

@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
-from typing import List, Optional
+import threading
+import time
+from typing import List, Optional, Tuple
 
 from ..registry import Registry
 
 
-class Meter:
-    """Measures the energy between :meth:`start` and :meth:`stop`."""
+class MeterError(Exception):
+    """A meter does not answer, or answers something that is no reading."""
 
+
+class Meter:
+    """Measures the energy between :meth:`start` and :meth:`stop`.  Reading raises :class:`MeterError`, never returns a guess."""
+
+    name = ""
     covers = ""
+    """What of the device it sees."""
+    period_s = 0.0
+    """Seconds between two new values."""
+    order = 0
+    """Meters of a lower order are tried first."""
+
+    @classmethod
+    def find(cls, root: str = "/") -> Optional[Meter]:
+        """A meter of this kind; None when the device has none, :class:`MeterError` when it has one that cannot be read."""
+        raise NotImplementedError
 
     @classmethod
     def open(cls, root: str = "/") -> Optional[Meter]:
-        """A meter of this kind, or None when the device has none that this user may read."""
-        raise NotImplementedError
+        """A meter of this kind that works, or None."""
+        try:
+            return cls.find(root)
+        except MeterError:
+            return None
+
+    @classmethod
+    def connect(cls, source: str) -> Optional[Meter]:
+        """The meter that the user named; ``source`` is what followed its name and a colon.  Raises what :meth:`find` raises."""
+        return cls.find()
+
+    def prepare(self) -> None:
+        """Find out what takes a while: units, the update period."""
 
     def start(self) -> None:
         """Begin."""
@@ -25,10 +53,67 @@ class Meter:
         """Joules since :meth:`start`."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Free what it holds; a second time does nothing."""
+
+
+class PowerMeter(Meter):
+    """A meter that tells watts: sampled by a thread, once each period, and integrated by trapezoids.  Its readings are :meth:`watts`."""
+
+    def __init__(self) -> None:
+        self._samples: List[Tuple[float, float]] = []
+        self._failure: Optional[MeterError] = None
+        self._ended = threading.Event()
+        self._thread: Optional[threading.Thread] = None
+
+    def watts(self) -> float:
+        """Power now."""
+        raise NotImplementedError
+
+    def _take(self) -> None:
+        begin = time.monotonic()
+        value = self.watts()
+        self._samples.append(((begin + time.monotonic()) / 2, value))
+
+    def _sample(self) -> None:
+        try:
+            while not self._ended.wait(self.period_s):
+                self._take()
+        except MeterError as error:
+            self._failure = error
+
+    def start(self) -> None:
+        self.close()
+        self._samples, self._failure = [], None
+        self._ended.clear()
+        self._take()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> float:
+        self.close()
+        if self._failure:
+            raise self._failure
+        self._take()
+        pairs = zip(self._samples, self._samples[1:])
+        return sum((later - earlier) * (first + second) / 2 for (earlier, first), (later, second) in pairs)
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._ended.set()
+            self._thread.join()
+            self._thread = None
+
 
 METERS: Registry[Meter] = Registry("meter", __name__)
 
 
 def available(root: str = "/") -> List[str]:
     """Names of the meters that work here."""
-    return [name for name in METERS.names() if METERS.get(name).open(root)]
+    found = []
+    for name in METERS.names():
+        meter = METERS.get(name).open(root)
+        if meter is not None:
+            meter.close()
+            found.append(name)
+    return found

@@ -6,45 +6,39 @@ import glob
 import os
 from typing import List, Optional
 
-from . import METERS, Meter
-
-
-def _number(path: str) -> int:
-    with open(path, encoding="ascii") as file:
-        return int(file.read())
+from . import METERS, Meter, MeterError
+from .files import reading
 
 
 @METERS.register("rapl")
 class RaplMeter(Meter):
     """Sum of the packages' counters, in microjoules; each wraps to 0 beyond ``max_energy_range_uj``."""
 
+    name = "rapl"
     covers = "CPU packages"
+    period_s = 0.001  # Intel SDM volume 3, 15.10: the counters are updated about once a millisecond
 
     def __init__(self, zones: List[str]) -> None:
         self._zones = zones
-        self._ranges = [_number(os.path.join(zone, "max_energy_range_uj")) for zone in zones]
-        self._begin: List[int] = []
+        self._ranges = [reading(os.path.join(zone, "max_energy_range_uj")) for zone in zones]
+        self._begin = self._read()
 
     @classmethod
-    def open(cls, root: str = "/") -> Optional[RaplMeter]:
+    def find(cls, root: str = "/") -> Optional[RaplMeter]:
         zones = sorted(glob.glob(os.path.join(root, "sys/class/powercap/intel-rapl:[0-9]*")))
         zones = [zone for zone in zones if os.path.basename(zone).count(":") == 1]
-        try:
-            meter = cls(zones)
-            meter.start()
-        except (OSError, ValueError):
-            return None
-        return meter if zones else None
+        return cls(zones) if zones else None
 
     def _read(self) -> List[int]:
-        return [_number(os.path.join(zone, "energy_uj")) for zone in self._zones]
+        values = [reading(os.path.join(zone, "energy_uj")) for zone in self._zones]
+        for zone, value, limit in zip(self._zones, values, self._ranges):
+            if not 0 <= value <= limit:
+                raise MeterError(f"{zone}: {value} uJ is beyond the counter's range of {limit}")
+        return values
 
     def start(self) -> None:
         self._begin = self._read()
 
     def stop(self) -> float:
-        end = self._read()
-        total = 0
-        for index, begin in enumerate(self._begin):
-            total += (end[index] - begin) % (self._ranges[index] + 1)
-        return total / 1e6
+        moved = [(end - begin) % (limit + 1) for begin, end, limit in zip(self._begin, self._read(), self._ranges)]
+        return sum(moved) / 1e6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict
 
-from . import cpu, ram, system, thermal
+from . import cpu, ram, system, thermal, throttle
 
 
 def device(root: str = "/") -> Dict[str, Any]:
@@ -15,4 +15,4 @@ def device(root: str = "/") -> Dict[str, Any]:
 
 def conditions(root: str = "/") -> Dict[str, Any]:
     """What may disturb a measurement: load, clocks in MHz, governors, temperatures in Celsius, throttling."""
-    return {"loadavg": os.getloadavg()[0], "cores": os.cpu_count(), **cpu.state(root), **thermal.state(root)}
+    return {"loadavg": os.getloadavg()[0], "cores": os.cpu_count(), **cpu.state(root), **thermal.state(root), **throttle.state(root)}

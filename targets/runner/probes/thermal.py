@@ -1,44 +1,36 @@
-"""Heat: thermal zones, and the Raspberry Pi firmware's throttle bits."""
+"""Heat: thermal zones, with the temperature at which the kernel begins to slow the processor.
+
+Kernel doc: driver-api/thermal/sysfs-api.rst.
+"""
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
 from .files import number, paths, text
 
-# raspberrypi/documentation, os/graphics-utilities: vcgencmd get_throttled
-_BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
 
-
-def parse_throttled(output: str) -> List[str]:
-    """What ``vcgencmd get_throttled`` says is happening now; ``ValueError`` when it says something else."""
-    match = re.match(r"throttled=0x([0-9a-fA-F]+)\s*$", output)
-    if not match:
-        raise ValueError(f"vcgencmd get_throttled answered {output!r}")
-    bits = int(match[1], 16)
-    return [name for bit, name in _BITS.items() if bits >> bit & 1]
-
-
-def _throttled() -> Optional[List[str]]:
-    tool = shutil.which("vcgencmd")
-    if not tool:
-        return None
-    try:
-        done = subprocess.run([tool, "get_throttled"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5, check=True)
-        return parse_throttled(done.stdout.decode("ascii", "replace"))
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
+def _limit(root: str, zone: str) -> Optional[float]:
+    """The lowest passive or hot trip point of a zone in Celsius; None where it has none."""
+    limits = []
+    for path in paths(root, f"{zone}/trip_point_*_type"):
+        if text(root, path) in ("passive", "hot"):
+            value = number(root, path.replace("_type", "_temp"))
+            if value is not None and value > 0:
+                limits.append(value / 1000)
+    return min(limits, default=None)
 
 
 def state(root: str = "/") -> Dict[str, Any]:
-    """Temperatures by zone, and what throttles now (None: the device does not tell)."""
-    zones = {}
+    """Temperatures by zone, and those zones' limits, in Celsius."""
+    zones, limits = {}, {}
     for path in paths(root, "sys/class/thermal/thermal_zone*/temp"):
         value = number(root, path)
         if value is not None:
             zone = path.rsplit("/", 1)[0]
-            zones[f"{zone.rsplit('/', 1)[1]} {text(root, zone + '/type') or ''}".strip()] = value / 1000
-    return {"temperatures_c": zones, "throttled": _throttled()}
+            name = f"{zone.rsplit('/', 1)[1]} {text(root, zone + '/type') or ''}".strip()
+            zones[name] = value / 1000
+            limit = _limit(root, zone)
+            if limit is not None:
+                limits[name] = limit
+    return {"temperatures_c": zones, "limits_c": limits}

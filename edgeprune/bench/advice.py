@@ -1,0 +1,61 @@
+"""What a reader has to know about a measurement, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MANY_OUTLIERS = 0.01
+LARGE_DRIFT = 0.05
+BUSY = 0.75
+
+
+def advice(result: dict[str, Any]) -> list[str]:
+    """Warnings about one model of the runner's result, each with what to do; nothing when all is well."""
+    return [*_unstable(result), *_held_back(result), *_surroundings(result), *_energy(result), *filter(None, [result.get("note")])]
+
+
+def _unstable(result: dict[str, Any]) -> list[str]:
+    found = []
+    if not result["settled"]:
+        found.append("it was still warming up when sampling began: allow a longer warm-up")
+    drift = result["drift"]
+    if abs(drift) > LARGE_DRIFT:
+        way, cause = ("slower", "heat or other work grew") if drift > 0 else ("faster", "it was still warming up, or other work ended")
+        found.append(f"it became {abs(drift):.0%} {way} while it was measured ({cause}): let the device rest and measure again")
+    if result["outliers"] > MANY_OUTLIERS:
+        found.append(
+            f"{result['outliers']:.1%} of the runs were stalls: end other programs, or keep the model on some processors (affinity)"
+        )
+    if not result["stable"] and not found:
+        found.append(
+            "the median did not settle, its interval is wider than asked for: end other programs, hold the clocks (tune), or wait longer"
+        )
+    return found
+
+
+def _held_back(result: dict[str, Any]) -> list[str]:
+    causes = ", ".join(result["held_back"])
+    if not causes:
+        return []
+    if result["discarded"]:
+        return [f"the device was held back ({causes}): {result['discarded']} windows were thrown away and repeated after a cooldown"]
+    return [f"the device was held back ({causes}): cool it, or give it a better power supply"]
+
+
+def _surroundings(result: dict[str, Any]) -> list[str]:
+    before = result["before"]
+    found = []
+    if before.get("governor") not in ("", "performance", None) and not result.get("tuned"):
+        found.append(f"the clock governor is {before['governor']}: clocks vary (tune holds them still)")
+    if before.get("loadavg", 0) > BUSY * (before.get("cores") or 1):
+        found.append(f"something else was running (load average {before['loadavg']:.1f}): end it and measure again")
+    return found
+
+
+def _energy(result: dict[str, Any]) -> list[str]:
+    error, low, high = result.get("energy_error"), result.get("energy_low_mj"), result.get("energy_high_mj")
+    if error:
+        return [f"energy was not measured: {error}"]
+    if low is not None and high is not None and low <= 0 < high:
+        return ["the energy cannot be told from 0: the meter is too coarse for this model, measure longer"]
+    return []
