@@ -193,7 +193,7 @@ class _Job:
                 self._tell({"event": "installing", "name": file.name})
                 self._call("add", wheel=remote, digest=self._manifest["wheels"][file.name])
         self._call("finish")
-        self._session.run(["rmdir", self._folder])
+        self._session.run(["rm", "-rf", self._folder])
 
     def _progress(self, name: str) -> Any:
         return lambda sent, total: self._tell({"event": "upload", "name": name, "sent": sent, "total": total})

@@ -194,6 +194,8 @@ class SshSession(Session):
         done = self.run(["mkdir", "-p", "-m", "700", remote])
         if done.code != 0:
             reason = done.stderr.decode("utf-8", "replace").strip().rpartition(": ")[2]
+            if _FULL[2] in reason:
+                raise DeviceFullError(f"cannot make {remote} on {self.address}: {reason}", remedy="Make its disk writable.")
             raise self._failure(remote, OSError(reason))
 
     def close(self) -> None:

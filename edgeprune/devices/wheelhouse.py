@@ -99,7 +99,7 @@ def _fetch(requirements: list[str], python: Python, folder: Path, offline: bool)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
         command += ["--dest", new, "--implementation", "cp", "--python-version", ".".join(map(str, python.version[:2]))]
         command += [item for tag in platforms(python) for item in ("--platform", tag)]
-        command += ["--find-links", str(folder), *(["--no-index"] if offline else [])]
+        command += ["--find-links", str(folder), *(["--no-index", "--isolated"] if offline else [])]
         try:
             done = subprocess.run([*command, *requirements], capture_output=True, text=True, timeout=_PIP_LIMIT_S, check=False)
         except subprocess.TimeoutExpired as error:
@@ -115,7 +115,7 @@ def _fetch(requirements: list[str], python: Python, folder: Path, offline: bool)
 
 def _failure(log: str, requirements: list[str], python: Python, offline: bool) -> NoRuntimeError | SetupError:
     errors = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")] or log.strip().splitlines()[-1:]
-    last = errors[-1] if errors else "pip said nothing"
+    last = next((line for line in reversed(errors) if not line.startswith("ResolutionImpossible")), "pip said nothing")
     if "No module named pip" in log:
         return SetupError(f"{sys.executable} has no pip, which fetches the device's wheels", remedy="python -m ensurepip")
     if offline:
