@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import numpy as np
 import pytest
-from edgeprune.targets.runner import inputs, stats
+from edgeprune.targets.runner import inputs
 from edgeprune.targets.runner.probes import conditions, cpu, device, ram, system, throttle
-from hypothesis import given
-from hypothesis import strategies as st
 
 PI_5 = """processor\t: 0
 BogoMIPS\t: 108.00
@@ -124,27 +121,6 @@ def test_conditions_of_a_board(tmp_path: Path) -> None:
 def test_a_device_without_any_of_the_files_is_probed_all_the_same(tmp_path: Path) -> None:
     found = device(str(tmp_path))
     assert (found["cpu"], found["board"], found["memory_bytes"]) == ("unknown", "", 0)
-
-
-@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=60))
-def test_an_interval_holds_its_median(values: list[float]) -> None:
-    low, high = stats.median_interval(values)
-    assert min(values) <= low <= stats.median(values) <= high <= max(values)
-
-
-@pytest.mark.parametrize(("count", "low", "high"), [(6, 1, 6), (10, 2, 9), (20, 6, 15), (100, 40, 61)])
-def test_order_statistics_of_the_median(count: int, low: int, high: int) -> None:
-    """Hahn & Meeker, "Statistical Intervals", table A.15: the ranks of the 95 % interval."""
-    assert stats.median_interval(list(range(1, count + 1))) == (low, high)
-
-
-def test_intervals_hold_the_true_value_about_95_times_in_100() -> None:
-    generator = random.Random(1)
-    samples = [[generator.lognormvariate(0, 0.5) for _ in range(25)] for _ in range(600)]
-    inside = sum(low <= 1 <= high for low, high in map(stats.median_interval, samples))
-    assert inside >= 0.93 * 600
-    means = [stats.mean_interval([generator.gauss(5, 1) for _ in range(6)]) for _ in range(600)]
-    assert 0.92 * 600 <= sum(low <= 5 <= high for _, low, high in means) <= 0.98 * 600
 
 
 def test_seeded_inputs_are_the_same_each_time_and_fit() -> None:

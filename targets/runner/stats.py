@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -66,10 +67,8 @@ def effective_count(values: Sequence[float]) -> int:
     that a single stall does not hide it.
     """
     count = len(values)
-    order = sorted(range(count), key=lambda index: values[index])
-    ranks = [0.0] * count
-    for rank, index in enumerate(order):
-        ranks[index] = rank - (count - 1) / 2
+    ordered = sorted(values)
+    ranks = [(bisect.bisect_left(ordered, value) + bisect.bisect_right(ordered, value) - count) / 2 for value in values]
     power = sum(rank * rank for rank in ranks)
     correlation = sum(a * b for a, b in zip(ranks, ranks[1:])) / power if power else 0.0
     return max(1, round(count * (1 - correlation) / (1 + correlation))) if correlation > 0 else count

@@ -1,8 +1,9 @@
-"""External meters that write lines: a command (``command:read-meter --csv``) or a serial port (``serial:/dev/ttyUSB0@115200``).
+"""External meters that write lines: a command, ``command:read-meter --csv``, or a serial port, ``serial:/dev/ttyUSB0@115200,power_mw``.
 
 A line is a number of watts; or the first line names the columns, and the others hold their values, separated by commas, semicolons or white
 space.  Known columns: ``power_w``, ``power_mw``, ``voltage_v`` and ``current_a`` or ``current_ma``, and ``energy_j`` or ``energy_mwh``,
-counted from whenever.  Other columns are ignored.  A line's time is when it arrives.
+counted from whenever.  Other columns are ignored.  A line's time is when it arrives.  A serial port is heard in the middle of a line,
+and may have told its columns long ago: the first line is dropped, and what follows the speed names the columns.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ _ENERGY = {"energy_j": 1.0, "energy_mwh": 3.6}
 class Lines:
     """Makes readings of lines: (joules counted or None, watts or None)."""
 
-    def __init__(self) -> None:
-        self._columns: Optional[List[str]] = None
+    def __init__(self, columns: Optional[List[str]] = None) -> None:
+        self._columns = columns
+        if columns:
+            self._check()
 
     def parse(self, line: str) -> Optional[Tuple[Optional[float], Optional[float]]]:
         """One line's reading; None for the one that names the columns.  Raises :class:`MeterError` when it is damaged."""
@@ -81,8 +84,9 @@ class StreamMeter(Meter):
 
     order = 9
 
-    def __init__(self, descriptor: int, source: str) -> None:
+    def __init__(self, descriptor: int, source: str, lines: Lines, skip: int = 0) -> None:
         self.covers = source
+        self._lines, self._skip = lines, skip
         self.period_s = 1.0
         self._descriptor = descriptor
         self._readings: List[Tuple[float, Optional[float], Optional[float]]] = []
@@ -99,7 +103,7 @@ class StreamMeter(Meter):
         return None
 
     def _follow(self) -> None:
-        lines, pending = Lines(), b""
+        pending, skip = b"", self._skip
         try:
             while not self._closed:
                 if not select.select([self._descriptor], [], [], 0.1)[0]:
@@ -108,8 +112,9 @@ class StreamMeter(Meter):
                 if not data:
                     raise MeterError("the stream of readings ended")
                 *complete, pending = (pending + data).split(b"\n")
-                for line in filter(bytes.strip, complete):
-                    self._add(lines.parse(line.decode("utf-8", "replace")))
+                for line in filter(bytes.strip, complete[skip:]):
+                    self._add(self._lines.parse(line.decode("utf-8", "replace")))
+                skip = max(0, skip - len(complete))
         except (MeterError, OSError) as error:
             with self._arrived:
                 self._failure = MeterError(str(error))
@@ -176,7 +181,7 @@ class CommandMeter(StreamMeter):
         except (OSError, ValueError) as error:
             raise MeterError(f"the command {command[0]!r} cannot be started: {error}") from error
         assert self._process.stdout is not None
-        super().__init__(os.dup(self._process.stdout.fileno()), " ".join(command))
+        super().__init__(os.dup(self._process.stdout.fileno()), " ".join(command), Lines())
 
     @classmethod
     def connect(cls, source: str) -> Optional[Meter]:
@@ -196,7 +201,7 @@ class CommandMeter(StreamMeter):
 
 @METERS.register("serial")
 class SerialMeter(StreamMeter):
-    """What arrives at a serial port: 8 bits, no parity, 115200 baud unless ``@BAUD`` follows."""
+    """What arrives at a serial port: 8 bits, no parity, 115200 baud unless ``@BAUD`` follows, watts unless ``,COLUMNS`` follow."""
 
     name = "serial"
 
@@ -205,16 +210,17 @@ class SerialMeter(StreamMeter):
         import termios
         import tty
 
-        port, _, baud = source.partition("@")
+        place, *columns = source.split(",")
+        port, _, baud = place.partition("@")
         speed = getattr(termios, f"B{baud or 115200}", None)
         if not port or speed is None:
             raise MeterError(f"it needs a port and a usual speed, such as serial:/dev/ttyUSB0@115200, not {source!r}")
         try:
             descriptor = os.open(port, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
-            tty.setraw(descriptor)
+            tty.setraw(descriptor, termios.TCSANOW)
             settings = termios.tcgetattr(descriptor)
             settings[4] = settings[5] = speed
             termios.tcsetattr(descriptor, termios.TCSANOW, settings)
         except (OSError, termios.error) as error:
             raise MeterError(f"{port}: {error}") from error
-        return cls(descriptor, f"serial port {port}")
+        return cls(descriptor, f"serial port {port}", Lines([column.lower() for column in columns]), skip=1)
