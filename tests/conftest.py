@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from board.fixtures import board, own_board, shared_board  # noqa: F401
+from board.fixtures import board, link, own_board, shared_board  # noqa: F401
 
 from edgeprune.testing.models import crashing_tflite, dense_tflite
 from edgeprune.testing.sshd import SshServer, find_sshd
@@ -70,7 +70,7 @@ def sshd(shared_sshd: SshServer, client_home: Path) -> Iterator[SshServer]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What uses the server or the board is marked ``device``."""
     for item in items:
-        if not {"sshd", "shared_board", "own_board"}.isdisjoint(getattr(item, "fixturenames", ())):
+        if not {"sshd", "shared_board", "own_board", "link"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.device)
 
 

@@ -17,12 +17,13 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 _CONFIG = """
 Port {port}
-ListenAddress 127.0.0.1
+ListenAddress {listen}
 HostKey {base}/host_key
 PidFile none
 AuthorizedKeysFile {base}/authorized_keys
@@ -51,9 +52,11 @@ class SshServer:
     """A running server; a context manager.
 
     ``user``, ``port``, ``home``: where it is; ``key``: the client's private key; ``host_key``: its line for a known_hosts file.
+    ``listen``: its address; ``enter``: a command that runs another one as root in a namespace where that address is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, listen: str = "127.0.0.1", enter: Sequence[str] = ()) -> None:
+        self.host, self._enter = listen, list(enter)
         self._program = find_sshd()
         if self._program is None:
             raise FileNotFoundError("sshd is not installed")
@@ -71,7 +74,7 @@ class SshServer:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
         shutil.copy(f"{self.key}.pub", self.base / "authorized_keys")
         self.port = _free_port()
-        (self.base / "config").write_text(_CONFIG.format(port=self.port, base=self.base, home=self.home))
+        (self.base / "config").write_text(_CONFIG.format(port=self.port, base=self.base, home=self.home, listen=listen))
         self.own(self.base)
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -79,13 +82,13 @@ class SshServer:
     @property
     def address(self) -> str:
         """Its address, without options."""
-        return f"ssh://{self.user}@127.0.0.1:{self.port}"
+        return f"ssh://{self.user}@{self.host}:{self.port}"
 
     @property
     def host_key(self) -> str:
         """Its line for a known_hosts file."""
         kind, key = (self.base / "host_key.pub").read_text().split()[:2]
-        return f"[127.0.0.1]:{self.port} {kind} {key}\n"
+        return f"[{self.host}]:{self.port} {kind} {key}\n"
 
     def own(self, path: Path) -> None:
         """Give a file or folder, with all in it, to the server's user."""
@@ -101,11 +104,14 @@ class SshServer:
         owner = pwd.getpwnam(self.user)
         ids = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if self._made_user else {}
         command = [self._program, "-D", "-e", "-f", str(self.base / "config")]
+        if self._enter:
+            drop = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
+            command, ids = [*self._enter, *drop, *command], {}
         with open(self.base / "log", "ab") as log:
             self._process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL, cwd="/", **ids)  # type: ignore[call-overload]
         for _ in range(200):
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                if probe.connect_ex((self.host, self.port)) == 0:
                     return
             if self._process.poll() is not None:
                 break

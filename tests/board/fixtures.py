@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from board import link as links
 from board.machine import Board
 from board.root import why_not
 
@@ -32,6 +33,15 @@ def own_board(client_home: Path) -> Iterator[Board]:
         pytest.skip(reason)
     with Board() as board:
         yield introduce(board, client_home)
+
+
+@pytest.fixture
+def link() -> Iterator[links.Link]:
+    """A link that the test may make bad."""
+    if reason := links.why_not():
+        pytest.skip(reason)
+    with links.Link() as link:
+        yield link
 
 
 def introduce(board: Board, client_home: Path) -> Board:
