@@ -44,7 +44,7 @@ class Analysis:
 
     def channels_of(self, labels: Tensor) -> Tensor:
         """Labels as channels (classes), constant dimensions narrowed to size 1."""
-        return torch.from_numpy(self.roots[small(labels).numpy()])
+        return torch.from_numpy(np.asarray(self.roots[small(labels).numpy()]))
 
     def node_channels(self, node: fx.Node) -> Tensor | None:
         """The channels of what a node computes, constant dimensions narrowed to size 1; None for what is not one tensor."""

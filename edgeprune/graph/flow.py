@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from edgeprune.errors import GraphError
 from edgeprune.graph.capture import Captured, tensor_at
-from edgeprune.graph.labels import Channels, along, blank, small, tidy, varying
+from edgeprune.graph.labels import Channels, along, blank, either, small, tidy, varying
 from edgeprune.graph.registry import RULES
 
 
@@ -48,7 +48,7 @@ class Flow:
     ``whole_heads``: attention loses whole heads; else the same number of dimensions of every head. ``owners``: for a parameter or
     buffer and some of its dimensions, labels that broadcast to its shape: an element goes when any of its channels goes.
     ``producing``: those of the owners whose channels begin there (the others read them). ``balances``: label matrices each row of which
-    must keep equally many channels. ``traded``: arrays whose dimensions trade places. ``values``: what every node computes.
+    must keep equally many channels; ``boxes``: arrays that must stay boxes. ``traded``: arrays whose dimensions trade places. ``values``: what every node computes.
     """
 
     captured: Captured
@@ -57,6 +57,7 @@ class Flow:
     owners: dict[Owner, Tensor] = field(default_factory=dict)
     producing: set[Owner] = field(default_factory=set)
     balances: list[tuple[Tensor, str]] = field(default_factory=list)
+    boxes: list[tuple[Tensor, str]] = field(default_factory=list)
     traded: list[Traded] = field(default_factory=list)
     values: dict[fx.Node, Any] = field(default_factory=dict)
     unsupported: list[tuple[str, str]] = field(default_factory=list)
@@ -115,20 +116,26 @@ class Flow:
     def _own_moved(self, value: Stored, dims: tuple[int, ...], labels: Tensor, reason: str) -> Owner:
         """Labels of a part, or a reordering, of a parameter, at the places where it is stored."""
         assert value.index is not None
-        marks = along_dims(value.index.shape, dims)
-        owner = (value.name, tuple(varying(tidy(_stored(value, marks)))) or dims[:1])
-        labels = _stored(value, labels.expand(value.index.shape))
+        labels = tidy(labels.expand(value.index.shape))
+        numbers = along_dims(value.index.shape, tuple(varying(labels)) or dims)
+        for dim in range(len(value.shape)):
+            vector = _along_stored(value, dim, numbers, labels)
+            if vector is not None:  # the labels follow one dimension of the parameter as it is stored
+                return self._own_stored(value, (dim,), vector.reshape([-1 if d == dim else 1 for d in range(len(value.shape))]))
+        flat = torch.zeros(value.shape.numel(), dtype=torch.int64)
+        flat[value.index.flatten()] = labels.flatten()
+        labels = tidy(flat.reshape(value.shape))
+        return self._own_stored(value, tuple(varying(labels)) or dims[:1], labels)
+
+    def _own_stored(self, value: Stored, dims: tuple[int, ...], labels: Tensor) -> Owner:
+        owner = (value.name, dims)
         known = self.owners.get(owner)
         if known is not None:
-            known = known.expand(value.shape)
+            known, labels = torch.broadcast_tensors(known, labels)  # type: ignore[no-untyped-call]
             both = (known != 0) & (labels != 0)
             self.channels.unite(known[both], labels[both], f"{value.name} is used twice")
             labels = torch.where(known != 0, known, labels)
         self.owners[owner] = labels
-        other = [dim for dim in range(labels.dim()) if dim not in owner[1]]
-        if other and len(owner[1]) == 1 and varying(tidy(labels)) != list(owner[1]):  # rows that read different channels
-            rows = labels.movedim(owner[1][0], -1).reshape(-1, labels.shape[owner[1][0]])
-            self.balance(torch.unique(rows, dim=0), f"{value.name} is one array")
         return owner
 
     def join(self, values: list[Any], reason: str) -> Tensor:
@@ -155,7 +162,7 @@ class Flow:
             self.channels.fix(gate, f"{reason}: stretched over other channels")
             return kept.expand(shape)
         self.channels.unite(left, right, reason)
-        return torch.where(left != 0, left, right) if left.shape != shape or right.shape != shape else _first(left, right)
+        return either(left, right)
 
     @staticmethod
     def _stretched(operand: Tensor, other: Tensor) -> bool:
@@ -179,16 +186,16 @@ def along_dims(shape: torch.Size, dims: tuple[int, ...]) -> Tensor:
     return torch.arange(1, 1 + int(torch.Size(sizes).numel())).reshape(sizes).expand(shape)
 
 
-def _stored(value: Stored, numbers: Tensor) -> Tensor:
-    """Numbers for the elements of a moved parameter, where those are stored; 0 elsewhere."""
+def _along_stored(value: Stored, dim: int, numbers: Tensor, labels: Tensor) -> Tensor | None:
+    """``labels`` as a vector along stored dimension ``dim`` when ``numbers`` depend on the place along it alone; 0 where unused."""
     assert value.index is not None
-    flat = torch.zeros(value.shape.numel(), dtype=torch.int64)
-    flat[value.index.flatten()] = numbers.flatten()
-    return flat.reshape(value.shape)
-
-
-def _first(left: Tensor, right: Tensor) -> Tensor:
-    return left if bool(small(left).all()) else torch.where(left != 0, left, right)
+    places = torch.unravel_index(value.index.flatten(), value.shape)[dim]
+    first = torch.full((value.shape[dim],), -1, dtype=torch.int64)
+    first[places] = torch.arange(places.numel())
+    if not torch.equal(numbers.flatten(), numbers.flatten()[first[places]]):
+        return None
+    flat = labels.flatten()
+    return torch.where(first >= 0, flat[first.clamp_min(0)], 0)
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
@@ -271,8 +278,7 @@ def _balanced(flow: Flow, node: fx.Node, labels: Tensor, changing: int) -> Tenso
     """A tensor must stay a box: where an operation spreads channels over more dimensions than before, every row keeps equally many."""
     dims = varying(labels)
     if len(dims) > max(changing, 1):
-        core = small(labels).movedim(dims[-1], -1)
-        flow.balance(core.reshape(-1, core.shape[-1]), f"shape at {node.name}")
+        flow.boxes.append((labels, f"shape at {node.name}"))
     return labels
 
 

@@ -6,9 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 
 from edgeprune.graph.flow import Flow
-from edgeprune.graph.labels import small
+from edgeprune.graph.labels import small, varying
 
 
 @dataclass
@@ -47,8 +48,9 @@ def build_groups(flow: Flow) -> tuple[list[Group], dict[int, str]]:
             by_signature[tuple(signatures[channel])].append(channel)
     keys = list(flow.owners)
     groups: list[Group] = []
-    for cluster in _balanced_clusters(list(by_signature.values()), flow, roots, fixed):
-        rows = _rows(cluster, flow, roots)
+    matrices = _matrices(flow, roots)
+    for cluster in _balanced_clusters(list(by_signature.values()), matrices, fixed):
+        rows = _rows(cluster, matrices)
         if isinstance(rows, str):
             fixed.update(dict.fromkeys(cluster.channels, rows))
             continue
@@ -86,15 +88,60 @@ def _signatures(flow: Flow, roots: np.ndarray) -> dict[int, list[tuple[int, int]
     return signatures
 
 
-def _matrices(flow: Flow, roots: np.ndarray) -> list[tuple[np.ndarray, str]]:
-    seen: dict[bytes, tuple[np.ndarray, str]] = {}
-    for matrix, reason in flow.balances:
-        resolved = roots[matrix.numpy()]
-        ordered = np.sort(resolved, axis=1)
-        if (ordered == ordered[0]).all():  # every row holds the same channels: always balanced
+class _Matrix:
+    """Rows that must keep equally many channels. ``rows_of``: for every channel in it, the rows it stands in."""
+
+    def __init__(self, channels: np.ndarray, reason: str) -> None:
+        self.reason, self.count = reason, channels.shape[0]
+        places = np.stack([channels.ravel(), np.repeat(np.arange(channels.shape[0]), channels.shape[1])], 1)
+        self.rows_of: dict[int, tuple[int, ...]] = {}
+        pairs = np.unique(places[places[:, 0] != 0], axis=0)
+        starts = np.flatnonzero(np.diff(pairs[:, 0], prepend=-1))
+        for first, last in zip(starts, [*starts[1:], len(pairs)], strict=True):
+            self.rows_of[int(pairs[first, 0])] = tuple(pairs[first:last, 1].tolist())
+
+    def classes(self, channels: list[int]) -> dict[tuple[int, ...], list[int]]:
+        """The channels that stand here, by the rows they stand in."""
+        found: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for channel in channels:
+            if channel in self.rows_of:
+                found[self.rows_of[channel]].append(channel)
+        return found
+
+    def balanced(self, channels: list[int]) -> bool:
+        """Whether the channels can shrink by themselves: none here, or equally many in every row, each in one class of rows."""
+        classes = self.classes(channels)
+        rows = [row for held in classes for row in held]
+        return not rows or len(rows) == len(set(rows)) == self.count and len({len(held) for held in classes.values()}) == 1
+
+    def joins(self, clusters: list[list[int]]) -> bool:
+        """Whether the clusters can only shrink together: each has rows of its own, and all of it stands in them."""
+        held = [row for cluster in clusters for row in self.classes(cluster)]
+        together = [channel for cluster in clusters for channel in cluster]
+        return len(held) == len(set(held)) and self.balanced(together) and all(channel in self.rows_of for channel in together)
+
+
+def _matrices(flow: Flow, roots: np.ndarray) -> list[_Matrix]:
+    seen: dict[tuple[tuple[int, ...], bytes], _Matrix] = {}
+    found = [(labels, reason) for labels, reason in flow.balances] + [(_box(flow, labels), reason) for labels, reason in flow.boxes]
+    for labels, reason in found:
+        if labels is None:
             continue
-        seen.setdefault(resolved.tobytes() + str(resolved.shape).encode(), (resolved, reason))
+        resolved = roots[labels.numpy()]
+        ordered = np.sort(resolved, axis=1)
+        if not (ordered == ordered[0]).all():  # else every row holds the same channels: always balanced
+            seen.setdefault((resolved.shape, resolved.tobytes()), _Matrix(resolved, reason))
     return list(seen.values())
+
+
+def _box(flow: Flow, labels: Tensor) -> Tensor | None:
+    """The rows of an array whose channels change along several dimensions; None when whole slices go."""
+    labels = flow.channels.resolve(labels)
+    dims = varying(labels)
+    if len(dims) < 2:
+        return None
+    core = small(labels).movedim(dims[-1], -1)
+    return core.reshape(-1, core.shape[-1])
 
 
 @dataclass
@@ -105,55 +152,36 @@ class _Cluster:
     balances: list[str] = field(default_factory=list)
 
 
-def _balanced_clusters(found: list[list[int]], flow: Flow, roots: np.ndarray, fixed: dict[int, str]) -> list[_Cluster]:
-    """Clusters that keep every balance however they shrink: the others are merged when each fills a row of its own, else fixed."""
+def _balanced_clusters(found: list[list[int]], matrices: list[_Matrix], fixed: dict[int, str]) -> list[_Cluster]:
+    """Clusters that keep every balance however they shrink: the others are merged where that helps, else fixed."""
     clusters = [_Cluster(channels) for channels in found]
-    matrices = _matrices(flow, roots)
     settled = False
     while not settled:
         settled = True
-        for matrix, reason in matrices:
-            uneven = [cluster for cluster in clusters if len(set(_counts(cluster, matrix))) > 1]
+        for matrix in matrices:
+            uneven = [cluster for cluster in clusters if not matrix.balanced(cluster.channels)]
             if not uneven:
                 continue
             settled = False
             clusters = [cluster for cluster in clusters if cluster not in uneven]
-            if _one_row_each(uneven, matrix):
-                clusters.append(_Cluster(sorted(channel for cluster in uneven for channel in cluster.channels)))
+            together = sorted(channel for cluster in uneven for channel in cluster.channels)
+            if matrix.joins([cluster.channels for cluster in uneven]):
+                clusters.append(_Cluster(together))
             else:
-                for cluster in uneven:
-                    fixed.update(dict.fromkeys(cluster.channels, f"would leave unequal rows: {reason}"))
+                fixed.update(dict.fromkeys(together, f"would leave unequal rows: {matrix.reason}"))
     for cluster in clusters:
-        cluster.balances = [reason for matrix, reason in matrices if any(_counts(cluster, matrix))]
+        cluster.balances = [matrix.reason for matrix in matrices if matrix.classes(cluster.channels)]
     return sorted(clusters, key=lambda cluster: cluster.channels[0])
 
 
-def _counts(cluster: _Cluster, matrix: np.ndarray) -> list[int]:
-    """How many of the cluster's channels stand in every row."""
-    counts: list[int] = np.isin(matrix, cluster.channels).sum(1).tolist()
-    return counts
-
-
-def _one_row_each(uneven: list[_Cluster], matrix: np.ndarray) -> bool:
-    """Whether every row holds exactly one of the clusters, whole, and all are equally long."""
-    counts = np.array([_counts(cluster, matrix) for cluster in uneven])
-    return (
-        len(uneven) == len(matrix)
-        and bool(((counts > 0).sum(0) == 1).all() and ((counts > 0).sum(1) == 1).all())
-        and len(set(counts.max(1).tolist())) == 1
-    )
-
-
-def _rows(cluster: _Cluster, flow: Flow, roots: np.ndarray) -> np.ndarray | str:
+def _rows(cluster: _Cluster, matrices: list[_Matrix]) -> np.ndarray | str:
     """The cluster's channels as equal rows, fine enough for every balance; or why that cannot be."""
-    row_of: dict[int, tuple[int, ...]] = dict.fromkeys(cluster.channels, ())
-    for matrix, reason in _matrices(flow, roots):
-        for channel in cluster.channels:
-            held = np.flatnonzero((matrix == channel).any(1))
-            if 1 < len(held) < len(matrix):
-                return f"stands in several rows of {reason}"
-            row_of[channel] = (*row_of[channel], int(held[0]) if len(held) == 1 else -1)
-    rows: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    row_of: dict[int, tuple[tuple[int, ...], ...]] = dict.fromkeys(cluster.channels, ())
+    for matrix in matrices:
+        if matrix.classes(cluster.channels):
+            for channel in cluster.channels:
+                row_of[channel] = (*row_of[channel], matrix.rows_of.get(channel, ()))
+    rows: dict[tuple[tuple[int, ...], ...], list[int]] = defaultdict(list)
     for channel in cluster.channels:
         rows[row_of[channel]].append(channel)
     lengths = {len(row) for row in rows.values()}

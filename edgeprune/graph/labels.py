@@ -41,7 +41,16 @@ def tidy(labels: Tensor) -> Tensor:
             first = core.narrow(dim, 0, 1)
             if bool((core == first).all()):
                 core = first
+    if core.untyped_storage().nbytes() > 2 * core.numel() * core.element_size():
+        core = core.clone()  # a view would keep the whole array alive
     return core.expand(labels.shape)
+
+
+def either(left: Tensor, right: Tensor) -> Tensor:
+    """``left`` where it has a channel, else ``right``; broadcast to each other."""
+    shape = torch.broadcast_shapes(left.shape, right.shape)  # type: ignore[no-untyped-call]
+    left, right = aligned(left, right)
+    return (left if bool(left.all()) else torch.where(left != 0, left, right)).expand(shape)
 
 
 def varying(labels: Tensor) -> list[int]:
@@ -55,32 +64,28 @@ class Channels:
     def __init__(self) -> None:
         self.count = 1  # label 0 is "no channel"
         self.fixed: dict[int, str] = {}
-        self._left: list[np.ndarray] = []
-        self._right: list[np.ndarray] = []
-        self._roots: np.ndarray | None = None
+        self._pending: list[tuple[np.ndarray, np.ndarray]] = []  # found to be one, not yet in _roots
+        self._roots = np.zeros(1, np.int64)
 
     def fresh(self, shape: Sequence[int]) -> Tensor:
         """New channels, one for every element of ``shape``."""
         size = int(np.prod(shape))
         labels = torch.arange(self.count, self.count + size).reshape(tuple(shape))
         self.count += size
-        self._roots = None
         return labels
 
     def unite(self, left: Tensor, right: Tensor, reason: str) -> None:
         """Make channels one, element by element (broadcastable arrays). What meets label 0 is fixed because of ``reason``."""
         if left.dim() != right.dim():
             raise ValueError(f"labels of {left.dim()} and {right.dim()} dimensions")
-        left, right = _aligned(left, right)
+        left, right = aligned(left, right)
         keep = left != right
         left, right = left[keep], right[keep]
         zero = (left == 0) | (right == 0)
         self.fix(torch.maximum(left[zero], right[zero]), reason)
         left, right = left[~zero], right[~zero]
         if left.numel():
-            self._left.append(left.numpy())
-            self._right.append(right.numpy())
-            self._roots = None
+            self._pending.append((left.numpy(), right.numpy()))
 
     def fix(self, labels: Tensor, reason: str) -> None:
         """Channels that must stay; the first reason given is kept."""
@@ -90,19 +95,28 @@ class Channels:
 
     def roots(self) -> np.ndarray:
         """For every label, the smallest label of its class (0 for label 0)."""
-        if self._roots is None:
-            if self._left:
-                left, right = np.concatenate(self._left), np.concatenate(self._right)
-                pairs = np.unique(np.stack([left, right]), axis=1)
-                self._left, self._right = [pairs[0]], [pairs[1]]
-                graph = coo_array((np.ones(pairs.shape[1], np.int8), (pairs[0], pairs[1])), shape=(self.count, self.count))
-                classes = connected_components(graph, directed=False)[1]
-            else:
-                classes = np.arange(self.count)
-            first = np.full(int(classes.max()) + 1, self.count, np.int64)
-            np.minimum.at(first, classes, np.arange(self.count))
-            self._roots = first[classes]
+        known = len(self._roots)
+        if known < self.count:
+            self._roots = np.concatenate([self._roots, np.arange(known, self.count)])
+        pending, self._pending = self._pending, []
+        for left, right in pending:
+            self._merge(self._roots[left], self._roots[right])
         return self._roots
+
+    def _merge(self, left: np.ndarray, right: np.ndarray) -> None:
+        keep = left != right
+        left, right = left[keep], right[keep]
+        if not left.size:
+            return
+        touched, places = np.unique(np.concatenate([left, right]), return_inverse=True)
+        pairs = places.reshape(2, -1)
+        graph = coo_array((np.ones(pairs.shape[1], np.int8), (pairs[0], pairs[1])), shape=(len(touched), len(touched)))
+        classes = connected_components(graph, directed=False)[1]
+        first = np.full(int(classes.max()) + 1, self.count, np.int64)
+        np.minimum.at(first, classes, touched)
+        renamed = np.arange(self.count)
+        renamed[touched] = first[classes]
+        self._roots = renamed[self._roots]
 
     def resolve(self, labels: Tensor) -> Tensor:
         """The same array with every label replaced by its class."""
@@ -110,7 +124,7 @@ class Channels:
         return tidy(torch.from_numpy(self.roots())[core].expand(labels.shape))
 
 
-def _aligned(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def aligned(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Both arrays broadcast to each other, without what is constant in both."""
     left, right = torch.broadcast_tensors(left, right)  # type: ignore[no-untyped-call]
     index = tuple(slice(0, 1) if a == 0 and b == 0 else slice(None) for a, b in zip(left.stride(), right.stride(), strict=True))

@@ -19,7 +19,7 @@ def keep_masks(analysis: Analysis, gone: np.ndarray) -> dict[str, Tensor]:
     """For every parameter or buffer that loses something: which of its elements stay (broadcastable to its shape)."""
     masks: dict[str, Tensor] = {}
     for (name, _), labels in analysis.flow.owners.items():
-        stays = torch.from_numpy(~gone[analysis.channels_of(labels).numpy()])
+        stays = torch.from_numpy(np.asarray(~gone[analysis.channels_of(labels).numpy()]))
         if not bool(stays.all()):
             masks[name] = masks[name] & stays if name in masks else stays
     return masks

@@ -56,10 +56,11 @@ class Cut:
         if stays is None or stays.shape[dim % stays.dim()] == 1 or bool(stays.all()):
             return None
         rows = stays.movedim(dim, -1).reshape(-1, stays.shape[dim])
-        rows = rows[rows.any(1)]  # a row of which nothing stays has gone whole
-        if not bool((rows == rows[0]).all()):
+        kept = rows.any(0)
+        same = bool((rows[rows.any(1)] == kept).all())  # a row of which nothing stays has gone whole
+        if not same and int(kept.sum()) != self.new_shape(node)[dim]:
             self.refuse(node, "keeps different channels in different rows")
-        return None if bool(rows[0].all()) else rows[0]
+        return None if bool(kept.all()) else kept
 
     def resized(self, node: fx.Node, sizes: list[Any], old: tuple[int, ...], new: tuple[int, ...]) -> list[Any]:
         """``sizes`` written in a node, corrected where ``old`` became ``new``; those that are computed are scaled."""
@@ -115,7 +116,7 @@ def stays_of(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], nod
             return mask
         return mask.expand(value.shape).flatten()[value.index]
     channels = analysis.node_channels(node)
-    return None if channels is None else torch.from_numpy(~gone[channels.numpy()])
+    return None if channels is None else torch.from_numpy(np.asarray(~gone[channels.numpy()]))
 
 
 def apply_to_graph(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], blocks: list[Block]) -> fx.GraphModule:

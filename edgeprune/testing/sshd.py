@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import resource
 import secrets
 import shutil
 import signal
@@ -146,6 +147,19 @@ class SshServer:
             self._process = None
             for pid in pids:
                 _kill(pid)
+
+    def limit_memory(self, limit_bytes: int) -> None:
+        """Let no process of new connections have more address space than that (Linux)."""
+        assert self._process is not None
+        resource.prlimit(self._process.pid, resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+
+    def set_environment(self, **variables: str) -> None:
+        """Have commands of new connections see these variables too."""
+        config = self.base / "config"
+        pairs = " ".join(f"{name}={value}" for name, value in variables.items())
+        config.write_text(config.read_text().replace("SetEnv ", f"SetEnv {pairs} ", 1))
+        self.stop()
+        self.start()
 
     def make_python(self) -> Path:
         """A Python in its home that sees this environment's packages, where the discovery finds it.

@@ -35,3 +35,11 @@ def refill(cut: Any, node: fx.Node) -> None:
     place = 1 if str(node.target).split(".")[1].startswith("new_") else 0
     old, new = cut.old_shape(node), cut.new_shape(node)
     node.update_arg(place, cut.resized(node, list(node.args[place]), old, new))  # type: ignore[arg-type]
+
+
+@rule(aten.meshgrid.default, aten.meshgrid.indexing)
+def meshgrid(flow: Flow, node: fx.Node, tensors: list[Any], **named: Any) -> list[Tensor]:
+    """Coordinates: no channels."""
+    for value in tensors:
+        flow.channels.fix(flow.labels(value), f"{node.name} counts along it")
+    return [blank([int(size) for size in part.shape]) for part in node.meta["val"]]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, Stored, shape_of
-from edgeprune.graph.labels import blank, small, tidy, varying
+from edgeprune.graph.labels import blank, either, small, tidy, varying
 from edgeprune.graph.registry import reference, rewriter, rule
 
 aten = torch.ops.aten
@@ -72,10 +72,10 @@ def attention(flow: Flow, node: fx.Node, q: Any, k: Any, v: Any, mask: Any = Non
     if named.get("enable_gqa") and k.shape[-3] != q.shape[-3]:
         k, v = (value.repeat_interleave(q.shape[-3] // value.shape[-3], -3) for value in (k, v))
     batch = _letters(q.dim() - 2)
-    scores = contract(flow, node, q, batch + "ik", k, batch + "jk", batch + "ij")
+    scores = contract(flow, node, q, batch + "ik", k, batch + "jk", batch + "ij", (*q.shape[:-1], k.shape[-2]))
     if mask is not None:
-        scores = flow.join([scores, mask], f"{node.name}: its mask").expand(*q.shape[:-1], k.shape[-2])
-    return contract(flow, node, tidy(scores), batch + "ij", v, batch + "jc", batch + "ic")
+        scores = flow.join([scores, mask], f"{node.name}: its mask").expand(scores.shape)
+    return contract(flow, node, scores, batch + "ij", v, batch + "jc", batch + "ic")
 
 
 @reference(
@@ -99,9 +99,11 @@ def keep_scale(cut: Any, node: fx.Node) -> None:
         node.update_kwarg("scale", cut.old_shape(node.args[0])[-1] ** -0.5)
 
 
-def contract(flow: Flow, node: fx.Node, x: Any, sx: Names, y: Any, sy: Names, out: Names) -> Tensor:
+def contract(
+    flow: Flow, node: fx.Node, x: Any, sx: Names, y: Any, sy: Names, out: Names, shape: tuple[int, ...] | None = None
+) -> Tensor:
     """Labels of the sum over all names that ``out`` lacks of ``x[sx] * y[sy]``; ``y`` None: of ``x`` alone.  A parameter among the
-    operands reads the channels summed over, and new ones begin in its other rows."""
+    operands reads the channels summed over, and new ones begin in its other rows. ``shape``: of the result, when not the node's."""
     if isinstance(x, Stored) and not isinstance(y, Stored) and y is not None:
         x, sx, y, sy = y, sy, x, sx
     if isinstance(y, Stored) and y.shape.numel() > 1:
@@ -113,7 +115,7 @@ def contract(flow: Flow, node: fx.Node, x: Any, sx: Names, y: Any, sy: Names, ou
     operands = [_summed(flow, node, labels, summed) for labels in operands]
     result = operands[0] if len(operands) == 1 else _outer(flow, node, operands[0], operands[1])
     order = [names.index(name) for name in out]
-    return tidy(result.permute(*order, *summed)[(..., *[0] * len(summed))]).expand(shape_of(node) if len(out) == _rank_of(node) else -1)
+    return tidy(result.permute(*order, *summed)[(..., *[0] * len(summed))]).expand(shape or shape_of(node))
 
 
 def _meet(flow: Flow, node: fx.Node, operands: list[Tensor], summed: list[int]) -> list[Tensor]:
@@ -185,7 +187,7 @@ def _outer(flow: Flow, node: fx.Node, left: Tensor, right: Tensor) -> Tensor:
             return left.expand(shape)
         left, right = (_columns(flow, node, labels, sorted(free)) for labels, free in ((left, free_left), (right, free_right)))
     flow.channels.unite(left, right, f"{node.name} meets fixed channels")
-    return flow.channels.resolve(torch.where(left != 0, left, right).expand(shape))
+    return flow.channels.resolve(either(left, right))
 
 
 def _by_parameter(flow: Flow, node: fx.Node, labels: Tensor, sx: Names, weight: Stored, sw: Names, out: Names) -> Tensor:
@@ -266,10 +268,6 @@ def _letters(count: int) -> Names:
 
 def _rank(value: Any) -> int:
     return len(value.shape if isinstance(value, Tensor) or value.index is None else value.index.shape)
-
-
-def _rank_of(node: fx.Node) -> int:
-    return len(shape_of(node))
 
 
 def _equation(equation: str, ranks: list[int]) -> tuple[list[Names], Names]:

@@ -141,9 +141,10 @@ def like(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Tensor:
 def resize(cut: Any, node: fx.Node) -> None:
     """Sizes that channels were part of become what is left of them."""
     place = 2 if node.target is aten.unflatten.int else 1
-    old, new = cut.old_shape(node), cut.new_shape(node)
-    first = int(node.args[1]) % len(old) if place == 2 else 0  # type: ignore[arg-type]
-    node.update_arg(place, cut.resized(node, list(node.args[place]), old[first:], new[first:]))  # type: ignore[arg-type]
+    old, new, sizes = cut.old_shape(node), cut.new_shape(node), list(node.args[place])  # type: ignore[arg-type]
+    first = int(node.args[1]) % (len(old) - len(sizes) + 1) if place == 2 else 0  # type: ignore[arg-type]
+    part = slice(first, first + len(sizes))
+    node.update_arg(place, cut.resized(node, sizes, old[part], new[part]))
 
 
 @rewriter(aten.slice.Tensor)
