@@ -1,0 +1,228 @@
+"""Windows in which a device was held back do not count: the state comes from files that a board shows, time from a clock of the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from edgeprune.targets.runner import affinity, compare, measure
+from edgeprune.targets.runner.gates import Gate, reasons
+from edgeprune.targets.runner.probes import conditions, throttle
+from edgeprune.targets.runner.protocol import RunnerError
+
+CALM = {"throttled": [], "limit_mhz": 1800.0, "clocks_mhz": [1800.0], "governor": "performance", "temperatures_c": {"cpu": 50.0}}
+
+
+def _tree(root: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content + "\n")
+
+
+class Script:
+    """States of a device, one after another, the last for ever; and a clock that only sleeping moves."""
+
+    def __init__(self, *states: dict) -> None:
+        self.states, self.now = list(states), 0.0
+
+    def probe(self) -> dict:
+        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def gate(self, limit_c: float | None = None, patience_s: float = 60.0) -> Gate:
+        return Gate(limit_c, patience_s, self.probe, self)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, []),
+        ({"throttled": ["under-voltage"]}, ["under-voltage"]),
+        ({"limit_mhz": 1200.0}, ["the clock limit fell from 1800 to 1200 MHz"]),
+        ({"clocks_mhz": [600.0, 600.0]}, ["the clock is 600 MHz where 1800 are allowed"]),
+        ({"clocks_mhz": [600.0], "governor": "ondemand"}, []),
+        ({"temperatures_c": {"cpu": 81.0}}, ["cpu is at 81.0 C, the limit is 80.0 C"]),
+        ({"temperatures_c": {"cpu": 71.0}, "limits_c": {"cpu": 70.0}}, ["cpu is at 71.0 C, the limit is 70.0 C"]),
+        ({"occurred": ["throttled"]}, ["throttled meanwhile"]),
+        ({"events": {"core_throttle_count": 3}}, ["throttling was counted in core_throttle_count"]),
+    ],
+)
+def test_what_holds_a_device_back(change: dict, expected: list[str]) -> None:
+    assert reasons(CALM, CALM | change, limit_c=80.0) == expected
+
+
+def test_what_happened_before_does_not_count() -> None:
+    old = CALM | {"occurred": ["throttled"], "events": {"core_throttle_count": 3}}
+    assert reasons(old, old) == []
+    assert reasons(old, old | {"events": {"core_throttle_count": 4}}) != []
+
+
+def test_a_window_that_was_throttled_is_discarded_after_a_cooldown() -> None:
+    hot = CALM | {"throttled": ["throttled"]}
+    script = Script(CALM, CALM, hot, hot, hot, CALM)
+    gate = script.gate()
+    assert gate.passes(3)
+    assert not gate.passes(4)
+    assert (gate.discarded, gate.cooldown_s, gate.causes, gate.spoilt) == (4, 3.0, ["throttled"], False)
+    assert gate.passes(1)
+    report = gate.report()
+    assert (report["before"], report["after"], report["held_back"], report["discarded"]) == (CALM, CALM, ["throttled"], 4)
+
+
+def test_a_device_must_cool_below_its_limit_before_it_goes_on() -> None:
+    script = Script(CALM, *({"temperatures_c": {"cpu": degrees}} for degrees in (81.0, 79.0, 78.0, 76.0, 76.0)))
+    gate = script.gate(limit_c=80.0)
+    assert not gate.passes(1)
+    assert gate.cooldown_s == 3.0
+
+
+def test_a_hot_device_is_waited_for_before_anything_is_measured() -> None:
+    gate = Script({"temperatures_c": {"cpu": 90.0}}, {"temperatures_c": {"cpu": 85.0}}, CALM).gate(limit_c=80.0)
+    assert (gate.cooldown_s, gate.spoilt, gate.discarded) == (2.0, False, 0)
+
+
+def test_a_device_that_never_recovers_is_measured_and_told() -> None:
+    script = Script(CALM, CALM | {"throttled": ["under-voltage"]})
+    gate = script.gate(patience_s=10.0)
+    assert gate.passes(5)
+    assert (gate.spoilt, gate.causes, gate.discarded, gate.cooldown_s) == (True, ["under-voltage"], 0, 10.0)
+    assert gate.passes(5)
+    assert script.now == 10.0
+
+
+class _Blocks:
+    """A model each of whose blocks takes 10 ms and tells its number."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def block(self, time_ns: int, skip: int = 0) -> list[int]:
+        self.count += 1
+        return [10_000_000 + self.count] * 3
+
+
+def test_sampling_repeats_what_was_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    hot = CALM | {"throttled": ["throttled"]}
+    script = Script(CALM, CALM, hot, CALM)
+    monkeypatch.setattr(measure, "time", SimpleNamespace(monotonic=lambda: script.now))
+    subject = _Blocks()
+    take = subject.block
+
+    def block(time_ns: int, skip: int = 0) -> list[int]:
+        script.now += 0.1
+        return take(time_ns, skip)
+
+    subject.block = block
+    found = measure.sample(subject, measure.Options(min_time_s=1.0, max_time_s=5.0), script.gate())
+    numbers = {value - 10_000_000 for value in found["samples_ns"]}
+    assert 1 in numbers  # seen before the throttling
+    assert len(numbers) == 10
+    assert subject.count > 10
+    assert numbers.isdisjoint(range(2, 2 + subject.count - 10))
+    assert (found["stop_reason"], found["stable"]) == ("precise", True)
+
+
+def test_a_round_that_was_throttled_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    hot = CALM | {"throttled": ["throttled"]}
+    script = Script(CALM, CALM, hot, CALM)
+    rounds: list[str] = []
+
+    class Loaded(_Blocks):
+        warmup_s, settled = 0.0, True
+
+        def __init__(self, model: dict, _: object) -> None:
+            super().__init__()
+            rounds.append(model["name"])
+            self.child = SimpleNamespace(close=lambda: None)
+
+        def warm_up(self, _: float) -> None:
+            pass
+
+        def facts(self) -> dict:
+            return {}
+
+    monkeypatch.setattr(compare, "Subject", Loaded)
+    monkeypatch.setattr(measure.Options, "gate", lambda _: script.gate())
+    found = compare.compare([{"name": "a"}, {"name": "b"}], measure.Options(rounds=6), lambda *_, **__: None)
+    assert len(rounds) == 2 * (6 + 1)
+    assert found["rounds"] == 7
+    assert all((item["discarded"], item["held_back"]) == (20, ["throttled"]) for item in found["models"])
+    assert len(found["models"][0]["samples_ns"]) == 6 * 10 * 3
+
+
+# the files
+
+
+def test_trip_points_cooling_devices_and_counters(tmp_path: Path) -> None:
+    zone, cooling = "sys/class/thermal/thermal_zone0", "sys/class/thermal/cooling_device"
+    counter = "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
+    files = {f"{zone}/type": "cpu-thermal", f"{zone}/temp": "71000", f"{zone}/trip_point_0_type": "active"}
+    files |= {f"{zone}/trip_point_0_temp": "50000", f"{zone}/trip_point_1_type": "passive", f"{zone}/trip_point_1_temp": "70000"}
+    files |= {f"{cooling}0/type": "pwm-fan", f"{cooling}0/cur_state": "3", f"{cooling}1/type": "cpufreq-cpu0", f"{cooling}1/cur_state": "0"}
+    _tree(tmp_path, files | {counter: "7", "var/lib/nvpmodel/status": "pmode:0002"})
+    found = conditions(str(tmp_path))
+    assert found["limits_c"] == {"thermal_zone0 cpu-thermal": 70.0}
+    assert (found["throttled"], found["events"], found["nvpmodel"]) == ([], {counter: 7}, "pmode:0002")
+    assert reasons(found, found) == ["thermal_zone0 cpu-thermal is at 71.0 C, the limit is 70.0 C"]
+    _tree(tmp_path, {f"{cooling}1/cur_state": "2", counter: "8"})
+    assert conditions(str(tmp_path))["throttled"] == ["cpufreq-cpu0 at level 2"]
+
+
+@pytest.fixture
+def vcgencmd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A ``vcgencmd`` that answers what the file holds."""
+    tool = tmp_path / "bin/vcgencmd"
+    _tree(tmp_path, {"answer": "throttled=0x0", "bin/vcgencmd": f"#!/bin/sh\nexec /bin/cat {tmp_path}/answer"})
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent))
+    return tmp_path / "answer"
+
+
+@pytest.mark.parametrize(
+    ("answer", "throttled", "occurred"),
+    [
+        ("throttled=0x0", [], []),
+        ("throttled=0x50005", ["under-voltage", "throttled"], ["under-voltage", "throttled"]),
+        ("throttled=0x80008", ["soft temperature limit"], ["soft temperature limit"]),
+        ("error=1", None, None),
+        ("", None, None),
+    ],
+)
+def test_the_raspberry_pis_firmware(vcgencmd: Path, tmp_path: Path, answer: str, throttled: object, occurred: object) -> None:
+    vcgencmd.write_text(answer + "\n")
+    found = throttle.state(str(tmp_path))
+    assert (found["throttled"], found["occurred"]) == (throttled, occurred)
+
+
+# processors
+
+
+def _cores(root: Path, name: str, values: list[int]) -> None:
+    _tree(root, {f"sys/devices/system/cpu/cpu{index}/{name}": str(value) for index, value in enumerate(values)})
+
+
+@pytest.mark.parametrize("name", ["cpu_capacity", "cpufreq/cpuinfo_max_freq"])
+def test_big_and_little_processors(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _cores(tmp_path, name, [250] * 4 + [760] * 2 + [1024] * 2)
+    monkeypatch.setattr(affinity.os, "sched_getaffinity", lambda _: set(range(7)))
+    assert affinity.choose("big", str(tmp_path)) == [4, 5, 6]
+    assert affinity.choose("little", str(tmp_path)) == [0, 1, 2, 3]
+    assert affinity.choose("all", str(tmp_path)) == []
+    assert affinity.choose("0,2-3", str(tmp_path)) == [0, 2, 3]
+
+
+def test_processors_that_are_all_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(affinity.os, "sched_getaffinity", lambda _: {0, 1})
+    assert affinity.choose("big", str(tmp_path)) == []
+    _cores(tmp_path, "cpu_capacity", [1024, 1024])
+    assert affinity.choose("big", str(tmp_path)) == affinity.choose("little", str(tmp_path)) == [0, 1]
+    for wrong, message in (("0,9", "no processor 9"), ("fast", "none of all, big, little")):
+        with pytest.raises(RunnerError, match=message):
+            affinity.choose(wrong, str(tmp_path))
