@@ -56,8 +56,8 @@ $(SYSTEM): | $(BIN)/python
 	else echo "skipped: the tests against a real SSH server, for there is no /usr/sbin/sshd (apt-get install openssh-server)"; fi
 
 # The virtual aarch64 board is built and started by the tests; adb talks to a device that they play; bad links are made between namespaces.
-BOARD_TOOLS := mmdebstrap qemu-aarch64-static update-binfmts adb ip
-BOARD_PACKAGES := mmdebstrap qemu-user-static binfmt-support arch-test adb iproute2
+BOARD_TOOLS := mmdebstrap qemu-aarch64-static update-binfmts adb ip faketime
+BOARD_PACKAGES := mmdebstrap qemu-user-static binfmt-support arch-test adb iproute2 faketime
 $(BOARD): | $(BIN)/python
 	@if command -v $(BOARD_TOOLS) >/dev/null && [ $$(command -v $(BOARD_TOOLS) | wc -l) = $(words $(BOARD_TOOLS)) ]; then touch $@; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

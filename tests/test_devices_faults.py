@@ -62,11 +62,11 @@ def sessions(home: Path) -> list[Path]:
 
 
 @pytest.fixture
-def own_sshd(client_home: Path) -> Iterator[SshServer]:
-    """A server that the test may harm."""
+def own_sshd(client_home: Path, request: pytest.FixtureRequest) -> Iterator[SshServer]:
+    """A server that the test may harm; the parameter, if any, is a command that starts it."""
     if find_sshd() is None:
         pytest.skip("sshd is not installed")
-    with SshServer() as server:
+    with SshServer(enter=getattr(request, "param", ())) as server:
         server.make_python()
         (client_home / ".ssh/known_hosts").write_text(server.host_key)
         (client_home / ".ssh/config").write_text(f"Host *\n  IdentityFile {server.key}\n")
@@ -103,6 +103,20 @@ def test_known_hosts_of_the_address_come_first(sshd: SshServer, client_home: Pat
     (client_home / ".ssh/known_hosts").unlink()
     (tmp_path / "hosts").write_text(sshd.host_key)
     connect(f"{sshd.address}?known_hosts={tmp_path}/hosts").close()
+
+
+def test_a_host_key_known_by_an_alias(sshd: SshServer, client_home: Path) -> None:
+    """HostKeyAlias of ssh_config(5): a board keeps its key under one name, whatever its address."""
+    ssh, key = client_home / ".ssh", sshd.host_key.partition(" ")[2]
+    (ssh / "config").write_text(f"Host box\n  HostKeyAlias my-board\n{(ssh / 'config').read_text().partition(chr(10))[2]}")
+    (ssh / "known_hosts").write_text(f"my-board {key}")
+    connect("ssh://box").close()
+    (ssh / "known_hosts").write_text(sshd.host_key)  # its address alone does not count
+    with pytest.raises(HostKeyError, match="host key of my-board is unknown") as caught:
+        connect("ssh://box")
+    subprocess.run(str(caught.value.remedy).rpartition("accept it: ")[2], shell=True, check=True, capture_output=True)
+    assert (ssh / "known_hosts").read_text() == sshd.host_key + f"my-board {key}"
+    connect("ssh://box").close()
 
 
 def test_a_refused_key_says_so(sshd: SshServer, client_home: Path) -> None:
@@ -360,6 +374,7 @@ def harmful(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.mark.device
+@pytest.mark.parametrize("own_sshd", [["prlimit", f"--as={6 << 30}"]], ids=["6GB"], indirect=True)  # less than the hungry one wants
 @pytest.mark.parametrize(
     ("harmful", "told"),
     [
@@ -370,7 +385,6 @@ def harmful(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     indirect=["harmful"],
 )
 def test_a_harmful_model_is_named_and_the_device_goes_on(own_sshd: SshServer, harmful: Path, told: str, dense_model: Path) -> None:
-    own_sshd.limit_memory(6 << 30)  # less than the hungry one wants, and more than the others
     quick = BenchOptions(threads=1, min_time_s=0.05, max_time_s=0.1, warmup_s=0.1, step_timeout_s=2, energy=False)
     with open_device(own_sshd.address) as device:
         with pytest.raises((ModelCrashedError, RunnerError), match=told):

@@ -19,7 +19,11 @@ _MAX_INCLUDES = 16  # as OpenSSH's READCONF_MAX_DEPTH
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where and how to connect.  ``jumps``: hosts to go through, in order; ``command``: a program to connect with (ProxyCommand)."""
+    """Where and how to connect.
+
+    ``jumps``: hosts to go through, in order; ``command``: a program to connect with (ProxyCommand); ``key_alias``: the name that its host
+    key is known by, whatever its address (HostKeyAlias).
+    """
 
     alias: str
     host: str
@@ -30,10 +34,13 @@ class Endpoint:
     known_hosts: tuple[str, ...]
     jumps: tuple[str, ...]
     command: str | None
+    key_alias: str | None = None
 
     @property
     def key_name(self) -> str:
         """The host's name in a known_hosts file."""
+        if self.key_alias:
+            return self.key_alias
         return self.host if self.port == 22 else f"[{self.host}]:{self.port}"
 
 
@@ -76,4 +83,5 @@ def lookup(address: Address) -> Endpoint:
         known_hosts=tuple(os.path.expanduser(name) for name in known),
         jumps=() if jumps.lower() == "none" else tuple(hop.strip() for hop in jumps.split(",")),
         command=found.get("proxycommand"),
+        key_alias=found.get("hostkeyalias"),
     )

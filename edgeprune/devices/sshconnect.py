@@ -41,7 +41,10 @@ class _RefuseUnknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
             )
         file = shlex.quote(where.known_hosts[0]) if where.known_hosts else "~/.ssh/known_hosts"
         kind = {"ssh-ed25519": "ed25519", "ssh-rsa": "rsa"}.get(key.get_name(), "ecdsa")
-        accept = f"ssh-keyscan -p {where.port} -t {kind} {shlex.quote(where.host)} >> {file}"
+        scan = f"ssh-keyscan -p {where.port} -t {kind} {shlex.quote(where.host)}"
+        if where.key_alias:
+            scan += f" | awk -v name={shlex.quote(where.key_alias)} '{{$1 = name}} 1'"
+        accept = f"{scan} >> {file}"
         if where.jumps or where.command:
             accept = f"ssh {shlex.quote(where.alias)} (and answer yes)"
         raise HostKeyError(
@@ -103,8 +106,8 @@ def _client(endpoint: Endpoint, sock: Any, timeout_s: float) -> Any:
     try:
         with _errors(endpoint):
             client.connect(
-                endpoint.host,
-                endpoint.port,
+                endpoint.key_alias or endpoint.host,  # the connection is made: this only names the key
+                22 if endpoint.key_alias else endpoint.port,
                 endpoint.user,
                 sock=sock,
                 key_filename=list(endpoint.identities),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import resource
 import secrets
 import shutil
 import signal
@@ -53,7 +52,7 @@ class SshServer:
     """A running server; a context manager.
 
     ``user``, ``port``, ``home``: where it is; ``key``: the client's private key; ``host_key``: its line for a known_hosts file.
-    ``listen``: its address; ``enter``: a command that runs another one as root in a namespace where that address is.
+    ``listen``: its address; ``enter``: a command that runs another one where that address is, or with other limits.
     """
 
     def __init__(self, listen: str = "127.0.0.1", enter: Sequence[str] = ()) -> None:
@@ -106,7 +105,7 @@ class SshServer:
         ids = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if self._made_user else {}
         command = [self._program, "-D", "-e", "-f", str(self.base / "config")]
         if self._enter:
-            drop = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
+            drop = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"] if self._made_user else []
             command, ids = [*self._enter, *drop, *command], {}
         with open(self.base / "log", "ab") as log:
             self._process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL, cwd="/", **ids)  # type: ignore[call-overload]
@@ -147,11 +146,6 @@ class SshServer:
             self._process = None
             for pid in pids:
                 _kill(pid)
-
-    def limit_memory(self, limit_bytes: int) -> None:
-        """Let no process of new connections have more address space than that (Linux)."""
-        assert self._process is not None
-        resource.prlimit(self._process.pid, resource.RLIMIT_AS, (limit_bytes, limit_bytes))
 
     def set_environment(self, **variables: str) -> None:
         """Have commands of new connections see these variables too."""
