@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.graph import Analysis
 from edgeprune.graph.registry import REFERENCES
-from edgeprune.surgery.rewrite import stays_of
+from edgeprune.surgery.rewrite import is_view, stays_of, writes_in_place
 
 
 def needs_reference(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor]) -> bool:
@@ -70,6 +70,8 @@ class _Masked(fx.Interpreter):
             first = n.all_input_nodes[0] if n.all_input_nodes else None
             value = known(n, self.stays.get(first), *args, **kwargs)
         stays = self.stays[n]
-        if stays is None or not isinstance(value, Tensor) or not value.is_floating_point():
-            return value
+        if stays is None or not isinstance(value, Tensor) or not value.is_floating_point() or is_view(n):
+            return value  # a view must stay one: what is written into it changes what it is a part of
+        if writes_in_place(n):
+            return value.masked_fill_(~stays, 0.0)
         return torch.where(stays, value, torch.zeros((), dtype=value.dtype))

@@ -20,7 +20,10 @@ from edgeprune.graph.registry import REWRITERS
 from edgeprune.surgery.parameters import box_shape, replace_tensors
 
 aten = torch.ops.aten
-PARTS = [[name] for name in ("slice", "select", "view", "permute", "transpose", "unsqueeze", "squeeze", "narrow", "expand", "_unsafe_view")]
+VIEWS = frozenset({
+    "slice", "select", "view", "permute", "transpose", "swapaxes", "t", "movedim", "unsqueeze", "squeeze", "narrow", "expand", "expand_as",
+    "split", "split_with_sizes", "chunk", "unbind", "detach", "alias", "unflatten",
+})  # fmt: skip
 """Operations whose result shares its operand's memory."""
 IDEMPOTENT = (aten.relu.default, aten.relu6.default, aten.hardtanh.default)
 
@@ -158,10 +161,26 @@ def _functional(module: fx.GraphModule) -> None:
             before.replace_all_uses_with(node, delete_user_cb=lambda user, changed=node: _after(user, changed))
 
 
+def is_view(node: fx.Node) -> bool:
+    """Whether what a node computes is a part of its operand."""
+    return node.op == "call_function" and (node.target is operator.getitem or _name(node) in VIEWS)
+
+
+def _name(node: fx.Node) -> str:
+    """The operation's name without namespace and overload."""
+    return str(node.target).partition(".")[2].partition(".")[0]
+
+
+def writes_in_place(node: fx.Node) -> bool:
+    """Whether a node changes its operand and returns it."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
 def _changes_a_view(node: fx.Node) -> bool:
     """Whether an in-place operation writes into a part of something that is read later."""
     part = node.args[0]
-    while isinstance(part, fx.Node) and part.op == "call_function" and str(part.target).split(".")[1:2] in PARTS:
+    while isinstance(part, fx.Node) and is_view(part):
         part = part.args[0]
         if any(_after(user, node) for user in part.users):  # type: ignore[union-attr]
             return True
