@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgeprune.targets.runner.engines import ENGINES, ModelRefused
+from edgeprune.targets.runner.engines import ENGINES, ModelRefused, onnx
+from edgeprune.targets.runner.flatbuffer import constant_bytes
 from edgeprune.targets.runner.registry import Registry
 
 from edgeprune.testing.engines import EngineContract
@@ -63,6 +64,110 @@ class TestTorchScript(_Fixtures):
         module = torch.jit.trace(torch.nn.Identity(), torch.zeros(1, weights.shape[1]))
         torch.jit.save(module, str(tmp_path / "own.pt"), _extra_files={"edgeprune.inputs.json": json.dumps(specs)})
         assert engine.load(str(tmp_path / "own.pt"), 1, None).specs == specs
+
+
+def _field(number: int, value: bytes | int) -> bytes:
+    """One field of a protocol buffer: a number, or bytes with their length."""
+
+    def varint(rest: int) -> bytes:
+        return bytes([rest]) if rest < 128 else bytes([rest & 127 | 128]) + varint(rest >> 7)
+
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def _onnx(weights: np.ndarray) -> bytes:
+    """``onnx.proto``: x (n, in) times the transposed weights, with an input whose first dimension has only a name."""
+
+    def value(name: bytes, size: int) -> bytes:
+        shape = _field(1, _field(2, b"batch")) + _field(1, _field(1, size))
+        return _field(1, name) + _field(2, _field(1, _field(1, 1) + _field(2, shape)))
+
+    wide, narrow = weights.shape
+    tensor = _field(1, narrow) + _field(1, wide) + _field(2, 1) + _field(8, b"w") + _field(9, np.ascontiguousarray(weights.T).tobytes())
+    node = _field(1, b"x") + _field(1, b"w") + _field(2, b"y") + _field(3, b"multiply") + _field(4, b"MatMul")
+    graph = _field(1, node) + _field(2, b"g") + _field(5, tensor) + _field(11, value(b"x", narrow)) + _field(12, value(b"y", wide))
+    return _field(1, 8) + _field(8, _field(2, 13)) + _field(7, graph)
+
+
+class TestOnnx(_Fixtures):
+    @pytest.fixture
+    def engine(self):
+        pytest.importorskip("onnxruntime")
+        return ENGINES.get("onnx")()
+
+    @pytest.fixture
+    def model(self, tmp_path: Path, weights: np.ndarray) -> Path:
+        (tmp_path / "dense.onnx").write_bytes(_onnx(weights))
+        return tmp_path / "dense.onnx"
+
+    @pytest.fixture
+    def specs(self) -> None:
+        return None
+
+    def test_tells_the_time_of_each_operator(self, engine, model: Path, weights: np.ndarray) -> None:
+        loaded = engine.load(str(model), 1, None)
+        loaded.set_inputs([np.ones((1, weights.shape[1]), np.float32)])
+        operators = loaded.profile()
+        assert [item["type"] for item in operators] == ["MatMul"]
+        assert operators[0]["ms"] > 0
+
+
+def test_a_profile_of_onnx_runtime_leaves_the_first_run_out() -> None:
+    def event(name: str, kind: str, us: int) -> dict:
+        return {"cat": "Node", "name": name, "dur": us, "ts": 1, "args": {"op_name": kind, "provider": "CPUExecutionProvider"}}
+
+    events = [{"cat": "Session", "name": "model_loading_uri", "dur": 500, "args": {}}, event("conv_fence_before", "Conv", 1)]
+    events += [event("conv_kernel_time", "Conv", us) for us in (900, 100, 300)] + [event("add_kernel_time", "Add", 40)]
+    assert onnx.parse_profile(events) == [{"name": "conv", "type": "Conv", "ms": 0.2}, {"name": "add", "type": "Add", "ms": 0.04}]
+
+
+class TestExecutorch(_Fixtures):
+    @pytest.fixture
+    def engine(self):
+        pytest.importorskip("executorch")
+        return ENGINES.get("executorch")()
+
+    @pytest.fixture
+    def model(self, tmp_path: Path, weights: np.ndarray) -> Path:
+        import torch
+
+        exir = pytest.importorskip("executorch.exir")
+        layer = torch.nn.Linear(weights.shape[1], weights.shape[0], bias=False).eval()
+        layer.weight.data = torch.from_numpy(weights)
+        program = exir.to_edge(torch.export.export(layer, (torch.zeros(1, weights.shape[1]),))).to_executorch()
+        (tmp_path / "dense.pte").write_bytes(program.buffer)
+        return tmp_path / "dense.pte"
+
+    @pytest.fixture
+    def specs(self) -> None:
+        return None
+
+
+def test_sizes_of_weights(dense_model: Path, weights: np.ndarray, tmp_path: Path) -> None:
+    loaded = ENGINES.get("tflite")().load(str(dense_model), 1, None)
+    assert loaded.sizes()["weights_bytes"] == weights.nbytes
+    assert constant_bytes(dense_model.read_bytes()) == weights.nbytes
+    assert constant_bytes(b"no model at all") is None
+    assert constant_bytes(b"\xff\xff\xff\xffTFL3") is None
+    import torch
+
+    torch.jit.trace(torch.nn.Linear(8, 4).eval(), torch.zeros(1, 8)).save(str(tmp_path / "small.pt"))
+    small = ENGINES.get("torchscript")().load(str(tmp_path / "small.pt"), 1, [{"shape": [1, 8], "dtype": "float32"}])
+    assert small.sizes()["weights_bytes"] == (8 * 4 + 4) * 4
+    small.set_inputs([np.zeros((1, 8), np.float32)])
+    small.run()
+    operators = small.profile()
+    assert all(item["ms"] >= 0 for item in operators)
+    assert any("mm" in item["name"] or "linear" in item["name"] for item in operators)
+
+
+def test_sizes_of_weights_of_models_this_project_did_not_make(models_folder: Path) -> None:
+    for path in models_folder.glob("*.tflite"):
+        constant = constant_bytes(path.read_bytes())
+        assert constant is not None
+        assert 0.3 * path.stat().st_size < constant < path.stat().st_size
 
 
 def test_an_unknown_engine_lists_the_known_ones() -> None:

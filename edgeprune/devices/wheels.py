@@ -56,6 +56,12 @@ WHEELS = (
 )
 ENGINES = tuple(dict.fromkeys(wheel.engine for wheel in WHEELS))
 
+# what no wheel that is pushed to a device brings
+_BY_HAND = {
+    "native": "Put TensorFlow's benchmark_model for the device on its PATH, or name it (BenchOptions.native).",
+    "executorch": "On the device: pip install executorch, into the Python that the target names.",
+}
+
 
 def glibc(python: Python) -> tuple[int, ...]:
     """Version of the GNU C library; empty where it is another one, which no wheel here fits."""
@@ -95,6 +101,9 @@ def platforms(python: Python) -> Iterator[str]:
 
 def advice(address: str, python: Python, engines: Sequence[str]) -> str:
     """How to give ``python``'s device the runtimes of ``engines``."""
+    for engine in engines:
+        if engine in _BY_HAND:
+            return _BY_HAND[engine]
     try:
         wheels = [find_wheel(engine, python) for engine in engines]
     except NoRuntimeError as error:
