@@ -11,6 +11,7 @@ import traceback
 from typing import Any, Callable, Dict, Optional
 
 from . import child, compare, hold, measure, probes, table, tune, watchdog
+from .energy import check_meter
 from .engines import ENGINES
 from .engines.native import BINARY_VARIABLE
 from .meters import available
@@ -53,11 +54,14 @@ def _verify(engine: str) -> Dict[str, Any]:
 
 def bench(request: Request, emit: measure.Emit) -> Dict[str, Any]:
     """Each model by itself, one after another; one that fails has an ``error``."""
+    options = _options(request)
+    if options.energy and options.meter:
+        check_meter(options.meter)
     results = []
     for model in request["models"]:
         emit("measuring", name=model["name"])
         try:
-            results.append(measure.measure(model, _options(request), emit))
+            results.append(measure.measure(model, options, emit))
         except RunnerError as error:
             results.append({"name": model["name"], "error": error.to_dict()})
     return {"models": results}

@@ -36,6 +36,13 @@ def find_meter(name: Optional[str] = None) -> Optional[Meter]:
     return meter
 
 
+def check_meter(name: str) -> None:
+    """Raise what :func:`find_meter` raises, before anything is measured."""
+    meter = find_meter(name)
+    if meter is not None:
+        meter.close()
+
+
 def window_s(least_s: float, period_s: float) -> Tuple[float, int]:
     """Length of one window, a whole number of the meter's periods and at least five, and how many pairs of windows there is time for.
 
