@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from edgeprune.cost.width import Width, Widths
 from edgeprune.graph import Analysis
-from edgeprune.graph.flow import shape_of
+from edgeprune.graph.flow import name_of, shape_of
 from edgeprune.graph.labels import varying
 from edgeprune.graph.rules.contraction import CONVOLUTIONS, groups_of
 
@@ -123,7 +123,7 @@ class _Folder:
     def visit(self, node: fx.Node) -> None:
         if not isinstance(node.meta.get("val"), (Tensor, list, tuple)) or not _activations(node):
             return
-        name = _name(node)
+        name = name_of(node)
         first = self._base(_activations(node)[0])
         unchanged = name == "slice" and shape_of(node) == shape_of(_activations(node)[0])
         if unchanged or name in VIEWS or self._foldable(first, node, FOLDED_INTO.get(name, ())):
@@ -202,11 +202,6 @@ def tensor_width(analysis: Analysis, node: fx.Node, group_of: dict[int, tuple[st
 def group_index(analysis: Analysis) -> dict[int, tuple[str, int]]:
     """For every prunable channel its group and that group's size."""
     return {int(channel): (group.name, group.size) for group in analysis.groups for channel in group.rows.ravel()}
-
-
-def _name(node: fx.Node) -> str:
-    target: Any = node.target
-    return str(target).split(".")[1] if "." in str(target) else getattr(target, "__name__", str(target))
 
 
 def _activations(node: fx.Node) -> list[fx.Node]:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored
+from edgeprune.graph.flow import Flow, Stored, name_of
 from edgeprune.graph.groups import Group
-from edgeprune.graph.rules.contraction import CONVOLUTIONS
+from edgeprune.graph.rules.contraction import CONVOLUTIONS, TRANSPOSED
 
 aten = torch.ops.aten
 ADDITIONS = (aten.add.Tensor, aten.add_.Tensor)
-LAST = (*CONVOLUTIONS, aten.linear.default, aten.batch_norm.default)
+LAST = (*CONVOLUTIONS, *TRANSPOSED, aten.linear.default, aten.batch_norm.default)
+PRODUCTS = (aten.mul.Tensor, aten.mul_.Tensor)
+THROUGH = frozenset({
+    "dropout", "dropout_", "feature_dropout", "mul", "mul_", "div", "permute", "transpose", "view", "reshape", "_unsafe_view", "flatten",
+    "unflatten", "squeeze", "unsqueeze", "contiguous", "clone", "slice", "roll", "alias", "to", "movedim", "select", "getitem",
+})  # fmt: skip
+"""Operations whose result is zero where their first operand is (of products, either)."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +61,32 @@ def _block(flow: Flow, groups: list[Group], addition: fx.Node, branch: fx.Node, 
     values = [flow.values.get(node) for node in (addition, branch, shortcut)]
     if not all(isinstance(value, Tensor) for value in values) or len({tuple(value.shape) for value in values}) != 1:  # type: ignore[union-attr]
         return None
-    if branch.target not in LAST or not isinstance(flow.values[branch.args[1]], Stored):  # type: ignore[index]
+    final = _final_layer(branch)
+    if final is None or not isinstance(flow.values[final.args[1]], Stored):  # type: ignore[index]
         return None
     nodes = _only_for(addition, branch)
     used = {flow.values[part].name for node in nodes for part in node.all_input_nodes if part.op == "get_attr"}
     shared = {flow.values[node].name for node in flow.captured.module.graph.nodes if node.op == "get_attr" and set(node.users) - nodes}
     own = frozenset(used - shared)
     inside = tuple(group.name for group in groups if {*group.producers, *group.readers} <= own)
-    stored = [flow.values.get(branch.args[place]) for place in (1, 2) if len(branch.args) > place]  # type: ignore[arg-type]
+    stored = [flow.values.get(final.args[place]) for place in (1, 2) if len(final.args) > place]  # type: ignore[arg-type]
     last = tuple(value.name for value in stored if isinstance(value, Stored))
     if not inside or not set(last) <= own:
         return None
     name = last[0].rpartition(".")[0].rpartition(".")[0] or addition.name
     return Block(name, addition, shortcut, nodes, inside, last, own)
+
+
+def _final_layer(branch: Any) -> fx.Node | None:
+    """The layer that makes the branch's result zero when its weight and bias are."""
+    if not isinstance(branch, fx.Node) or branch.op != "call_function":
+        return None
+    if branch.target in LAST:
+        return branch
+    if name_of(branch) not in THROUGH:
+        return None
+    operands = branch.args[:2] if branch.target in PRODUCTS else branch.args[:1]
+    return next((layer for layer in map(_final_layer, operands) if layer is not None), None)
 
 
 def _only_for(addition: fx.Node, branch: fx.Node) -> frozenset[fx.Node]:

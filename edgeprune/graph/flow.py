@@ -203,6 +203,12 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
     return tuple(int(size) if isinstance(size, int) else size.node.hint for size in node.meta["val"].shape)
 
 
+def name_of(node: fx.Node) -> str:
+    """The name of a node's operation, without namespace and overload."""
+    name = str(node.target)
+    return name.split(".")[1] if "." in name else getattr(node.target, "__name__", name)
+
+
 def run(captured: Captured, whole_heads: bool = True) -> Flow:
     """Walk the graph once, in order, and call every operation's rule."""
     import edgeprune.graph.rules  # noqa: F401  (registers them)

@@ -15,14 +15,14 @@ from torch import Tensor, fx, nn
 from edgeprune.errors import PlanError
 from edgeprune.graph import Analysis, Block
 from edgeprune.graph.constants import constant
-from edgeprune.graph.flow import Stored, shape_of
+from edgeprune.graph.flow import Stored, name_of, shape_of
 from edgeprune.graph.registry import REWRITERS
 from edgeprune.surgery.parameters import box_shape, replace_tensors
 
 aten = torch.ops.aten
 VIEWS = frozenset({
     "slice", "select", "view", "permute", "transpose", "swapaxes", "t", "movedim", "unsqueeze", "squeeze", "narrow", "expand", "expand_as",
-    "split", "split_with_sizes", "chunk", "unbind", "detach", "alias", "unflatten",
+    "getitem", "split", "split_with_sizes", "chunk", "unbind", "detach", "alias", "unflatten",
 })  # fmt: skip
 """Operations whose result shares its operand's memory."""
 IDEMPOTENT = (aten.relu.default, aten.relu6.default, aten.hardtanh.default)
@@ -163,12 +163,7 @@ def _functional(module: fx.GraphModule) -> None:
 
 def is_view(node: fx.Node) -> bool:
     """Whether what a node computes is a part of its operand."""
-    return node.op == "call_function" and (node.target is operator.getitem or _name(node) in VIEWS)
-
-
-def _name(node: fx.Node) -> str:
-    """The operation's name without namespace and overload."""
-    return str(node.target).partition(".")[2].partition(".")[0]
+    return node.op == "call_function" and name_of(node) in VIEWS
 
 
 def writes_in_place(node: fx.Node) -> bool:

@@ -69,11 +69,16 @@ class Gated(nn.Module):
 
 
 def awake(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Batch-norm statistics and scales as after training: a fresh model would hide mistakes behind zeros and ones."""
+    """Statistics, scales and zero-initialised layers as after training: a fresh model would hide mistakes behind zeros and ones."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor, low in ((module.weight, 0.5), (module.running_var, 0.5), (module.bias, -0.5), (module.running_mean, -0.5)):
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
+            for tensor, low in ((module.running_var, 0.5), (module.running_mean, -0.5)):
                 assert tensor is not None
-                tensor.data.copy_(torch.rand(tensor.shape, generator=generator) + low)
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + low)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
+                spread = 0.5 if parameter.dim() == 1 else 0.05
+                parameter.add_(spread * (2 * torch.rand(parameter.shape, generator=generator) - 1))
     return model.eval()

@@ -74,8 +74,7 @@ def transposed_convolution(flow: Flow, node: fx.Node, x: Any, weight: Any, bias:
 
 def groups_of(node: fx.Node) -> int:
     """The ``groups`` argument of a convolution node."""
-    place = 7 if node.target in TRANSPOSED else 6
-    return int(node.args[place]) if len(node.args) > place else int(node.kwargs.get("groups", 1))  # type: ignore[arg-type]
+    return int(node.args[6]) if len(node.args) > 6 else int(node.kwargs.get("groups", 1))  # type: ignore[arg-type]
 
 
 def channel_dim(node: fx.Node) -> int:
@@ -97,8 +96,7 @@ def regroup(cut: Any, node: fx.Node) -> None:
     assert isinstance(x, fx.Node)
     groups, dim = groups_of(node), channel_dim(node)
     if groups > 1 and groups == cut.old_shape(x)[dim]:
-        place = 7 if node.target in TRANSPOSED else 6
-        if len(node.args) > place:
-            node.update_arg(place, cut.new_shape(x)[dim])
+        if len(node.args) > 6:
+            node.update_arg(6, cut.new_shape(x)[dim])
         else:
             node.update_kwarg("groups", cut.new_shape(x)[dim])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, shape_of
+from edgeprune.graph.flow import Flow, name_of, shape_of
 from edgeprune.graph.labels import blank
 from edgeprune.graph.registry import rewriter, rule
 
@@ -22,7 +22,7 @@ def filled(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> Tensor:
     """Channels of its own, which no parameter holds."""
     shape = shape_of(node)
     batch = 1 if flow.captured.any_batch else 0
-    free = bool(shape) and all(str(user.target).split(".")[1:2] and str(user.target).split(".")[1] in MEETING for user in node.users)
+    free = bool(shape) and all(name_of(user) in MEETING for user in node.users)
     sizes = [1 if dim < batch else size for dim, size in enumerate(shape)]
     if not free or torch.Size(sizes).numel() > 1 << 16:
         return blank(shape)
@@ -32,7 +32,7 @@ def filled(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> Tensor:
 @rewriter(*FILLED)
 def refill(cut: Any, node: fx.Node) -> None:
     """As large as what is left of it."""
-    place = 1 if str(node.target).split(".")[1].startswith("new_") else 0
+    place = 1 if name_of(node).startswith("new_") else 0
     old, new = cut.old_shape(node), cut.new_shape(node)
     node.update_arg(place, cut.resized(node, list(node.args[place]), old, new))  # type: ignore[arg-type]
 

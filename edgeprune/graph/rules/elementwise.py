@@ -189,3 +189,10 @@ def prelu(flow: Flow, node: fx.Node, x: Any, slope: Stored) -> Tensor:
         flow.produce(slope, 0, vector, f"prelu {node.name}")
         return along(vector, labels.shape, 1)
     return labels
+
+
+@rule(aten.glu.default)
+def glu(flow: Flow, node: fx.Node, x: Any, dim: int = -1) -> Tensor:
+    """One half gates the other, channel by channel."""
+    value, gate = flow.labels(x).chunk(2, dim)
+    return flow.join([value, gate], node.name).expand(shape_of(node))

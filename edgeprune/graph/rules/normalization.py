@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow
+from edgeprune.graph.flow import Flow, name_of
 from edgeprune.graph.labels import along, varying
 from edgeprune.graph.registry import reference, rewriter, rule
 
@@ -18,7 +18,7 @@ aten = torch.ops.aten
 @rule(aten.batch_norm.default, aten.instance_norm.default)
 def batch_norm(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, *rest: Any, **named: Any) -> Tensor:
     """Scale, shift and both running statistics belong to the channels of dimension 1."""
-    reason = f"{str(node.target).split('.')[1]} {node.name}"
+    reason = f"{name_of(node)} {node.name}"
     vector = flow.vector(x, 1, reason)
     for stored in (weight, bias, mean, variance):
         flow.produce(stored, 0, vector, reason)
@@ -39,7 +39,7 @@ def group_norm(flow: Flow, node: fx.Node, x: Any, groups: int, weight: Any = Non
 @rule(aten.layer_norm.default, aten.rms_norm.default)
 def layer_norm(flow: Flow, node: fx.Node, x: Any, shape: list[int], weight: Any = None, bias: Any = None, *rest: Any, **named: Any) -> Tensor:
     """Over the last ``len(shape)`` dimensions; scale and shift are as large as those."""
-    labels, reason = flow.channels.resolve(flow.labels(x)), f"{str(node.target).split('.')[1]} {node.name}"
+    labels, reason = flow.channels.resolve(flow.labels(x)), f"{name_of(node)} {node.name}"
     first = labels.dim() - len(shape)
     rows = [dim for dim in varying(labels) if dim < first]
     own = [dim for dim in varying(labels) if dim >= first]

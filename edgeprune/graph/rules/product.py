@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored, shape_of
+from edgeprune.graph.flow import Flow, Stored, name_of, shape_of
 from edgeprune.graph.labels import blank, either, small, tidy, varying
 from edgeprune.graph.registry import reference, rewriter, rule
 
@@ -192,7 +192,7 @@ def _outer(flow: Flow, node: fx.Node, left: Tensor, right: Tensor) -> Tensor:
 
 def _by_parameter(flow: Flow, node: fx.Node, labels: Tensor, sx: Names, weight: Stored, sw: Names, out: Names) -> Tensor:
     """The channels of ``labels`` that are summed over end in ``weight``; along its names that only ``out`` has, new ones begin."""
-    reason, shape = f"{str(node.target).split('.')[1]} {node.name}", [dict(zip(out, shape_of(node), strict=True))[name] for name in out]
+    reason, shape = f"{name_of(node)} {node.name}", [dict(zip(out, shape_of(node), strict=True))[name] for name in out]
     summed = [name for name in sx if name in sw and name not in out]
     fresh = [name for name in sw if name not in sx and name in out]
     shared = [name for name in sx if name in sw and name in out]

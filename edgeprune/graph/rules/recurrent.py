@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored
+from edgeprune.graph.flow import Flow, Stored, name_of
 from edgeprune.graph.labels import along, blank
 from edgeprune.graph.registry import rule
 
@@ -25,7 +25,7 @@ def recurrent(
     ``start``: (layers * directions, N, H) first states; ``parameters``: for every layer and direction weights (gates * H, in) and
     (gates * H, out), biases (gates * H,), and with projections (P, H), of which the next layer sees the P.
     """
-    reason, gates = f"{str(node.target).split('.')[1]} {node.name}", GATES[node.target]  # type: ignore[index]
+    reason, gates = f"{name_of(node)} {node.name}", GATES[node.target]  # type: ignore[index]
     states = list(start) if isinstance(start, (list, tuple)) else [start]
     directions = states[0].shape[0] // layers if isinstance(states[0], Tensor) else states[0].shape[0] // layers
     per_cell = len(parameters) // (layers * directions)
@@ -82,7 +82,7 @@ def _cell(
 @rule(*CELLS)
 def cell(flow: Flow, node: fx.Node, x: Any, start: Any, w_input: Any, w_hidden: Any, *biases: Any) -> Any:
     """One step of one layer."""
-    reason, gates = f"{str(node.target).split('.')[1]} {node.name}", CELLS[node.target]  # type: ignore[index]
+    reason, gates = f"{name_of(node)} {node.name}", CELLS[node.target]  # type: ignore[index]
     source = flow.vector(x, -1, f"{reason}: input channels change along another dimension")
     if not isinstance(w_input, Stored) or not isinstance(w_hidden, Stored):
         flow.channels.fix(source, f"{reason}: its weight is computed, not stored")
