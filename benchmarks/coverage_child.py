@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from coverage_models import Built, awake, find_case
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgeprune.cli.inspect import owned_elements
 from edgeprune.graph import Analysis, analyze
 from edgeprune.graph.capture import eval_mode
 from edgeprune.surgery import Pruned, apply, plan_from_saliency
@@ -78,20 +79,16 @@ def prunable_share(analysis: Analysis, model: nn.Module) -> tuple[float, float]:
     free = np.zeros(len(analysis.roots), bool)
     for group in analysis.groups:
         free[group.rows] = True
-    owned: dict[str, Tensor] = {}
+    owned = owned_elements(analysis, model, free)
     edge = {layer(name) for name in stems(analysis)}
     for (name, _), labels in analysis.flow.owners.items():
-        channels = analysis.channels_of(labels)
-        mask = torch.from_numpy(np.asarray(free[channels.numpy()]))
-        owned[name] = owned[name] | mask if name in owned else mask
-        if any(protected(analysis.fixed.get(channel, "")) for channel in np.unique(channels.numpy()).tolist()):
+        if any(protected(analysis.fixed.get(channel, "")) for channel in np.unique(analysis.channels_of(labels).numpy()).tolist()):
             edge.add(layer(name))
-    read = counted = beyond = 0
     known = dict(model.named_parameters(remove_duplicate=False))
+    read = counted = beyond = 0
     for name in stored_names(analysis):
         if name in known:
-            size, mask = known[name].numel(), owned.get(name)
-            part = 0 if mask is None else int(mask.sum()) * (size // mask.numel())
+            size, part = known[name].numel(), owned.get(name, 0)
             read, counted = read + size, counted + part
             beyond += part if layer(name) in edge else size
     return counted / max(beyond, 1), counted / max(read, 1)

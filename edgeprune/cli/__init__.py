@@ -21,6 +21,7 @@ from edgeprune.errors import EdgepruneError
 # name: what it does.  The command is `command` in the file of this name beside this one, imported when it is used.
 COMMANDS = {
     "prune": "Prune a model to budgets that are measured on a device.",
+    "inspect": "Show what may be pruned in a model, and what is fixed and why.",
     "bench": "Measure an exported model on a device, or compare two.",
     "probe": "Say what a device is: processor, memory, runtimes, meters.",
     "setup": "Install a runtime on a device, from this machine.",

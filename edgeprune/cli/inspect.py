@@ -1,0 +1,252 @@
+"""``edgeprune inspect``: what may be pruned in a model, what may not, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprune.cli.options import json_option
+from edgeprune.cli.output import console, print_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from edgeprune.graph import Analysis, Block, Group
+
+REASONS_SHOWN = 12
+
+
+@click.command(short_help="Show what may be pruned in a model, and what is fixed and why.")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--group", "name", metavar="NAME", help="Show one group in full.")
+@click.option(
+    "--attention",
+    type=click.Choice(["heads", "dimensions"]),
+    default="heads",
+    show_default=True,
+    help="What attention layers lose: whole heads, or equally many dimensions of every head.",
+)
+@json_option
+def command(recipe: Path, name: str | None, attention: Any, as_json: bool) -> None:
+    """Show what may be pruned in the model of RECIPE, and what is fixed and why.
+
+    RECIPE is a Python file with a function task() -> edgeprune.Task. Nothing is measured or changed.
+
+    A group is a set of channels that one number decides about: of its R x K units, R rows keep equally many of K. It owns the parameters
+    that go with its channels, in the layers that produce them and in those that read them; a weight between two groups counts for both, so
+    that shares add up to more than the whole. A block is a residual branch that may go whole.
+    """
+    from rich.console import Console
+
+    from edgeprune.graph import analyze
+    from edgeprune.task import load_recipe
+
+    task = load_recipe(recipe)
+    with Console(stderr=True).status(f"following the channels of {recipe.name}"):
+        analysis = analyze(task.model, task.example_inputs, tuple(task.protect), attention)
+        document = describe(analysis, task.model) | {"model": task.name}
+    if name is not None:
+        entry = detail(analysis, task.model, _find(analysis, name))
+        print_json(entry) if as_json else _show_detail(entry)
+    elif as_json:
+        print_json(document)
+    else:
+        _show(document)
+
+
+def owned_elements(analysis: Analysis, model: nn.Module, channels: np.ndarray) -> dict[str, int]:
+    """For every parameter of ``model`` with some, the number of its elements that go with ``channels`` (a truth value for each channel).
+
+    An element goes when any of the channels it stands in goes, whether it produces or reads it.
+    """
+    import numpy as np
+    import torch
+
+    known = dict(model.named_parameters(remove_duplicate=False))
+    masks: dict[str, torch.Tensor] = {}
+    for (name, _), labels in analysis.flow.owners.items():
+        if name in known:
+            mask = torch.from_numpy(np.asarray(channels[analysis.channels_of(labels).numpy()]))
+            if bool(mask.any()):
+                masks[name] = masks[name] | mask if name in masks else mask
+    return {name: int(mask.sum()) * (known[name].numel() // mask.numel()) for name, mask in masks.items()}
+
+
+def describe(analysis: Analysis, model: nn.Module) -> dict[str, Any]:
+    """Groups, removable blocks, what is fixed and why, and operations without a rule, in numbers and names.
+
+    ``parameters``: elements of ``model``'s parameters; ``share``: the part of them that a group, a block or (``prunable``) any group owns.
+    """
+    import numpy as np
+
+    total = sum(value.numel() for value in model.parameters())
+    every = np.zeros(len(analysis.roots), bool)
+    for group in analysis.groups:
+        every[group.rows] = True
+    return {
+        "parameters": total,
+        "prunable": sum(owned_elements(analysis, model, every).values()) / max(total, 1),
+        "groups": [_group(analysis, model, group, total) for group in analysis.groups],
+        "blocks": [_block(model, block, total) for block in analysis.blocks],
+        "fixed": [{"reason": reason, "channels": count} for reason, count in Counter(analysis.fixed.values()).most_common()],
+        "unsupported": [{"node": node, "operation": operation} for node, operation in analysis.unsupported],
+    }
+
+
+def detail(analysis: Analysis, model: nn.Module, group: Group) -> dict[str, Any]:
+    """One group in full: as in :func:`describe`, and for every parameter its shape, the elements it loses with the group, and whether the
+    channels begin in it."""
+    import numpy as np
+
+    total = sum(value.numel() for value in model.parameters())
+    owned = owned_elements(analysis, model, np.isin(np.arange(len(analysis.roots)), group.rows))
+    shapes = {name: list(value.shape) for name, value in model.state_dict(keep_vars=True).items()}
+    stored = [
+        {"name": name, "role": role, "shape": shapes.get(name), "owned": owned.get(name, 0)}
+        for role, names in (("produces", group.producers), ("reads", group.readers))
+        for name in names
+    ]
+    return _group(analysis, model, group, total) | {"stored": stored}
+
+
+def _group(analysis: Analysis, model: nn.Module, group: Group, total: int) -> dict[str, Any]:
+    import numpy as np
+
+    chosen = np.zeros(len(analysis.roots), bool)
+    chosen[group.rows] = True
+    owned = sum(owned_elements(analysis, model, chosen).values())
+    block = analysis.block_of.get(group.name)
+    return {
+        "name": group.name,
+        "rows": int(group.rows.shape[0]),
+        "units": group.size,
+        "channels": group.channels,
+        "parameters": owned,
+        "share": owned / max(total, 1),
+        "producers": layers(group.producers),
+        "readers": layers(group.readers),
+        "constraints": list(dict.fromkeys(group.constraints)),
+        "block": block.name if block else None,
+    }
+
+
+def _block(model: nn.Module, block: Block, total: int) -> dict[str, Any]:
+    known = dict(model.named_parameters(remove_duplicate=False))
+    owned = sum(known[name].numel() for name in block.parameters if name in known)
+    return {"name": block.name, "groups": list(block.groups), "parameters": owned, "share": owned / max(total, 1)}
+
+
+def layers(parameters: Sequence[str]) -> list[str]:
+    """The modules that hold these parameters, each once, in order; a parameter of the model itself stands for itself."""
+    return list(dict.fromkeys(name.rpartition(".")[0] or name for name in parameters))
+
+
+def _find(analysis: Analysis, name: str) -> Group:
+    import difflib
+
+    from edgeprune.errors import GraphError
+
+    groups = {group.name: group for group in analysis.groups}
+    if name not in groups:
+        close = difflib.get_close_matches(name, groups, 5, 0.4) or list(groups)[:5]
+        raise GraphError(f"the model has no group {name!r}", remedy=f"Groups are, for example: {', '.join(close)}.")
+    return groups[name]
+
+
+def _show(document: dict[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = console()
+    table = _numbers(Table(title="groups", title_justify="left"), "group", "units", "parameters", "share")
+    constrained = any(group["constraints"] for group in document["groups"])
+    for heading in ("produced by", "read by", *(["rows keep equally many"] if constrained else [])):
+        table.add_column(heading, overflow="fold")
+    for group in document["groups"]:
+        texts = [_brief(group["producers"]), _brief(group["readers"])] + (["; ".join(group["constraints"])] if constrained else [])
+        table.add_row(escape(group["name"]), _units(group), *_owned(group), *(escape(text) for text in texts))
+    out.print(table)
+    if document["blocks"]:
+        table = _numbers(Table(title="blocks that may go whole", title_justify="left"), "block", "parameters", "share")
+        table.add_column("groups in it")
+        for block in document["blocks"]:
+            table.add_row(escape(block["name"]), *_owned(block), escape(_brief(block["groups"])))
+        out.print(table)
+    _show_fixed(document, out)
+    units = sum(group["rows"] * group["units"] for group in document["groups"])
+    out.print(
+        f"{document['model']}: {len(document['groups'])} groups of {units:,} channels own {_percent(document['prunable'])} of "
+        f"{document['parameters']:,} parameters; {len(document['blocks'])} blocks may go whole.",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _show_fixed(document: dict[str, Any], out: Any) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    if document["fixed"]:
+        table = _numbers(Table(title="channels that stay, and why", title_justify="left"), "", "channels")
+        table.columns[0].header = "reason"
+        for entry in document["fixed"][:REASONS_SHOWN]:
+            table.add_row(escape(entry["reason"]), str(entry["channels"]))
+        if more := document["fixed"][REASONS_SHOWN:]:
+            table.add_row(f"{len(more)} more reasons: --json lists all", str(sum(entry["channels"] for entry in more)))
+        out.print(table)
+    if document["unsupported"]:
+        counts = Counter(entry["operation"] for entry in document["unsupported"])
+        table = _numbers(Table(title="operations without a rule: all that reaches them stays", title_justify="left"), "operation", "times")
+        for operation, count in counts.most_common():
+            table.add_row(escape(operation), str(count))
+        out.print(table)
+
+
+def _show_detail(entry: dict[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = console()
+    owned, share = _owned(entry)
+    out.print(f"{entry['name']}: {_units(entry)} units, which own {owned} parameters ({share})", highlight=False, markup=False)
+    for reason in entry["constraints"]:
+        out.print(f"  every row keeps equally many: {reason}", highlight=False, markup=False)
+    if entry["block"]:
+        out.print(f"  may go whole with block {entry['block']}", highlight=False, markup=False)
+    table = Table("parameter or buffer", "", "shape")
+    table.add_column("owned", justify="right")
+    for part in entry["stored"]:
+        shape = " x ".join(str(size) for size in part["shape"] or ())
+        table.add_row(escape(part["name"]), f"{part['role']} them", shape, f"{part['owned']:,}" if part["owned"] else "")
+    out.print(table)
+
+
+def _numbers(table: Any, first: str, *others: str) -> Any:
+    """Columns of which all but the first hold numbers."""
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _units(group: dict[str, Any]) -> str:
+    return str(group["units"]) if group["rows"] == 1 else f"{group['rows']} x {group['units']}"
+
+
+def _owned(entry: dict[str, Any]) -> tuple[str, str]:
+    return f"{entry['parameters']:,}", _percent(entry["share"])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _brief(names: Sequence[str]) -> str:
+    """The first name, and how many more there are."""
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
