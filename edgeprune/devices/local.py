@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeprune.budget import format_quantity
-from edgeprune.devices.session import Process, Progress, Session
+from edgeprune.devices.session import Process, Progress, SteppedSession
 from edgeprune.errors import DeviceError, DeviceFullError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -78,7 +78,7 @@ def _errors(remote: str) -> Iterator[None]:
         raise DeviceError(f"cannot use {reason}") from error
 
 
-class LocalSession(Session):
+class LocalSession(SteppedSession):
     """Commands and files of this machine."""
 
     def __init__(self) -> None:

@@ -112,7 +112,7 @@ class Runner:
         """Send a file into the session's folder, named by its content; its path there."""
         data = source if isinstance(source, bytes) else source.read_bytes()
         remote = f"{self.folder}/{hashlib.sha256(data).hexdigest()[:16]}{suffix}"
-        self.session.put(data, remote, progress)
+        self.session.put(data, remote, progress, parts=os.path.dirname(self.folder))  # outlives the folder, which goes when a link drops
         return remote
 
     def release(self) -> None:

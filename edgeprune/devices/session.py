@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import queue
 import threading
 import time
@@ -84,8 +85,8 @@ class Process(ABC):
     def follow(self, timeout_s: float | None, on_line: Callable[[str], None] | None = None, heartbeat_s: float | None = None) -> Completed:
         """Collect its outputs until it ends, calling ``on_line`` for each full line of standard output.
 
-        Every ``heartbeat_s`` a newline is written to its standard input.  Raises :class:`DeviceTimeoutError` after ``timeout_s``, and
-        :class:`ConnectionLostError` when the connection broke.
+        Every ``heartbeat_s`` a newline is written to its standard input.  Raises :class:`DeviceTimeoutError` after ``timeout_s``, without
+        the time spent in ``on_line``, and :class:`ConnectionLostError` when the connection broke.
         """
         outputs: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
         line = b""
@@ -106,8 +107,10 @@ class Process(ABC):
             outputs[stream].append(data)
             if stream == "stdout" and on_line:
                 *lines, line = (line + data).split(b"\n")
+                called = time.monotonic()
                 for text in lines:
                     on_line(text.decode("utf-8", "replace"))
+                begin += time.monotonic() - called
         if isinstance(self._end, DeviceError):
             raise self._end
         return Completed(self._end, b"".join(outputs["stdout"]), b"".join(outputs["stderr"]))
@@ -126,7 +129,7 @@ class Session(ABC):
         self,
         argv: Sequence[str],
         input: bytes = b"",
-        timeout_s: float = 60.0,
+        timeout_s: float | None = 60.0,
         on_line: Callable[[str], None] | None = None,
         heartbeat_s: float | None = None,
     ) -> Completed:
@@ -144,40 +147,15 @@ class Session(ABC):
         finally:
             process.kill()
 
-    def put(self, source: Path | bytes, remote: str, progress: Progress | None = None) -> bool:
+    @abstractmethod
+    def put(self, source: Path | bytes, remote: str, progress: Progress | None = None, parts: str | None = None) -> bool:
         """Write a file: under a temporary name, checked by size and SHA-256 on the device, synced, then renamed.
 
-        Whether anything was sent: what is there with the same content is not sent again.  Raises :class:`DeviceFullError` when the
-        device's disk is full or read-only, :class:`DeviceError` when what arrived is damaged, :class:`TransientError`.
+        Whether anything was sent: what is there with the same content is not sent again.  Over a link, an upload that it cut leaves a
+        ``.part`` file in the folder ``parts`` (that of ``remote`` unless given; of the same disk), which the next upload of this content
+        continues.  Raises :class:`DeviceFullError` when the device's disk is full or read-only, :class:`DeviceError` when what arrived is
+        damaged, :class:`TransientError`.
         """
-        data = source if isinstance(source, bytes) else source.read_bytes()
-        wanted = hashlib.sha256(data).hexdigest()
-        if self.sha256(remote) == wanted:
-            return False
-        temporary = f"{remote}.{uuid.uuid4().hex[:8]}.part"  # of this call alone: others may send the same file at the same time
-        try:
-            self._write(data, temporary, progress)
-            if self.sha256(temporary) != wanted:
-                raise DeviceError(
-                    f"{remote} arrived damaged on {self.address}", remedy="Try again; if it happens again, check the device's disk."
-                )
-            self._rename(temporary, remote)
-        except BaseException:
-            self._quietly_remove(temporary)
-            raise
-        return True
-
-    def _quietly_remove(self, remote: str) -> None:
-        with suppress(DeviceError):  # the first error is the one to tell
-            self.remove(remote)
-
-    @abstractmethod
-    def _write(self, data: bytes, remote: str, progress: Progress | None) -> None:
-        """Write and sync a file."""
-
-    @abstractmethod
-    def _rename(self, old: str, new: str) -> None:
-        """Rename in one step, replacing ``new``."""
 
     @abstractmethod
     def sha256(self, remote: str) -> str | None:
@@ -208,3 +186,38 @@ class Session(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class SteppedSession(Session):
+    """A session that puts a file in steps: write, check, rename."""
+
+    def put(self, source: Path | bytes, remote: str, progress: Progress | None = None, parts: str | None = None) -> bool:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        wanted = hashlib.sha256(data).hexdigest()
+        if self.sha256(remote) == wanted:
+            return False
+        folder, name = posixpath.split(remote)
+        temporary = posixpath.join(parts or folder, f"{name}.{uuid.uuid4().hex[:8]}.part")  # of this call alone: others may send it too
+        try:
+            self._write(data, temporary, progress)
+            if self.sha256(temporary) != wanted:
+                raise DeviceError(
+                    f"{remote} arrived damaged on {self.address}", remedy="Try again; if it happens again, check the device's disk."
+                )
+            self._rename(temporary, remote)
+        except BaseException:
+            self._quietly_remove(temporary)
+            raise
+        return True
+
+    def _quietly_remove(self, remote: str) -> None:
+        with suppress(DeviceError):  # the first error is the one to tell
+            self.remove(remote)
+
+    @abstractmethod
+    def _write(self, data: bytes, remote: str, progress: Progress | None) -> None:
+        """Write and sync a file."""
+
+    @abstractmethod
+    def _rename(self, old: str, new: str) -> None:
+        """Rename in one step, replacing ``new``."""

@@ -1,32 +1,25 @@
-"""A device over SSH: commands by exec, files by SFTP."""
+"""A device over SSH: everything is a command in a channel; no file transfer subsystem is needed."""
 
 from __future__ import annotations
 
-import errno
 import shlex
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import paramiko
-from paramiko.sftp import CMD_EXTENDED
 
-from edgeprune.budget import format_quantity
 from edgeprune.devices.address import Address
-from edgeprune.devices.session import Process, Progress, Session
+from edgeprune.devices.session import Completed, Process, Progress, Session
 from edgeprune.devices.sshconnect import close_clients, lost, open_clients
-from edgeprune.errors import ConnectionLostError, DeviceError, DeviceFullError, DeviceTimeoutError
+from edgeprune.devices.upload import Upload, write_error
+from edgeprune.errors import ConnectionLostError, DeviceError, DeviceTimeoutError
 
 _STALL_S = 30.0
-_CHUNK = 32 * 1024  # what every SFTP server takes in one request
-_DIAGNOSE = """
-LC_ALL=C; export LC_ALL
-head -c 65536 /dev/zero > "$1.probe"; rm -f "$1.probe"
-df -Pk "$(dirname "$1")" | tail -n 1
-"""
-_FULL = ("No space left on device", "quota exceeded", "Read-only file system")
+_CHUNK = 32 * 1024  # OpenSSH takes no more in one packet
+_TOLD = 1 << 20
 
 
 class SshProcess(Process):
@@ -46,8 +39,26 @@ class SshProcess(Process):
         self._begin()
 
     def write(self, data: bytes) -> None:
-        with suppress(OSError):  # it has ended, or the connection has; the readers tell
-            self._channel.sendall(data)
+        with suppress(DeviceTimeoutError):  # a command that reads nothing
+            self.send(memoryview(data))
+
+    def send(self, data: memoryview, progress: Callable[[int], None] | None = None) -> None:
+        """Stream to its standard input, telling every megabyte how much is sent.
+
+        Returns early when it has ended, or the connection has: its outputs and its end tell why.  Raises :class:`DeviceTimeoutError`.
+        """
+        sent = 0
+        for begin in range(0, len(data), _TOLD):
+            end = min(begin + _TOLD, len(data))
+            try:
+                while sent < end:
+                    sent += self._channel.send(data[sent:end][:_CHUNK].tobytes())
+            except TimeoutError as error:
+                raise DeviceTimeoutError(f"{self._address} took nothing for {_STALL_S:.0f} s") from error
+            except OSError:
+                return
+            if progress:
+                progress(sent)
 
     def close_input(self) -> None:
         with suppress(OSError, EOFError):
@@ -76,89 +87,23 @@ class SshProcess(Process):
 
 
 class SshSession(Session):
-    """An SSH connection; one SFTP channel is opened when it is first needed."""
+    """An SSH connection; each command has a channel of its own."""
 
     def __init__(self, address: str, clients: list[Any]) -> None:
         self.address = address
         self._clients = clients
         self._transport = clients[-1].get_transport()
-        self._sftp_channel: Any = None
-        self._lock = threading.Lock()
 
-    def start(self, argv: Sequence[str]) -> Process:
+    def start(self, argv: Sequence[str]) -> SshProcess:
         return SshProcess(self._transport, self.address, argv)
 
-    @contextmanager
-    def _sftp(self, remote: str) -> Iterator[Any]:
-        """The SFTP channel for one operation on ``remote``, whose failures are told in edgeprune's terms."""
-        with self._lock:
-            try:
-                if self._sftp_channel is None:
-                    self._sftp_channel = paramiko.SFTPClient.from_transport(self._transport)
-                    self._sftp_channel.get_channel().settimeout(_STALL_S)
-                yield self._sftp_channel
-            except TimeoutError as error:
-                self._drop_sftp()
-                raise DeviceTimeoutError(f"{self.address} stopped answering for {_STALL_S:.0f} s at {remote}") from error
-            except (paramiko.SSHException, EOFError) as error:
-                raise self._broken(error) from error
-            except OSError as error:
-                if (error.errno is None and not self._transport.is_active()) or str(error) == "Socket is closed":
-                    raise self._broken(error) from error
-                raise self._failure(remote, error) from error
-
-    def _broken(self, error: BaseException) -> DeviceError:
-        time.sleep(0.1)  # the transport's own thread may not have noticed yet
-        self._drop_sftp()
-        if self._transport.is_active():
-            return DeviceError(
-                f"{self.address} offers no file transfer: {error}", remedy="Switch the SFTP subsystem on in its sshd_config."
-            )
-        return lost(self.address, error)
-
-    def _drop_sftp(self) -> None:
-        if self._sftp_channel is not None:
-            self._sftp_channel.close()
-        self._sftp_channel = None
-
-    def _failure(self, remote: str, error: OSError) -> DeviceError:
-        """SFTP says only "Failure" when a disk is full: ask the device itself."""
-        if error.errno in (errno.ENOENT, errno.EACCES):
-            return DeviceError(f"cannot use {remote} on {self.address}: {error.strerror}")
+    def put(self, source: Path | bytes, remote: str, progress: Progress | None = None, parts: str | None = None) -> bool:
+        upload = Upload(source, remote, self.address, parts)
+        process = self.start(upload.argv)
         try:
-            done = self.run(["sh", "-c", _DIAGNOSE, "edgeprune", remote], timeout_s=20)
-        except DeviceError:
-            return DeviceError(f"cannot use {remote} on {self.address}: {error}")
-        reason = done.stderr.decode("utf-8", "replace").strip().rpartition(": ")[2]
-        columns = done.stdout.decode("utf-8", "replace").split()
-        if not any(text in reason for text in _FULL):
-            return DeviceError(f"cannot use {remote} on {self.address}: {reason or error}")
-        free = format_quantity("size", int(columns[3]) * 1024) if len(columns) > 5 and columns[3].isdigit() else "unknown"
-        return DeviceFullError(f"cannot write {remote} on {self.address}: {reason} (free: {free})", remedy="Free some space there.")
-
-    def _write(self, data: bytes, remote: str, progress: Progress | None) -> None:
-        with self._sftp(remote) as sftp, sftp.open(remote, "wb") as file:
-            file.set_pipelined(True)
-            for begin in range(0, len(data), _CHUNK):
-                end = min(begin + _CHUNK, len(data))
-                file.set_pipelined(end < len(data))  # the last request waits for the answers to all
-                file.write(data[begin:end])
-                if progress and (end == len(data) or begin % (32 * _CHUNK) == 0):
-                    progress(end, len(data))
-            self._sync(sftp, file)
-
-    @staticmethod
-    def _sync(sftp: Any, file: Any) -> None:
-        """OpenSSH's fsync extension (PROTOCOL, 4.8); a server without it writes when it likes."""
-        try:
-            sftp._request(CMD_EXTENDED, "fsync@openssh.com", file.handle)
-        except OSError as error:
-            if "unsupported" not in str(error).lower():
-                raise
-
-    def _rename(self, old: str, new: str) -> None:
-        with self._sftp(new) as sftp:
-            sftp.posix_rename(old, new)
+            return upload.run(process, process.send, progress)
+        finally:
+            process.kill()
 
     def sha256(self, remote: str) -> str | None:
         done = self.run(["sha256sum", remote])
@@ -168,38 +113,25 @@ class SshSession(Session):
         return digest if done.code == 0 else None
 
     def get(self, remote: str) -> bytes:
-        with self._sftp(remote) as sftp, sftp.open(remote, "rb") as file:
-            file.prefetch(file.stat().st_size, max_concurrent_requests=64)
-            return bytes(file.read())
+        return self._checked(["cat", remote], remote, None).stdout
 
     def remove(self, remote: str) -> None:
-        try:
-            with self._sftp(remote) as sftp:
-                sftp.remove(remote)
-        except DeviceError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                raise
+        self._checked(["rm", "-f", remote], remote)
 
     def exists(self, remote: str) -> bool:
-        try:
-            with self._sftp(remote) as sftp:
-                sftp.lstat(remote)
-        except DeviceError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return False
-            raise
-        return True
+        return self.run(["sh", "-c", '[ -e "$1" ] || [ -h "$1" ]', "edgeprune", remote]).code == 0
 
     def mkdir(self, remote: str) -> None:
-        done = self.run(["mkdir", "-p", "-m", "700", remote])
+        self._checked(["mkdir", "-p", "-m", "700", remote], remote)
+
+    def _checked(self, argv: Sequence[str], remote: str, timeout_s: float | None = 60.0) -> Completed:
+        """Run a command about ``remote``; raise :class:`DeviceError` with its own words when it fails."""
+        done = self.run(argv, timeout_s=timeout_s)
         if done.code != 0:
-            reason = done.stderr.decode("utf-8", "replace").strip().rpartition(": ")[2]
-            if _FULL[2] in reason:
-                raise DeviceFullError(f"cannot make {remote} on {self.address}: {reason}", remedy="Make its disk writable.")
-            raise self._failure(remote, OSError(reason))
+            raise write_error(remote, self.address, done.stderr.decode("utf-8", "replace"))
+        return done
 
     def close(self) -> None:
-        self._drop_sftp()
         close_clients(self._clients)
 
 
