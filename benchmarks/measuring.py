@@ -43,21 +43,20 @@ import sys
 from time import perf_counter_ns as clock
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-if len(sys.argv) > 1:
-    interpreter = Interpreter(sys.argv[1], num_threads=1)
-    interpreter.allocate_tensors()
-    for detail in interpreter.get_input_details():
-        interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
-    invoke = interpreter.invoke
-    for _ in range(20):
+interpreter = Interpreter(sys.argv[1], num_threads=1)
+interpreter.allocate_tensors()
+for detail in interpreter.get_input_details():
+    interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
+invoke = interpreter.invoke
+for _ in range(20):
+    invoke()
+end, windows = clock() + 500_000_000, []
+while clock() < end:
+    begin = clock()
+    for _ in range(50):
         invoke()
-    end, windows = clock() + 500_000_000, []
-    while clock() < end:
-        begin = clock()
-        for _ in range(50):
-            invoke()
-        windows.append((clock() - begin) / 50)
-    print(sorted(windows)[len(windows) // 2])
+    windows.append((clock() - begin) / 50)
+print(sorted(windows)[len(windows) // 2])
 """
 
 
@@ -210,21 +209,22 @@ def many_models(device: Device, folder: Path) -> Iterator[str]:
     yield f"| that is | {whole / stated:.3f} times the stated windows; {whole / ran:.3f} times warm-up and windows |"
 
 
-def timed_peak(*arguments: str) -> int:
-    """Peak resident bytes of a Python process, as GNU time tells."""
-    done = subprocess.run([TIME, "-v", sys.executable, "-c", BARE, *arguments], check=True, capture_output=True, text=True)
+def timed_peak(model: Path) -> int:
+    """Peak resident bytes of a Python process that runs a model, as GNU time tells."""
+    done = subprocess.run([TIME, "-v", sys.executable, "-c", BARE, str(model)], check=True, capture_output=True, text=True)
     return 1024 * int(re.findall(r"Maximum resident set size \(kbytes\): (\d+)", done.stderr)[0])
 
 
 def memory(device: Device, folder: Path) -> Iterator[str]:
-    """Peak memory of the model against the difference of two processes' peaks: one that runs it, and one that only imports the runtime."""
+    """Peak memory of the model against the difference of two processes' peaks: one that runs it, and one that runs a model of nothing."""
     if not Path(TIME).exists():
         return
     sizes = given_models() | {"mobilenet_v2": mobilenet()}
+    (folder / "nothing.tflite").write_bytes(dense_tflite(np.ones((1, 1), np.float32)))
     (folder / "wide.tflite").write_bytes(dense_tflite(np.random.default_rng(0).standard_normal((4096, 4096)).astype(np.float32)))
     options = BenchOptions(threads=1, min_time_s=0.1, max_time_s=0.2, warmup_s=0.1, energy=False)
     for name, path in (sizes | {"dense 4096x4096": folder / "wide.tflite"}).items():
-        differences = [timed_peak(str(path)) - timed_peak() for _ in range(5)]
+        differences = [timed_peak(path) - timed_peak(folder / "nothing.tflite") for _ in range(5)]
         peaks = [device.measure([Artifact(path)], options)[0].peak_bytes for _ in range(5)]
         own, other = statistics.median(peaks) / 1e6, statistics.median(differences) / 1e6
         size_mb = path.stat().st_size / 1e6

@@ -402,11 +402,11 @@ class _Simulated(Meter):
         self.closed = True
 
 
-def _work(meter: _Simulated, run_s: float = 0.001) -> Callable[[int], list[int]]:
-    def run(time_ns: int) -> list[int]:
+def _work(meter: _Simulated, run_s: float = 0.001) -> Callable[[int], int]:
+    def run(time_ns: int) -> int:
         meter.busy = True
         time.sleep(time_ns / 1e9)
-        return [0] * round(time_ns / 1e9 / run_s)
+        return round(time_ns / 1e9 / run_s)
 
     return run
 

@@ -181,7 +181,7 @@ def test_a_device_measures_with_the_binary(
     assert (found.latency_ms, found.load_ms, found.first_ms) == (141.253, 92.318, 187.533)
     assert (found.runtime, found.peak_bytes) == ("benchmark_model", int(73.4102 * 2**20))
     assert [item["type"] for item in found.operators or ()] == ["TfLiteNnapiDelegate", "RESIZE_NEAREST_NEIGHBOR"]
-    assert "each sample is the median of a window, as benchmark_model tells it" in found.warnings
+    assert "each sample is the median of a window, as benchmark_model tells it; its energy is not measured" in found.warnings
     assert found.energy_mj is None
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     with pytest.raises(NoRuntimeError, match="native"):

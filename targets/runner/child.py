@@ -9,7 +9,6 @@ import json
 import signal
 import sys
 import time
-import zipfile
 from typing import Any, Dict, List
 
 from . import inputs, memory
@@ -17,6 +16,7 @@ from .engines import ENGINES, Engine, Model, ModelRefused
 from .protocol import Output
 
 _PR_SET_PDEATHSIG = 1
+_MOST_SAMPLES = 1000
 
 
 def die_with_parent() -> None:
@@ -26,7 +26,7 @@ def die_with_parent() -> None:
 
 
 def window(model: Model, time_ns: int, min_runs: int, cap_ns: int, skip: int) -> List[int]:
-    """Run again and again; the ns of each run.
+    """Run again and again; the ns of each run, in order.
 
     Ends when both ``time_ns`` and ``min_runs`` are reached, or at ``cap_ns``.  ``skip`` runs before that are not counted.
     """
@@ -53,7 +53,7 @@ class Server:
     def __init__(self) -> None:
         self._models: Dict[str, Model] = {}
         self._engines: Dict[str, Engine] = {}
-        self._archives: Dict[str, zipfile.ZipFile] = {}
+        self._archives: Dict[str, Any] = {}
         self._baseline = self._private = 0
         self._path = ""
 
@@ -76,6 +76,8 @@ class Server:
         imported = time.perf_counter_ns() - start
         source: Any = path
         if member:
+            import zipfile
+
             if path not in self._archives:
                 self._archives[path] = zipfile.ZipFile(path)
             source = self._archives[path].read(member)
@@ -92,12 +94,15 @@ class Server:
         first = time.perf_counter_ns()
         self._models[key] = model
         load_ns, first_ns = model.told_ns or (loaded - begin, first - ready)
-        return dict(answer, import_ns=imported, load_ns=load_ns, first_ns=first_ns, specs=model.specs, note=model.note)
+        return dict(
+            answer, import_ns=imported, load_ns=load_ns, first_ns=first_ns, specs=model.specs, note=model.note, own_window=model.own_window
+        )
 
     def run(self, key: str, time_ns: int, min_runs: int = 1, cap_ns: int = 10**12, skip: int = 0) -> Dict[str, Any]:
-        """Samples of one window, in ns."""
+        """Samples of one window, in ns, and how many runs there were: of very many, every so manieth is kept."""
         model = self._models[key]
-        return {"samples": model.window(time_ns) if model.own_window else window(model, time_ns, min_runs, cap_ns, skip)}
+        samples = model.window(time_ns) if model.own_window else window(model, time_ns, min_runs, cap_ns, skip)
+        return {"samples": samples[:: -(-len(samples) // _MOST_SAMPLES)], "runs": len(samples)}
 
     def memory(self, key: str) -> Dict[str, Any]:
         """The process's peak, and what of it is the first model's, in bytes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from . import stats
 from .meters import METERS, Meter, MeterError
@@ -67,8 +67,8 @@ def _joules(meter: Meter, work: Callable[[], int]) -> Tuple[float, float, int]:
     return meter.stop(), time.monotonic() - begin, done
 
 
-def per_inference(run: Callable[[int], List[int]], least_s: float, meter: Meter) -> Dict[str, Any]:
-    """Pairs of an idle and an active window, so that idle power may drift; ``run(ns)`` runs for that long and returns one item a run."""
+def per_inference(run: Callable[[int], int], least_s: float, meter: Meter) -> Dict[str, Any]:
+    """Pairs of an idle and an active window, so that idle power may drift; ``run(ns)`` runs for that long; how many times."""
 
     def rest() -> int:
         time.sleep(length)
@@ -79,7 +79,7 @@ def per_inference(run: Callable[[int], List[int]], least_s: float, meter: Meter)
     energies, idles = [], []
     for _ in range(pairs):
         idle_j, idle_s, _ = _joules(meter, rest)
-        active_j, active_s, runs = _joules(meter, lambda: len(run(int(length * 1e9))))
+        active_j, active_s, runs = _joules(meter, lambda: run(int(length * 1e9)))
         idles.append(idle_j / idle_s)
         energies.append(1e3 * (active_j - idles[-1] * active_s) / runs)
     mean, low, high = stats.mean_interval(energies)
@@ -88,7 +88,7 @@ def per_inference(run: Callable[[int], List[int]], least_s: float, meter: Meter)
 
 
 def measure_energy(
-    run: Callable[[int], List[int]], least_s: float, wanted: bool = True, name: Optional[str] = None, meter: Optional[Meter] = None
+    run: Callable[[int], int], least_s: float, wanted: bool = True, name: Optional[str] = None, meter: Optional[Meter] = None
 ) -> Dict[str, Any]:
     """``energy_mj`` of one inference above idle with its 95 % interval; nulls with no meter, and ``energy_error`` where one fails."""
     if not wanted:

@@ -79,6 +79,10 @@ class Subject:
         samples: List[int] = self.child.call("run", key=self.name, time_ns=time_ns, skip=skip)["samples"]
         return samples
 
+    def runs(self, time_ns: int) -> int:
+        """How many inferences a window of ``time_ns`` took."""
+        return int(self.child.call("run", key=self.name, time_ns=time_ns)["runs"])
+
     def warm_up(self, limit_s: float) -> None:
         """Run until three neighbouring windows agree, at most ``limit_s``; ``settled`` says which."""
         begin = time.monotonic()
@@ -150,7 +154,7 @@ def measure(model: Dict[str, Any], options: Options, emit: Optional[Emit] = None
         result.update(sample(subject, options, gate), warmup_s=subject.warmup_s, settled=subject.settled)
         if options.profile:
             result.update(subject.child.call("profile", key=subject.name))
-        result.update(measure_energy(subject.block, options.min_time_s, options.energy, options.meter))
+        result.update(measure_energy(subject.runs, options.min_time_s, options.energy and not subject.loaded["own_window"], options.meter))
     finally:
         subject.child.close()
     result.update(gate.report(), name=model["name"], threads=options.threads)

@@ -131,7 +131,7 @@ class NativeModel(Model):
             raise ModelRefused(str(error)) from error
         self.told_ns = (int(found["init"] * 1e3), int(found["first"] * 1e3))
         self._memory_mb = found["memory"]
-        self.note = f"each sample is the {found['figure']} of a window, as benchmark_model tells it"
+        self.note = f"each sample is the {found['figure']} of a window, as benchmark_model tells it; its energy is not measured"
 
     def _start(self, least_s: float, warmup_s: float, *more: str) -> str:
         command = [self._binary, f"--graph={self._path}", f"--num_threads={self._threads}", "--num_runs=1", "--warmup_runs=1"]

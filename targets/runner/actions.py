@@ -1,0 +1,134 @@
+"""The parent: one request in, events and one result out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import traceback
+from typing import Any, Callable, Dict
+
+from . import compare, hold, measure, probes, table, tune, watchdog
+from .energy import check_meter
+from .engines import ENGINES
+from .engines.native import BINARY_VARIABLE
+from .meters import available
+from .parent import Child
+from .protocol import Output, RunnerError
+
+Request = Dict[str, Any]
+
+
+def _options(request: Request) -> measure.Options:
+    known = {field.name for field in dataclasses.fields(measure.Options)}
+    given = request.get("options", {})
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise RunnerError("request", f"unknown options: {', '.join(unknown)}")
+    return measure.Options(**given)
+
+
+def probe(request: Request, emit: measure.Emit) -> Dict[str, Any]:
+    """What the device is.  The runtimes of ``verify`` are really imported, each in a child; the others are looked up."""
+    runtimes: Dict[str, Any] = {}
+    for name in ENGINES.names():
+        found = ENGINES.get(name)().installed()
+        if name in request.get("verify", ENGINES.names()):
+            runtimes[name] = _verify(name)
+        elif found:
+            runtimes[name] = {"runtime": found[0], "version": found[1]}
+    return dict(probes.device(), conditions=probes.conditions(), runtimes=runtimes, meters=available())
+
+
+def _verify(engine: str) -> Dict[str, Any]:
+    process = Child()
+    try:
+        return process.call("runtime", engine=engine)
+    except RunnerError as error:
+        return {"error": error.to_dict()}
+    finally:
+        process.close()
+
+
+def bench(request: Request, emit: measure.Emit) -> Dict[str, Any]:
+    """Each model by itself, one after another; one that fails has an ``error``."""
+    options = _options(request)
+    if options.energy and options.meter:
+        check_meter(options.meter)
+    results = []
+    for model in request["models"]:
+        emit("measuring", name=model["name"])
+        try:
+            results.append(measure.measure(model, options, emit))
+        except RunnerError as error:
+            results.append({"name": model["name"], "error": error.to_dict()})
+    return {"models": results}
+
+
+def outputs(request: Request, emit: measure.Emit) -> Dict[str, Any]:
+    """The tensors that a model makes of the given or seeded inputs."""
+    subject = measure.Subject(request["model"], _options(request))
+    try:
+        return subject.child.call("outputs", key=subject.name)
+    finally:
+        subject.child.close()
+
+
+ACTIONS: Dict[str, Callable[[Request, measure.Emit], Dict[str, Any]]] = {
+    "probe": probe,
+    "bench": bench,
+    "outputs": outputs,
+    "hold": hold.hold,
+    "compare": lambda request, emit: compare.compare(request["models"], _options(request), emit),
+    "table": lambda request, emit: table.table(request["archive"], request["engine"], request.get("rounds", 3), _options(request), emit),
+}
+
+MEASURING = ("bench", "compare", "table")
+
+
+def _read_request() -> Request:
+    line = b""
+    while not line.endswith(b"\n"):
+        data = os.read(0, 1 if not line else 1 << 16)
+        if not data:
+            break
+        line += data
+    try:
+        request = json.loads(line)
+        action = request["action"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunnerError("request", f"standard input does not start with a JSON request: {error}") from error
+    if action not in ACTIONS:
+        raise RunnerError("request", f"unknown action {action!r}; known: {', '.join(sorted(ACTIONS))}")
+    return dict(request)
+
+
+def _act(request: Request, emit: measure.Emit) -> Dict[str, Any]:
+    """Do what is asked; what measures does so with the clocks held still, where that is asked too."""
+    action = ACTIONS[request["action"]]
+    if request["action"] not in MEASURING:
+        return action(request, emit)
+    options = _options(request)
+    if options.native:
+        os.environ[BINARY_VARIABLE] = options.native
+    with tune.tuned(options.tune) as done:
+        return dict(action(request, emit), tuned=done)
+
+
+def answer(output: Output) -> int:
+    """Read one request and answer it; the exit code."""
+    code = 0
+    try:
+        request = _read_request()
+        if request.get("hold") and request["action"] != "hold":
+            watchdog.start(lambda: None)
+        output.event("start", action=request["action"])
+        output.event("result", result=_act(request, output.event))
+    except RunnerError as error:
+        output.event("error", error=error.to_dict())
+        code = 1
+    except Exception as error:
+        traceback.print_exc()
+        output.event("error", error={"kind": "runner", "message": f"{type(error).__name__}: {error}"})
+        code = 1
+    return code
