@@ -72,6 +72,7 @@ class Board:
     def start(self) -> None:
         """Switch it on, and wait until it answers."""
         with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", self.port))
             self.port = probe.getsockname()[1]
         command = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--propagation", "private", "sh"]
@@ -109,7 +110,7 @@ class Board:
     def processes(self) -> list[str]:
         """Command lines of the user's processes on it."""
         listed = self.inside("ps", "-u", self.user, "-o", "args=")
-        return [line for line in listed.stdout.splitlines() if "sshd:" not in line]
+        return [line for line in listed.stdout.splitlines() if "/usr/sbin/sshd" not in line and "sshd:" not in line]
 
     def close(self) -> None:
         """Switch it off and remove it."""
