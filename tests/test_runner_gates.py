@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from edgeprune.targets.runner import affinity, compare, measure
+from edgeprune.targets.runner import affinity, compare, measure, table
 from edgeprune.targets.runner.gates import Gate, reasons
 from edgeprune.targets.runner.probes import conditions, throttle
 from edgeprune.targets.runner.protocol import RunnerError
@@ -149,7 +150,7 @@ def test_a_round_that_was_throttled_is_repeated(monkeypatch: pytest.MonkeyPatch)
             return {}
 
     monkeypatch.setattr(compare, "Subject", Loaded)
-    monkeypatch.setattr(measure.Options, "gate", lambda _: script.gate())
+    monkeypatch.setattr(measure.Options, "gate", lambda *_: script.gate())
     found = compare.compare([{"name": "a"}, {"name": "b"}], measure.Options(rounds=6), lambda *_, **__: None)
     assert len(rounds) == 2 * (6 + 1)
     assert found["rounds"] == 7
@@ -226,3 +227,42 @@ def test_processors_that_are_all_alike(tmp_path: Path, monkeypatch: pytest.Monke
     for wrong, message in (("0,9", "no processor 9"), ("fast", "none of all, big, little")):
         with pytest.raises(RunnerError, match=message):
             affinity.choose(wrong, str(tmp_path))
+
+
+def test_a_tables_windows_that_were_throttled_are_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "models.zip", "w") as archive:
+        for name in "abc":
+            archive.writestr(name, name)
+    hot = CALM | {"throttled": ["throttled"]}
+    script = Script(CALM, CALM, hot, CALM)
+    events: list[tuple[str, dict]] = []
+
+    class Child:
+        """The first window after the throttling would be ten times as long."""
+
+        def __init__(self, *_: object) -> None:
+            self.windows = 0
+
+        def call(self, command: str, **fields: object) -> dict:
+            if command == "load":
+                return {"runtime": "r", "version": "1"}
+            self.windows += "min_runs" in fields
+            script.now += 1.0
+            return {"samples": [1000 if self.windows == 2 else 100]}
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(table, "Child", Child)
+    monkeypatch.setattr(measure.Options, "gate", lambda *_: script.gate())
+    found = table.table(str(tmp_path / "models.zip"), "tflite", 3, measure.Options(), lambda name, **fields: events.append((name, fields)))
+    assert {name: (item["median_ns"], item["spread"]) for name, item in found["kernels"].items()} == dict.fromkeys("abc", (100, 0))
+    assert (found["discarded"], found["held_back"]) == (1, ["throttled"])
+    assert events[-1] == ("table", {"done": 9, "total": 9})
+
+
+def test_cooling_down_is_told() -> None:
+    script, told = Script(CALM, CALM | {"throttled": ["throttled"]}, CALM), []
+    gate = Gate(None, 60.0, script.probe, script, lambda name, **fields: told.append((name, fields)))
+    assert not gate.passes(1)
+    assert told == [("cooling", {"causes": ["throttled"]})]

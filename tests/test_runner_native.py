@@ -79,6 +79,22 @@ def test_what_an_old_release_writes() -> None:
     ]
 
 
+STATE = """Interpreter has 1 subgraphs.
+kTfLiteArenaRw Info: 
+Tensor 30 has the max size 17424 bytes (0.017 MB).
+This memory arena is estimated as[0x44dc50, 0x447b00), taking 24912 bytes (0.024 MB).
+kTfLiteArenaRwPersistent Info: not holding any allocation.
+--------------Subgraph-0 dump has completed--------------
+"""
+TOTAL = "--------------Memory Arena Status Start--------------\nTotal memory usage: 25168 bytes (0.024 MB)\n"
+
+
+def test_the_arena() -> None:
+    assert native.parse_arena(STATE) == 24912
+    assert native.parse_arena(STATE + TOTAL) == 25168
+    assert native.parse_arena(NEW) is None
+
+
 def test_what_a_new_release_writes() -> None:
     found = native.parse(NEW)
     assert (found["inference"], found["figure"], found["count"], found["memory"]) == (141253, "median", 25, 73.4102)
@@ -129,7 +145,7 @@ def binary(tmp_path: Path) -> Path:
     """A program that takes the options of ``benchmark_model`` and writes a recorded output."""
     path = tmp_path / "bin/benchmark_model"
     path.parent.mkdir()
-    path.write_text(STAND_IN.format(python=sys.executable, calls=str(tmp_path / "calls"), output=NEW))
+    path.write_text(STAND_IN.format(python=sys.executable, calls=str(tmp_path / "calls"), output=STATE + NEW))
     path.chmod(0o755)
     return path
 
@@ -145,6 +161,7 @@ def test_the_engine_runs_the_binary(binary: Path, dense_model: Path, tmp_path: P
         assert model.told_ns == (92_318_000, 187_533_000)
         assert model.window(250_000_000) == [141_253_000]
         assert model.memory()[0] == int(73.4102 * 2**20)
+        assert model.sizes() == {"weights_bytes": 64 * 256 * 4, "arena_bytes": 24912}
         assert model.profile()[1]["type"] == "RESIZE_NEAREST_NEIGHBOR"
     calls = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
     assert all("--num_threads=3" in call for call in calls)

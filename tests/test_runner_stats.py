@@ -159,7 +159,7 @@ def simulate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict]]:
             machine = _Machine(seed, clock, **noise)
             monkeypatch.setattr(compare, "time", clock)
             monkeypatch.setattr(compare, "Subject", lambda model, _, machine=machine: _Subject(machine, times[model["name"]]))
-            monkeypatch.setattr(measure.Options, "gate", lambda _, clock=clock: Gate(probe=dict, clock=clock))
+            monkeypatch.setattr(measure.Options, "gate", lambda *_, clock=clock: Gate(probe=dict, clock=clock))
             options = measure.Options(min_time_s=0.4, max_time_s=2.0)
             found.append(compare.compare([{"name": name} for name in times], options, lambda *_, **__: None)["models"][1])
         return found

@@ -108,7 +108,7 @@ def _keep(running: List[_Trail], baseline: _Trail, blocks: Dict[str, List[List[i
 
 def compare(models: List[Dict[str, Any]], options: Options, emit: Emit) -> Dict[str, Any]:
     """Compare ``models[1:]`` with ``models[0]``; a candidate that fails has an ``error``, a baseline that fails raises."""
-    gate = options.gate()
+    gate = options.gate(emit)
     everyone = [_Trail(model) for model in models]
     running = list(everyone)
     begin = time.monotonic()

@@ -48,13 +48,19 @@ class Gate:
     """Watches the device during one measurement.
 
     ``discarded`` windows, seconds of ``cooldown_s`` and the ``causes`` are for the report.  When the device has not recovered within
-    ``patience_s`` of cooling down in all, the gate opens for good: the measurement goes on, its causes tell that it is spoilt.
+    ``patience_s`` of cooling down in all, the gate opens for good: the measurement goes on, its causes tell that it is spoilt.  Each second
+    of it is told by the event ``cooling``.
     """
 
     def __init__(
-        self, limit_c: Optional[float] = None, patience_s: float = 60.0, probe: Callable[[], State] = conditions, clock: Any = time
+        self,
+        limit_c: Optional[float] = None,
+        patience_s: float = 60.0,
+        probe: Callable[[], State] = conditions,
+        clock: Any = time,
+        emit: Optional[Callable[..., None]] = None,
     ) -> None:
-        self._limit_c, self._patience_s, self._probe, self._clock = limit_c, patience_s, probe, clock
+        self._limit_c, self._patience_s, self._probe, self._clock, self._emit = limit_c, patience_s, probe, clock, emit
         self.before = self._seen = probe()
         self._next = 0.0
         self.discarded = 0
@@ -89,6 +95,8 @@ class Gate:
         end = begin + self._patience_s - self.cooldown_s
         while found and self._clock.monotonic() < end:
             self.causes += [cause for cause in found if cause not in self.causes]
+            if self._emit:
+                self._emit("cooling", causes=found)
             self._clock.sleep(_POLL_S)
             now = self._probe()
             found = reasons(self._reference(), now, self._limit_c, _MARGIN_C)

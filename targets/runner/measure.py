@@ -49,9 +49,9 @@ class Options:
     profile: bool = False
     native: Optional[str] = None
 
-    def gate(self) -> Gate:
+    def gate(self, emit: Optional[Emit] = None) -> Gate:
         """The gate that these options describe."""
-        return Gate(self.limit_c, self.cooldown_s)
+        return Gate(self.limit_c, self.cooldown_s, emit=emit)
 
 
 class Subject:
@@ -146,7 +146,7 @@ def sample(subject: Subject, options: Options, gate: Gate) -> Dict[str, Any]:
 
 def measure(model: Dict[str, Any], options: Options, emit: Optional[Emit] = None) -> Dict[str, Any]:
     """Everything about one model; :class:`RunnerError` when its process fails."""
-    gate = options.gate()
+    gate = options.gate(emit)
     subject = Subject(model, options)
     try:
         result = dict(subject.facts(), operators=None)

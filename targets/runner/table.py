@@ -63,6 +63,13 @@ class _Table:
             self._child.call("drop", key=name)
             self._loaded.discard(name)
 
+    def repeat(self, names: List[str]) -> None:
+        """Forget the last window of each, and measure it again."""
+        for name in names:
+            if name not in self.errors:
+                self.windows[name].pop()
+                self.visit(name)
+
     def close(self) -> None:
         """End the child; the next visit starts a new one."""
         if self._child is not None:
@@ -82,19 +89,29 @@ class _Table:
 
 
 def table(archive: str, engine: str, rounds: int, options: Options, emit: Emit) -> Dict[str, Any]:
-    """Measure every model of a zip archive.  A model that kills the child has that as its result; the others go on in a new one."""
+    """Measure every model of a zip archive.  A model that kills the child has that as its result; the others go on in a new one.
+
+    Windows in which the device was held back are measured again.
+    """
     work = _Table(archive, engine, options)
     names = sorted(work.sizes)
-    done = 0
+    done, total = 0, rounds * len(names)
+    gate = options.gate(emit)
+    recent: List[str] = []
     try:
         for number in range(rounds):
             random.Random(options.seed * 1000 + number).shuffle(names)
             for name in names:
                 if name not in work.errors:
                     work.visit(name)
+                    recent.append(name)
                 done += 1
-                if done % 10 == 0 or done == rounds * len(names):
-                    emit("table", done=done, total=rounds * len(names))
+                if gate.due() or done == total:
+                    while not gate.passes(len(recent)):
+                        work.repeat(recent)
+                    recent = []
+                if done % 10 == 0 or done == total:
+                    emit("table", done=done, total=total)
     finally:
         work.close()
-    return dict(work.runtime, kernels=work.results())
+    return dict(work.runtime, kernels=work.results(), held_back=gate.causes, discarded=gate.discarded)

@@ -1,7 +1,7 @@
 """TFLite models by TensorFlow's own ``benchmark_model``, for devices where no Python runtime fits: Android, Termux.
 
 The binary is what the variable ``EDGEPRUNE_BENCHMARK_MODEL`` names (the runner sets it from the request), or ``benchmark_model`` on the
-PATH.  Format of what it writes: tensorflow/lite/tools/benchmark (benchmark_model.cc, profiling/profile_summarizer.cc).
+PATH.  Format of what it writes: tensorflow/lite (tools/benchmark, profiling/profile_summarizer.cc, optional_debug_tools.cc).
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import subprocess
 import tempfile
 from typing import Any, Dict, List, Optional, Tuple, Union
 
+from ..flatbuffer import constant_bytes
 from . import ENGINES, Engine, Model, ModelRefused, Operator, Spec
 
 BINARY_VARIABLE = "EDGEPRUNE_BENCHMARK_MODEL"
 _COUNT = re.compile(r"(?:^|\s)count=(\d+)\b(.*)", re.MULTILINE)
 _TIMINGS = re.compile(r"Inference timings in us: Init: (\S+), First inference: (\S+), Warmup \(avg\): (\S+), Inference \(avg\): (\S+)")
 _MEMORY = re.compile(r"(?:Memory footprint delta from the start of the tool|Peak memory footprint) \(MB\): init=(\S+) overall=(\S+)")
+_ARENA = re.compile(r"Total memory usage: (\d+) bytes|This memory arena is estimated as.*?taking (\d+) bytes")
 _OPERATORS = "Operator-wise Profiling Info for Regular Benchmark Runs:"
 _WARMUP_S = 0.1
 _LIMIT_S = 280.0
@@ -58,6 +60,14 @@ def parse(output: str) -> Dict[str, Any]:
         "count": int(counts[-1][0]),
         "memory": _number(memory[2]) if memory else None,
     }
+
+
+def parse_arena(output: str) -> Optional[int]:
+    """Bytes of the arena from an output with ``--print_preinvoke_state``: the total where a release tells it, else the arenas' sum."""
+    found = _ARENA.findall(output)
+    totals = [int(total) for total, _ in found if total]
+    parts = [int(part) for _, part in found if part]
+    return totals[-1] if totals else sum(parts) if parts else None
 
 
 def parse_operators(output: str) -> List[Operator]:
@@ -126,7 +136,8 @@ class NativeModel(Model):
         self._path = source
         self.specs = []
         try:
-            found = parse(self._start(0.0, 0.0))
+            output = self._start(0.0, 0.0, "--print_preinvoke_state=true")
+            found, self._arena = parse(output), parse_arena(output)
         except DamagedOutput as error:
             raise ModelRefused(str(error)) from error
         self.told_ns = (int(found["init"] * 1e3), int(found["first"] * 1e3))
@@ -164,6 +175,10 @@ class NativeModel(Model):
     def memory(self) -> Optional[Tuple[int, int]]:
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         return (peak if self._memory_mb is None else int(self._memory_mb * (1 << 20)), peak)
+
+    def sizes(self) -> Dict[str, Optional[int]]:
+        with open(self._path, "rb") as file:
+            return {"weights_bytes": constant_bytes(file.read()), "arena_bytes": self._arena}
 
     def profile(self) -> Optional[List[Operator]]:
         return parse_operators(self._start(1.0, _WARMUP_S, "--enable_op_profiling=true"))
