@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from edgeprune.errors import RecipeError
 
@@ -102,10 +103,11 @@ def as_inputs(inputs: Any) -> tuple[Any, ...]:
     return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
 
 
-def device_inputs(example_inputs: Sequence[Any], seed: int = 0) -> tuple[Tensor, ...]:
+def device_inputs(example_inputs: Sequence[Any], seed: int = 0) -> tuple[Any, ...]:
     """Seeded inputs of the same shapes and dtypes: the ones outputs are compared on. Integers repeat the example's values."""
     generator = torch.Generator().manual_seed(seed)
-    return tuple(
-        torch.randn(value.shape, generator=generator).to(value.dtype) if value.is_floating_point() else value.clone()
-        for value in example_inputs
-    )
+
+    def random(value: Tensor) -> Tensor:
+        return torch.randn(value.shape, generator=generator).to(value.dtype) if value.is_floating_point() else value.clone()
+
+    return tuple(pytree.tree_map_only(Tensor, random, tuple(example_inputs)))

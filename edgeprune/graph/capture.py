@@ -3,51 +3,142 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.errors import CaptureError
+from edgeprune.graph.parts import Part, Parts, joined, record_calls
+
+
+EXPORT_SHOWS = "Data-dependent control flow is the usual cause: torch.export.export(model, inputs) shows where."
 
 
 @dataclass
 class Captured:
     """``module``: the graph, its parameters and buffers as attributes under their own names.  ``inputs``: the example inputs it was
     captured with (a batch of at least 2 where ``any_batch``: it then takes any batch size).  ``batch``: the batch size of the user's
-    examples."""
+    examples. ``parts``: the submodules that were captured one by one where the model could not be captured whole; ``inputs`` are then
+    theirs, and everything between them is left as it is. ``whole``: why it could not."""
 
     module: fx.GraphModule
     inputs: tuple[Any, ...]
     any_batch: bool
     batch: int = 1
+    parts: tuple[Part, ...] = ()
+    whole: str = ""
+
+    def view(self, model: nn.Module) -> nn.Module:
+        """What of ``model`` was captured, as a module that takes ``inputs``."""
+        return Parts(model, self.parts) if self.parts else model
 
 
 def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captured:
     """Capture ``model`` in eval mode; its training flags are left as they were.
 
-    Raises :class:`CaptureError` when the example inputs do not fit or the model cannot be captured whole.
+    A model that cannot be captured whole (a detector's box filtering depends on the data) is captured by submodule. Raises
+    :class:`CaptureError` when the example inputs do not fit or nothing of the model can be captured.
     """
-    with eval_mode(model):
+    with eval_mode(model), _without_cache(model):
+        watch = _WatchShapes()
         try:
-            with torch.no_grad():
-                model(*example_inputs)
+            with watch:
+                calls = record_calls(model, _with_weights(model, ""), example_inputs)
         except Exception as error:
-            shapes = ", ".join(str(tuple(value.shape)) for value in example_inputs)
+            shapes = ", ".join(str(tuple(value.shape)) for value in pytree.tree_leaves(example_inputs) if isinstance(value, Tensor))
             raise CaptureError(
                 f"the model does not run on the example inputs {shapes}: {error}", remedy="Correct task.example_inputs, or the model."
             ) from error
-        captured = _capture_any_batch(model, example_inputs)
-        if captured is None:
-            captured = Captured(_export(model, example_inputs, None), example_inputs, any_batch=False)
+        try:
+            if watch.seen:
+                raise CaptureError(f"the shapes in {type(model).__name__} depend on the data: {watch.seen}", remedy=EXPORT_SHOWS)
+            captured = _capture_any_batch(model, example_inputs)
+            if captured is None:
+                captured = Captured(_export(model, example_inputs, None), example_inputs, any_batch=False)
+        except CaptureError as error:
+            return _capture_parts(model, example_inputs, calls, error)
     _drop_guards(captured.module)
     return captured
 
 
+class _WatchShapes(TorchDispatchMode):
+    """Sees operations whose results have as many elements as the data say (filtering boxes): no graph of fixed shapes has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        by_mask = func is torch.ops.aten.index.Tensor and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        if by_mask or func.name() in ("aten::nonzero", "aten::masked_select", "torchvision::nms"):
+            self.seen = self.seen or func.name()
+        return func(*args, **(kwargs or {}))
+
+
+def _with_weights(model: nn.Module, name: str) -> list[str]:
+    """The submodules of ``name`` that have parameters."""
+    children = model.get_submodule(name).named_children()
+    return [f"{name}.{leaf}".lstrip(".") for leaf, child in children if next(child.parameters(), None) is not None]
+
+
+def _capture_parts(model: nn.Module, example_inputs: tuple[Any, ...], calls: dict[str, Part], whole: CaptureError) -> Captured:
+    """The largest submodules that can be captured, each with the inputs it has when the model runs on the examples."""
+    found: list[tuple[Part, fx.GraphModule]] = []
+    names = _with_weights(model, "")
+    while names:
+        failed = []
+        for name in names:
+            graph = _part(model, calls.get(name))
+            if graph is None:
+                failed.append(name)
+            else:
+                found.append((replace(calls[name], codegen=graph.graph._codegen), graph))
+        names = [child for name in failed for child in _with_weights(model, name)]
+        calls = record_calls(model, names, example_inputs) if names else {}
+    if not found:
+        raise whole
+    inputs = tuple(leaf for part, _ in found for leaf in part.leaves)
+    return Captured(joined(found), inputs, any_batch=False, parts=tuple(part for part, _ in found), whole=str(whole))
+
+
+def _part(model: nn.Module, call: Part | None) -> fx.GraphModule | None:
+    """The graph of a submodule; None when it is not called, or cannot be captured either."""
+    if call is None:
+        return None
+    try:
+        graph = _export(model.get_submodule(call.name), call.args, None, call.kwargs)
+    except CaptureError:
+        return None
+    _drop_guards(graph)
+    return graph
+
+
+@contextlib.contextmanager
+def _without_cache(model: nn.Module) -> Iterator[None]:
+    """Language models return a cache of keys and values beside their output unless told not to."""
+    config = getattr(model, "config", None)
+    if getattr(config, "use_cache", None) is not True:
+        yield
+        return
+    config.use_cache = False  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        config.use_cache = True  # type: ignore[union-attr]
+
+
 def _capture_any_batch(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captured | None:
+    if not all(isinstance(value, Tensor) for value in example_inputs):
+        return None
     sizes = {value.shape[0] if value.dim() else 0 for value in example_inputs}
     if len(sizes) != 1 or sizes == {0}:
         return None
@@ -64,20 +155,19 @@ def _capture_any_batch(model: nn.Module, example_inputs: tuple[Any, ...]) -> Cap
     )
 
 
-def _export(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -> fx.GraphModule:
-    log = logging.getLogger("torch")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+def _export(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, kwargs: dict[str, Any] | None = None) -> fx.GraphModule:
+    logging.disable(logging.CRITICAL)  # failures are told by the error; the graphs that torch logs and prints are thousands of lines
     try:
-        return torch.export.export(model, inputs, dynamic_shapes=dynamic_shapes).module()  # type: ignore[return-value]
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            return torch.export.export(model, inputs, kwargs, dynamic_shapes=dynamic_shapes).module()  # type: ignore[return-value]
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CaptureError(
             f"torch.export cannot capture {type(model).__name__}: {reason}",
-            remedy="Data-dependent control flow is the usual cause: torch.export.export(model, inputs) shows where.",
+            remedy=EXPORT_SHOWS,
         ) from error
     finally:
-        log.setLevel(level)
+        logging.disable(logging.NOTSET)
 
 
 def _drop_guards(module: fx.GraphModule) -> None:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from edgeprune.errors import PlanError, VerificationError
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
+from edgeprune.graph.parts import split
 from edgeprune.surgery.inplace import apply_in_place
 from edgeprune.surgery.parameters import expanded, keep_masks, masked_copy
 from edgeprune.surgery.plan import Plan, dropped_blocks, removed_channels
@@ -46,23 +47,33 @@ def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = 
     """
     gone, blocks = removed_channels(analysis, plan), dropped_blocks(analysis, plan)
     masks = keep_masks(analysis, gone)
-    inputs = device_inputs(analysis.captured.inputs)
-    expected = outputs_of(masked(model, analysis, plan), inputs)
+    inputs, view = device_inputs(analysis.captured.inputs), analysis.captured.view
+    reference = masked(model, analysis, plan)
+    expected = outputs_of(reference if isinstance(reference, Reference) else view(reference), inputs)
     reason = "whole blocks go"
     if mode != "graph" and not blocks:
         try:
             smaller = apply_in_place(model, masks)
-            return Pruned(smaller, plan, "modules", _difference(outputs_of(smaller, inputs), expected))
+            return Pruned(smaller, plan, "modules", _difference(outputs_of(view(smaller), inputs), expected))
         except (RuntimeError, ValueError, TypeError, IndexError, VerificationError) as error:
             reason = str(error)
             if mode == "modules":
                 raise VerificationError(f"the plan cannot be cut out of the modules themselves: {reason}") from error
     with _weights_of(model, analysis):
-        smaller = apply_to_graph(analysis, gone, masks, blocks)
+        graph = apply_to_graph(analysis, gone, masks, blocks)
+    smaller = _with_parts(model, split(graph, analysis.captured.parts)) if analysis.captured.parts else graph
     try:
-        return Pruned(smaller, plan, "graph", _difference(outputs_of(smaller, inputs), expected))
+        return Pruned(smaller, plan, "graph", _difference(outputs_of(view(smaller), inputs), expected))
     except (RuntimeError, VerificationError) as error:
         raise VerificationError(f"the compacted model differs from the masked original: {error} (in place: {reason})") from error
+
+
+def _with_parts(model: nn.Module, parts: dict[str, fx.GraphModule]) -> nn.Module:
+    """A copy of ``model`` with these in the places of its submodules."""
+    result = copy.deepcopy(model)
+    for name, part in parts.items():
+        result.set_submodule(name, part)
+    return result
 
 
 def masked(model: nn.Module, analysis: Analysis, plan: Plan) -> nn.Module:

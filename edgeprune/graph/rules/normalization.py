@@ -37,7 +37,9 @@ def group_norm(flow: Flow, node: fx.Node, x: Any, groups: int, weight: Any = Non
 
 
 @rule(aten.layer_norm.default, aten.rms_norm.default)
-def layer_norm(flow: Flow, node: fx.Node, x: Any, shape: list[int], weight: Any = None, bias: Any = None, *rest: Any, **named: Any) -> Tensor:
+def layer_norm(
+    flow: Flow, node: fx.Node, x: Any, shape: list[int], weight: Any = None, bias: Any = None, *rest: Any, **named: Any
+) -> Tensor:
     """Over the last ``len(shape)`` dimensions; scale and shift are as large as those."""
     labels, reason = flow.channels.resolve(flow.labels(x)), f"{name_of(node)} {node.name}"
     first = labels.dim() - len(shape)

@@ -99,9 +99,7 @@ def keep_scale(cut: Any, node: fx.Node) -> None:
         node.update_kwarg("scale", cut.old_shape(node.args[0])[-1] ** -0.5)
 
 
-def contract(
-    flow: Flow, node: fx.Node, x: Any, sx: Names, y: Any, sy: Names, out: Names, shape: tuple[int, ...] | None = None
-) -> Tensor:
+def contract(flow: Flow, node: fx.Node, x: Any, sx: Names, y: Any, sy: Names, out: Names, shape: tuple[int, ...] | None = None) -> Tensor:
     """Labels of the sum over all names that ``out`` lacks of ``x[sx] * y[sy]``; ``y`` None: of ``x`` alone.  A parameter among the
     operands reads the channels summed over, and new ones begin in its other rows. ``shape``: of the result, when not the node's."""
     if isinstance(x, Stored) and not isinstance(y, Stored) and y is not None:

@@ -52,15 +52,15 @@ def _results(
     """Labels of the output sequence and of the last states; the first states are as wide as those."""
     shapes = [tuple(int(size) for size in part.shape) for part in node.meta["val"]]
     last = [torch.stack(outputs)] if len(states) == 1 else [torch.stack(outputs), torch.stack(hidden)]
-    ends = [labels.reshape(labels.shape[0], *[1] * (len(shape) - 2), -1).expand(shape) for labels, shape in zip(last, shapes[1:], strict=True)]
+    ends = [
+        labels.reshape(labels.shape[0], *[1] * (len(shape) - 2), -1).expand(shape) for labels, shape in zip(last, shapes[1:], strict=True)
+    ]
     for state, labels in zip(states, ends, strict=True):
         flow.channels.unite(flow.labels(state), labels, f"{reason} begins with a given state")
     return [along(source, shapes[0], len(shapes[0]) - 1), *ends]
 
 
-def _cell(
-    flow: Flow, parameters: list[Any], source: Tensor, gates: int, has_biases: bool, reason: str
-) -> tuple[Tensor, Tensor]:
+def _cell(flow: Flow, parameters: list[Any], source: Tensor, gates: int, has_biases: bool, reason: str) -> tuple[Tensor, Tensor]:
     """The channels of one layer in one direction: of its hidden state, and of what it gives on (its projection, or the same)."""
     w_input, w_hidden, *rest = parameters
     channels = flow.channels.fresh((w_input.shape[0] // gates,))

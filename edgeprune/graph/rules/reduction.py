@@ -106,6 +106,8 @@ def means(node: fx.Node, stays: Tensor | None, x: Tensor, *args: Any, **named: A
     result = target(left, *([[-1], *args[1:]] if args else []), **named)
     back = tuple(1 if dim in over else x.shape[dim] for dim in range(x.dim()))
     keepdim = bool(named.get("keepdim", len(args) > 1 and isinstance(args[-1], bool) and args[-1]))
-    return [part.reshape(back) if keepdim else part for part in result] if isinstance(result, tuple) else (
-        result.reshape(back) if keepdim else result
+    return (
+        [part.reshape(back) if keepdim else part for part in result]
+        if isinstance(result, tuple)
+        else (result.reshape(back) if keepdim else result)
     )

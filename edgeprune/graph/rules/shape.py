@@ -183,9 +183,7 @@ def reselect(cut: Any, node: fx.Node) -> None:
         node.update_arg(2, int(kept[: int(place) % len(kept)].sum()))  # type: ignore[arg-type]
 
 
-@rewriter(
-    aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.tensor_split.sections, aten.tensor_split.indices
-)
+@rewriter(aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.tensor_split.sections, aten.tensor_split.indices)
 def resplit(cut: Any, node: fx.Node) -> None:
     """Every part is as long as what is left of it."""
     dim = int(node.args[2]) if len(node.args) > 2 else int(node.kwargs.get("dim", 0))  # type: ignore[arg-type]
