@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from edgeprune.bench.info import DeviceInfo
 from edgeprune.bench.results import Artifact, BenchOptions, Comparison, KernelTime, Measurement, Ratio, check_engine, check_names
-from edgeprune.devices.connect import with_retries
+from edgeprune.devices.android import describe
+from edgeprune.devices.connect import connect, with_retries
 from edgeprune.devices.runner import OnEvent, Runner, open_runner, to_error
 from edgeprune.devices.targets import Target, resolve_target
 from edgeprune.errors import ConnectionLostError, DeviceError
@@ -189,6 +190,9 @@ def probe(target: str) -> DeviceInfo:
     Raises what :func:`open_device` raises, but never for a missing runtime.
     """
     chosen = resolve_target(target)
+    if chosen.address.startswith("adb:"):
+        with connect(chosen.address) as session:
+            return DeviceInfo.from_probe(chosen.address, describe(session))
     with open_runner(chosen.address, lock=False) as runner:
         limit_s = 5 * _START_S
         return DeviceInfo.from_probe(chosen.address, runner.request("probe", limit_s, verify=list(runner.probe["runtimes"])))

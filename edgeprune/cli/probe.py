@@ -44,12 +44,17 @@ def _print(info: DeviceInfo) -> None:
         "clock governor": state.get("governor") or "not told",
         "memory": format_quantity("memory", info.memory_bytes),
         "system": f"{info.os}, Linux {info.kernel}, {info.libc}",
-        "python": f"{info.python} ({info.python_path})",
+        "python": f"{info.python} ({info.python_path})" if info.python else "none",
         "runtimes": "\n".join(runtimes) or "none",
         "energy meters": ", ".join(info.meters) or "none",
         "temperatures": temperatures or "not told",
         "profile": info.profile or "none matches",
     }
+    if battery := state.get("battery"):
+        level, heat = battery["level_percent"], battery["temperature_c"]
+        rows["battery"] = f"battery {level:.0f} %, {heat} C, {battery['status']}" + (", plugged in" if battery["plugged"] else "")
+    if heat_status := state.get("thermal_status"):
+        rows["throttling"] = heat_status
     table = Table(show_header=False)
     for name, value in rows.items():
         table.add_row(name, value)

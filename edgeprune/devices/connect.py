@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from edgeprune.devices.adb import open_adb
 from edgeprune.devices.address import parse_address
 from edgeprune.devices.local import LocalSession
 from edgeprune.devices.session import Session
@@ -26,7 +27,7 @@ def with_retries(work: Callable[[], T], retries: int, wait_s: float = 0.5) -> T:
 
 
 def connect(address: str, *, timeout_s: float = 10.0, retries: int = 2) -> Session:
-    """Open a session to ``local:`` or ``ssh://[user@]host[:port]``.
+    """Open a session to ``local:``, ``ssh://[user@]host[:port]`` or ``adb:SERIAL``.
 
     ``timeout_s`` limits each step of connecting; an unreachable device is tried ``retries`` more times.  Raises :class:`TargetError`,
     :class:`UnreachableError`, :class:`HostKeyError`, :class:`AuthenticationError`.
@@ -34,6 +35,8 @@ def connect(address: str, *, timeout_s: float = 10.0, retries: int = 2) -> Sessi
     parsed = parse_address(address)
     if parsed.scheme == "local":
         return LocalSession()
+    if parsed.scheme == "adb":
+        return with_retries(lambda: open_adb(parsed, timeout_s), retries)
     from edgeprune.devices.ssh import open_ssh  # paramiko takes a while to import
 
     return with_retries(lambda: open_ssh(parsed, timeout_s), retries)

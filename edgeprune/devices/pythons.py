@@ -13,8 +13,8 @@ VENV = ".edgeprune/venv"
 """Below the device's home: the environment that :func:`~edgeprune.devices.provision.set_up` makes, and that is looked into first."""
 LEAST_PYTHON = (3, 9)
 PHONE_REMEDY = (
-    "On the phone: pkg install proot-distro && proot-distro install debian, then run an SSH server and python3 inside it, "
-    "and use that address."
+    "Two ways: in Termux, pkg install python and put TensorFlow's benchmark_model for Android on the PATH, which runs .tflite files "
+    "(engine native); or pkg install proot-distro && proot-distro install debian, and use the address of an SSH server inside it."
 )
 
 # Prints home, cache folder and system, then one JSON line for each Python that starts.  $1 is the Python program below; more arguments
@@ -82,7 +82,7 @@ def discover(session: Session, candidates: Sequence[str] = ()) -> Found:
         raise DeviceError(f"{session.address} has no usable home folder: {done.stderr.decode('utf-8', 'replace').strip()}")
     seen = {item.path: item for item in map(_parse, filter(None, lines))}
     pythons = tuple(item for item in seen.values() if item.version >= LEAST_PYTHON)
-    found = Found(home, cache, system, pythons)
+    found = Found(home, cache, "Android" if session.address.startswith("adb:") else system, pythons)
     if not pythons:
         has = "; it has " + ", ".join(map(str, seen.values())) if seen else ""
         named = len(candidates) == 1

@@ -6,15 +6,13 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import paramiko
 
 from edgeprune.devices.address import Address
-from edgeprune.devices.session import Completed, Process, Progress, Session
+from edgeprune.devices.commands import CommandSession, StreamProcess
 from edgeprune.devices.sshconnect import close_clients, lost, open_clients
-from edgeprune.devices.upload import Upload, write_error
 from edgeprune.errors import ConnectionLostError, DeviceError, DeviceTimeoutError
 
 _STALL_S = 30.0
@@ -22,7 +20,7 @@ _CHUNK = 32 * 1024  # OpenSSH takes no more in one packet
 _TOLD = 1 << 20
 
 
-class SshProcess(Process):
+class SshProcess(StreamProcess):
     """A command in a channel of its own.  Over SSH a command that a signal ended has the code -1."""
 
     def __init__(self, transport: Any, address: str, argv: Sequence[str]) -> None:
@@ -86,7 +84,7 @@ class SshProcess(Process):
         return code
 
 
-class SshSession(Session):
+class SshSession(CommandSession):
     """An SSH connection; each command has a channel of its own."""
 
     def __init__(self, address: str, clients: list[Any]) -> None:
@@ -96,40 +94,6 @@ class SshSession(Session):
 
     def start(self, argv: Sequence[str]) -> SshProcess:
         return SshProcess(self._transport, self.address, argv)
-
-    def put(self, source: Path | bytes, remote: str, progress: Progress | None = None, parts: str | None = None) -> bool:
-        upload = Upload(source, remote, self.address, parts)
-        process = self.start(upload.argv)
-        try:
-            return upload.run(process, process.send, progress)
-        finally:
-            process.kill()
-
-    def sha256(self, remote: str) -> str | None:
-        done = self.run(["sha256sum", remote])
-        if done.code == 127:
-            raise DeviceError(f"{self.address} has no sha256sum", remedy="Install coreutils (or busybox) there.")
-        digest = done.stdout.decode("ascii", "replace").split(" ")[0].lstrip("\\")
-        return digest if done.code == 0 else None
-
-    def get(self, remote: str) -> bytes:
-        return self._checked(["cat", remote], remote, None).stdout
-
-    def remove(self, remote: str) -> None:
-        self._checked(["rm", "-f", remote], remote)
-
-    def exists(self, remote: str) -> bool:
-        return self.run(["sh", "-c", '[ -e "$1" ] || [ -h "$1" ]', "edgeprune", remote]).code == 0
-
-    def mkdir(self, remote: str) -> None:
-        self._checked(["mkdir", "-p", "-m", "700", remote], remote)
-
-    def _checked(self, argv: Sequence[str], remote: str, timeout_s: float | None = 60.0) -> Completed:
-        """Run a command about ``remote``; raise :class:`DeviceError` with its own words when it fails."""
-        done = self.run(argv, timeout_s=timeout_s)
-        if done.code != 0:
-            raise write_error(remote, self.address, done.stderr.decode("utf-8", "replace"))
-        return done
 
     def close(self) -> None:
         close_clients(self._clients)

@@ -1,0 +1,113 @@
+"""What an Android device is, by its own tools: it seldom has a Python."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+from edgeprune.devices.session import Session
+from edgeprune.errors import DeviceError
+
+# Sections of one command's output, each behind its name.
+_ASK = """
+for name in ro.product.manufacturer ro.product.model ro.soc.model ro.hardware ro.build.version.release ro.serialno; do
+  echo "@@$name"; getprop $name
+done
+echo @@arch; uname -m; echo @@kernel; uname -r; echo @@cores; nproc; echo @@hostname; hostname
+echo @@cpuinfo; cat /proc/cpuinfo; echo @@meminfo; cat /proc/meminfo; echo @@loadavg; cat /proc/loadavg
+echo @@max_khz; cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq 2> /dev/null
+echo @@governor; cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor 2> /dev/null | sort -u
+echo @@battery; dumpsys battery; echo @@thermal; dumpsys thermalservice
+echo @@end
+"""
+_FEATURES = ("neon", "asimd", "asimdhp", "asimddp", "i8mm", "sve", "sve2", "bf16")
+_CHARGE = {1: "unknown", 2: "charging", 3: "discharging", 4: "not charging", 5: "full"}  # BatteryManager.BATTERY_STATUS_*
+_HEAT = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")  # PowerManager.THERMAL_STATUS_*
+
+
+def parse_battery(dump: str) -> dict[str, Any]:
+    """``dumpsys battery``: level in percent, voltage in V, temperature in Celsius, status, whether it is plugged in.
+
+    Raises ``ValueError`` when it is something else.
+    """
+    fields = dict(re.findall(r"^\s*([A-Za-z ]+): *(\S+)\s*$", dump, re.MULTILINE))
+    try:
+        return {
+            "level_percent": 100.0 * int(fields["level"]) / int(fields["scale"]),
+            "voltage_v": int(fields["voltage"]) / 1000,
+            "temperature_c": int(fields["temperature"]) / 10,
+            "status": _CHARGE.get(int(fields["status"]), "unknown"),
+            "plugged": any(value == "true" for name, value in fields.items() if name.endswith("powered")),
+        }
+    except KeyError as error:
+        raise ValueError(f"dumpsys battery tells no {error.args[0]}") from None
+
+
+def parse_thermal(dump: str) -> dict[str, Any]:
+    """``dumpsys thermalservice``: status by name (what throttles), temperatures in Celsius by sensor, as the hardware tells them now.
+
+    Raises ``ValueError`` when it is something else.
+    """
+    status = re.search(r"^\s*Thermal Status: (\d+)\s*$", dump, re.MULTILINE)
+    if not status:
+        raise ValueError("dumpsys thermalservice tells no Thermal Status")
+    now = dump.partition("Current temperatures from HAL:")[2].partition("Current cooling devices")[0] or dump
+    found = re.findall(r"Temperature\{mValue=(-?[\d.]+), mType=-?\d+, mName=([^,}]+)", now)
+    index = int(status[1])
+    return {
+        "status": _HEAT[index] if index < len(_HEAT) else f"level {index}",
+        "temperatures_c": {name: round(float(value), 1) for value, name in found},
+    }
+
+
+def describe(session: Session) -> dict[str, Any]:
+    """The device as the runner's ``probe`` would tell it, with the battery and the thermal status among its conditions.
+
+    Raises :class:`DeviceError` when the device does not answer as Android does.
+    """
+    done = session.run(["sh", "-c", _ASK])
+    parts = re.split(r"^@@(.*)\n", done.stdout.decode("utf-8", "replace"), flags=re.MULTILINE)
+    told = {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    if "end" not in told or not told.get("ro.build.version.release"):
+        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it tells no Android version"]
+        raise DeviceError(f"{session.address} does not answer as Android does: {last[0]}")
+    memory = re.search(r"^MemTotal:\s+(\d+) kB", told["meminfo"], re.MULTILINE)
+    flags = re.search(r"^Features\s*:(.*)", told["cpuinfo"], re.MULTILINE)
+    clocks = [int(value) for value in told["max_khz"].split() if value.isdigit()]
+    return {
+        "cpu": told["ro.soc.model"] or told["ro.hardware"] or "unknown",
+        "arch": told["arch"],
+        "cores": int(told["cores"]) if told["cores"].isdigit() else told["cpuinfo"].count("processor"),
+        "max_mhz": max(clocks) / 1000 if clocks else None,
+        "features": [name for name in _FEATURES if flags and name in flags[1].split()],
+        "board": f"{told['ro.product.manufacturer']} {told['ro.product.model']}".strip(),
+        "memory_bytes": int(memory[1]) * 1024 if memory else 0,
+        "os": f"Android {told['ro.build.version.release']}",
+        "kernel": told["kernel"],
+        "libc": "bionic",
+        "python": "",
+        "python_path": "",
+        "hostname": told["hostname"],
+        "machine": hashlib.sha256(told["ro.serialno"].encode()).hexdigest()[:12],
+        "runtimes": {},
+        "meters": [],
+        "conditions": _conditions(told),
+    }
+
+
+def _conditions(told: dict[str, str]) -> dict[str, Any]:
+    """Load, governor, battery and heat; what the device does not tell is left out."""
+    state: dict[str, Any] = {"governor": "+".join(told["governor"].split())}
+    if load := re.match(r"[\d.]+", told["loadavg"]):
+        state["loadavg"] = float(load[0])
+    try:
+        state["battery"] = parse_battery(told["battery"])
+    except ValueError:
+        state["battery"] = None
+    try:
+        thermal = parse_thermal(told["thermal"])
+        state |= {"thermal_status": thermal["status"], "temperatures_c": thermal["temperatures_c"]}
+    except ValueError:
+        state["thermal_status"] = None
+    return state
