@@ -75,10 +75,8 @@ def main() -> None:
             found = race(server, ["-F", str(ssh / "config")], source, arguments.rounds)
             for name, seconds in found.items():
                 ratios = sorted(own / scp for own, scp in zip(seconds, found["scp"], strict=True))
-                middle = statistics.median(seconds)
-                print(
-                    f"{size:>5}  {name:22}{middle:>10.3f}{size / middle:>8.0f}  {statistics.median(ratios):.2f} ({ratios[0]:.2f}..{ratios[-1]:.2f})"
-                )
+                middle, ratio = statistics.median(seconds), statistics.median(ratios)
+                print(f"{size:>5}  {name:22}{middle:>10.3f}{size / middle:>8.0f}  {ratio:.2f} ({ratios[0]:.2f}..{ratios[-1]:.2f})")
 
 
 if __name__ == "__main__":

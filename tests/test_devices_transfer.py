@@ -117,7 +117,7 @@ def test_an_upload_whose_link_died_unnoticed_is_taken_over(server: SshServer) ->
     finally:
         for pid in stopped:
             os.kill(pid, signal.SIGKILL)
-    assert progress.seen[0] == kept + MB
+    assert progress.seen[0] >= kept + MB
     assert (server.home / "file").read_bytes() == data
     assert parts(server.home) == []
 
