@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -12,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from edgeprune.targets.runner.hold import DeviceLock
+from edgeprune.targets.runner.protocol import RunnerError
 from edgeprune.targets.runner.watchdog import ENDED, wait_for_silence
 
 from edgeprune.bench import Artifact, BenchOptions, open_device, probe
@@ -121,6 +124,18 @@ def test_a_home_that_cannot_be_written_is_named(sshd: SshServer) -> None:
         closed.rmdir()
         if aside.exists():
             aside.rename(closed)
+
+
+def test_a_lock_that_is_removed_while_somebody_waits_for_it_still_locks(tmp_path: Path) -> None:
+    """As a teardown does: who waited must not hold a file that nobody else sees."""
+    path = tmp_path / "lock"
+    with open(path, "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = DeviceLock(str(path))
+        path.unlink()
+    waiting.acquire("the one who waited", 0, lambda *_, **__: None)
+    with pytest.raises(RunnerError, match="in use by the one who waited"):
+        DeviceLock(str(path)).acquire("another", 0, lambda *_, **__: None)
 
 
 # the runner by itself: it must not outlive its host

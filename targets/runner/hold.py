@@ -74,14 +74,30 @@ class DeviceLock:
     def __init__(self, path: Optional[str] = None) -> None:
         shared = "/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir()
         self.path = path or os.path.join(shared, "edgeprune.lock")
+        self._file = self._open()
+
+    def _open(self) -> int:
         flags = os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            self._file = os.open(self.path, os.O_RDWR | flags)
+            return os.open(self.path, os.O_RDWR | flags)
         except FileNotFoundError:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | flags, 0o666)
-            os.chmod(self.path, 0o666)
+            made = os.open(self.path, os.O_RDWR | os.O_CREAT | flags, 0o666)
+            os.fchmod(made, 0o666)
+            return made
         except PermissionError:
-            self._file = os.open(self.path, os.O_RDONLY | flags)
+            return os.open(self.path, os.O_RDONLY | flags)
+
+    def _try(self) -> bool:
+        """Lock the file that has the name now: a teardown removes it while it holds it, and who waited would lock what nobody else sees."""
+        while _try_lock(self._file):
+            try:
+                if os.path.samestat(os.stat(self.path), os.fstat(self._file)):
+                    return True
+            except FileNotFoundError:
+                pass
+            os.close(self._file)
+            self._file = self._open()
+        return False
 
     def holder(self) -> str:
         """Who wrote their name in the file last."""
@@ -94,7 +110,7 @@ class DeviceLock:
         """Wait for the lock; ``RunnerError`` of kind ``busy`` when it is not free within ``timeout_s``."""
         end = time.monotonic() + timeout_s
         told = False
-        while not _try_lock(self._file):
+        while not self._try():
             if time.monotonic() >= end:
                 raise RunnerError("busy", f"the device is in use by {self.holder()}", holder=self.holder())
             if not told:
