@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from edgeprune.cli.options import json_option
@@ -25,17 +27,27 @@ def add(name: str, address: str, profile: str | None) -> None:
     click.echo(f"{target.name}: {target.address}" + (f" ({target.profile})" if target.profile else ""))
 
 
+@command.command()
+@click.argument("name")
+@click.argument("members", nargs=-1, required=True)
+def group(name: str, members: tuple[str, ...]) -> None:
+    """Let NAME stand for several targets: edgeprune bench --target NAME measures on all of them, side by side."""
+    from edgeprune.devices.targets import add_group
+
+    click.echo(f"{name}: {', '.join(add_group(name, members))}")
+
+
 @command.command(name="list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the names."""
-    from edgeprune.devices.targets import list_targets
+    """List the names, those of groups last."""
+    from edgeprune.devices.targets import list_groups, list_targets
 
-    targets = list_targets()
+    targets, groups = list_targets(), list_groups()
     if as_json:
-        print_json(targets)
+        print_json([asdict(target) for target in targets] + [{"name": name, "members": members} for name, members in groups.items()])
         return
-    if not targets:
+    if not targets and not groups:
         click.echo("No targets yet.  Add one: edgeprune targets add NAME ssh://user@host")
         return
     from rich.table import Table
@@ -43,13 +55,15 @@ def list_(as_json: bool) -> None:
     table = Table("name", "address", "profile")
     for target in targets:
         table.add_row(target.name, target.address, target.profile or "")
+    for name, members in groups.items():
+        table.add_row(name, f"group: {', '.join(members)}", "")
     console().print(table)
 
 
 @command.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    """Forget NAME."""
+    """Forget NAME, also as a member of groups."""
     from edgeprune.devices.targets import remove_target
 
     remove_target(name)

@@ -5,7 +5,16 @@ from edgeprune.devices.connect import connect
 from edgeprune.devices.pack import build_runner
 from edgeprune.devices.runner import Runner, open_runner
 from edgeprune.devices.session import Completed, Process, Session
-from edgeprune.devices.targets import Target, add_target, list_targets, remove_target, resolve_target
+from edgeprune.devices.targets import (
+    Target,
+    add_group,
+    add_target,
+    list_groups,
+    list_targets,
+    remove_target,
+    resolve_target,
+    resolve_targets,
+)
 
 __all__ = [
     "Address",
@@ -14,12 +23,15 @@ __all__ = [
     "Runner",
     "Session",
     "Target",
+    "add_group",
     "add_target",
     "build_runner",
     "connect",
+    "list_groups",
     "list_targets",
     "open_runner",
     "parse_address",
     "remove_target",
     "resolve_target",
+    "resolve_targets",
 ]

@@ -23,8 +23,8 @@ _DAMAGED = 3
 _NO_TOOL = 127
 
 # $1: the file, $2: folder of parts, $3: SHA-256, $4: bytes.  A part is named by content and by the process that writes it.  The part of a
-# process that is gone, or that has received nothing for 3 s (its link is dead, and it does not know), is continued.  OpenSSL, where there is
-# one, hashes up to three times as fast as older coreutils.
+# process that is gone, or that has received nothing for 3 s (its link is dead, and it does not know), is continued.  OpenSSL, where there
+# is one, hashes up to three times as fast as older coreutils.
 SCRIPT = r"""
 LC_ALL=C; export LC_ALL
 file=$1 folder=$2 digest=$3 total=$4
