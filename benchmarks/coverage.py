@@ -43,6 +43,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--family", action="append", help="a table: classification, segmentation, detection, video, optical flow")
     parser.add_argument("--jobs", type=int, default=1, help="models at a time [1]")
     parser.add_argument("--resume", action="store_true", help="skip what is measured with the present code")
+    parser.add_argument("--missing", action="store_true", help="only what has no passing row, whichever code it was measured with")
     parser.add_argument("--peers", action="store_true", help="run Torch-Pruning beside it")
     parser.add_argument("--json", action="store_true", help="print the rows on stdout as one JSON document")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "coverage.jsonl", help="where rows are kept")
@@ -99,7 +100,7 @@ def main(given: Sequence[str] | None = None) -> int:
         from coverage_peers import install
 
         install()
-    todo = [job for job in wanted if not (options.resume and results.current(*job))]
+    todo = [job for job in wanted if not (options.resume and results.current(*job)) and not (options.missing and results.settled(*job))]
     measure(todo, results, options.jobs)
     options.docs.parent.mkdir(parents=True, exist_ok=True)
     options.docs.write_text(document(results, {name: case.family for name, case in cases.items()}))

@@ -124,6 +124,11 @@ class Results:
         row = self.get(kind, name)
         return row is not None and row["version"] == code_version(kind)
 
+    def settled(self, kind: str, name: str) -> bool:
+        """Whether a model has passed, or the other tool has run."""
+        row = self.get(kind, name)
+        return row is not None and (kind == "torch-pruning" or not row["error"])
+
     def add(self, row: Row) -> None:
         """Keep a row, at once."""
         self.rows[row["kind"], row["model"]] = row
