@@ -15,6 +15,7 @@
         ``TransientError``: may pass by itself; only these are retried
             ``UnreachableError``, ``ConnectionLostError``, ``DeviceBusyError``, ``DeviceTimeoutError``
     ``IncomparableError``: two results that must not be compared
+    ``HistoryError``: the database of results cannot be opened, read or written
 
 Every one carries a message that names the thing, and may carry a ``remedy``: what the user can do next.
 """
@@ -156,3 +157,7 @@ class DeviceTimeoutError(TransientError):
 
 class IncomparableError(EdgepruneError):
     """Two results of different device, runtime, threads or clock state."""
+
+
+class HistoryError(EdgepruneError):
+    """The database of results cannot be opened, read or written."""

@@ -245,8 +245,8 @@ class KernelTime:
     error: str | None = None
 
 
-def comparable(a: Measurement, b: Measurement) -> None:
-    """Raise :class:`IncomparableError` when device, runtime, version, threads, governor or clock limit differ."""
+def differences(a: Measurement, b: Measurement) -> dict[str, tuple[Any, Any]]:
+    """What keeps two measurements from being compared, by name: device, runtime, version, threads, processors, governor, clock limit."""
     pairs = {
         "devices": (a.device, b.device),
         "runtimes": (f"{a.runtime} {a.runtime_version}", f"{b.runtime} {b.runtime_version}"),
@@ -255,11 +255,14 @@ def comparable(a: Measurement, b: Measurement) -> None:
         "processors": (a.cpus, b.cpus),
         "clock limits": (a.before.get("limit_mhz"), b.before.get("limit_mhz")),
     }
-    for what, (one, other) in pairs.items():
-        if one != other:
-            raise IncomparableError(
-                f"{a.name} and {b.name} were measured with different {what}: {one} and {other}", remedy="Measure both in one session."
-            )
+    return {what: pair for what, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def comparable(a: Measurement, b: Measurement) -> None:
+    """Raise :class:`IncomparableError` naming all of their :func:`differences`, when there are any."""
+    if found := differences(a, b):
+        told = "; ".join(f"{what}: {one} and {other}" for what, (one, other) in found.items())
+        raise IncomparableError(f"{a.name} and {b.name} were measured with different {told}", remedy="Measure both in one session.")
 
 
 def check_names(artifacts: Sequence[Artifact]) -> None:
