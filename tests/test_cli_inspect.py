@@ -110,7 +110,15 @@ def test_the_tables_name_groups_layers_blocks_and_reasons(recipe, capsys, monkey
     monkeypatch.setenv("COLUMNS", "120")
     assert main(["inspect", recipe("Residual()", RESIDUAL)]) == 0
     out = capsys.readouterr().out
-    for text in ("wide", "narrow", "stem", "24", "blocks that may go whole", "reaches the model's output", "recipe: 2 groups of 32 channels"):
+    for text in (
+        "wide",
+        "narrow",
+        "stem",
+        "24",
+        "blocks that may go whole",
+        "reaches the model's output",
+        "recipe: 2 groups of 32 channels",
+    ):
         assert text in out
 
 
@@ -147,6 +155,29 @@ def test_an_unknown_group_is_named_with_those_that_are_like_it(recipe, capsys) -
     assert captured.out == ""
     assert "no group 'wode'" in captured.err
     assert "wide" in captured.err
+
+
+BRANCH = """
+class Branch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Conv2d(12, 6, 3), nn.ReLU())
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x):
+        x = self.body(x).mean((2, 3))
+        return self.head(x if x.sum() > 0 else -x)
+"""
+
+
+def test_a_model_that_cannot_be_captured_whole_says_which_parts_were_followed_and_why(recipe, capsys) -> None:
+    path = recipe("Branch()", BRANCH)
+    found = inspect(capsys, path)
+    assert [group["units"] for group in found["groups"]] == [12]
+    assert "body" in found["parts"]
+    assert "Branch" in found["whole"]
+    assert main(["inspect", path]) == 0
+    assert f"cannot be captured whole: {found['whole']}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,11 @@ def describe(analysis: Analysis, model: nn.Module) -> dict[str, Any]:
     """Groups, removable blocks, what is fixed and why, and operations without a rule, in numbers and names.
 
     ``parameters``: elements of ``model``'s parameters; ``share``: the part of them that a group, a block or (``prunable``) any group owns.
+    ``parts``: the submodules that were followed where the model could not be captured ``whole``, for the reason given there.
     """
     import numpy as np
 
+    captured = analysis.captured
     total = sum(value.numel() for value in model.parameters())
     every = np.zeros(len(analysis.roots), bool)
     for group in analysis.groups:
@@ -95,6 +97,8 @@ def describe(analysis: Analysis, model: nn.Module) -> dict[str, Any]:
         "blocks": [_block(model, block, total) for block in analysis.blocks],
         "fixed": [{"reason": reason, "channels": count} for reason, count in Counter(analysis.fixed.values()).most_common()],
         "unsupported": [{"node": node, "operation": operation} for node, operation in analysis.unsupported],
+        "parts": [part.name for part in captured.parts],
+        "whole": captured.whole.message if captured.whole else None,
     }
 
 
@@ -178,6 +182,9 @@ def _show(document: dict[str, Any]) -> None:
             table.add_row(escape(block["name"]), *_owned(block), escape(_brief(block["groups"])))
         out.print(table)
     _show_fixed(document, out)
+    if document["parts"]:
+        text = f"Followed by submodule ({', '.join(document['parts'])}), for it cannot be captured whole: {document['whole']}"
+        out.print(text, highlight=False, markup=False, soft_wrap=True)
     units = sum(group["rows"] * group["units"] for group in document["groups"])
     out.print(
         f"{document['model']}: {len(document['groups'])} groups of {units:,} channels own {_percent(document['prunable'])} of "
