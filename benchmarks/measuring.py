@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +143,8 @@ def in_turns(device: Device, model: Path, pairs: int = PAIRS) -> tuple[float, fl
 
 def agreement(device: Device, folder: Path) -> Iterator[str]:
     """Medians against litert-benchmark's, and what its call from Python costs: the difference for a model that does nothing."""
+    if find_spec("ai_edge_litert.tools.benchmark_litert_model") is None:
+        return
     (folder / "nothing.tflite").write_bytes(dense_tflite(np.ones((1, 1), np.float32)))
     own, other, _ = in_turns(device, folder / "nothing.tflite")
     call_ms = other - own
@@ -270,7 +272,7 @@ def main() -> None:
 
 PARTS: dict[str, Callable[[Device, argparse.Namespace, Path], Iterator[str]]] = {
     "aa": lambda device, options, folder: a_against_a(device, options.aa, folder),
-    "agreement": lambda device, options, folder: agreement(device, folder) if shutil.which("litert-benchmark") else iter(()),
+    "agreement": lambda device, options, folder: agreement(device, folder),
     "overhead": lambda device, options, folder: overhead(device, folder),
     "memory": lambda device, options, folder: memory(device, folder),
     "models": lambda device, options, folder: many_models(device, folder),

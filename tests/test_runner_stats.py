@@ -132,6 +132,9 @@ class _Subject:
     def close(self) -> None:
         pass
 
+    def energy(self, options: measure.Options) -> dict:
+        return {"energy_mj": self.ns / 1e6}
+
     def block(self, time_ns: int, skip: int = 0) -> list[int]:
         samples: list[int] = []
         while sum(samples) < time_ns:
@@ -179,6 +182,13 @@ def test_a_model_that_is_a_little_slower_is_found_out(simulate: Callable[..., li
     found = simulate(NOISES[noise], {"a": 1e6, "b": 1.05e6}, 30)
     assert sum(item["low"] > 1 for item in found) >= 27
     assert sum(item["low"] <= 1.05 <= item["high"] for item in found) >= 28
+
+
+def test_a_comparison_tells_each_models_energy(simulate: Callable[..., list[dict]], monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"base": 1e6, "half": 5e5}
+    assert simulate(NOISES["quiet"] | {"luck": 0.0}, times, 1)[0]["energy_mj"] is None  # there is no meter
+    monkeypatch.setattr(compare, "has_meter", lambda _: True)
+    assert simulate(NOISES["quiet"] | {"luck": 0.0}, times, 1)[0]["energy_mj"] == pytest.approx(0.5)
 
 
 def test_three_models_keep_their_ratios(simulate: Callable[..., list[dict]]) -> None:

@@ -106,7 +106,7 @@ class Device:
         options = options or BenchOptions(max_time_s=20.0)
         artifacts = [baseline, *candidates]
         limit_s = len(artifacts) * 2 * (_START_S + options.step_timeout_s + options.rounds * options.warmup_s + options.max_time_s)
-        limit_s += options.cooldown_s
+        limit_s += options.cooldown_s + len(artifacts) * (_ENERGY_S if options.energy else 0.0)
         results = self._models("compare", artifacts, options, limit_s)
         ratios = tuple(Ratio.judge(item["name"], item["ratio"], item["low"], item["high"]) for item in results[1:])
         return Comparison(tuple(self._measurements(artifacts, results)), ratios)

@@ -9,7 +9,7 @@ import traceback
 from typing import Any, Callable, Dict
 
 from . import compare, hold, measure, probes, table, tune, watchdog
-from .energy import check_meter
+from .energy import has_meter
 from .engines import ENGINES
 from .engines.native import BINARY_VARIABLE
 from .meters import available
@@ -53,8 +53,6 @@ def _verify(engine: str) -> Dict[str, Any]:
 def bench(request: Request, emit: measure.Emit) -> Dict[str, Any]:
     """Each model by itself, one after another; one that fails has an ``error``."""
     options = _options(request)
-    if options.energy and options.meter:
-        check_meter(options.meter)
     results = []
     for model in request["models"]:
         emit("measuring", name=model["name"])
@@ -111,6 +109,8 @@ def _act(request: Request, emit: measure.Emit) -> Dict[str, Any]:
     options = _options(request)
     if options.native:
         os.environ[BINARY_VARIABLE] = options.native
+    if options.energy and options.meter:
+        has_meter(options.meter)
     with tune.tuned(options.tune) as done:
         return dict(action(request, emit), tuned=done)
 

@@ -14,6 +14,7 @@ import time
 from typing import Any, Dict, List
 
 from . import stats
+from .energy import NOTHING, has_meter
 from .gates import Gate
 from .measure import Emit, Options, Subject
 from .protocol import RunnerError
@@ -127,14 +128,32 @@ def compare(models: List[Dict[str, Any]], options: Options, emit: Emit) -> Dict[
         if complete and ((complete >= options.rounds and (precise or over)) or len(running) == 1):
             break
     state = gate.report()
+    if options.energy and has_meter(options.meter):
+        for trail in running:
+            trail.facts.update(_energy(trail.model, options))
     return {"models": [_report(trail, options, state, precise) for trail in everyone], "rounds": number}
+
+
+def _energy(model: Dict[str, Any], options: Options) -> Dict[str, Any]:
+    """Energy of one model, in a process of its own once more; what goes wrong is its ``energy_error``."""
+    try:
+        subject = Subject(model, options)
+    except RunnerError as error:
+        return dict(NOTHING, energy_error=str(error))
+    try:
+        subject.warm_up(options.warmup_s)
+        return subject.energy(options)
+    except RunnerError as error:
+        return dict(NOTHING, energy_error=str(error))
+    finally:
+        subject.child.close()
 
 
 def _report(trail: _Trail, options: Options, state: Dict[str, Any], precise: bool) -> Dict[str, Any]:
     if trail.error:
         return {"name": trail.model["name"], "error": trail.error}
     samples = [value for block in trail.blocks for value in block]
-    result = dict(trail.facts, **stats.summary(samples, trail.blocks), energy_mj=None, energy_method=None, operators=None, **state)
+    result = {**NOTHING, **trail.facts, **stats.summary(samples, trail.blocks), **state, "operators": None}
     result.update(name=trail.model["name"], threads=options.threads, warmup_s=trail.warmup_s, settled=trail.settled)
     width = stats.relative_width(result["low_ns"], result["high_ns"], result["median_ns"])
     result.update(stable=width <= options.relative_width, stop_reason="precise" if precise else "time limit")

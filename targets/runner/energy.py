@@ -36,11 +36,12 @@ def find_meter(name: Optional[str] = None) -> Optional[Meter]:
     return meter
 
 
-def check_meter(name: str) -> None:
-    """Raise what :func:`find_meter` raises, before anything is measured."""
+def has_meter(name: Optional[str] = None) -> bool:
+    """Whether there is one; raises what :func:`find_meter` raises, before anything is measured."""
     meter = find_meter(name)
     if meter is not None:
         meter.close()
+    return meter is not None
 
 
 def window_s(least_s: float, period_s: float) -> Tuple[float, int]:
@@ -83,6 +84,8 @@ def per_inference(run: Callable[[int], int], least_s: float, meter: Meter) -> Di
         idles.append(idle_j / idle_s)
         energies.append(1e3 * (active_j - idles[-1] * active_s) / runs)
     mean, low, high = stats.mean_interval(energies)
+    if mean <= 0:
+        raise MeterError(f"an inference did not draw more than idling, {stats.median(idles):.2f} W: measure longer, or with a finer meter")
     method = f"{meter.name}: {meter.covers}, idle of {stats.median(idles):.2f} W subtracted, {pairs} windows of {length:.2f} s"
     return dict(NOTHING, energy_mj=mean, energy_low_mj=low, energy_high_mj=high, energy_method=method)
 

@@ -83,6 +83,10 @@ class Subject:
         """How many inferences a window of ``time_ns`` took."""
         return int(self.child.call("run", key=self.name, time_ns=time_ns)["runs"])
 
+    def energy(self, options: Options) -> Dict[str, Any]:
+        """Energy of one inference, where it can be told: a runtime in a process of its own would have its loading counted too."""
+        return measure_energy(self.runs, options.min_time_s, options.energy and not self.loaded["own_window"], options.meter)
+
     def warm_up(self, limit_s: float) -> None:
         """Run until three neighbouring windows agree, at most ``limit_s``; ``settled`` says which."""
         begin = time.monotonic()
@@ -154,7 +158,7 @@ def measure(model: Dict[str, Any], options: Options, emit: Optional[Emit] = None
         result.update(sample(subject, options, gate), warmup_s=subject.warmup_s, settled=subject.settled)
         if options.profile:
             result.update(subject.child.call("profile", key=subject.name))
-        result.update(measure_energy(subject.runs, options.min_time_s, options.energy and not subject.loaded["own_window"], options.meter))
+        result.update(subject.energy(options))
     finally:
         subject.child.close()
     result.update(gate.report(), name=model["name"], threads=options.threads)
