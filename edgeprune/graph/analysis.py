@@ -89,6 +89,8 @@ def analyze(
     groups, fixed = build_groups(flow)
     analysis = Analysis(captured, flow, groups, fixed)
     if not analysis.groups:
+        if captured.whole is not None:
+            raise captured.whole
         raise NothingToPruneError("nothing can be pruned", remedy=_why_nothing(analysis))
     return analysis
 

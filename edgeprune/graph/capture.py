@@ -17,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edgeprune.errors import CaptureError
 from edgeprune.graph.parts import Part, Parts, joined, record_calls
 
-
 EXPORT_SHOWS = "Data-dependent control flow is the usual cause: torch.export.export(model, inputs) shows where."
 
 
@@ -33,7 +32,7 @@ class Captured:
     any_batch: bool
     batch: int = 1
     parts: tuple[Part, ...] = ()
-    whole: str = ""
+    whole: CaptureError | None = None
 
     def view(self, model: nn.Module) -> nn.Module:
         """What of ``model`` was captured, as a module that takes ``inputs``."""
@@ -47,7 +46,7 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captured:
     :class:`CaptureError` when the example inputs do not fit or nothing of the model can be captured.
     """
     with eval_mode(model), _without_cache(model):
-        watch = _WatchShapes()
+        watch = _WatchShapes()  # type: ignore[no-untyped-call]
         try:
             with watch:
                 calls = record_calls(model, _with_weights(model, ""), example_inputs)
@@ -64,15 +63,14 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captured:
                 captured = Captured(_export(model, example_inputs, None), example_inputs, any_batch=False)
         except CaptureError as error:
             return _capture_parts(model, example_inputs, calls, error)
-    _drop_guards(captured.module)
     return captured
 
 
-class _WatchShapes(TorchDispatchMode):
+class _WatchShapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees operations whose results have as many elements as the data say (filtering boxes): no graph of fixed shapes has them."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen = ""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -107,7 +105,7 @@ def _capture_parts(model: nn.Module, example_inputs: tuple[Any, ...], calls: dic
     if not found:
         raise whole
     inputs = tuple(leaf for part, _ in found for leaf in part.leaves)
-    return Captured(joined(found), inputs, any_batch=False, parts=tuple(part for part, _ in found), whole=str(whole))
+    return Captured(joined(found), inputs, any_batch=False, parts=tuple(part for part, _ in found), whole=whole)
 
 
 def _part(model: nn.Module, call: Part | None) -> fx.GraphModule | None:
@@ -115,11 +113,9 @@ def _part(model: nn.Module, call: Part | None) -> fx.GraphModule | None:
     if call is None:
         return None
     try:
-        graph = _export(model.get_submodule(call.name), call.args, None, call.kwargs)
+        return _export(model.get_submodule(call.name), call.args, None, call.kwargs)
     except CaptureError:
         return None
-    _drop_guards(graph)
-    return graph
 
 
 @contextlib.contextmanager
@@ -158,8 +154,8 @@ def _capture_any_batch(model: nn.Module, example_inputs: tuple[Any, ...]) -> Cap
 def _export(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, kwargs: dict[str, Any] | None = None) -> fx.GraphModule:
     logging.disable(logging.CRITICAL)  # failures are told by the error; the graphs that torch logs and prints are thousands of lines
     try:
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            return torch.export.export(model, inputs, kwargs, dynamic_shapes=dynamic_shapes).module()  # type: ignore[return-value]
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+            module: fx.GraphModule = torch.export.export(model, inputs, kwargs, dynamic_shapes=dynamic_shapes).module()  # type: ignore[assignment]
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CaptureError(
@@ -168,6 +164,30 @@ def _export(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, kwar
         ) from error
     finally:
         logging.disable(logging.NOTSET)
+    _drop_guards(module)
+    _name_parameters(module, model)
+    return module
+
+
+def _name_parameters(module: fx.GraphModule, model: nn.Module) -> None:
+    """Parameters that a model reads past its modules (Keras does) are constants in the graph: give them back their names."""
+    names = {(tensor.data_ptr(), tensor.shape): name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    for node in module.graph.nodes:
+        if node.op == "get_attr" and str(node.target).startswith("lifted_tensor"):
+            tensor = tensor_at(module, str(node.target))
+            name = names.get((tensor.data_ptr(), tensor.shape))
+            if name is not None and tensor.numel():
+                _set_tensor(module, name, tensor_at(model, name))
+                node.target = name
+
+
+def _set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
+    owner, _, leaf = name.rpartition(".")
+    for step in filter(None, owner.split(".")):
+        if not hasattr(module, step):
+            module.add_module(step, nn.Module())
+        module = getattr(module, step)
+    (module._parameters if isinstance(tensor, nn.Parameter) else module._buffers)[leaf] = tensor  # type: ignore[assignment]
 
 
 def _drop_guards(module: fx.GraphModule) -> None:

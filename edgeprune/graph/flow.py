@@ -11,21 +11,31 @@ from torch import Tensor, fx
 
 from edgeprune.errors import GraphError
 from edgeprune.graph.capture import Captured, tensor_at
-from edgeprune.graph.labels import Channels, along, blank, either, small, tidy, varying
+from edgeprune.graph.labels import Channels, along, blank, both, small, tidy, varying
 from edgeprune.graph.registry import RULES
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A parameter or buffer on its way to its operation.  ``index``: its elements' places, once a shape operation touched it."""
+    """A parameter or buffer on its way to its operation.  ``stored``: its shape in the model. ``index``: its elements' places there, once
+    a shape operation touched it."""
 
     name: str
-    shape: torch.Size
+    stored: torch.Size
     index: Tensor | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """Its shape as operations see it."""
+        return self.stored if self.index is None else self.index.shape
 
     def places(self) -> Tensor:
         """For every element, its flat place in the parameter as it is stored."""
-        return torch.arange(self.shape.numel()).reshape(self.shape) if self.index is None else self.index
+        return torch.arange(self.stored.numel()).reshape(self.stored) if self.index is None else self.index
+
+    def moved(self, index: Tensor) -> Stored:
+        """The same parameter after a shape operation."""
+        return Stored(self.name, self.stored, index)
 
 
 Owner = tuple[str, tuple[int, ...]]
@@ -45,10 +55,11 @@ class Traded:
 class Flow:
     """The state of one analysis.
 
-    ``whole_heads``: attention loses whole heads; else the same number of dimensions of every head. ``owners``: for a parameter or
-    buffer and some of its dimensions, labels that broadcast to its shape: an element goes when any of its channels goes.
-    ``producing``: those of the owners whose channels begin there (the others read them). ``balances``: label matrices each row of which
-    must keep equally many channels; ``boxes``: arrays that must stay boxes. ``traded``: arrays whose dimensions trade places. ``values``: what every node computes.
+    ``whole_heads``: attention loses whole heads; else the same number of dimensions of every head.
+    ``owners``: for a parameter or buffer and some of its dimensions, labels that broadcast to its shape: an element goes when any of its
+    channels goes. ``producing``: those of the owners whose channels begin there (the others read them).
+    ``balances``: label matrices each row of which must keep equally many channels. ``boxes``: arrays that must stay boxes.
+    ``traded``: arrays whose dimensions trade places. ``values``: what every node computes.
     """
 
     captured: Captured
@@ -65,11 +76,11 @@ class Flow:
     def labels(self, value: Any) -> Tensor:
         """The labels of an activation; a parameter used as one gets a channel for every element."""
         if isinstance(value, Stored):
-            if value.shape.numel() <= 1:
-                return blank(value.shape if value.index is None else value.index.shape)
-            owner = (value.name, tuple(range(len(value.shape))))
+            if value.stored.numel() <= 1:
+                return blank(value.shape)
+            owner = (value.name, tuple(range(len(value.stored))))
             if owner not in self.owners:
-                self.owners[owner] = self.channels.fresh(value.shape)
+                self.owners[owner] = self.channels.fresh(value.stored)
                 self.producing.add(owner)
             labels = self.owners[owner]
             return labels if value.index is None else labels.flatten()[value.index]
@@ -118,13 +129,13 @@ class Flow:
         assert value.index is not None
         labels = tidy(labels.expand(value.index.shape))
         numbers = along_dims(value.index.shape, tuple(varying(labels)) or dims)
-        for dim in range(len(value.shape)):
+        for dim in range(len(value.stored)):
             vector = _along_stored(value, dim, numbers, labels)
             if vector is not None:  # the labels follow one dimension of the parameter as it is stored
-                return self._own_stored(value, (dim,), vector.reshape([-1 if d == dim else 1 for d in range(len(value.shape))]))
-        flat = torch.zeros(value.shape.numel(), dtype=torch.int64)
+                return self._own_stored(value, (dim,), vector.reshape([-1 if d == dim else 1 for d in range(len(value.stored))]))
+        flat = torch.zeros(value.stored.numel(), dtype=torch.int64)
         flat[value.index.flatten()] = labels.flatten()
-        labels = tidy(flat.reshape(value.shape))
+        labels = tidy(flat.reshape(value.stored))
         return self._own_stored(value, tuple(varying(labels)) or dims[:1], labels)
 
     def _own_stored(self, value: Stored, dims: tuple[int, ...], labels: Tensor) -> Owner:
@@ -162,7 +173,7 @@ class Flow:
             self.channels.fix(gate, f"{reason}: stretched over other channels")
             return kept.expand(shape)
         self.channels.unite(left, right, reason)
-        return either(left, right)
+        return both(left, right)
 
     @staticmethod
     def _stretched(operand: Tensor, other: Tensor) -> bool:
@@ -189,8 +200,8 @@ def along_dims(shape: torch.Size, dims: tuple[int, ...]) -> Tensor:
 def _along_stored(value: Stored, dim: int, numbers: Tensor, labels: Tensor) -> Tensor | None:
     """``labels`` as a vector along stored dimension ``dim`` when ``numbers`` depend on the place along it alone; 0 where unused."""
     assert value.index is not None
-    places = torch.unravel_index(value.index.flatten(), value.shape)[dim]
-    first = torch.full((value.shape[dim],), -1, dtype=torch.int64)
+    places = torch.unravel_index(value.index.flatten(), value.stored)[dim]
+    first = torch.full((value.stored[dim],), -1, dtype=torch.int64)
     first[places] = torch.arange(places.numel())
     if not torch.equal(numbers.flatten(), numbers.flatten()[first[places]]):
         return None

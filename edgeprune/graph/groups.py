@@ -112,7 +112,7 @@ class _Matrix:
         """Whether the channels can shrink by themselves: none here, or equally many in every row, each in one class of rows."""
         classes = self.classes(channels)
         rows = [row for held in classes for row in held]
-        return not rows or len(rows) == len(set(rows)) == self.count and len({len(held) for held in classes.values()}) == 1
+        return not rows or (len(rows) == len(set(rows)) == self.count and len({len(held) for held in classes.values()}) == 1)
 
     def joins(self, clusters: list[list[int]]) -> bool:
         """Whether the clusters can only shrink together: each has rows of its own, and all of it stands in them."""

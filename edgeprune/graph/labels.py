@@ -7,7 +7,7 @@ channel. Along dimensions where the label does not change (batch, space, time) t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -28,9 +28,22 @@ def along(vector: Tensor, shape: Sequence[int], dim: int) -> Tensor:
     return vector.reshape(view).expand(tuple(shape))
 
 
+def narrowed(labels: Tensor, dims: Iterable[int]) -> Tensor:
+    """The first place along each of ``dims``, which keep size 1."""
+    chosen = set(dims)
+    return labels[tuple(slice(0, 1) if dim in chosen else slice(None) for dim in range(labels.dim()))]
+
+
+def without(labels: Tensor, dims: Iterable[int]) -> Tensor:
+    """The first place along each of ``dims``, which are gone."""
+    for dim in sorted(dims, reverse=True):
+        labels = labels.select(dim, 0)
+    return labels
+
+
 def small(labels: Tensor) -> Tensor:
     """The array with every constant (stride 0) dimension narrowed to size 1."""
-    return labels[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in labels.stride())]
+    return narrowed(labels, (dim for dim, stride in enumerate(labels.stride()) if stride == 0))
 
 
 def tidy(labels: Tensor) -> Tensor:
@@ -46,11 +59,11 @@ def tidy(labels: Tensor) -> Tensor:
     return core.expand(labels.shape)
 
 
-def either(left: Tensor, right: Tensor) -> Tensor:
-    """``left`` where it has a channel, else ``right``; broadcast to each other."""
+def both(left: Tensor, right: Tensor) -> Tensor:
+    """``left`` where both have a channel; broadcast to each other."""
     shape = torch.broadcast_shapes(left.shape, right.shape)  # type: ignore[no-untyped-call]
     left, right = aligned(left, right)
-    return (left if bool(left.all()) else torch.where(left != 0, left, right)).expand(shape)
+    return (left if bool(right.all()) else torch.where(right != 0, left, 0)).expand(shape)
 
 
 def varying(labels: Tensor) -> list[int]:

@@ -21,13 +21,15 @@ VERSION = "1"
 
 
 def save(path: str | Path, pruned: Pruned, analysis: Analysis, example_inputs: tuple[Any, ...], protect: tuple[str, ...] = ()) -> Path:
-    """Write ``pruned`` (with its present weights) to ``path``: temporary name first, then renamed."""
+    """Write ``pruned`` (with its present weights) to ``path``: temporary name first, then renamed.  ``example_inputs`` and ``protect``: as
+    given to :func:`edgeprune.graph.analyze`."""
     path = Path(path)
     header = {
         "edgeprune": VERSION,
         "plan": pruned.plan.to_json(),
         "mode": pruned.mode,
-        "inputs": json.dumps([[list(value.shape), str(value.dtype).removeprefix("torch.")] for value in example_inputs]),
+        "inputs": json.dumps([_described(value) for value in example_inputs]),
+        "attention": "heads" if analysis.flow.whole_heads else "dimensions",
         "protect": json.dumps(list(protect)),
     }
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in pruned.model.state_dict().items()}
@@ -48,8 +50,8 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
     header, tensors = _read(Path(path))
     try:
         plan, mode = Plan.from_json(header["plan"]), header["mode"]
-        inputs = tuple(_example(shape, dtype) for shape, dtype in json.loads(header["inputs"]))
-        analysis = analyze(model, inputs, json.loads(header["protect"]))
+        inputs = tuple(_example(value) for value in json.loads(header["inputs"]))
+        analysis = analyze(model, inputs, json.loads(header["protect"]), header["attention"])  # type: ignore[arg-type]
         pruned = apply(model, analysis, plan, mode)  # type: ignore[arg-type]
         pruned.model.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError, EdgepruneError) as error:
@@ -73,6 +75,21 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     return header, tensors
 
 
-def _example(shape: list[int], dtype: str) -> Tensor:
-    kind = getattr(torch, dtype)
-    return torch.randn(shape).to(kind) if kind.is_floating_point else torch.zeros(shape, dtype=kind)
+def _described(value: Any) -> Any:
+    """An example input as JSON: the shape and kind of its tensors, in lists and dicts as they are nested."""
+    if isinstance(value, Tensor):
+        return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+    if isinstance(value, (list, tuple)):
+        return [_described(item) for item in value]
+    return {"items": {name: _described(item) for name, item in value.items()}} if isinstance(value, dict) else {"value": value}
+
+
+def _example(described: Any) -> Any:
+    if isinstance(described, list):
+        return [_example(item) for item in described]
+    if "items" in described:
+        return {name: _example(item) for name, item in described["items"].items()}
+    if "value" in described:
+        return described["value"]
+    kind = getattr(torch, described["dtype"])
+    return torch.randn(described["shape"]).to(kind) if kind.is_floating_point else torch.zeros(described["shape"], dtype=kind)

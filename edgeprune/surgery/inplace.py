@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -61,8 +62,8 @@ def _correct_convolution(module: _ConvNd) -> None:
 
 
 def _correct_recurrent(module: nn.RNNBase) -> None:
-    gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
-    module.hidden_size, module.input_size = module.weight_ih_l0.shape[0] // gates, module.weight_ih_l0.shape[1]
+    first = cast(Tensor, module.weight_ih_l0)
+    module.hidden_size, module.input_size = first.shape[0] // {"LSTM": 4, "GRU": 3}.get(module.mode, 1), first.shape[1]
     if module.proj_size:
-        module.proj_size = module.weight_hr_l0.shape[0]
+        module.proj_size = cast(Tensor, module.weight_hr_l0).shape[0]
     module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
@@ -74,4 +73,4 @@ class _Masked(fx.Interpreter):
             return value  # a view must stay one: what is written into it changes what it is a part of
         if writes_in_place(n):
             return value.masked_fill_(~stays, 0.0)
-        return torch.where(stays, value, torch.zeros((), dtype=value.dtype))
+        return value.masked_fill(~stays, 0.0)

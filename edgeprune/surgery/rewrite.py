@@ -29,7 +29,8 @@ IDEMPOTENT = (aten.relu.default, aten.relu6.default, aten.hardtanh.default)
 
 
 class Cut:
-    """What rewriters ask: shapes before and after, and which places along a dimension stay.  Nodes are those of the new graph, ``module``."""
+    """What rewriters ask: shapes before and after, and which places along a dimension stay.  Nodes are those of ``module``, the new
+    graph."""
 
     def __init__(self, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], module: fx.GraphModule) -> None:
         self.analysis, self.gone, self.masks, self.module = analysis, gone, masks, module
@@ -117,7 +118,7 @@ def stays_of(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], nod
         mask = masks.get(value.name)
         if mask is None or value.index is None:
             return mask
-        return mask.expand(value.shape).flatten()[value.index]
+        return mask.expand(value.stored).flatten()[value.index]
     channels = analysis.node_channels(node)
     return None if channels is None else torch.from_numpy(np.asarray(~gone[channels.numpy()]))
 

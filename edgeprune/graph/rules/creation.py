@@ -13,7 +13,7 @@ from edgeprune.graph.registry import rewriter, rule
 
 aten = torch.ops.aten
 FILLED = (aten.zeros.default, aten.ones.default, aten.full.default, aten.new_zeros.default, aten.new_ones.default, aten.new_full.default)
-MEETING = ("lstm", "gru", "rnn_tanh", "rnn_relu", "cat", "add", "mul", "lstm_cell", "gru_cell", "expand")
+MEETING = ("lstm", "gru", "rnn_tanh", "rnn_relu", "cat", "add", "mul", "lstm_cell", "gru_cell", "expand", "matmul", "linear")
 """Operations where a filled tensor takes part as one more channel, or as the channels that it meets."""
 
 
@@ -21,9 +21,8 @@ MEETING = ("lstm", "gru", "rnn_tanh", "rnn_relu", "cat", "add", "mul", "lstm_cel
 def filled(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> Tensor:
     """Channels of its own, which no parameter holds."""
     shape = shape_of(node)
-    batch = 1 if flow.captured.any_batch else 0
     free = bool(shape) and all(name_of(user) in MEETING for user in node.users)
-    sizes = [1 if dim < batch else size for dim, size in enumerate(shape)]
+    sizes = [size if isinstance(size, int) else 1 for size in node.meta["val"].shape]  # one for the whole batch
     if not free or torch.Size(sizes).numel() > 1 << 16:
         return blank(shape)
     return flow.channels.fresh(sizes).expand(shape)

@@ -33,7 +33,7 @@ def index(flow: Flow, node: fx.Node, x: Any, indices: list[Any]) -> Any:
     known = [None if place is None else constant(flow.captured.module, place) for place in node.args[1]]  # type: ignore[union-attr]
     certain = all((place is None) == (value is None) for place, value in zip(indices, known, strict=True))
     if certain and isinstance(x, Stored):
-        return Stored(x.name, x.shape, aten.index(x.places(), known))
+        return x.moved(aten.index(x.places(), known))
     for place in indices:
         if isinstance(place, Tensor):
             flow.channels.fix(flow.labels(place), f"{node.name} picks by it")
@@ -57,7 +57,7 @@ def index_select(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any) -> Any
     """``x`` at the places ``index`` (1-D) of ``dim``."""
     known = constant(flow.captured.module, node.args[2])
     if known is not None and isinstance(x, Stored):
-        return Stored(x.name, x.shape, x.places().index_select(dim, known))
+        return x.moved(x.places().index_select(dim, known))
     labels = flow.labels(x)
     if known is not None:
         return labels.index_select(dim, known)

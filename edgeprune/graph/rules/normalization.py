@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, name_of
-from edgeprune.graph.labels import along, varying
+from edgeprune.graph.labels import along, narrowed, varying
 from edgeprune.graph.registry import reference, rewriter, rule
 
 aten = torch.ops.aten
@@ -47,7 +47,7 @@ def layer_norm(
     own = [dim for dim in varying(labels) if dim >= first]
     scaled = weight is not None or isinstance(bias, (Tensor,))
     if rows and own and scaled:  # one scale for every row: the same channels in each
-        core = labels[tuple(slice(0, 1) if dim in rows else slice(None) for dim in range(labels.dim()))]
+        core = narrowed(labels, rows)
         flow.channels.unite(labels, core.expand(labels.shape), f"{reason} is shared by rows")
         labels, rows = flow.channels.resolve(labels), []
     vector = labels[(0,) * first] if not rows else None

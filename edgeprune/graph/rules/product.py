@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, Stored, name_of, shape_of
-from edgeprune.graph.labels import blank, either, small, tidy, varying
+from edgeprune.graph.labels import blank, both, narrowed, small, tidy, varying, without
 from edgeprune.graph.registry import reference, rewriter, rule
 
 aten = torch.ops.aten
@@ -70,7 +70,7 @@ def attention(flow: Flow, node: fx.Node, q: Any, k: Any, v: Any, mask: Any = Non
     """softmax(q k') v over (..., heads, places, channels); ``enable_gqa`` repeats the heads of ``k`` and ``v``."""
     q, k, v = (flow.labels(value) for value in (q, k, v))
     if named.get("enable_gqa") and k.shape[-3] != q.shape[-3]:
-        k, v = (value.repeat_interleave(q.shape[-3] // value.shape[-3], -3) for value in (k, v))
+        k, v = (tidy(value.repeat_interleave(q.shape[-3] // value.shape[-3], -3)) for value in (k, v))
     batch = _letters(q.dim() - 2)
     scores = contract(flow, node, q, batch + "ik", k, batch + "jk", batch + "ij", (*q.shape[:-1], k.shape[-2]))
     if mask is not None:
@@ -113,7 +113,7 @@ def contract(flow: Flow, node: fx.Node, x: Any, sx: Names, y: Any, sy: Names, ou
     operands = [_summed(flow, node, labels, summed) for labels in operands]
     result = operands[0] if len(operands) == 1 else _outer(flow, node, operands[0], operands[1])
     order = [names.index(name) for name in out]
-    return tidy(result.permute(*order, *summed)[(..., *[0] * len(summed))]).expand(shape or shape_of(node))
+    return tidy(without(result.permute(*order, *summed), range(len(order), result.dim()))).expand(shape or shape_of(node))
 
 
 def _meet(flow: Flow, node: fx.Node, operands: list[Tensor], summed: list[int]) -> list[Tensor]:
@@ -135,7 +135,7 @@ def _meet(flow: Flow, node: fx.Node, operands: list[Tensor], summed: list[int]) 
         for labels in operands:
             if set(varying(labels)) - set(summed):
                 core = small(labels)
-                first = core[tuple(slice(0, 1) if dim in summed else slice(None) for dim in range(core.dim()))]
+                first = narrowed(core, summed)
                 flow.channels.unite(core, first, node.name)
     return [flow.channels.resolve(labels) for labels in operands]
 
@@ -152,7 +152,7 @@ def _columns(flow: Flow, node: fx.Node, labels: Tensor, rows: list[int]) -> Tens
     if not here:
         return labels
     core = small(labels)
-    first = core[tuple(slice(0, 1) if dim in here else slice(None) for dim in range(core.dim()))]
+    first = narrowed(core, here)
     flow.channels.unite(core, first, f"{node.name} is shared by rows")
     return flow.channels.resolve(labels)
 
@@ -163,9 +163,9 @@ def _summed(flow: Flow, node: fx.Node, labels: Tensor, summed: list[int]) -> Ten
         others = set(varying(labels)) - set(summed)
         if others and max(others) > max(set(varying(labels)) & set(summed)):
             labels = _columns(flow, node, labels, summed)
-            return labels[tuple(slice(0, 1) if dim in summed else slice(None) for dim in range(labels.dim()))]
+            return narrowed(labels, summed)
         return blank([1 if dim in summed else size for dim, size in enumerate(labels.shape)])
-    return labels[tuple(slice(0, 1) if dim in summed else slice(None) for dim in range(labels.dim()))]
+    return narrowed(labels, summed)
 
 
 def _outer(flow: Flow, node: fx.Node, left: Tensor, right: Tensor) -> Tensor:
@@ -185,7 +185,7 @@ def _outer(flow: Flow, node: fx.Node, left: Tensor, right: Tensor) -> Tensor:
             return left.expand(shape)
         left, right = (_columns(flow, node, labels, sorted(free)) for labels, free in ((left, free_left), (right, free_right)))
     flow.channels.unite(left, right, f"{node.name} meets fixed channels")
-    return flow.channels.resolve(either(left, right))
+    return flow.channels.resolve(both(left, right))
 
 
 def _by_parameter(flow: Flow, node: fx.Node, labels: Tensor, sx: Names, weight: Stored, sw: Names, out: Names) -> Tensor:
@@ -202,15 +202,15 @@ def _by_parameter(flow: Flow, node: fx.Node, labels: Tensor, sx: Names, weight: 
         rows = _rows(source, [dim for dim, name in enumerate(sw) if name in shared])
         flow.balance(rows, f"{reason} has {len(rows)} heads")
     if changing - set(summed):  # rows of the input stand in the result as they are: no new channels across them
-        kept = labels[tuple(slice(None) if name in out else slice(0, 1) for name in sx)]
-        return tidy(_spread(kept, sx, out, keep=True).expand(shape))
-    heads = [name for name in shared if changing & set(summed) and weight_size(weight, sw, name) > 1 and name in changing]
+        kept = narrowed(labels, (dim for dim, name in enumerate(sx) if name not in out))
+        return tidy(_spread(kept, sx, out).expand(shape))
+    heads = [name for name in shared if changing & set(summed) and weight.shape[sw.index(name)] > 1 and name in changing]
     begin = [name for name in out if name in fresh or name in heads]
     new = flow.channels.fresh([shape[out.index(name)] for name in begin])
-    flow.produce(weight, tuple(dim for dim, name in enumerate(sw) if name in begin), _spread(new, "".join(begin), sw, keep=True), reason)
+    flow.produce(weight, tuple(dim for dim, name in enumerate(sw) if name in begin), _spread(new, "".join(begin), sw), reason)
     if len(begin) > 1:
         flow.balance(new.reshape(-1, new.shape[-1]), f"{reason} has {new.numel() // new.shape[-1]} heads")
-    return _spread(new, "".join(begin), out, keep=True).expand(shape)
+    return _spread(new, "".join(begin), out).expand(shape)
 
 
 def _source(labels: Tensor, sx: Names, sw: Names) -> Tensor:
@@ -218,13 +218,9 @@ def _source(labels: Tensor, sx: Names, sw: Names) -> Tensor:
     lone = [dim for dim, name in enumerate(sx) if name not in sw]
     if set(varying(labels)) & set(lone):
         labels = blank(labels.shape)
-    labels = labels.permute(*[sx.index(name) for name in sw if name in sx], *lone)[(..., *[0] * len(lone))]
+    order = [sx.index(name) for name in sw if name in sx]
+    labels = without(labels.permute(*order, *lone), range(len(order), labels.dim()))
     return labels[tuple(slice(None) if name in sx else None for name in sw)]
-
-
-def weight_size(weight: Stored, names: Names, name: str) -> int:
-    """The size of a parameter along a named dimension."""
-    return int(weight.shape[names.index(name)] if weight.index is None else weight.index.shape[names.index(name)])
 
 
 def _per_column(flow: Flow, node: fx.Node, labels: Tensor, names: Names, summed: list[str], shared: list[str]) -> Tensor:
@@ -249,14 +245,11 @@ def _with_bias(flow: Flow, node: fx.Node, result: Tensor, bias: Any) -> Tensor:
     return result if bias is None or isinstance(bias, Stored) else flow.join([result, bias], node.name).expand(result.shape)
 
 
-def _spread(labels: Tensor, own: Names, names: Names, keep: bool = False) -> Tensor:
-    """The array with its dimensions ``own`` in the order of ``names``, size 1 where it has none."""
-    if not keep:
-        return labels.permute(*[own.index(name) for name in names if name in own])[
-            tuple(slice(None) if name in own else None for name in names)
-        ]
-    gone = [dim for dim, name in enumerate(own) if name not in names]
-    moved = labels.permute(*[own.index(name) for name in names if name in own], *gone)[(..., *[0] * len(gone))]
+def _spread(labels: Tensor, own: Names, names: Names) -> Tensor:
+    """The array with its dimensions ``own`` in the order of ``names``: size 1 where it has none, the first place of what they lack."""
+    order = [own.index(name) for name in names if name in own]
+    rest = [dim for dim, name in enumerate(own) if name not in names]
+    moved = without(labels.permute(*order, *rest), range(len(order), labels.dim()))
     return moved[tuple(slice(None) if name in own else None for name in names)]
 
 
@@ -265,7 +258,7 @@ def _letters(count: int) -> Names:
 
 
 def _rank(value: Any) -> int:
-    return len(value.shape if isinstance(value, Tensor) or value.index is None else value.index.shape)
+    return len(value.shape)
 
 
 def _equation(equation: str, ranks: list[int]) -> tuple[list[Names], Names]:

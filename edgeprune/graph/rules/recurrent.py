@@ -27,7 +27,7 @@ def recurrent(
     """
     reason, gates = f"{name_of(node)} {node.name}", GATES[node.target]  # type: ignore[index]
     states = list(start) if isinstance(start, (list, tuple)) else [start]
-    directions = states[0].shape[0] // layers if isinstance(states[0], Tensor) else states[0].shape[0] // layers
+    directions = states[0].shape[0] // layers
     per_cell = len(parameters) // (layers * directions)
     source = flow.vector(x, -1, f"{reason}: input channels change along another dimension")
     hidden, outputs = [], []
@@ -94,5 +94,5 @@ def cell(flow: Flow, node: fx.Node, x: Any, start: Any, w_input: Any, w_hidden: 
         flow.channels.unite(labels, along(channels, labels.shape, labels.dim() - 1), f"{reason} begins with a given state")
     value = node.meta["val"]
     parts = value if isinstance(value, (list, tuple)) else [value]
-    labels = [along(channels, [int(size) for size in part.shape], part.dim() - 1) for part in parts]
-    return labels if isinstance(value, (list, tuple)) else labels[0]
+    results = [along(channels, [int(size) for size in part.shape], part.dim() - 1) for part in parts]
+    return results if isinstance(value, (list, tuple)) else results[0]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, shape_of
-from edgeprune.graph.labels import blank, small, varying
+from edgeprune.graph.labels import blank, narrowed, small, varying
 from edgeprune.graph.registry import reference, rule
 
 aten = torch.ops.aten
@@ -41,15 +41,11 @@ def _without(flow: Flow, node: fx.Node, labels: Tensor, gone: set[int]) -> Tenso
     others = set(varying(labels)) - gone
     if over and others and max(others) > max(over):  # what is left along the others must be the same everywhere
         core = small(labels)
-        flow.channels.unite(core, _narrowed(core, over), f"{node.name} reduces over rows of channels")
+        flow.channels.unite(core, narrowed(core, over), f"{node.name} reduces over rows of channels")
         labels = flow.channels.resolve(labels)
     elif over:
         labels = blank(labels.shape)
-    return _narrowed(labels, gone)
-
-
-def _narrowed(labels: Tensor, dims: set[int]) -> Tensor:
-    return labels[tuple(slice(0, 1) if dim in dims else slice(None) for dim in range(labels.dim()))]
+    return narrowed(labels, gone)
 
 
 @rule(aten.mean.default, aten.sum.default)
@@ -92,7 +88,7 @@ def largest(node: fx.Node, stays: Tensor | None, x: Tensor, *args: Any, **named:
 def means(node: fx.Node, stays: Tensor | None, x: Tensor, *args: Any, **named: Any) -> Any:
     """Mean, variance or deviation of those left: the original's operation on an array from which the others were taken out."""
     target: Any = node.target
-    if stays is None or not args and not named:
+    if stays is None or not (args or named):
         return target(x if stays is None else x[stays.expand(x.shape)], *args, **named)
     dims = args[0] if args else named.get("dim")
     over = [int(dim) % x.dim() for dim in ([dims] if isinstance(dims, int) else dims or range(x.dim()))]

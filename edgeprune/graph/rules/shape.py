@@ -51,8 +51,8 @@ def move(flow: Flow, node: fx.Node, x: Any, *args: Any, **named: Any) -> Any:
     if isinstance(x, Stored):
         moved = op(x.places(), *args, **named)
         if isinstance(moved, Tensor):
-            return Stored(x.name, x.shape, moved)
-        return [Stored(x.name, x.shape, part) for part in moved]
+            return x.moved(moved)
+        return [x.moved(part) for part in moved]
     labels = flow.labels(x)
     if node.target in REORDERING and len(varying(labels)) > 1:
         order = _order(node, labels.dim())

@@ -1,0 +1,260 @@
+"""Attention, recurrent layers, normalisation over channels, detectors: analysed, cut, and compared with a masked reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeprune.graph import Analysis, analyze
+from edgeprune.importance.redundancy import redundancy
+from edgeprune.surgery import Plan, apply, load, plan_from_saliency, save
+from edgeprune.task import Task
+from edgeprune.testing.networks import awake
+
+TOKENS = torch.randint(0, 50, (1, 9), generator=torch.Generator().manual_seed(0))
+
+
+def half(analysis: Analysis, seed: int = 0) -> Plan:
+    random = np.random.default_rng(seed)
+    saliency = {group.name: random.random(group.rows.shape) for group in analysis.groups}
+    return plan_from_saliency(analysis, saliency, {group.name: max(1, group.size // 2) for group in analysis.groups})
+
+
+class Attention(nn.Module):
+    """Self-attention with packed projections, as Swin and timm write it: sizes are read from the input."""
+
+    def __init__(self, width: int = 32, heads: int = 4) -> None:
+        super().__init__()
+        self.heads, self.stem = heads, nn.Linear(8, width)
+        self.norm, self.qkv, self.proj = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.bias = nn.Parameter(torch.randn(25, heads))
+        self.register_buffer("places", torch.arange(25).reshape(5, 5))
+        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 48), nn.GELU(), nn.Linear(48, width))
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        n, length, width = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(n, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        scores = q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5 + self.bias[self.places].permute(2, 0, 1)
+        x = x + self.proj((scores.softmax(-1) @ v).transpose(1, 2).reshape(n, length, width))
+        x = x + self.mlp(x)
+        result: Tensor = self.head(x.mean(1))
+        return result
+
+
+class Grouped(nn.Module):
+    """Grouped-query attention, RMSNorm and a gated feed-forward layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Linear(8, 32), nn.RMSNorm(32)
+        self.q, self.k, self.v = nn.Linear(32, 32), nn.Linear(32, 16), nn.Linear(32, 16)
+        self.out, self.gate, self.up, self.down = nn.Linear(32, 32), nn.Linear(32, 40), nn.Linear(32, 40), nn.Linear(40, 32)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.norm(x)
+        q, k, v = (layer(y).unflatten(-1, (-1, 8)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        x = x + self.out(functional.scaled_dot_product_attention(q, k, v, enable_gqa=True).transpose(1, 2).flatten(2))
+        x = x + self.down(functional.silu(self.gate(x)) * self.up(x))
+        result: Tensor = self.head(x.mean(1))
+        return result
+
+
+class Recurrent(nn.Module):
+    """Embedding, recurrent layers, classifier on the last output and state."""
+
+    def __init__(self, kind: type[nn.RNNBase], **options: bool | int) -> None:
+        super().__init__()
+        self.embedding, self.rnn = nn.Embedding(50, 24), kind(24, 32, batch_first=True, **options)  # type: ignore[arg-type]
+        self.head = nn.Linear(int(options.get("proj_size", 32)) * (2 if options.get("bidirectional") else 1), 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        result: Tensor = self.head(self.rnn(self.embedding(tokens))[0][:, -1])
+        return result
+
+
+class Normalised(nn.Module):
+    """GroupNorm, InstanceNorm, transposed, grouped and 1-D convolution, a gate by channel means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.n1 = nn.Conv1d(4, 16, 3, padding=1), nn.GroupNorm(4, 16)
+        self.b, self.n2 = nn.ConvTranspose1d(16, 12, 2, 2), nn.InstanceNorm1d(12, affine=True)
+        self.c, self.d = nn.ConvTranspose1d(12, 12, 2, 2, groups=12), nn.ConvTranspose1d(12, 8, 2, 2, groups=2)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.silu(self.n1(self.a(x)))
+        x = x * torch.sigmoid(x.mean(1, keepdim=True) + x.amax(1, keepdim=True))
+        x = functional.glu(torch.cat([self.n2(self.b(x))] * 2, 1), 1)
+        result: Tensor = self.head(self.d(self.c(x)).amax(-1))
+        return result
+
+
+class Cross(nn.Module):
+    """nn.MultiheadAttention from one sequence to another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(8, 32), nn.Linear(8, 32)
+        self.attention, self.norm, self.head = nn.MultiheadAttention(32, 4, batch_first=True), nn.LayerNorm(32), nn.Linear(32, 3)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        x, y = self.left(x), self.right(y)
+        result: Tensor = self.head(self.norm(x + self.attention(x, y, y)[0]).mean(1))
+        return result
+
+
+class Einsum(nn.Module):
+    """Attention by einsum over weights of three dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(8, 24)
+        self.q, self.k, self.v = (nn.Parameter(0.2 * torch.randn(24, 4, 6)) for _ in range(3))
+        self.out, self.head = nn.Parameter(0.2 * torch.randn(4, 6, 24)), nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        q, k, v = (torch.einsum("blc,chd->blhd", x, weight) for weight in (self.q, self.k, self.v))
+        scores = torch.einsum("bihd,bjhd->bhij", q, k).softmax(-1)
+        result: Tensor = self.head(torch.einsum("blhd,hdc->blc", torch.einsum("bhij,bjhd->bihd", scores, v), self.out).mean(1))
+        return result
+
+
+class Tied(nn.Module):
+    """The embedding's weight is the classifier's too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.layer, self.head = nn.Embedding(50, 24), nn.Linear(24, 24), nn.Linear(24, 50, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens)
+        result: Tensor = self.head(x + self.layer(x).relu())
+        return result
+
+
+def transformer(norm_first: bool) -> nn.Module:
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, norm_first=norm_first)
+    return nn.Sequential(nn.Linear(8, 32), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(32, 3))
+
+
+SEQUENCE = (torch.randn(1, 5, 8),)
+MODELS = {
+    "attention": (Attention, SEQUENCE),
+    "grouped queries": (Grouped, SEQUENCE),
+    "encoder": (lambda: transformer(True), SEQUENCE),
+    "post-norm encoder": (lambda: transformer(False), SEQUENCE),
+    "cross attention": (Cross, (torch.randn(1, 5, 8), torch.randn(1, 7, 8))),
+    "einsum": (Einsum, SEQUENCE),
+    "lstm": (lambda: Recurrent(nn.LSTM, num_layers=2, bidirectional=True), (TOKENS,)),
+    "projected lstm": (lambda: Recurrent(nn.LSTM, num_layers=2, proj_size=12), (TOKENS,)),
+    "gru": (lambda: Recurrent(nn.GRU), (TOKENS,)),
+    "rnn": (lambda: Recurrent(nn.RNN, num_layers=2), (TOKENS,)),
+    "normalised": (Normalised, (torch.randn(1, 4, 10),)),
+    "tied": (Tied, (TOKENS,)),
+}
+
+
+@pytest.mark.parametrize("attention", ["heads", "dimensions"])
+@pytest.mark.parametrize("mode", [None, "graph"])
+@pytest.mark.parametrize("name", MODELS)
+def test_half_of_every_group_is_cut_exactly(name: str, mode: str | None, attention: str) -> None:
+    make, inputs = MODELS[name]
+    torch.manual_seed(0)
+    model = awake(make())
+    analysis = analyze(model, inputs, attention=attention)
+    pruned = apply(model, analysis, half(analysis), mode)
+    assert not analysis.unsupported
+    assert pruned.error < 1e-4
+    before, after = (sum(parameter.numel() for parameter in one.parameters()) for one in (model, pruned.model))
+    assert after < 0.6 * before
+
+
+def test_heads_go_whole_or_lose_dimensions() -> None:
+    model = awake(Attention())
+    heads = next(group for group in analyze(model, SEQUENCE).groups if "qkv.weight" in group.producers)
+    assert heads.rows.shape == (1, 4)
+    assert {"proj.weight"} == set(heads.readers)
+    assert "bias" in heads.producers
+    dimensions = analyze(model, SEQUENCE, attention="dimensions")
+    assert sorted(group.rows.shape for group in dimensions.groups if "qkv.weight" in group.producers) == [(8, 8)]
+
+
+def test_queries_that_share_keys_go_together() -> None:
+    groups = {group.name: group for group in analyze(awake(Grouped()), SEQUENCE).groups}
+    assert groups["q"].rows.shape == (1, 2)
+    assert {"q.weight", "k.weight", "v.weight"} <= set(groups["q"].producers)
+
+
+def test_all_gates_of_a_recurrent_layer_share_its_channels() -> None:
+    analysis = analyze(Recurrent(nn.LSTM, num_layers=2).eval(), (TOKENS,))
+    hidden = next(group for group in analysis.groups if "rnn.weight_hh_l0" in group.producers)
+    assert hidden.rows.shape == (2, 32)
+    pruned = apply(Recurrent(nn.LSTM, num_layers=2).eval(), analysis, half(analysis)).model
+    assert pruned.rnn.hidden_size == 16
+    assert pruned.rnn.weight_hh_l1.shape == (64, 16)
+
+
+def test_a_transformer_layer_can_be_dropped() -> None:
+    model = awake(Attention())
+    analysis = analyze(model, SEQUENCE)
+    names = {block.name for block in analysis.blocks}
+    assert len(names) == 2
+    block = next(block for block in analysis.blocks if "qkv" in "".join(block.parameters))
+    rows = {group.name: group.rows for group in analysis.groups}
+    pruned = apply(model, analysis, Plan(analysis.fingerprint, {name: tuple(() for _ in rows[name]) for name in block.groups}))
+    assert pruned.mode == "graph"
+    assert pruned.error < 1e-5
+    assert not any("qkv" in name for name, _ in pruned.model.named_parameters())
+
+
+def test_redundancy_is_one_for_a_block_that_adds_nothing() -> None:
+    model = awake(Attention())
+    with torch.no_grad():
+        model.proj.weight.zero_()
+        model.proj.bias.zero_()
+    analysis = analyze(model, SEQUENCE)
+    scores = redundancy(Task(model, SEQUENCE), analysis)
+    idle = next(block.name for block in analysis.blocks if "proj.weight" in block.parameters)
+    assert scores[idle] == pytest.approx(1.0)
+    assert all(0.0 < score < 0.9999 for name, score in scores.items() if name != idle)
+
+
+class Detector(nn.Module):
+    """A backbone and a head around a filter whose shapes depend on the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3, 2, 1))
+        self.scores = nn.Conv2d(8, 1, 1)
+        self.head = nn.ModuleDict({"box": nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))})
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        features = self.backbone(torch.stack(images))
+        picked = features.permute(0, 2, 3, 1)[(self.scores(features) > 0)[:, 0]]
+        return [{"boxes": self.head["box"](picked)}]
+
+
+@pytest.mark.parametrize("mode", ["modules", "graph"])
+def test_a_detector_is_captured_by_submodule(mode: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, inputs = awake(Detector()), ([torch.randn(3, 16, 16), torch.randn(3, 16, 16)],)
+    analysis = analyze(model, inputs)
+    assert [part.name for part in analysis.captured.parts] == ["backbone", "scores", "head.box"]
+    assert {group.name for group in analysis.groups} == {"backbone.0", "head.box.0"}
+    pruned = apply(model, analysis, half(analysis), mode)
+    assert pruned.error < 1e-5
+    assert pruned.model(*inputs)[0]["boxes"].shape == model(*inputs)[0]["boxes"].shape
+    loaded = load(Detector(), save(tmp_path / "detector.safetensors", pruned, analysis, inputs))
+    assert torch.equal(loaded(*inputs)[0]["boxes"], pruned.model(*inputs)[0]["boxes"])
