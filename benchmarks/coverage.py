@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,7 +21,7 @@ from typing import Any
 
 from coverage_models import Case, timm_cases, torchvision_cases, zoo_cases
 from coverage_report import document
-from coverage_run import Limits, Results, run_child
+from coverage_run import Limits, Results, run_child, stop_children
 
 from edgeprune.cli.output import progress
 
@@ -83,12 +84,17 @@ def measure(wanted: Sequence[Job], results: Results, at_a_time: int) -> None:
     with progress() as bar, ThreadPoolExecutor(at_a_time) as pool:
         task = bar.add_task("coverage", total=len(wanted))
         running = {pool.submit(run_child, kind, name, LIMITS[kind]): (kind, name) for kind, name in wanted}
-        for future in as_completed(running):
-            row = future.result()
-            results.add(row)
-            verdict = row["error"] or row.get("outcome") or "pass"
-            bar.console.print(f"{row['kind']} {row['model']}: {' '.join(verdict.split())[:160]}", highlight=False, markup=False)
-            bar.update(task, advance=1, description=row["model"])
+        try:
+            for future in as_completed(running):
+                row = future.result()
+                results.add(row)
+                verdict = row["error"] or row.get("outcome") or "pass"
+                bar.console.print(f"{row['kind']} {row['model']}: {' '.join(verdict.split())[:160]}", highlight=False, markup=False)
+                bar.update(task, advance=1, description=row["model"])
+        except BaseException:  # interrupted, or told to end
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop_children()
+            raise
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -113,4 +119,5 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(main())

@@ -19,6 +19,9 @@ from typing import Any
 
 HERE = Path(__file__).parent
 POLL_S = 0.05
+RUNNING: set[subprocess.Popen[bytes]] = set()
+"""The children that run now."""
+
 Row = dict[str, Any]
 
 
@@ -37,18 +40,30 @@ def run_child(kind: str, name: str, limits: Limits) -> Row:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         command = [sys.executable, str(HERE / "coverage_child.py"), kind, name]
         child = subprocess.Popen(command, stdout=out, stderr=err, env=environment, cwd=HERE, start_new_session=True)
+        RUNNING.add(child)
         try:
             reason, peak = _watch(child, limits, started)
         finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+            _stop(child)
+            RUNNING.discard(child)
         out.seek(0)
         err.seek(0)
         row = {"error": reason} if reason else _row(out.read(), err.read(), child.returncode)
     seconds = time.monotonic() - started
     common = {"kind": kind, "model": name, "seconds": seconds, "peak_bytes": peak, "version": code_version(kind), "date": _today()}
     return {"error": None} | row | common
+
+
+def stop_children() -> None:
+    """End all children that run, with all that they started."""
+    for child in list(RUNNING):
+        _stop(child)
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def _watch(child: subprocess.Popen[bytes], limits: Limits, started: float) -> tuple[str | None, int]:
