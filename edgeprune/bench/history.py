@@ -1,0 +1,197 @@
+"""Every result that was measured, kept in a database."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+import struct
+import subprocess
+import zlib
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from edgeprune.bench.results import Artifact, Measurement, Ratio
+from edgeprune.bench.run import Report
+from edgeprune.bench.schema import default_url, open_engine, results, shown, telling
+from edgeprune.errors import HistoryError, InputError
+
+OFF = "off"
+_LATEST = re.compile(r"latest(?:~(\d+))?")
+_GIT_LIMIT_S = 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored result.
+
+    ``measured_at``: UTC.  ``target``: the name or address that was asked for; the device itself is in ``measurement``.  ``commit``: of
+    the repository that the model or the working folder is in, with ``-dirty`` when files had changed.  ``ratio``: over a baseline that was
+    measured in turns with it.
+    """
+
+    id: int
+    measured_at: datetime
+    model_name: str
+    model_sha256: str
+    target: str
+    measurement: Measurement
+    commit: str | None = None
+    label: str | None = None
+    ratio: Ratio | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self) | {"measured_at": self.measured_at.isoformat() + "Z", "measurement": self.measurement.to_json()}
+
+
+class History:
+    """The database of results at ``url`` (any SQLAlchemy address); by default SQLite in the user's data folder.
+
+    Safe with several writers at once.  Opening raises :class:`HistoryError`, and so does every method when the database fails.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        self._engine = open_engine(url or default_url())
+
+    @property
+    def address(self) -> str:
+        """Where it is, without a password."""
+        return shown(self._engine.url)
+
+    def add(
+        self, report: Report, target: str, model: Artifact, against: Artifact | None = None, label: str | None = None
+    ) -> tuple[int, ...]:
+        """Store what :func:`~edgeprune.bench.run.bench` found on a target for these files; the new ids, a comparison's baseline first."""
+        commit = git_commit(model.path)
+        common = {"target": target, "git_commit": commit, "label": label, "measured_at": datetime.now(UTC).replace(tzinfo=None)}
+        rows = [_row(item, model, None) | common for item in report.measurements]
+        for comparison in report.comparisons:
+            assert against is not None
+            base, candidate = comparison.measurements
+            rows.append(_row(base, against, None) | common | {"label": None})
+            rows.append(_row(candidate, model, comparison.ratios[0]) | common)
+        with telling(self._engine), self._engine.begin() as connection:
+            return tuple(int(connection.scalar(sa.insert(results).values(**row).returning(results.c.id)) or 0) for row in rows)
+
+    def entries(
+        self,
+        model: str | None = None,
+        target: str | None = None,
+        *,
+        device: str | None = None,
+        threads: int | None = None,
+        label: str | None = None,
+        limit: int = 20,
+        skip: int = 0,
+    ) -> list[Entry]:
+        """The newest results first; of one model (its file name, or the begin of its SHA-256), target, device, thread count or label."""
+        query = sa.select(results).order_by(results.c.id.desc()).limit(limit).offset(skip)
+        if model is not None:
+            query = query.where((results.c.model_name == Path(model).name) | results.c.model_sha256.startswith(model, autoescape=True))
+        wanted = {"target": target, "device": device, "threads": threads, "label": label}
+        query = query.where(*(results.c[name] == value for name, value in wanted.items() if value is not None))
+        return self._select(query)
+
+    def _select(self, query: sa.Select[Any]) -> list[Entry]:
+        with telling(self._engine), self._engine.connect() as connection:
+            return [_entry(row) for row in connection.execute(query).mappings()]
+
+    def find(self, reference: str, *, model: str | None = None, device: str | None = None, threads: int | None = None) -> Entry:
+        """One result: by its id, by its label (the newest), ``latest``, or ``latest~N`` for the N-th before.
+
+        A label is looked up among results of ``device`` and ``threads``, ``latest`` also of ``model``, where these are given.  Raises
+        :class:`InputError` when there is none.
+        """
+        found: list[Entry] = []
+        if reference.isdigit():
+            found = self._select(sa.select(results).where(results.c.id == int(reference)))
+        elif match := _LATEST.fullmatch(reference):
+            found = self.entries(model, device=device, threads=threads, limit=1, skip=int(match[1] or 0))
+        if found := found or self.entries(device=device, threads=threads, label=reference, limit=1):
+            return found[0]
+        kind = {"model": model, "device": device, "threads": threads}
+        among = ", ".join(f"{name} {value}" for name, value in kind.items() if value is not None)
+        raise InputError(
+            f"the history has no result {reference!r}" + (f" of {among}" if among else ""), remedy="edgeprune history lists what there is."
+        )
+
+    def close(self) -> None:
+        """Close its connections; a second time is no error."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def history_url(given: str | None = None) -> str | None:
+    """Where results are kept: ``given``, else ``EDGEPRUNE_HISTORY``, else the default; None when that says ``off``."""
+    url = given or os.environ.get("EDGEPRUNE_HISTORY") or default_url()
+    return None if url.lower() == OFF else url
+
+
+def git_commit(path: Path) -> str | None:
+    """The commit of the repository that holds ``path``, or of the working folder's; None where there is none, or no git."""
+    for folder in dict.fromkeys((path.resolve().parent, Path.cwd())):
+        try:
+            if head := _git(folder, "rev-parse", "HEAD"):
+                return head[0] + ("-dirty" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+    return None
+
+
+def _git(folder: Path, *arguments: str) -> list[str]:
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_GIT_LIMIT_S, check=False)
+    return done.stdout.splitlines() if done.returncode == 0 else []
+
+
+def _row(item: Measurement, artifact: Artifact, ratio: Ratio | None) -> dict[str, Any]:
+    result = item.to_json()
+    del result["samples_ns"]
+    same = ("device", "runtime", "runtime_version", "threads", "latency_ms", "low_ms", "high_ms", "peak_bytes", "file_bytes", "energy_mj")
+    return {
+        "model_name": artifact.path.name,
+        "model_sha256": hashlib.sha256(artifact.path.read_bytes()).hexdigest(),
+        "governor": item.before.get("governor"),
+        "limit_mhz": item.before.get("limit_mhz"),
+        "ratio": None if ratio is None else _finite(asdict(ratio)),
+        "result": _finite(result),
+        "samples_ns": zlib.compress(struct.pack(f"<{len(item.samples_ns)}q", *item.samples_ns)),
+        **{name: getattr(item, name) for name in same},
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: PostgreSQL refuses what is not finite, it becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _ratio(stored: dict[str, Any]) -> Ratio:
+    values: dict[str, Any] = {name: math.nan if value is None else value for name, value in stored.items()}
+    return Ratio(**values)
+
+
+def _entry(row: Any) -> Entry:
+    try:
+        packed = zlib.decompress(row["samples_ns"])
+        samples = struct.unpack(f"<{len(packed) // 8}q", packed)
+        measurement = Measurement.from_json(row["result"] | {"samples_ns": list(samples)})
+        ratio = None if row["ratio"] is None else _ratio(row["ratio"])
+    except (zlib.error, struct.error, TypeError, InputError) as error:
+        raise HistoryError(f"result {row['id']} of the history is damaged: {error}", remedy="Remove it from the database.") from error
+    same = ("id", "measured_at", "model_name", "model_sha256", "target", "label")
+    return Entry(measurement=measurement, ratio=ratio, commit=row["git_commit"], **{name: row[name] for name in same})
