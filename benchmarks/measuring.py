@@ -98,13 +98,14 @@ def light_model(folder: Path) -> Path:
 
 
 def a_against_a(device: Device, count: int, folder: Path) -> Iterator[str]:
-    """A model compared with itself, again and again: how often the interval contains 1, and how wide it is."""
+    """A model compared with itself, each time in a session of its own: how often the interval contains 1, and how wide it is."""
     model = light_model(folder)
     options = BenchOptions(threads=1, min_time_s=0.4, max_time_s=2.0, warmup_s=0.5, energy=False)
     ratios: list[Ratio] = []
     begin = time.monotonic()
     for number in range(count):
         ratios += device.compare(Artifact(model, "a"), [Artifact(model, "b")], options).ratios
+        device.close()  # others may have the device in between
         progress(f"A/A {number + 1} of {count}: {sum(item.low <= 1 <= item.high for item in ratios)} contain 1")
     inside = sum(item.low <= 1 <= item.high for item in ratios)
     widths = sorted((item.high - item.low) / item.ratio for item in ratios)

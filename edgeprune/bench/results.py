@@ -181,20 +181,24 @@ class Measurement:
     def from_json(cls, value: dict[str, Any]) -> Measurement:
         """From what :meth:`to_json` made.  Raises :class:`InputError` when fields are missing or unknown."""
         try:
-            return cls(**{name: tuple(item) if isinstance(item, list) else item for name, item in value.items()})
+            return cls(**_frozen(value))
         except (TypeError, AttributeError) as error:
             raise InputError(f"this is no measurement: {error}") from error
 
     @classmethod
     def from_result(cls, result: dict[str, Any], file_bytes: int, device: str) -> Measurement:
         """From one model of the runner's result."""
-        plain = {item.name: result[item.name] for item in fields(cls) if item.name in result}
-        same = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+        same = _frozen({item.name: result[item.name] for item in fields(cls) if item.name in result})
         times = {
             "latency_ms": result["median_ns"] / 1e6,
             **{f"{key}_ms": result[f"{key}_ns"] / 1e6 for key in ("low", "high", "p90", "p99")},
         }
         return cls(**same, **times, file_bytes=file_bytes, device=device, warnings=tuple(advice(result)))
+
+
+def _frozen(values: dict[str, Any]) -> dict[str, Any]:
+    """Lists, as JSON has them, as tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,9 @@ class Options:
 
 
 class Subject:
-    """A model loaded in a child of its own.  Raises what :meth:`Child.call` raises."""
+    """A model loaded in a child of its own, from the storage where ``cold``.  Raises what :meth:`Child.call` raises."""
 
-    def __init__(self, model: Dict[str, Any], options: Options) -> None:
+    def __init__(self, model: Dict[str, Any], options: Options, cold: bool = False) -> None:
         self.name = model["name"]
         self.cpus = affinity.choose(options.affinity)
         self.warmup_s, self.settled = 0.0, False
@@ -67,7 +67,7 @@ class Subject:
             self.loaded = self.child.call(
                 *("load",),
                 **{key: model[key] for key in ("engine", "path", "specs", "arrays") if key in model},
-                **{"key": self.name, "threads": options.threads, "seed": options.seed},
+                **{"key": self.name, "threads": options.threads, "seed": options.seed, "cold": cold},
             )
         except BaseException:
             self.child.close()
@@ -151,7 +151,7 @@ def sample(subject: Subject, options: Options, gate: Gate) -> Dict[str, Any]:
 def measure(model: Dict[str, Any], options: Options, emit: Optional[Emit] = None) -> Dict[str, Any]:
     """Everything about one model; :class:`RunnerError` when its process fails."""
     gate = options.gate(emit)
-    subject = Subject(model, options)
+    subject = Subject(model, options, cold=True)
     try:
         result = dict(subject.facts(), operators=None)
         subject.warm_up(options.warmup_s)

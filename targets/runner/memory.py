@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import resource
 from typing import Dict
 
@@ -19,6 +20,18 @@ def status(path: str = "/proc/self/status") -> Dict[str, int]:
     except OSError:
         pass
     return values
+
+
+def forget_file(path: str) -> None:
+    """Have the kernel drop a file's pages from its cache, so that loading it reads the storage (posix_fadvise(2)); best effort."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+    except (OSError, AttributeError):
+        pass
 
 
 def reset_peak() -> None:
