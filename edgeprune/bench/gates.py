@@ -1,0 +1,140 @@
+"""Conditions under which a result is not good enough: ``slower:5%``, ``latency:15ms``, ``memory:20MB``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edgeprune.bench.compare import Change, baseline_for, between_sessions
+from edgeprune.bench.history import History
+from edgeprune.bench.results import Measurement, Ratio
+from edgeprune.bench.run import Report
+from edgeprune.budget import Limit, format_quantity, parse_limit
+from edgeprune.errors import BudgetError, InputError
+
+KINDS = ("slower", "latency", "memory", "energy", "size")
+State = Literal["passed", "failed", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """``text``: as the user wrote it.  A relative ``limit`` is a share of the baseline's value."""
+
+    text: str
+    limit: Limit
+
+    @property
+    def needs_baseline(self) -> bool:
+        """Whether there must be a result to compare with."""
+        return self.limit.relative
+
+    def judge(self, item: Measurement, baseline: Measurement | None = None, ratio: Ratio | None = None) -> Judgement:
+        """Judge a measurement.  A value whose interval lies on both sides of the limit is ``inconclusive``, and so is one that is missing.
+
+        ``baseline`` and its latency's ``ratio`` must be given to a gate that needs them.
+        """
+        kind = self.limit.kind
+        if kind == "latency" and self.limit.relative:
+            assert ratio is not None
+            state = _state(ratio.low, ratio.high, self.limit.value)
+            return Judgement(self, state, f"{ratio.ratio:.3f} of the baseline's latency ({ratio.low:.3f} to {ratio.high:.3f})")
+        value, low, high = _value(kind, item)
+        if value is None or low is None or high is None:
+            return Judgement(self, "inconclusive", "there is no meter for it")
+        limit = self.limit.value
+        if self.limit.relative:
+            assert baseline is not None
+            base = _value(kind, baseline)[0]
+            if base is None:
+                return Judgement(self, "inconclusive", "the baseline has no value for it")
+            limit = self.limit.resolve(base)
+        interval = "" if low == high else f" ({format_quantity(kind, low)} to {format_quantity(kind, high)})"
+        told = f"{kind} {format_quantity(kind, value)}{interval}, limit {format_quantity(kind, limit)}"
+        return Judgement(self, _state(low, high, limit), told)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a gate said of a measurement, and why."""
+
+    gate: Gate
+    state: State
+    message: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One thread count's measurement, its change from an earlier result where there was one, and what each gate says."""
+
+    measurement: Measurement
+    change: Change | None
+    judgements: tuple[Judgement, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values, without the measurement's samples again."""
+        said = [{"gate": item.gate.text, "state": item.state, "message": item.message} for item in self.judgements]
+        change = None
+        if self.change:
+            change = self.change.to_json()
+            del change["b"], change["a"]["samples_ns"]
+        return {"threads": self.measurement.threads, "gates": said, "change": change}
+
+
+def judge_report(
+    report: Report, model: str, gates: Sequence[Gate], baseline: str | None, history: History | None, force: bool = False
+) -> list[Judged]:
+    """Judge all that was measured: by the baseline measured in turns with it, or else by the earlier result that ``baseline`` names.
+
+    ``model`` is the model's file name.  Raises :class:`InputError` when there is no such result,
+    :class:`~edgeprune.errors.IncomparableError` unless ``force``, and :class:`~edgeprune.errors.HistoryError`.
+    """
+    found = []
+    for comparison in report.comparisons:
+        base, item = comparison.measurements
+        found.append(Judged(item, None, tuple(gate.judge(item, base, comparison.ratios[0]) for gate in gates)))
+    for item in report.measurements:
+        if baseline is None:
+            found.append(Judged(item, None, tuple(gate.judge(item) for gate in gates)))
+        else:
+            change = between_sessions(baseline_for(item, model, baseline, history), item, force)
+            found.append(Judged(item, change, tuple(gate.judge(item, change.a, change.ratio) for gate in gates)))
+    return found
+
+
+def parse_gate(text: str) -> Gate:
+    """``slower:5%`` (than the baseline), or an upper limit: ``latency:15ms``, ``memory:20MB``, ``energy:40mJ``, ``size:1MB``.
+
+    A limit such as ``memory:110%`` is a share of the baseline's value.  Raises :class:`InputError`.
+    """
+    kind, _, value = text.partition(":")
+    if kind not in KINDS or not value:
+        raise InputError(
+            f"{text!r} is no condition", remedy="Write one such as slower:5%, latency:15ms, memory:20MB, energy:40mJ, size:1MB."
+        )
+    if kind != "slower":
+        return Gate(text, parse_limit(kind, value))
+    limit = parse_limit("latency", value)
+    if not limit.relative:
+        raise BudgetError(f"{text!r} is no percentage", remedy="Write slower:5%, or latency:15ms for an absolute limit.")
+    return Gate(text, Limit("latency", 1 + limit.value, relative=True))
+
+
+def _value(kind: str, item: Measurement) -> tuple[float | None, float | None, float | None]:
+    """A value with its interval, in the kind's base unit."""
+    match kind:
+        case "latency":
+            return item.latency_ms, item.low_ms, item.high_ms
+        case "energy":
+            low, high = item.energy_low_mj, item.energy_high_mj
+            return item.energy_mj, item.energy_mj if low is None else low, item.energy_mj if high is None else high
+        case "memory":
+            return item.peak_bytes, item.peak_bytes, item.peak_bytes
+        case _:
+            return item.file_bytes, item.file_bytes, item.file_bytes
+
+
+def _state(low: float, high: float, limit: float) -> State:
+    if low > limit:
+        return "failed"
+    return "passed" if high <= limit else "inconclusive"
