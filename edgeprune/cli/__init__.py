@@ -23,6 +23,8 @@ COMMANDS = {
     "prune": "Prune a model to budgets that are measured on a device.",
     "inspect": "Show what may be pruned in a model, and what is fixed and why.",
     "bench": "Measure an exported model on a device, or compare two.",
+    "history": "List the results that were measured.",
+    "compare": "Compare two results that were measured.",
     "probe": "Say what a device is: processor, memory, runtimes, meters.",
     "setup": "Install a runtime on a device, from this machine.",
     "teardown": "Remove from a device all that edgeprune put there.",

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.cli.options import json_option
-from edgeprune.cli.output import console, print_json
+from edgeprune.cli.live import watch
+from edgeprune.cli.options import history_option, json_option
+from edgeprune.cli.output import error_json, failures_code, print_json, show_error
+from edgeprune.errors import EdgepruneError, HistoryError, InputError
 
 if TYPE_CHECKING:
-    from edgeprune.bench import Measurement, Report
+    from edgeprune.bench import Artifact, BenchOptions, Report
+    from edgeprune.bench.fleet import Outcome
+    from edgeprune.bench.gates import Gate, Judged
+    from edgeprune.bench.history import History
+    from edgeprune.devices import Target
 
+GATE_FAILED, INCONCLUSIVE = 1, 3
 _INPUT = re.compile(r"(\d+(?:x\d+)*)(?::([a-z]+\d*))?")
 
 
@@ -41,96 +48,212 @@ def parse_inputs(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) 
     return tuple(inputs)
 
 
+def parse_gates(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[Gate, ...]:
+    """``slower:5%`` and the like."""
+    from edgeprune.bench.gates import parse_gate
+
+    try:
+        return tuple(parse_gate(text) for text in texts)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one target: what was measured, how it was judged, where it is stored."""
+
+    target: Target
+    report: Report | None = None
+    judged: tuple[Judged, ...] = ()
+    ids: tuple[int, ...] = ()
+    error: EdgepruneError | None = None
+    not_stored: HistoryError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        document: dict[str, Any] = {"target": self.target.name} | (self.report.to_json() if self.report else {})
+        document |= {"judged": [item.to_json() for item in self.judged], "history": list(self.ids)} | error_json(self.error)
+        return document | ({"history_error": self.not_stored.message} if self.not_stored else {})
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done on every target."""
+
+    model: Artifact
+    against: Artifact | None
+    threads: tuple[int, ...]
+    options: BenchOptions
+    gates: tuple[Gate, ...]
+    baseline: str | None
+    label: str | None
+    force: bool
+
+
 @click.command(short_help="Measure an exported model on a device, or compare two.")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--target", default="local:", show_default=True, help="A target's name, local:, or ssh://user@host:port.")
+@click.option("--target", default="local:", show_default=True, help="A target's name, a group, an address; or several: pi4,pi5.")
 @click.option("--against", type=click.Path(path_type=Path), help="A baseline, measured in turns with MODEL.")
 @click.option("--threads", callback=parse_threads, help="Numbers of threads, such as 1,2,4; by default the device's cores, at most 4.")
 @click.option(
     "--input", "inputs", multiple=True, callback=parse_inputs, help="An input's shape, such as 1x3x32x32, where the file has none."
 )
+@click.option("--engine", default="", help="What runs MODEL, where its suffix does not tell: native runs .tflite by benchmark_model.")
+@click.option("--native", metavar="PATH", help="Where the device has benchmark_model.")
 @click.option("--min-time", type=click.FloatRange(min=0.05), help="Least seconds of sampling a model.")
 @click.option("--max-time", type=click.FloatRange(min=0.05), help="Most seconds of sampling a model.")
+@click.option("--affinity", default="all", show_default=True, help="Processors to use: all, big, little, or a list such as 0,2-3.")
+@click.option("--tune", is_flag=True, help="Hold the clocks still meanwhile, and put back what was there.")
+@click.option("--meter", help="The energy meter, such as battery, command:TOOL, serial:PORT@BAUD; the first that works unless given.")
+@click.option("--no-energy", is_flag=True, help="Do not measure energy.")
+@click.option("--limit-temperature", "limit_c", type=float, metavar="C", help="Measure nothing while the device is hotter.")
+@click.option("--profile", is_flag=True, help="Time each operator too, where the engine tells.")
+@click.option("--fail-if", "gates", multiple=True, callback=parse_gates, metavar="KIND:LIMIT", help="slower:5%, latency:15ms, memory:20MB.")
+@click.option("--baseline", metavar="RESULT", help="An earlier result to compare with: latest, an id, a label, or a file of --json.")
+@click.option("--force", is_flag=True, help="Compare with it although device, runtime, threads or clocks differ.")
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write a JUnit report.")
+@click.option("--label", help="A name for what is stored, such as a version.")
+@history_option
 @json_option
-def command(
-    model: Path,
-    target: str,
-    against: Path | None,
-    threads: tuple[int, ...],
-    inputs: tuple[tuple[tuple[int, ...], str], ...],
-    min_time: float | None,
-    max_time: float | None,
-    as_json: bool,
-) -> None:
-    """Measure MODEL (.tflite, .pt) on a device: latency with its interval, peak memory, energy where there is a meter."""
-    from edgeprune.bench import Artifact, BenchOptions, bench
+def command(model: Path, target: str, against: Path | None, inputs: Any, engine: str, junit: Path | None, **given: Any) -> int:
+    """Measure MODEL (.tflite, .pt, .onnx, .pte) on a device: latency with its interval, peak memory, energy where there is a meter.
+
+    With several targets, on all of them side by side.  Results are stored: see `edgeprune history`.
+
+    Exit codes: 0 good; 1 a --fail-if came true, or an error; 2 wrong usage; 3 a --fail-if could not be decided, its limit lies inside the
+    interval; with several targets, 10 and the number of those that failed.
+    """
+    from edgeprune.bench import Artifact
+    from edgeprune.devices.targets import resolve_targets
+
+    gates, baseline = given["gates"], given["baseline"]
+    if against and baseline:
+        raise click.UsageError("--against and --baseline exclude each other")
+    if not against and not baseline and (relative := [gate.text for gate in gates if gate.needs_baseline]):
+        raise click.UsageError(f"--fail-if {relative[0]} needs --against or --baseline")
+    targets = resolve_targets(target)
+    job = Job(
+        model=Artifact(model, inputs=inputs, engine_name=engine),
+        against=Artifact(against, inputs=inputs, engine_name=engine) if against else None,
+        options=_options(given),
+        **{name: given[name] for name in ("threads", "gates", "baseline", "label", "force")},
+    )
+    findings = _measure(job, targets, given["history"])
+    if junit:
+        _write_junit(junit, findings, job)
+    _print(findings, given["as_json"])
+    return _exit_code(findings)
+
+
+def _options(given: dict[str, Any]) -> BenchOptions:
+    from edgeprune.bench import BenchOptions
 
     standard = BenchOptions()
-    options = replace(standard, min_time_s=min_time or standard.min_time_s, max_time_s=max_time or standard.max_time_s)
-    baseline = Artifact(against, inputs=inputs) if against else None
-    with ExitStack() as stack:
-        on_event = _show_events(stack, target)
-        report = bench(Artifact(model, inputs=inputs), target, baseline, threads, options, on_event)
-    if as_json:
-        print_json(report.to_json())
-    else:
-        _print(report)
+    chosen: dict[str, Any] = {name: given[name] for name in ("affinity", "tune", "meter", "limit_c", "profile", "native")}
+    chosen |= {"min_time_s": given["min_time"] or standard.min_time_s, "max_time_s": given["max_time"] or standard.max_time_s}
+    return replace(standard, energy=not given["no_energy"], **chosen)
 
 
-def _show_events(stack: ExitStack, target: str) -> Any:
-    """A line on stderr that says what is being done."""
-    from rich.console import Console
+def _measure(job: Job, targets: Sequence[Target], url: str | None) -> list[Finding]:
+    from edgeprune.bench import bench
+    from edgeprune.bench.compare import is_file, load_results, stored
+    from edgeprune.bench.fleet import side_by_side
+    from edgeprune.bench.results import check_engine
 
-    status = stack.enter_context(Console(stderr=True).status(f"connecting to {target}"))
-    texts = {
-        "waiting": "waiting: in use by {holder}",
-        "upload": "sending {name}",
-        "measuring": "measuring {name}",
-        "measured": "{name}: {median_ms:.3f} ms",
-        "round": "comparing: round {number}",
-    }
-
-    def show(event: dict[str, Any]) -> None:
-        if text := texts.get(event["event"]):
-            status.update(text.format(**event))
-
-    return show
-
-
-def _print(report: Report) -> None:
-    from rich.table import Table
-
-    out = console()
-    out.print(f"[bold]{report.device.address}[/bold]  {report.device.identity}")
-    groups = [comparison.measurements for comparison in report.comparisons] or [(item,) for item in report.measurements]
-    for group in groups:
-        columns = [_facts(item) for item in group]
-        table = Table("", *(item.name for item in group))
-        for fact in columns[0]:
-            table.add_row(fact, *(column[fact] for column in columns))
-        out.print(table)
-    for comparison in report.comparisons:
-        base = comparison.measurements[0]
-        for ratio in comparison.ratios:
-            out.print(f"{ratio.name} takes {ratio.ratio:.3f} ({ratio.low:.3f} to {ratio.high:.3f}) of {base.name}'s time: {ratio.verdict}")
-    for warning in sorted({f"{item.name}: {warning}" for group in groups for item in group for warning in item.warnings}):
-        out.print(f"[yellow]warning[/yellow] {warning}")
+    history, history_error = _open(url)
+    try:
+        if job.baseline is not None:  # said before anything is measured
+            if is_file(job.baseline):
+                load_results(Path(job.baseline))
+            elif history_error:
+                raise history_error
+            else:
+                stored(history).find(job.baseline)
+        for artifact in filter(None, (job.model, job.against)):
+            check_engine(artifact.engine)
+        with watch(targets) as show:
+            outcomes = side_by_side(
+                targets, lambda target, tell: bench(job.model, target.name, job.against, job.threads, job.options, tell), show
+            )
+        return [_finding(outcome, job, history, history_error) for outcome in outcomes]
+    finally:
+        if history:
+            history.close()
 
 
-def _facts(item: Measurement) -> dict[str, str]:
-    from edgeprune.budget import format_quantity
+def _open(url: str | None) -> tuple[History | None, HistoryError | None]:
+    """The history, or why there is none: that must not prevent a measurement."""
+    from edgeprune.bench.history import History
 
-    def ms(value: float) -> str:
-        return format_quantity("latency", value)
+    try:
+        return (History(url) if url else None), None
+    except HistoryError as error:
+        return None, error
 
-    return {
-        "runtime": f"{item.runtime} {item.runtime_version}",
-        "threads": str(item.threads),
-        "median latency": ms(item.latency_ms) + ("" if item.stable else " (unstable)"),
-        "95 % interval": f"{ms(item.low_ms)} to {ms(item.high_ms)}",
-        "90 %, 99 %": f"{ms(item.p90_ms)}, {ms(item.p99_ms)}",
-        "load, first run": f"{ms(item.load_ms)}, {ms(item.first_ms)}",
-        "peak memory": format_quantity("memory", item.peak_bytes),
-        "energy": "no meter" if item.energy_mj is None else f"{format_quantity('energy', item.energy_mj)} ({item.energy_method})",
-        "file size": format_quantity("size", item.file_bytes),
-    }
+
+def _finding(outcome: Outcome[Report], job: Job, history: History | None, not_stored: HistoryError | None) -> Finding:
+    """Judge what was measured, and store it."""
+    from edgeprune.bench.gates import judge_report
+
+    if outcome.result is None:
+        return Finding(outcome.target, error=outcome.error)
+    finding = Finding(outcome.target, outcome.result, not_stored=not_stored)
+    try:
+        judged = judge_report(outcome.result, job.model.path.name, job.gates, job.baseline, history, job.force)
+        finding = replace(finding, judged=tuple(judged))
+    except EdgepruneError as error:
+        finding = replace(finding, error=error)
+    if history:
+        try:
+            finding = replace(finding, ids=history.add(outcome.result, outcome.target.name, job.model, job.against, job.label))
+        except HistoryError as error:
+            finding = replace(finding, not_stored=error)
+    return finding
+
+
+def _print(findings: Sequence[Finding], as_json: bool) -> None:
+    from edgeprune.cli.measured import print_fleet, print_judged, print_report
+
+    alone = findings[0] if len(findings) == 1 else None
+    if as_json and (alone is None or alone.report):
+        failed = sum(finding.error is not None for finding in findings)
+        print_json(alone.to_json() if alone else {"devices": [finding.to_json() for finding in findings], "failed": failed})
+    elif not as_json:
+        if alone is None:
+            print_fleet([(item.target.name, item.report, item.error.message if item.error else "") for item in findings])
+        for finding in findings:
+            if finding is alone and finding.report:
+                print_report(finding.report)
+            if alone is None and any(item.change or item.judgements for item in finding.judged):
+                click.echo(f"{finding.target.name}:")
+            print_judged(finding.judged)
+    if unstored := next((finding.not_stored for finding in findings if finding.not_stored), None):
+        show_error(f"the result was not stored: {unstored.message}", unstored.remedy)
+    if alone and alone.error:
+        raise alone.error
+
+
+def _exit_code(findings: Sequence[Finding]) -> int:
+    states = {said.state for finding in findings for item in finding.judged for said in item.judgements}
+    gates = GATE_FAILED if "failed" in states else INCONCLUSIVE if "inconclusive" in states else 0
+    return failures_code([finding.error for finding in findings]) or gates
+
+
+def _write_junit(path: Path, findings: Sequence[Finding], job: Job) -> None:
+    from edgeprune.bench.junit import Case, Suite, junit_xml
+
+    states = {"passed": "passed", "failed": "failed", "inconclusive": "skipped"}
+    suites = []
+    for finding in findings:
+        cases = [Case("measured", job.model.name, "error", finding.error.message)] if finding.error else []
+        for item in finding.judged:
+            name = f"{job.model.name}, {item.measurement.threads} threads"
+            told = f"median latency {item.measurement.latency_ms:.4f} ms ({item.measurement.low_ms:.4f} to {item.measurement.high_ms:.4f})"
+            cases.append(Case("measured", name, "passed", told, item.measurement.sampled_s or 0.0))
+            cases += [Case(said.gate.text, name, states[said.state], said.message) for said in item.judgements]
+        device = {"device": finding.report.device.identity} if finding.report else {}
+        suites.append(Suite(f"edgeprune bench on {finding.target.name}", cases, {"target": finding.target.name} | device))
+    try:
+        path.write_text(junit_xml(suites), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"the JUnit report {path} cannot be written: {error.strerror}") from error

@@ -48,6 +48,18 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, callback=keep_stdout, help=text)(function)
 
 
+def history_option(function: F) -> F:
+    """Add ``--history URL``, passed as ``history``: the database of results, or None when it is off."""
+
+    def settle(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+        from edgeprune.bench.history import history_url
+
+        return history_url(value)
+
+    text = "Database of results (an SQLAlchemy address), or off; EDGEPRUNE_HISTORY unless given, else one in the user's data folder."
+    return click.option("--history", metavar="URL", callback=settle, help=text)(function)
+
+
 def budget_options(function: F) -> F:
     """Add ``--latency``, ``--memory``, ``--energy``, ``--size`` (quantities with units, or percentages) and ``--max-drop`` (a number)."""
 

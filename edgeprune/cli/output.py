@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from edgeprune.errors import EdgepruneError
+
 
 def print_json(document: Any) -> None:
     """Print ``document`` on stdout as one JSON document. Data classes become objects, paths strings, and non-finite numbers null."""
@@ -47,6 +49,17 @@ def show_error(message: str, remedy: str | None = None, notes: Sequence[str] = (
         if line:
             text.append(f"\n{line}", style="dim" if line is not remedy else "")
     Console(stderr=True).print(text, soft_wrap=True)
+
+
+def error_json(error: EdgepruneError | None) -> dict[str, Any]:
+    """An error as a part of a JSON document."""
+    return {} if error is None else {"error": {"kind": type(error).__name__, "message": error.message, "remedy": error.remedy}}
+
+
+def failures_code(errors: Sequence[EdgepruneError | None]) -> int:
+    """The exit code of work on several devices: 0, or 10 and the number of those that failed (69 at most)."""
+    failed = sum(error is not None for error in errors)
+    return 10 + min(failed, 59) if failed else 0
 
 
 def console() -> Any:

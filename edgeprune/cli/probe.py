@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeprune.cli.options import json_option
-from edgeprune.cli.output import console, print_json
+from edgeprune.cli.output import console, error_json, failures_code, print_json, show_error
 
 if TYPE_CHECKING:
     from edgeprune.bench import DeviceInfo
@@ -16,15 +16,30 @@ if TYPE_CHECKING:
 @click.command(short_help="Say what a device is: processor, memory, runtimes, meters.")
 @click.argument("target")
 @json_option
-def command(target: str, as_json: bool) -> None:
-    """Say what TARGET (a name, local:, or ssh://user@host) is.  Nothing is measured, and nobody is waited for."""
-    from edgeprune.bench import probe
+def command(target: str, as_json: bool) -> int:
+    """Say what TARGET (a name, a group, local:, ssh://user@host; or several: pi4,pi5) is.  Nothing is measured, nobody is waited for.
 
-    info = probe(target)
+    With several targets the exit code is 10 and the number of those that failed.
+    """
+    from edgeprune.bench import probe
+    from edgeprune.bench.fleet import side_by_side
+    from edgeprune.devices.targets import resolve_targets
+
+    targets = resolve_targets(target)
+    outcomes = side_by_side(targets, lambda one, _: probe(one.name))
+    alone = outcomes[0] if len(outcomes) == 1 else None
+    if alone and alone.error:
+        raise alone.error
     if as_json:
-        print_json(info.to_json())
+        documents = [{"target": one.target.name} | (one.result.to_json() if one.result else error_json(one.error)) for one in outcomes]
+        print_json(documents[0] if alone else {"devices": documents})
     else:
-        _print(info)
+        for one in outcomes:
+            if one.result:
+                _print(one.result)
+            elif one.error:
+                show_error(f"{one.target.name}: {one.error.message}", one.error.remedy)
+    return failures_code([one.error for one in outcomes])
 
 
 def _print(info: DeviceInfo) -> None:

@@ -1,0 +1,54 @@
+"""``edgeprune history``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeprune.cli.options import history_option, json_option
+from edgeprune.cli.output import console, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprune.bench.history import Entry
+
+
+@click.command(short_help="List the results that were measured.")
+@click.argument("model", required=False)
+@click.option("--target", help="Only those of this target.")
+@click.option("--label", help="Only those of this label.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many, the newest.")
+@history_option
+@json_option
+def command(model: str | None, target: str | None, label: str | None, limit: int, history: str | None, as_json: bool) -> None:
+    """List what was measured, the newest first; of MODEL (a file's name, or the begin of its SHA-256) only where given.
+
+    Results are kept in the user's data folder, or in the database that --history or EDGEPRUNE_HISTORY names.
+    """
+    from edgeprune.bench.compare import stored
+    from edgeprune.bench.history import History
+
+    with stored(History(history) if history else None) as opened:
+        entries = opened.entries(model, target, label=label, limit=limit)
+    if as_json:
+        print_json([entry.to_json() for entry in entries])
+    elif entries:
+        _print(entries)
+    else:
+        click.echo("Nothing was measured yet." if model is target is label is None else "Nothing of that kind was measured yet.")
+
+
+def _print(entries: Sequence[Entry]) -> None:
+    from rich.table import Table
+
+    from edgeprune.cli.measured import facts
+
+    table = Table("id", "measured (UTC)", "model", "target", "threads", "latency", "memory", "commit", "label")
+    for entry in entries:
+        known = facts(entry.measurement)
+        commit = (entry.commit or "")[:7] + ("+" if (entry.commit or "").endswith("-dirty") else "")
+        plain = (entry.model_name, entry.target, str(entry.measurement.threads), known["median latency"], known["peak memory"])
+        table.add_row(str(entry.id), f"{entry.measured_at:%Y-%m-%d %H:%M}", *plain, commit, entry.label or "")
+    console().print(table)

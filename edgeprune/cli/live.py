@@ -1,0 +1,66 @@
+"""What is being done on one device or several, live on stderr: a line with a bar for each; plain lines where that is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeprune.devices import Target
+
+Watch = Callable[["Target", dict[str, Any]], None]
+
+_TEXTS = {
+    "waiting": "waiting: in use by {holder}",
+    "upload": "sending {name}",
+    "measuring": "measuring {name}",
+    "measured": "{name}: {median_ms:.3f} ms",
+    "round": "comparing: round {number}",
+    "cooling": "waiting until it is no longer held back",
+    "done": "done",
+    "failed": "failed: {message}",
+}
+
+
+@contextmanager
+def watch(targets: Sequence[Target]) -> Iterator[Watch]:
+    """A context that gives a function for the events of these targets; the bars vanish at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain(console, several=len(targets) > 1)
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.fields[target]}"), BarColumn(20), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console, transient=True) as bars:
+        rows = {target: bars.add_task("connecting", total=None, target=Text(target.name).markup) for target in targets}
+
+        def show(target: Target, event: dict[str, Any]) -> None:
+            if text := told(event):
+                ended = event["event"] in ("done", "failed")
+                done, total = (1, 1) if ended else (event.get("sent", event.get("number", 0)), event.get("total", event.get("rounds")))
+                bars.update(rows[target], description=text, completed=done, total=total)
+
+        yield show
+
+
+def told(event: dict[str, Any]) -> str | None:
+    """An event in words, or None when it is none to show."""
+    text = _TEXTS.get(event["event"])
+    return text.format(**event) if text else None
+
+
+def _plain(console: Any, several: bool) -> Watch:
+    """One line when a device begins something else; of one device alone, only what it waits for."""
+    last: dict[Target, str] = {}
+
+    def show(target: Target, event: dict[str, Any]) -> None:
+        text = told(event)
+        if text and last.get(target) != text and (several or event["event"] == "waiting"):
+            last[target] = text
+            console.print(f"{target.name}  {text}", markup=False, highlight=False, soft_wrap=True)
+
+    return show
