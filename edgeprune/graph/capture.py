@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edgeprune.errors import CaptureError
 from edgeprune.graph.parts import Part, Parts, joined, record_calls
 
+CONVERSIONS = tuple(getattr(torch.ops.aten.to, name) for name in ("dtype", "dtype_layout", "device", "other"))
 EXPORT_SHOWS = "Data-dependent control flow is the usual cause: torch.export.export(model, inputs) shows where."
 
 
@@ -191,9 +192,13 @@ def _set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 def _drop_guards(module: fx.GraphModule) -> None:
-    """Take out the checks of input shapes that export adds."""
+    """Take out the checks that export adds, and conversions to the type that a tensor has already."""
     for node in list(module.graph.nodes):
-        if node.op == "call_module" and "_guards_fn" in str(node.target):
+        guard = node.op == "call_module" and "_guards_fn" in str(node.target)
+        if guard or node.target is torch.ops.aten._assert_tensor_metadata.default:
+            module.graph.erase_node(node)
+        elif node.target in CONVERSIONS and node.meta["val"].dtype == node.args[0].meta["val"].dtype:
+            node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
     if hasattr(module, "_guards_fn"):

@@ -8,7 +8,7 @@ from torch import Tensor, fx
 
 from edgeprune.graph.capture import tensor_at
 
-LIMIT = 100_000
+LIMIT = 10_000_000
 """Largest number of elements that is worth computing for an index."""
 
 

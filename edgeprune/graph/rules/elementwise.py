@@ -92,7 +92,15 @@ COPIES = (
     aten.exp.default,
     aten.log.default,
     aten.sqrt.default,
+    aten.sqrt_.default,
     aten.rsqrt.default,
+    aten.rsqrt_.default,
+    aten.exp_.default,
+    aten.neg_.default,
+    aten.gelu_.default,
+    aten.mish_.default,
+    aten.clamp_min_.default,
+    aten.square_.default,
     aten.abs.default,
     aten.neg.default,
     aten.square.default,
@@ -109,6 +117,7 @@ COPIES = (
     aten.alias.default,
     aten.to.dtype,
     aten.to.dtype_layout,
+    aten.to.device,
     aten._to_copy.default,
     aten.type_as.default,
     aten.lift_fresh_copy.default,
@@ -120,11 +129,6 @@ COPIES = (
 def unary(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
     """The result's channels are the operand's.  A parameter that is only copied stays a parameter."""
     return x if isinstance(x, Stored) and node.target in COPIES else flow.labels(x)
-
-
-@rule(aten._assert_tensor_metadata.default)
-def nothing(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> None:
-    """A check that export wrote down."""
 
 
 @rule(
@@ -141,6 +145,17 @@ def nothing(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> None:
     aten.div.Tensor,
     aten.div_.Tensor,
     aten.div.Scalar,
+    aten.subtract.Tensor,
+    aten.subtract.Scalar,
+    aten.multiply.Tensor,
+    aten.multiply.Scalar,
+    aten.divide.Tensor,
+    aten.divide.Scalar,
+    aten.true_divide.Tensor,
+    aten.add_.Scalar,
+    aten.sub_.Scalar,
+    aten.mul_.Scalar,
+    aten.div_.Scalar,
     aten.maximum.default,
     aten.minimum.default,
     aten.pow.Tensor_Tensor,

@@ -199,8 +199,7 @@ def _by_parameter(flow: Flow, node: fx.Node, labels: Tensor, sx: Names, weight: 
     source = _source(labels, sx, sw)
     flow.read(weight, tuple(dim for dim, name in enumerate(sw) if name in sx), source, reason)
     if changing & set(summed):
-        rows = _rows(source, [dim for dim, name in enumerate(sw) if name in shared])
-        flow.balance(rows, f"{reason} has {len(rows)} heads")
+        flow.boxes.append((source, f"{reason} reads rows of channels"))
     if changing - set(summed):  # rows of the input stand in the result as they are: no new channels across them
         kept = narrowed(labels, (dim for dim, name in enumerate(sx) if name not in out))
         return tidy(_spread(kept, sx, out).expand(shape))
@@ -209,7 +208,7 @@ def _by_parameter(flow: Flow, node: fx.Node, labels: Tensor, sx: Names, weight: 
     new = flow.channels.fresh([shape[out.index(name)] for name in begin])
     flow.produce(weight, tuple(dim for dim, name in enumerate(sw) if name in begin), _spread(new, "".join(begin), sw), reason)
     if len(begin) > 1:
-        flow.balance(new.reshape(-1, new.shape[-1]), f"{reason} has {new.numel() // new.shape[-1]} heads")
+        flow.boxes.append((new, f"{reason} makes rows of channels"))
     return _spread(new, "".join(begin), out).expand(shape)
 
 
@@ -228,13 +227,6 @@ def _per_column(flow: Flow, node: fx.Node, labels: Tensor, names: Names, summed:
     changing = {names[dim] for dim in varying(labels)}
     rows = [dim for dim, name in enumerate(names) if name not in summed and name not in shared]
     return _columns(flow, node, labels, rows) if changing & set(summed) else labels
-
-
-def _rows(labels: Tensor, dims: list[int]) -> Tensor:
-    """A matrix, a row for every place along ``dims``."""
-    rest = [dim for dim in range(labels.dim()) if dim not in dims]
-    moved = small(labels).permute(*dims, *rest)
-    return moved.reshape(int(torch.Size(moved.shape[: len(dims)]).numel()), -1)
 
 
 def _with_bias(flow: Flow, node: fx.Node, result: Tensor, bias: Any) -> Tensor:

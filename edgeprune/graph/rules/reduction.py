@@ -69,6 +69,16 @@ def along_dimension(flow: Flow, node: fx.Node, x: Any, dim: int, *rest: Any, **n
     return labels
 
 
+@rule(aten.diff.default)
+def differences(flow: Flow, node: fx.Node, x: Any, n: int = 1, dim: int = -1, *rest: Any, **named: Any) -> Tensor:
+    """Neighbours along ``dim``, which is none of channels."""
+    labels = flow.labels(x)
+    if dim % labels.dim() in varying(labels):
+        flow.channels.fix(labels, f"{node.name} subtracts neighbouring channels")
+        return blank(shape_of(node))
+    return narrowed(labels, [dim % labels.dim()]).expand(shape_of(node))
+
+
 @reference(*SUMS)
 def sums(node: fx.Node, stays: Tensor | None, *args: Any, **named: Any) -> Any:
     """Zeros add nothing."""
