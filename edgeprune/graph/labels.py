@@ -121,6 +121,7 @@ class Channels:
         left, right = left[keep], right[keep]
         if not left.size:
             return
+        left, right = self._distinct(*self._distinct(left, right))
         touched, places = np.unique(np.concatenate([left, right]), return_inverse=True)
         pairs = places.reshape(2, -1)
         graph = coo_array((np.ones(pairs.shape[1], np.int8), (pairs[0], pairs[1])), shape=(len(touched), len(touched)))
@@ -130,6 +131,14 @@ class Channels:
         renamed = np.arange(self.count)
         renamed[touched] = first[classes]
         self._roots = renamed[self._roots]
+
+    def _distinct(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs that join the same classes, few where millions repeat, without sorting those."""
+        partner, seen = np.zeros(self.count, np.int64), np.zeros(self.count, bool)
+        partner[left], seen[left] = right, True
+        other = partner[left] != right
+        first = np.flatnonzero(seen)
+        return np.concatenate([partner[first], right[other]]), np.concatenate([first, partner[left[other]]])  # the other way round
 
     def resolve(self, labels: Tensor) -> Tensor:
         """The same array with every label replaced by its class."""
