@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from board.fixtures import board, link, own_board, shared_board  # noqa: F401
+from board.fixtures import board, link, ready, shared_board  # noqa: F401
 
 from edgeprune.testing.models import crashing_tflite, dense_tflite
 from edgeprune.testing.sshd import SshServer, find_sshd
@@ -41,7 +41,7 @@ def client_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "client"
     (home / ".ssh").mkdir(parents=True, mode=0o700)
     monkeypatch.setenv("HOME", str(home))
-    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "SSH_AUTH_SOCK"):
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "EDGEPRUNE_HISTORY", "SSH_AUTH_SOCK"):
         monkeypatch.delenv(name, raising=False)
     return home
 
@@ -70,7 +70,7 @@ def sshd(shared_sshd: SshServer, client_home: Path) -> Iterator[SshServer]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What uses the server or the board is marked ``device``."""
     for item in items:
-        if not {"sshd", "shared_board", "own_board", "link"}.isdisjoint(getattr(item, "fixturenames", ())):
+        if not {"sshd", "shared_board", "link"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.device)
 
 

@@ -220,7 +220,7 @@ def _print(findings: Sequence[Finding], as_json: bool) -> None:
         print_json(alone.to_json() if alone else {"devices": [finding.to_json() for finding in findings], "failed": failed})
     elif not as_json:
         if alone is None:
-            print_fleet([(item.target.name, item.report, item.error.message if item.error else "") for item in findings])
+            print_fleet([(item.target.name, item.report, "failed" if item.error else "") for item in findings])
         for finding in findings:
             if finding is alone and finding.report:
                 print_report(finding.report)
@@ -231,6 +231,9 @@ def _print(findings: Sequence[Finding], as_json: bool) -> None:
         show_error(f"the result was not stored: {unstored.message}", unstored.remedy)
     if alone and alone.error:
         raise alone.error
+    for finding in findings:
+        if finding.error:
+            show_error(f"{finding.target.name}: {finding.error.message}", finding.error.remedy)
 
 
 def _exit_code(findings: Sequence[Finding]) -> int:

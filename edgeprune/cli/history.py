@@ -41,14 +41,16 @@ def command(model: str | None, target: str | None, label: str | None, limit: int
 
 
 def _print(entries: Sequence[Entry]) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
-    from edgeprune.cli.measured import facts
+    from edgeprune.budget import format_quantity
 
-    table = Table("id", "measured (UTC)", "model", "target", "threads", "latency", "memory", "commit", "label")
+    folded = (Column(name, overflow="fold") for name in ("model", "target"))
+    table = Table("id", "measured (UTC)", *folded, "threads", "latency", "commit", "label", box=None)
     for entry in entries:
-        known = facts(entry.measurement)
         commit = (entry.commit or "")[:7] + ("+" if (entry.commit or "").endswith("-dirty") else "")
-        plain = (entry.model_name, entry.target, str(entry.measurement.threads), known["median latency"], known["peak memory"])
-        table.add_row(str(entry.id), f"{entry.measured_at:%Y-%m-%d %H:%M}", *plain, commit, entry.label or "")
+        latency = format_quantity("latency", entry.measurement.latency_ms)
+        plain = (entry.model_name, entry.target, str(entry.measurement.threads), latency, commit, entry.label or "")
+        table.add_row(str(entry.id), f"{entry.measured_at:%Y-%m-%d %H:%M}", *map(Text, plain))
     console().print(table)

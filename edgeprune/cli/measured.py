@@ -96,7 +96,7 @@ def facts(item: Measurement) -> dict[str, str]:
 
 
 def print_fleet(rows: Sequence[tuple[str, Report | None, str]]) -> None:
-    """One table of all devices; of each its name, what was measured, and what went wrong."""
+    """One table of all devices; of each its name, what was measured, and a note."""
     from rich.table import Table
     from rich.text import Text
 

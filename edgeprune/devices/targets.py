@@ -40,11 +40,15 @@ def _load() -> dict[str, Any]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         for entry in entries.values():
-            if not (isinstance(entry.get("address"), str) or all(isinstance(member, str) for member in entry["members"])):
-                raise TypeError("an address is no text")
+            if not isinstance(entry.get("address"), str) and not _is_list_of_names(entry["members"]):
+                raise TypeError("an address is no text, or a group no list of names")
         return dict(sorted(entries.items()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise TargetError(f"{path} is damaged: {error}", remedy="Repair or delete it, then add the targets again.") from error
+
+
+def _is_list_of_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(member, str) for member in value)
 
 
 def _save(entries: dict[str, Any]) -> None:
