@@ -57,6 +57,7 @@ def _round(trails: List[_Trail], options: Options, number: int, gate: Gate) -> b
     """Start every model anew, then sample in turns; False when the round does not count.  Models that fail leave ``trails``."""
     subjects: Dict[str, Subject] = {}
     order = _order(trails, number)
+    begin = time.monotonic()
     try:
         for trail in order:
             try:
@@ -68,7 +69,7 @@ def _round(trails: List[_Trail], options: Options, number: int, gate: Gate) -> b
         running = [trail for trail in order if not trail.error]
         if trails[0].error:
             return False
-        blocks = _turns(running, subjects, options)
+        blocks = _turns(running, trails[0], subjects, options, time.monotonic() - begin)
         counts = gate.passes(sum(map(len, blocks.values())))
     finally:
         for subject in subjects.values():
@@ -79,13 +80,22 @@ def _round(trails: List[_Trail], options: Options, number: int, gate: Gate) -> b
     return False
 
 
-def _turns(turn: List[_Trail], subjects: Dict[str, Subject], options: Options) -> Dict[str, List[List[int]]]:
-    """Blocks of samples by model's name, as many of each, in turns; none of a model that failed, and then the others stop too."""
+def _turns(
+    turn: List[_Trail], baseline: _Trail, subjects: Dict[str, Subject], options: Options, started_s: float
+) -> Dict[str, List[List[int]]]:
+    """Blocks of samples by model's name, as many of each, in turns; none of a model that failed, and then the others stop too.
+
+    Ten blocks each, and more where the ratios of neighbours are noisy, for up to ``started_s``, which starting the processes took: to start
+    anew is no better use of the time than to go on (Kalibera & Jones, 2013, section 6).
+    """
     block_ns = int(options.min_time_s * 1e9 / options.rounds / _BLOCKS_PER_ROUND)
     blocks: Dict[str, List[List[int]]] = {trail.model["name"]: [] for trail in turn}
     begin = time.monotonic()
-    for index in range(_BLOCKS_PER_ROUND):
-        for trail in turn if index % 2 else turn[::-1]:
+    count, elapsed = 0, 0.0
+    while not _enough(count, elapsed, options.max_time_s / options.rounds * len(turn)) or (
+        elapsed < started_s and not _calm(blocks, baseline, options)
+    ):
+        for trail in turn if count % 2 else turn[::-1]:
             name = trail.model["name"]
             try:
                 blocks[name].append(subjects[name].block(block_ns, skip=1))
@@ -93,18 +103,36 @@ def _turns(turn: List[_Trail], subjects: Dict[str, Subject], options: Options) -
                 trail.error = error.to_dict()
                 del blocks[name]
                 return blocks
-        if index % 2 and time.monotonic() - begin > options.max_time_s / options.rounds * len(turn):
-            break
+        count, elapsed = count + 1, time.monotonic() - begin
     return blocks
+
+
+def _enough(count: int, elapsed: float, limit_s: float) -> bool:
+    """Whether there are the least blocks of a round: ten, or what a slow model has time for, and as many in either order."""
+    return count > 0 and count % 2 == 0 and (count >= _BLOCKS_PER_ROUND or elapsed > limit_s)
+
+
+def _neighbours(blocks: Dict[str, List[List[int]]], name: str, baseline: _Trail) -> List[float]:
+    """Ratios of a model's blocks to the baseline's of the same turn."""
+    base = [stats.median(block) for block in blocks[baseline.model["name"]]]
+    return [stats.median(block) / base[index] for index, block in enumerate(blocks[name])]
+
+
+def _calm(blocks: Dict[str, List[List[int]]], baseline: _Trail, options: Options) -> bool:
+    """Whether this round knows the ratios well enough already."""
+    for name in blocks:
+        ratios = _neighbours(blocks, name, baseline)
+        low, high = stats.median_interval(ratios)
+        if stats.relative_width(low, high, stats.median(ratios)) > options.relative_width:
+            return False
+    return True
 
 
 def _keep(running: List[_Trail], baseline: _Trail, blocks: Dict[str, List[List[int]]]) -> None:
     """Add a round's blocks, and its ratio: the median of the ratios of neighbouring blocks."""
-    base = [stats.median(block) for block in blocks[baseline.model["name"]]]
     for trail in running:
-        own = blocks[trail.model["name"]]
-        trail.blocks += own
-        trail.log_ratios.append(math.log(stats.median([stats.median(block) / base[index] for index, block in enumerate(own)])))
+        trail.blocks += blocks[trail.model["name"]]
+        trail.log_ratios.append(math.log(stats.median(_neighbours(blocks, trail.model["name"], baseline))))
 
 
 def compare(models: List[Dict[str, Any]], options: Options, emit: Emit) -> Dict[str, Any]:
