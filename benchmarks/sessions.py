@@ -1,8 +1,8 @@
 """How far the medians of one model lie apart when each comes from a session of its own, and how often `compare` then errs.
 
 Measures a dense layer of three sizes (or the files given) ``--sessions`` times on this machine, each time in a new session, in turns.
-Prints the standard deviation of the medians' logarithms (``bench/compare.py`` holds it as ``SESSION_SPREAD``) and the share of all
-pairs of sessions that `compare` calls different.
+Prints the standard deviation of the medians' logarithms (``ASSUMED`` in ``edgeprune/bench/compare.py``) and the share of all
+pairs of sessions that `compare` calls different: without a spread between sessions, and with the one assumed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune.bench import Artifact, BenchOptions, Measurement, open_device
-from edgeprune.bench.compare import between_sessions
+from edgeprune.bench.compare import ASSUMED, Spread, between_sessions
 from edgeprune.testing.models import dense_tflite
 
 
@@ -45,15 +45,21 @@ def main() -> None:
             for artifact in artifacts:
                 with open_device("local:", engine=artifact.engine) as device:
                     found[artifact.name] += device.measure([artifact], options)
-    variances, wrong, total = [], 0, 0
+    variances: list[float] = []
+    wrong = {"without": 0, "with": 0}
+    total = 0
     for name, items in found.items():
         logs = [math.log(item.latency_ms) for item in items]
         variances.append(statistics.variance(logs))
-        verdicts = [between_sessions(a, b, force=True).ratio.verdict for a, b in itertools.combinations(items, 2)]
-        wrong += sum(verdict in ("faster", "slower") for verdict in verdicts)
-        total += len(verdicts)
+        pairs = list(itertools.combinations(items, 2))
+        for way, spread in (("without", Spread(0.0)), ("with", ASSUMED)):
+            verdicts = [between_sessions(a, b, force=True, spread=spread).ratio.verdict for a, b in pairs]
+            wrong[way] += sum(verdict in ("faster", "slower") for verdict in verdicts)
+        total += len(pairs)
         print(f"{name:28} median {math.exp(statistics.median(logs)):.4f} ms, deviation between sessions {variances[-1] ** 0.5:.2%}")
-    print(f"pooled deviation {statistics.mean(variances) ** 0.5:.2%}; called different: {wrong} of {total} pairs ({wrong / total:.1%})")
+    print(f"pooled deviation {statistics.mean(variances) ** 0.5:.2%}")
+    for way, count in wrong.items():
+        print(f"called different {way} a spread between sessions: {count} of {total} pairs ({count / total:.1%})")
 
 
 if __name__ == "__main__":

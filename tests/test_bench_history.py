@@ -131,6 +131,18 @@ def test_the_newest_come_first_and_can_be_chosen(url: str, model: Artifact, tmp_
         assert history.entries("m%") == []
 
 
+def test_repeats_are_of_the_same_circumstances(url: str, model: Artifact, tmp_path: Path) -> None:
+    other = Artifact(tmp_path / "other.tflite")
+    other.path.write_bytes(b"other")
+    with History(url) as history:
+        for item, latency_ms in ((model, 1.0), (other, 5.0), (model, 2.0)):
+            history.add(report(replace(PLAIN, latency_ms=latency_ms)), "pi5", item)
+        for change in ({"threads": 4}, {"device": "d"}, {"runtime_version": "3"}, {"before": {"governor": "ondemand"}}, {"before": {}}):
+            history.add(report(replace(PLAIN, **change)), "pi5", model)
+        assert sorted(history.repeats(PLAIN)) == [[2.0, 1.0], [5.0]]
+        assert history.repeats(replace(PLAIN, before={})) == [[1.0]]
+
+
 WRITER = """
 import sys
 from pathlib import Path

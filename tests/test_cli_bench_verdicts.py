@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeprune.bench import Measurement, Ratio
-from edgeprune.bench.compare import between_sessions, compare_results, load_results
+from edgeprune.bench.compare import ASSUMED, Spread, between_sessions, compare_results, known_spread, load_results
 from edgeprune.bench.gates import parse_gate
 from edgeprune.bench.junit import Case, Suite, junit_xml
 from edgeprune.errors import IncomparableError, InputError
@@ -88,10 +88,27 @@ def test_a_ratio_of_two_sessions_holds_both_intervals() -> None:
     change = between_sessions(PLAIN, replace(PLAIN, latency_ms=20.0, low_ms=19.9, high_ms=20.1))
     ratio = change.ratio
     assert ratio.ratio == pytest.approx(2.0)
-    assert 1.9 < ratio.low < 19.9 / 10.0 < 20.1 / 10.0 < ratio.high < 2.1
+    assert 1.8 < ratio.low < 19.9 / 10.0 < 20.1 / 10.0 < ratio.high < 2.2
     assert (ratio.verdict, change.differences) == ("slower", {})
     assert between_sessions(replace(PLAIN, latency_ms=20.0, low_ms=19.9, high_ms=20.1), PLAIN).ratio.verdict == "faster"
-    assert between_sessions(PLAIN, PLAIN).ratio.verdict == "same"
+    assert between_sessions(PLAIN, PLAIN).ratio.verdict == "inconclusive"  # what is assumed of sessions is wider than a verdict allows
+    assert between_sessions(PLAIN, PLAIN, spread=Spread(0.002, 30)).ratio.verdict == "same"
+
+
+def test_the_spread_between_sessions_is_in_the_interval() -> None:
+    other = replace(PLAIN, latency_ms=10.5, low_ms=10.4, high_ms=10.6)
+    assert between_sessions(PLAIN, other, spread=Spread(0.001, 30)).ratio.verdict == "slower"
+    assert between_sessions(PLAIN, other, spread=Spread(0.02, 30)).ratio.verdict == "inconclusive"
+    assert Spread(0.02, 30).half_width == pytest.approx(2.750 * 2**0.5 * 0.02, rel=1e-3)  # Student's t, a standard table
+
+
+def test_the_spread_is_pooled_over_models_and_assumed_when_little_is_known() -> None:
+    e = math.e
+    assert known_spread([[1.0, e], [5.0]]) == ASSUMED
+    assert known_spread([]) == ASSUMED
+    pooled = known_spread([[1.0, e**2], [7.0 * e, 7.0 / e, 7.0, 7.0, 7.0], [3.0]])
+    assert pooled.freedom == 5
+    assert pooled.deviation == pytest.approx(((2.0 + 2.0) / 5) ** 0.5)
 
 
 @pytest.mark.parametrize("bounds", [(5.0, 15.0), (0.0, 10.1), (9.9, math.inf)])

@@ -4,15 +4,56 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeprune.bench.history import Entry, History
-from edgeprune.bench.results import Measurement, Ratio, comparable, differences
+from edgeprune.bench.results import Measurement, Ratio, Verdict, comparable, differences
 from edgeprune.errors import InputError
 
 _TO_99 = 2.576 / 1.960  # half-widths of a normal's 99 % and 95 % intervals
+_LEAST_FREEDOM = 5
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far medians of one model lie apart from session to session: the standard deviation of their logarithms.
+
+    ``freedom``: degrees of freedom of that estimate; None for what is simply assumed.
+    """
+
+    deviation: float
+    freedom: int | None = None
+
+    @property
+    def half_width(self) -> float:
+        """Of the 99 % interval of the difference of two medians' logarithms, by Student's t."""
+        from scipy.stats import t
+
+        quantile = 2.576 if self.freedom is None else float(t.ppf(0.995, self.freedom))
+        return quantile * math.sqrt(2) * self.deviation
+
+    def __str__(self) -> str:
+        return f"{self.deviation:.1%} from session to session, " + (
+            "assumed" if self.freedom is None else f"known from {self.freedom + 1} results and more"
+        )
+
+
+ASSUMED = Spread(0.022)
+"""Measured by ``benchmarks/sessions.py``: four models in 12 sessions each, on a busy x86 virtual machine of two cores."""
+
+
+def known_spread(groups: Iterable[Sequence[float]]) -> Spread:
+    """The pooled spread of latencies, each group of one model in the same circumstances; :data:`ASSUMED` when there are too few."""
+    logs = [[math.log(value) for value in group if value > 0] for group in groups]
+    freedom = sum(len(group) - 1 for group in logs if group)
+    if freedom < _LEAST_FREEDOM:
+        return ASSUMED
+    squares = sum(statistics.variance(group) * (len(group) - 1) for group in logs if len(group) > 1)
+    return Spread(math.sqrt(squares / freedom), freedom)
 
 
 @dataclass(frozen=True)
@@ -22,6 +63,7 @@ class Change:
     a: Measurement
     b: Measurement
     ratio: Ratio
+    spread: Spread
     differences: dict[str, tuple[Any, Any]]
 
     def to_json(self) -> dict[str, Any]:
@@ -30,6 +72,7 @@ class Change:
             "a": self.a.to_json(),
             "b": self.b.to_json(),
             "latency": {"ratio": self.ratio.ratio, "low": self.ratio.low, "high": self.ratio.high, "verdict": self.ratio.verdict},
+            "session_spread": {"deviation": self.spread.deviation, "freedom": self.spread.freedom},
             "peak_bytes_ratio": self.b.peak_bytes / self.a.peak_bytes if self.a.peak_bytes else None,
             "file_bytes_ratio": self.b.file_bytes / self.a.file_bytes if self.a.file_bytes else None,
             "energy_ratio": self.b.energy_mj / self.a.energy_mj if self.a.energy_mj and self.b.energy_mj else None,
@@ -37,30 +80,31 @@ class Change:
         }
 
 
-def between_sessions(a: Measurement, b: Measurement, force: bool = False) -> Change:
+def between_sessions(a: Measurement, b: Measurement, force: bool = False, spread: Spread = ASSUMED) -> Change:
     """Compare ``b`` with ``a``, which were not measured in turns.
 
-    The ratio's 99 % interval comes from those of the two medians (Donner & Zou, "Closed-form confidence intervals for functions of the
-    normal mean and standard deviation", 2012: the variance estimates recovery, here of the difference of logarithms).  What changed
-    between the two sessions is not in it: to be sure of a small difference, measure in turns.  Raises
+    The ratio's 99 % interval is made of those of the two medians (of the difference of their logarithms, by the variance estimates
+    recovery of Donner & Zou, "Closed-form confidence intervals for functions of the normal mean and standard deviation", 2012) and of the
+    ``spread`` between sessions: without it every second pair of sessions of the same model is called different.  Raises
     :class:`~edgeprune.errors.IncomparableError` unless ``force``.
     """
     if not force:
         comparable(a, b)
-    return Change(a, b, _ratio(a, b), differences(a, b))
+    return Change(a, b, _ratio(a, b, spread), spread, differences(a, b))
 
 
-def _ratio(a: Measurement, b: Measurement) -> Ratio:
+def _ratio(a: Measurement, b: Measurement, spread: Spread) -> Ratio:
     if min(a.low_ms, b.low_ms) <= 0 or not math.isfinite(a.high_ms + b.high_ms):
-        return Ratio.judge(b.name, b.latency_ms / a.latency_ms if a.latency_ms else math.nan, 0.0, math.inf)
+        return Ratio(b.name, b.latency_ms / a.latency_ms if a.latency_ms else math.nan, 0.0, math.inf, "inconclusive")
 
     def logs(item: Measurement) -> tuple[float, float]:
-        return math.log(item.latency_ms / item.low_ms), math.log(item.high_ms / item.latency_ms)
+        return _TO_99 * math.log(item.latency_ms / item.low_ms), _TO_99 * math.log(item.high_ms / item.latency_ms)
 
     (a_down, a_up), (b_down, b_up) = logs(a), logs(b)
-    middle = math.log(b.latency_ms / a.latency_ms)
-    low, high = middle - _TO_99 * math.hypot(b_down, a_up), middle + _TO_99 * math.hypot(b_up, a_down)
-    return Ratio.judge(b.name, math.exp(middle), math.exp(low), math.exp(high))
+    between, middle = spread.half_width, math.log(b.latency_ms / a.latency_ms)
+    low, high = (math.exp(middle - math.hypot(b_down, a_up, between)), math.exp(middle + math.hypot(b_up, a_down, between)))
+    verdict: Verdict = "faster" if high < 1 else "slower" if low > 1 else Ratio.judge(b.name, math.exp(middle), low, high).verdict
+    return Ratio(b.name, math.exp(middle), low, high, verdict)
 
 
 def load_results(path: Path) -> list[Measurement]:
@@ -94,12 +138,20 @@ def stored(history: History | None) -> History:
     return history
 
 
-def compare_results(a: list[Measurement], b: list[Measurement], force: bool = False) -> list[Change]:
-    """Compare what two references name, for each thread count that both have; two single results whatever theirs are."""
-    if len(a) == len(b) == 1:
-        return [between_sessions(a[0], b[0], force)]
-    pairs = [(one, other) for one in a for other in b if one.threads == other.threads] or [(a[0], b[0])]
-    return [between_sessions(one, other, force) for one, other in pairs]
+def compare_results(a: list[Measurement], b: list[Measurement], history: History | None = None, force: bool = False) -> list[Change]:
+    """Compare what two references name, for each thread count that both have; two single results whatever theirs are.
+
+    The spread between sessions is taken from the history, where that knows enough of the device.
+    """
+    pairs = [(one, other) for one in a for other in b if one.threads == other.threads]
+    if len(a) == len(b) == 1 or not pairs:
+        pairs = [(a[0], b[0])]
+    return [between_sessions(one, other, force, spread_of(other, history)) for one, other in pairs]
+
+
+def spread_of(measurement: Measurement, history: History | None) -> Spread:
+    """How far sessions on this device in these circumstances lie apart, from what is stored."""
+    return ASSUMED if history is None else known_spread(history.repeats(measurement))
 
 
 def baseline_for(measurement: Measurement, model: str, reference: str, history: History | None) -> Measurement:

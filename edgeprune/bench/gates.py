@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgeprune.bench.compare import Change, baseline_for, between_sessions
+from edgeprune.bench.compare import Change, baseline_for, between_sessions, spread_of
 from edgeprune.bench.history import History
 from edgeprune.bench.results import Measurement, Ratio
 from edgeprune.bench.run import Report
@@ -97,7 +97,7 @@ def judge_report(
         if baseline is None:
             found.append(Judged(item, None, tuple(gate.judge(item) for gate in gates)))
         else:
-            change = between_sessions(baseline_for(item, model, baseline, history), item, force)
+            change = between_sessions(baseline_for(item, model, baseline, history), item, force, spread_of(item, history))
             found.append(Judged(item, change, tuple(gate.judge(item, change.a, change.ratio) for gate in gates)))
     return found
 

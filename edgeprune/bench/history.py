@@ -121,6 +121,20 @@ class History:
             f"the history has no result {reference!r}" + (f" of {among}" if among else ""), remedy="edgeprune history lists what there is."
         )
 
+    def repeats(self, like: Measurement, limit: int = 500) -> list[list[float]]:
+        """Latencies in ms of the newest results in the same circumstances (device, runtime, threads, governor), a list for each model."""
+        c = results.c
+        same = (c.device, c.runtime, c.runtime_version, c.threads)
+        query = sa.select(c.model_sha256, c.latency_ms).order_by(c.id.desc()).limit(limit)
+        query = query.where(
+            *(column == getattr(like, column.name) for column in same), c.governor.is_not_distinct_from(like.before.get("governor"))
+        )
+        found: dict[str, list[float]] = {}
+        with telling(self._engine), self._engine.connect() as connection:
+            for model, latency_ms in connection.execute(query):
+                found.setdefault(model, []).append(latency_ms)
+        return list(found.values())
+
     def close(self) -> None:
         """Close its connections; a second time is no error."""
         self._engine.dispose()

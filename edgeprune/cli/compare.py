@@ -18,7 +18,8 @@ def command(a: str, b: str, force: bool, history: str | None, as_json: bool) -> 
     """Compare result B with result A: ratio of latencies with its 99 % interval, and faster, slower, same or inconclusive.
 
     A and B are ids or labels of `edgeprune history`, latest, latest~1 (the one before), or files that `edgeprune bench --json` printed.
-    What drifted between the two sessions is not in the interval: `edgeprune bench B --against A` measures in turns.
+    The interval holds what results of the same model differ by from session to session, as the history knows it of the device once it has
+    some; to tell small differences, `edgeprune bench B --against A` measures in turns.
     """
     from edgeprune.bench.compare import compare_results, is_file, look_up
     from edgeprune.bench.history import History
@@ -26,7 +27,7 @@ def command(a: str, b: str, force: bool, history: str | None, as_json: bool) -> 
 
     opened = History(history) if history and not (is_file(a) and is_file(b)) else None
     try:
-        changes = compare_results(look_up(a, opened), look_up(b, opened), force)
+        changes = compare_results(look_up(a, opened), look_up(b, opened), opened, force)
     finally:
         if opened:
             opened.close()

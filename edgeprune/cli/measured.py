@@ -57,7 +57,7 @@ def print_change(change: Change) -> None:
     for what, (one, other) in change.differences.items():
         out.print(f"[yellow]warning[/yellow] different {what}: {one} and {other}", soft_wrap=True)
     out.print(f"{a.name}: {format_quantity('latency', a.latency_ms)}; {b.name}: {format_quantity('latency', b.latency_ms)}")
-    out.print(ratio_text(change.ratio, a.name if a.name != b.name else "the earlier") + " (measured in two sessions)")
+    out.print(ratio_text(change.ratio, a.name if a.name != b.name else "the earlier") + f" ({change.spread})")
     out.print(
         f"peak memory {format_quantity('memory', a.peak_bytes)} and {format_quantity('memory', b.peak_bytes)}, "
         f"file {format_quantity('size', a.file_bytes)} and {format_quantity('size', b.file_bytes)}"

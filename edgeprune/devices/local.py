@@ -8,12 +8,13 @@ import os
 import shutil
 import signal
 import subprocess
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeprune.budget import format_quantity
-from edgeprune.devices.session import Process, Progress, SteppedSession
+from edgeprune.devices.session import Process, Progress, Session
 from edgeprune.errors import DeviceError, DeviceFullError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -78,7 +79,7 @@ def _errors(remote: str) -> Iterator[None]:
         raise DeviceError(f"cannot use {reason}") from error
 
 
-class LocalSession(SteppedSession):
+class LocalSession(Session):
     """Commands and files of this machine."""
 
     def __init__(self) -> None:
@@ -87,17 +88,28 @@ class LocalSession(SteppedSession):
     def start(self, argv: Sequence[str]) -> Process:
         return LocalProcess(argv)
 
-    def _write(self, data: bytes, remote: str, progress: Progress | None) -> None:
-        with _errors(remote), open(remote, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    def put(self, source: Path | bytes, remote: str, progress: Progress | None = None, parts: str | None = None) -> bool:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        wanted = hashlib.sha256(data).hexdigest()
+        if self.sha256(remote) == wanted:
+            return False
+        folder, name = os.path.split(remote)
+        temporary = os.path.join(parts or folder, f"{name}.{uuid.uuid4().hex[:8]}.part")  # of this call alone: others may send it too
+        try:
+            with _errors(remote):
+                with open(temporary, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if self.sha256(temporary) != wanted:
+                    raise DeviceError(f"{remote} arrived damaged on this machine", remedy="Check its disk.")
+                os.replace(temporary, remote)
+        finally:
+            with suppress(OSError):  # renamed, or on a disk that cannot be written
+                os.remove(temporary)
         if progress:
             progress(len(data), len(data))
-
-    def _rename(self, old: str, new: str) -> None:
-        with _errors(new):
-            os.replace(old, new)
+        return True
 
     def sha256(self, remote: str) -> str | None:
         try:

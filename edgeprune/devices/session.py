@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import posixpath
 import queue
 import threading
 import time
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -186,38 +182,3 @@ class Session(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class SteppedSession(Session):
-    """A session that puts a file in steps: write, check, rename."""
-
-    def put(self, source: Path | bytes, remote: str, progress: Progress | None = None, parts: str | None = None) -> bool:
-        data = source if isinstance(source, bytes) else source.read_bytes()
-        wanted = hashlib.sha256(data).hexdigest()
-        if self.sha256(remote) == wanted:
-            return False
-        folder, name = posixpath.split(remote)
-        temporary = posixpath.join(parts or folder, f"{name}.{uuid.uuid4().hex[:8]}.part")  # of this call alone: others may send it too
-        try:
-            self._write(data, temporary, progress)
-            if self.sha256(temporary) != wanted:
-                raise DeviceError(
-                    f"{remote} arrived damaged on {self.address}", remedy="Try again; if it happens again, check the device's disk."
-                )
-            self._rename(temporary, remote)
-        except BaseException:
-            self._quietly_remove(temporary)
-            raise
-        return True
-
-    def _quietly_remove(self, remote: str) -> None:
-        with suppress(DeviceError):  # the first error is the one to tell
-            self.remove(remote)
-
-    @abstractmethod
-    def _write(self, data: bytes, remote: str, progress: Progress | None) -> None:
-        """Write and sync a file."""
-
-    @abstractmethod
-    def _rename(self, old: str, new: str) -> None:
-        """Rename in one step, replacing ``new``."""
