@@ -139,13 +139,18 @@ def macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     fused = any(isinstance(module, nn.RNNBase) for module in model.modules()) or recurrent_graph(model)
+    trainable = [value for value in model.parameters() if value.requires_grad]  # the counter hooks what asks for gradients, in vain
     try:
+        for value in trainable:
+            value.requires_grad_(False)
         counter = FlopCounterMode(display=False)
         onednn = torch.backends.mkldnn.flags(enabled=not fused)  # type: ignore[no-untyped-call]
         with eval_mode(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), onednn, counter:
             model(*inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        for value in trainable:
+            value.requires_grad_(True)
     return counter.get_total_flops() // 2
 
 
