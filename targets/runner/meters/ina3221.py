@@ -48,11 +48,15 @@ def _iio(root: str) -> List[_Rail]:
     return rails
 
 
+def _told(root: str, name: str) -> List[int]:
+    """A number that the hwmon driver tells."""
+    words = [word(path) for path in glob.glob(os.path.join(root, _BUS, "hwmon/hwmon*", name))]
+    return [int(value) for value in words if value.isdigit() and int(value) > 0]
+
+
 def _period_s(root: str) -> float:
     """``update_interval`` is in ms (kernel doc: hwmon/sysfs-interface.rst)."""
-    intervals = [word(path) for path in glob.glob(os.path.join(root, _BUS, "hwmon/hwmon*/update_interval"))]
-    told = [int(value) / 1e3 for value in intervals if value.isdigit() and int(value) > 0]
-    return max([_DEFAULT_S, *told])
+    return max([_DEFAULT_S, *(interval / 1e3 for interval in _told(root, "update_interval"))])
 
 
 @METERS.register("ina3221")
@@ -61,10 +65,12 @@ class Ina3221Meter(PowerMeter):
 
     name = "ina3221"
 
-    def __init__(self, rails: List[_Rail], period_s: float) -> None:
+    def __init__(self, rails: List[_Rail], period_s: float, averaged: List[int]) -> None:
         super().__init__()
-        self._rails, self.period_s = self._total(rails)[0], period_s
-        self.covers = self._total(rails)[1]
+        self.period_s = period_s
+        self._rails, self.covers = self._total(rails)
+        if averaged:
+            self.covers += f", averaged over {averaged[0]} samples"
         self.watts()
 
     @staticmethod
@@ -77,7 +83,7 @@ class Ina3221Meter(PowerMeter):
     @classmethod
     def find(cls, root: str = "/") -> Optional[Ina3221Meter]:
         rails = [rail for rail in _hwmon(root) or _iio(root) if rail.label and not _UNUSED.match(rail.label)]
-        return cls(rails, _period_s(root)) if rails else None
+        return cls(rails, _period_s(root), _told(root, "samples")) if rails else None
 
     def watts(self) -> float:
         return sum(rail.watts() for rail in self._rails)
