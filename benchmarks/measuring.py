@@ -35,6 +35,7 @@ PAIRS = 9
 SMALL_MODELS = 20
 SMALL_WINDOWS_S = (1.0, 3.0)
 TIME = "/usr/bin/time"
+MARKER = "<!-- measured -->"
 
 # litert-benchmark with its results unrounded: it rounds milliseconds to 0.01, which is more than 3 % of a small model
 THEIRS = "import sys, ai_edge_litert.tools.benchmark_litert_model as tool; tool.round = lambda value, digits: value; sys.exit(tool.main())"
@@ -258,30 +259,35 @@ def main() -> None:
     parser.add_argument("--only", default="", help="parts to measure, by commas: " + ", ".join(PARTS))
     parser.add_argument("--write", type=Path, help="a file with the markers <!-- measured --> to put the table between")
     options = parser.parse_args()
-    loads = [os.getloadavg()[0]]
-    rows = []
+    loads, rows = [os.getloadavg()[0]], []
+    where = machine()
     with tempfile.TemporaryDirectory() as folder, open_device("local:") as device:
         for name in options.only.split(",") if options.only else PARTS:
             for row in PARTS[name](device, options, Path(folder)):
                 rows.append(row)
+                loads.append(os.getloadavg()[0])
                 print(f"\r{row}", flush=True)
-            loads.append(os.getloadavg()[0])
-    head = f"Machine: {machine()}. Load averages while measuring: {min(loads):.1f} to {max(loads):.1f}."
+                if options.write:
+                    write(options.write, where, loads, rows)
+    print(f"\rMachine: {where}. Load averages: {min(loads):.1f} to {max(loads):.1f}.")
+
+
+def write(path: Path, where: str, loads: list[float], rows: list[str]) -> None:
+    """Put the table so far between the file's markers."""
+    head = f"Machine: {where}. Load averages while measuring: {min(loads):.1f} to {max(loads):.1f}."
     table = "\n".join([head, "", "| what | found |", "|---|---|", *rows])
-    print(f"\r{head}")
-    if options.write:
-        before, _, rest = options.write.read_text().partition("<!-- measured -->")
-        options.write.write_text(f"{before}<!-- measured -->\n\n{table}\n\n<!-- measured -->{rest.partition('<!-- measured -->')[2]}")
+    before, _, rest = path.read_text().partition(MARKER)
+    path.write_text(f"{before}{MARKER}\n\n{table}\n\n{MARKER}{rest.partition(MARKER)[2]}")
 
 
 PARTS: dict[str, Callable[[Device, argparse.Namespace, Path], Iterator[str]]] = {
-    "aa": lambda device, options, folder: a_against_a(device, options.aa, light_model(folder)),
-    "aa-large": lambda device, options, folder: a_against_a(device, options.aa // 5, mobilenet()),
     "agreement": lambda device, options, folder: agreement(device, folder),
     "overhead": lambda device, options, folder: overhead(device, folder),
     "memory": lambda device, options, folder: memory(device, folder),
     "models": lambda device, options, folder: many_models(device, folder),
     "repeatability": lambda device, options, folder: repeatability(device, options.sessions, folder),
+    "aa": lambda device, options, folder: a_against_a(device, options.aa, light_model(folder)),
+    "aa-large": lambda device, options, folder: a_against_a(device, options.aa // 5, mobilenet()),
 }
 
 if __name__ == "__main__":
