@@ -9,24 +9,14 @@ import numpy as np
 import pytest
 from board.machine import Board
 from board.models import hungry_tflite
-from board.root import cache_folder
 
-from edgeprune.bench import Artifact, BenchOptions, open_device, probe
+from edgeprune.bench import Artifact, BenchOptions, Measurement, open_device, probe
 from edgeprune.devices.clear import tear_down
 from edgeprune.devices.provision import set_up
 from edgeprune.errors import ConnectionLostError, EdgepruneError, ModelCrashedError
 
 QUICK = BenchOptions(threads=1, min_time_s=0.2, max_time_s=1, warmup_s=0.5, energy=False)
 ADDRESS = "ssh://board"
-
-
-@pytest.fixture
-def ready(board: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
-    """The board with ai-edge-litert on it: installed offline, from wheels that were fetched before."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_folder()))
-    if set_up(ADDRESS, dry_run=True).missing:
-        set_up(ADDRESS, offline=True)
-    return board
 
 
 @pytest.fixture
@@ -38,45 +28,30 @@ def models(dense_model: Path, request: pytest.FixtureRequest) -> list[Path]:
         return [dense_model]
 
 
-def computed(models: list[Path], address: str) -> list[np.ndarray]:
-    with open_device(address) as device:
-        return [device.outputs(Artifact(model))[0] for model in models]
+def measured(models: list[Path]) -> list[Measurement]:
+    """Check what the models compute on the board against this machine, then measure them there."""
+    artifacts = [Artifact(model) for model in models]
+    with open_device("local:") as here, open_device(ADDRESS) as board:
+        for artifact in artifacts:
+            theirs, ours = (place.outputs(artifact)[0] for place in (board, here))
+            np.testing.assert_allclose(theirs.astype(float), ours.astype(float), atol=1e-4 if theirs.dtype == np.float32 else 1)
+        return board.measure(artifacts, QUICK)
 
 
-def test_a_bare_board_is_set_up_without_a_network_or_pip(ready: Board, models: list[Path]) -> None:
+def test_a_bare_board_is_set_up_without_a_network_or_pip(ready: Board) -> None:
     assert ready.inside("su", "pi", "-c", "python3 -m pip --version").returncode != 0
     assert ready.inside("su", "pi", "-c", "python3 -m venv /tmp/venv").returncode != 0
     info = probe(ADDRESS)
     assert info.runtimes["tflite"][0] == "ai-edge-litert"
     assert info.python_path == "/home/pi/.edgeprune/venv/bin/python"
-    again = set_up(ADDRESS, offline=True)
-    assert again.missing == ()
-    assert any("aarch64" in name for name in again.wheels)
 
 
-def test_a_model_computes_and_is_measured_there(ready: Board, models: list[Path]) -> None:
-    for theirs, ours in zip(computed(models, ADDRESS), computed(models, "local:"), strict=True):
-        np.testing.assert_allclose(theirs.astype(float), ours.astype(float), atol=1e-4 if theirs.dtype == np.float32 else 1)
-    with open_device(ADDRESS) as device:
-        for item in device.measure([Artifact(model) for model in models], QUICK):
-            assert 0 < item.low_ms <= item.latency_ms <= item.high_ms
-            assert (item.runtime, item.threads) == ("ai-edge-litert", 1)
-            assert "aarch64" in item.device
+def test_models_compute_and_are_measured_there(ready: Board, models: list[Path]) -> None:
+    for item in measured(models):
+        assert 0 < item.low_ms <= item.latency_ms <= item.high_ms
+        assert (item.runtime, item.threads) == ("ai-edge-litert", 1)
+        assert "aarch64" in item.device
     assert ready.processes() == []
-
-
-def test_the_older_runtime_takes_its_place(ready: Board, models: list[Path]) -> None:
-    try:
-        done = set_up(ADDRESS, runtime="tflite-runtime")
-        assert done.runtimes == {"tflite": ("tflite-runtime", "2.14.0")}
-        assert any(name.startswith("numpy-1.") for name in done.wheels)
-        for theirs, ours in zip(computed(models, ADDRESS), computed(models, "local:"), strict=True):
-            np.testing.assert_allclose(theirs.astype(float), ours.astype(float), atol=1e-4 if theirs.dtype == np.float32 else 1)
-        with open_device(ADDRESS) as device:
-            (item, *_) = device.measure([Artifact(model) for model in models], QUICK)
-        assert (item.runtime, item.runtime_version) == ("tflite-runtime", "2.14.0")
-    finally:
-        tear_down(ADDRESS)
 
 
 def test_a_model_that_eats_the_boards_memory_is_killed_alone(ready: Board, dense_model: Path, tmp_path: Path) -> None:
@@ -91,23 +66,7 @@ def test_a_model_that_eats_the_boards_memory_is_killed_alone(ready: Board, dense
     assert ready.processes() == []
 
 
-def test_clearing_leaves_nothing(ready: Board) -> None:
-    with open_device(ADDRESS, engine=None):
-        pass
-    assert {Path(item.path).name for item in tear_down(ADDRESS)} >= {"venv", "edgeprune.lock"}
-    left = {path.name for folder in (ready.home, ready.root / "tmp") for path in folder.iterdir()}
-    assert left == {".profile", ".ssh"}
-    assert ready.processes() == []
-
-
-@pytest.fixture
-def own_ready(own_board: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_folder()))
-    set_up(ADDRESS)
-    return own_board
-
-
-def test_a_power_cut_in_the_middle_of_a_run(own_ready: Board, dense_model: Path) -> None:
+def test_a_power_cut_in_the_middle_of_a_run(ready: Board, dense_model: Path) -> None:
     failures: list[EdgepruneError] = []
     device = open_device(ADDRESS, retries=0)
 
@@ -119,14 +78,27 @@ def test_a_power_cut_in_the_middle_of_a_run(own_ready: Board, dense_model: Path)
 
     thread = threading.Thread(target=measure)
     thread.start()
-    while thread.is_alive() and not any("--child" in line for line in own_ready.processes()):
+    while thread.is_alive() and not any("--child" in line for line in ready.processes()):
         pass
-    own_ready.stop()
+    ready.stop()
     thread.join(60)
     assert [type(error) for error in failures] == [ConnectionLostError]
-    assert len(list(own_ready.home.glob(".cache/edgeprune/session-*"))) == 1
-    own_ready.start()
+    assert len(list(ready.home.glob(".cache/edgeprune/session-*"))) == 1
+    ready.start()
     with open_device(ADDRESS, lock_timeout_s=10) as again:
-        assert len(list(own_ready.home.glob(".cache/edgeprune/session-*"))) == 1  # its own: the other's remains are gone
-        assert again.measure([Artifact(dense_model)], QUICK)[0].latency_ms > 0
-    assert list(own_ready.home.glob(".cache/edgeprune/session-*")) == []
+        assert len(list(ready.home.glob(".cache/edgeprune/session-*"))) == 1  # its own: the other's remains are gone
+        assert again.info.runtimes["tflite"][0] == "ai-edge-litert"
+    assert list(ready.home.glob(".cache/edgeprune/session-*")) == []
+
+
+def test_the_older_runtime_takes_its_place_and_clearing_leaves_nothing(ready: Board, models: list[Path]) -> None:
+    done = set_up(ADDRESS, runtime="tflite-runtime")
+    assert done.runtimes == {"tflite": ("tflite-runtime", "2.14.0")}
+    assert any(name.startswith("numpy-1.") for name in done.wheels)
+    for item in measured(models):
+        assert (item.runtime, item.runtime_version) == ("tflite-runtime", "2.14.0")
+
+    assert {Path(item.path).name for item in tear_down(ADDRESS)} >= {"venv", "edgeprune.lock"}
+    left = {path.name for folder in (ready.home, ready.root / "tmp") for path in folder.iterdir()}
+    assert left == {".profile", ".ssh"}
+    assert ready.processes() == []

@@ -68,6 +68,9 @@ def test_a_runtime_may_be_chosen() -> None:
         find_wheel("tflite", python((3, 12, 0), "aarch64", "glibc 2.36"), "tflite-runtime")
     with pytest.raises(InputError, match="'torch' is no runtime for tflite"):
         find_wheel("tflite", pi, "torch")
+    with pytest.raises(NoRuntimeError, match="no wheel brings the engine native") as by_hand:
+        find_wheel("native", pi)
+    assert "benchmark_model" in str(by_hand.value.remedy)
     with pytest.raises(InputError, match="unknown engine 'caffe'") as caught:
         find_wheel("caffe", pi)
     assert "tflite, torchscript, onnx" in str(caught.value.remedy)
@@ -115,6 +118,13 @@ def test_limits_from_different_packages_hold_together(kept: Path) -> None:
     for version in ("1.21", "1.26", "2.0"):
         make_wheel(kept, "array", version)
     assert [path.name for path in collect(["runtime", "array<2"], PI, offline=True)][1].startswith("array-1.26")
+
+
+def test_what_the_device_has_is_not_fetched(kept: Path) -> None:
+    make_wheel(kept, "runtime", needs=["numpy>=1.23", "helper"])
+    make_wheel(kept, "helper", needs=["numpy"])
+    found = collect(["runtime"], PI, offline=True, provided=["numpy"])
+    assert [path.name.partition("-")[0] for path in found] == ["runtime", "helper"]
 
 
 def test_the_devices_platform_decides(kept: Path) -> None:

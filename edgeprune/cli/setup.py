@@ -61,3 +61,5 @@ def _print(done: Setup, dry_run: bool) -> None:
             click.echo(f"    {name}")
     for engine, (package, version) in done.runtimes.items():
         click.echo(f"  {engine}: {package} {version}, imported there")
+    if "?python=" in done.address:
+        click.echo(f"  use it by the address without ?python=, or with ?python={done.python}")

@@ -134,18 +134,21 @@ class _Job:
         if before and before["base"] == self._base.base:
             engines = before["engines"] | engines
         needed = [requirement for requirements in engines.values() for requirement in requirements]
-        self._tell({"event": "fetching", "name": ", ".join(needed)})
-        self._files = collect(needed, self._base, offline=offline, on_round=lambda names: self._tell({"event": "fetching", "name": names}))
+        system = sorted({package for wheel in self._chosen for package in wheel.system})
+        self._files = collect(needed, self._base, offline=offline, provided=system, on_round=self._fetching)
         self._manifest = {
             "base": self._base.base,
             "version": list(self._base.version),
             "engines": engines,
-            "system": sorted({package for wheel in self._chosen for package in wheel.system}),
+            "system": system,
             "wheels": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in self._files},
         }
         there = self._manifest["wheels"] if before == self._manifest else state["unfinished"].get("wheels", {})
         missing = [file for file in self._files if there.get(file.name) != self._manifest["wheels"][file.name]]
         return self._planned(missing, state["free_bytes"])
+
+    def _fetching(self, names: str) -> None:
+        self._tell({"event": "fetching", "name": names})
 
     def _planned(self, missing: list[Path], free_bytes: int) -> Setup:
         names, sizes = tuple(file.name for file in self._files), [file.stat().st_size for file in missing]

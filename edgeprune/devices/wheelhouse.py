@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from email.parser import HeaderParser
 from pathlib import Path
 
@@ -32,13 +32,18 @@ def wheels_folder(python: Python) -> Path:
 
 
 def collect(
-    requirements: Sequence[str], python: Python, *, offline: bool = False, on_round: Callable[[str], None] | None = None
+    requirements: Sequence[str],
+    python: Python,
+    *,
+    offline: bool = False,
+    provided: Collection[str] = (),
+    on_round: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Wheels of ``requirements`` and of all that they need on the device, downloaded unless they are kept here.
 
     Each package's own list of requirements is read with the *device's* markers: pip by itself would take this machine's.  With ``offline``
-    only kept wheels are used.  ``on_round`` is told what is fetched.  Raises :class:`NoRuntimeError` when a package has no wheel that
-    fits, :class:`SetupError` when the index cannot be reached or pip fails.
+    only kept wheels are used.  ``provided``: names of packages that the device has.  ``on_round`` is told what is fetched.  Raises
+    :class:`NoRuntimeError` when a package has no wheel that fits, :class:`SetupError` when the index cannot be reached or pip fails.
     """
     folder = wheels_folder(python)
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,6 +54,8 @@ def collect(
     for _ in range(_MAX_ROUNDS):
         for requirement in layer:
             name = canonicalize_name(requirement.name)
+            if name in provided:
+                continue
             wanted[name] = wanted.get(name, SpecifierSet()) & requirement.specifier
         missing = [name for name, specifier in wanted.items() if not _satisfies(chosen.get(name), specifier)]
         if not missing:

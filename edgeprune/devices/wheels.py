@@ -75,6 +75,8 @@ def find_wheel(engine: str, python: Python, runtime: str | None = None) -> Wheel
     Raises :class:`InputError` for an unknown engine or runtime, :class:`NoRuntimeError` saying what would fit.
     """
     known = [wheel for wheel in WHEELS if wheel.engine == engine]
+    if engine in _BY_HAND:
+        raise NoRuntimeError(f"no wheel brings the engine {engine}", remedy=_BY_HAND[engine])
     if not known:
         raise InputError(f"unknown engine {engine!r}", remedy=f"Known engines: {', '.join(ENGINES)}.")
     wanted = [wheel for wheel in known if runtime in (None, wheel.runtime)]

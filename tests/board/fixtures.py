@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from board import link as links
 from board.machine import Board
-from board.root import why_not
+from board.root import cache_folder, why_not
+
+from edgeprune.devices.provision import set_up
 
 
 @pytest.fixture(scope="session")
@@ -27,12 +29,14 @@ def board(shared_board: Board, client_home: Path) -> Board:
 
 
 @pytest.fixture
-def own_board(client_home: Path) -> Iterator[Board]:
-    """A board that the test may harm."""
-    if reason := why_not():
-        pytest.skip(reason)
-    with Board() as board:
-        yield introduce(board, client_home)
+def ready(board: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
+    """The board with ai-edge-litert on it: installed offline, from wheels that this machine fetched and keeps."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_folder()))
+    manifest = board.home / ".edgeprune/venv/edgeprune.json"
+    if not manifest.exists() or "ai_edge_litert" not in manifest.read_text():
+        set_up("ssh://board", dry_run=True)
+        set_up("ssh://board", offline=True)
+    return board
 
 
 @pytest.fixture
