@@ -60,6 +60,7 @@ class Flow:
     channels goes. ``producing``: those of the owners whose channels begin there (the others read them).
     ``balances``: label matrices each row of which must keep equally many channels. ``boxes``: arrays that must stay boxes.
     ``traded``: arrays whose dimensions trade places. ``values``: what every node computes.
+    ``frozen``: parameters that must stay whole, and why.
     """
 
     captured: Captured
@@ -71,12 +72,13 @@ class Flow:
     boxes: list[tuple[Tensor, str]] = field(default_factory=list)
     traded: list[Traded] = field(default_factory=list)
     values: dict[fx.Node, Any] = field(default_factory=dict)
+    frozen: dict[str, str] = field(default_factory=dict)
     unsupported: list[tuple[str, str]] = field(default_factory=list)
 
     def labels(self, value: Any) -> Tensor:
         """The labels of an activation; a parameter used as one gets a channel for every element."""
         if isinstance(value, Stored):
-            if value.stored.numel() <= 1:
+            if value.stored.numel() <= 1 or value.name in self.frozen:
                 return blank(value.shape)
             owner = (value.name, tuple(range(len(value.stored))))
             if owner not in self.owners:
@@ -112,10 +114,12 @@ class Flow:
     def _own(self, value: Any, dims: int | tuple[int, ...], labels: Tensor, reason: str) -> Owner | None:
         if value is None:
             return None
-        if not isinstance(value, Stored):  # computed on the fly: nothing to slice
-            self.channels.fix(labels, f"{reason}: its weight is computed, not stored")
+        if not isinstance(value, Stored):  # computed on the fly from others, whose channels these are
+            self.channels.unite(value, labels, f"{reason}: its weight is computed from fixed channels")
             return None
         dims = (dims,) if isinstance(dims, int) else dims
+        if value.name in self.frozen:
+            self.channels.fix(labels, self.frozen[value.name])
         if value.index is not None:
             return self._own_moved(value, dims, labels, reason)
         owner = (value.name, dims)
@@ -148,6 +152,16 @@ class Flow:
             labels = torch.where(known != 0, known, labels)
         self.owners[owner] = labels
         return owner
+
+    def fix(self, value: Any, reason: str) -> None:
+        """What an activation carries must stay; a parameter must stay whole."""
+        if not isinstance(value, Stored):
+            self.channels.fix(value, reason)
+            return
+        for owner, labels in self.owners.items():
+            if owner[0] == value.name:
+                self.channels.fix(labels, reason)
+        self.frozen.setdefault(value.name, reason)
 
     def join(self, values: list[Any], reason: str) -> Tensor:
         """Element-wise with broadcasting: channels that meet are one.
@@ -259,7 +273,7 @@ def _step(flow: Flow, node: fx.Node) -> Any:
     kwargs: Any = fx.map_arg(node.kwargs, lambda n: flow.values[n])
     if node.op == "output":
         for value in _tensors(args):
-            flow.channels.fix(flow.labels(value), "reaches the model's output")
+            flow.fix(value, "reaches the model's output")
         return None
     if node.target is torch.ops.aten.sym_size.int:
         return shape_of(node.args[0])[args[1]]  # type: ignore[arg-type]
@@ -302,7 +316,7 @@ def _balanced(flow: Flow, node: fx.Node, labels: Tensor, changing: int) -> Tenso
 def _unknown(flow: Flow, node: fx.Node, args: Any, kwargs: Any) -> Any:
     flow.unsupported.append((node.name, str(node.target)))
     for value in _tensors((args, kwargs)):
-        flow.channels.fix(flow.labels(value), f"reaches {node.target} ({node.name}), which has no rule")
+        flow.fix(value, f"reaches {node.target} ({node.name}), which has no rule")
     value = node.meta.get("val")
     if isinstance(value, (list, tuple)):
         return [blank(tuple(int(size) for size in item.shape)) if isinstance(item, Tensor) else item for item in value]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
@@ -16,12 +17,16 @@ from edgeprune.surgery.rewrite import is_view, stays_of, writes_in_place
 def needs_reference(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor]) -> bool:
     """Whether an operation that mixes channels without a stored weight loses some of them."""
     for node in analysis.captured.module.graph.nodes:
-        if node.target in REFERENCES:
+        if node.target in REFERENCES and not _has_own_statistics(node):
             for part in node.all_input_nodes:
                 stays = stays_of(analysis, gone, masks, part)
                 if stays is not None and not bool(stays.all()):
                     return True
     return False
+
+
+def _has_own_statistics(node: fx.Node) -> bool:
+    return node.target is torch.ops.aten.batch_norm.default and not node.args[5]
 
 
 class Reference(nn.Module):

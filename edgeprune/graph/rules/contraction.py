@@ -85,7 +85,7 @@ def channel_dim(node: fx.Node) -> int:
 
 def _computed_weight(flow: Flow, source: Tensor, weight: Any, shape: tuple[int, ...], reason: str) -> Tensor:
     flow.channels.fix(source, f"{reason}: its weight is computed, not stored")
-    flow.channels.fix(flow.labels(weight), f"{reason}: its weight is computed, not stored")
+    flow.fix(weight, f"{reason}: its weight is computed, not stored")
     return blank(shape)
 
 

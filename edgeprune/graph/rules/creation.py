@@ -40,5 +40,5 @@ def refill(cut: Any, node: fx.Node) -> None:
 def meshgrid(flow: Flow, node: fx.Node, tensors: list[Any], **named: Any) -> list[Tensor]:
     """Coordinates: no channels."""
     for value in tensors:
-        flow.channels.fix(flow.labels(value), f"{node.name} counts along it")
+        flow.fix(value, f"{node.name} counts along it")
     return [blank([int(size) for size in part.shape]) for part in node.meta["val"]]

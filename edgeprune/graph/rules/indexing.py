@@ -19,7 +19,7 @@ aten = torch.ops.aten
 def embedding(flow: Flow, node: fx.Node, weight: Any, indices: Any, *rest: Any, **named: Any) -> Tensor:
     """Weight (entries, channels): the channels begin in its columns."""
     shape, reason = shape_of(node), f"embedding {node.name}"
-    flow.channels.fix(flow.labels(indices), f"{reason} looks it up")
+    flow.fix(indices, f"{reason} looks it up")
     if not isinstance(weight, Stored):
         return along(flow.vector(weight, -1, reason), shape, len(shape) - 1)
     out = flow.channels.fresh((shape[-1],))
@@ -36,7 +36,7 @@ def index(flow: Flow, node: fx.Node, x: Any, indices: list[Any]) -> Any:
         return x.moved(aten.index(x.places(), known))
     for place in indices:
         if isinstance(place, Tensor):
-            flow.channels.fix(flow.labels(place), f"{node.name} picks by it")
+            flow.fix(place, f"{node.name} picks by it")
     labels = flow.labels(x)
     if certain:
         return aten.index(labels, known)
@@ -71,7 +71,7 @@ def index_select(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any) -> Any
 def gather(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any, **named: Any) -> Tensor:
     """Places along ``dim``, others unchanged."""
     labels, shape = flow.labels(x), shape_of(node)
-    flow.channels.fix(flow.labels(index), f"{node.name} picks by it")
+    flow.fix(index, f"{node.name} picks by it")
     known = constant(flow.captured.module, node.args[2])
     if known is not None:
         return labels.gather(dim, known)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, name_of
+from edgeprune.graph.flow import Flow, Stored, name_of
 from edgeprune.graph.labels import along, narrowed, varying
 from edgeprune.graph.registry import reference, rewriter, rule
 
@@ -16,13 +16,17 @@ aten = torch.ops.aten
 
 
 @rule(aten.batch_norm.default, aten.instance_norm.default)
-def batch_norm(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, *rest: Any, **named: Any) -> Tensor:
+def batch_norm(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, *rest: Any, **named: Any) -> Any:
     """Scale, shift and both running statistics belong to the channels of dimension 1."""
     reason = f"{name_of(node)} {node.name}"
-    vector = flow.vector(x, 1, reason)
+    if isinstance(x, Stored):  # a weight standardised by rows: it stays the weight it is, its rows those of the scale
+        vector = flow.channels.fresh((x.shape[1],))
+        flow.produce(x, 1, vector.reshape(-1, *[1] * (len(x.shape) - 2)), reason)
+    else:
+        vector = flow.vector(x, 1, reason)
     for stored in (weight, bias, mean, variance):
         flow.produce(stored, 0, vector, reason)
-    return along(vector, flow.labels(x).shape, 1)
+    return x if isinstance(x, Stored) else along(vector, x.shape, 1)
 
 
 @rule(aten.group_norm.default)
@@ -55,6 +59,24 @@ def layer_norm(
         if stored is not None and vector is not None:
             flow.produce(stored, tuple(dim - first for dim in own) or (len(shape) - 1,), vector, reason)
     return labels
+
+
+@reference(aten.batch_norm.default)
+def batch_norm_of_those_left(
+    node: fx.Node, stays: Tensor | None, x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, momentum: float,
+    eps: float, *rest: Any,
+) -> Tensor:  # fmt: skip
+    """With running statistics as ever; else every channel's over what is left of it."""
+    if not training or stays is None:
+        return aten.batch_norm(x, weight, bias, mean, variance, training, momentum, eps, *rest)
+    dims = [dim for dim in range(x.dim()) if dim != 1]
+    keep = stays.expand(x.shape).to(x.dtype)
+    count = keep.sum(dims, keepdim=True).clamp_min(1)
+    centred = (x - (x * keep).sum(dims, keepdim=True) / count) * keep
+    result = centred / torch.sqrt(centred.square().sum(dims, keepdim=True) / count + eps)
+    view = (1, -1, *[1] * (x.dim() - 2))
+    result = result if weight is None else result * weight.reshape(view)
+    return result if bias is None else result + bias.reshape(view)
 
 
 @reference(aten.layer_norm.default)

@@ -59,7 +59,7 @@ def pool(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
 @rule(aten.grid_sampler.default, aten.grid_sampler_2d.default, aten.grid_sampler_3d.default)
 def grid_sample(flow: Flow, node: fx.Node, x: Any, grid: Any, *rest: Any, **named: Any) -> Tensor:
     """Channels of ``x`` (dimension 1), read at the places that ``grid`` says."""
-    flow.channels.fix(flow.labels(grid), f"{node.name} samples by it")
+    flow.fix(grid, f"{node.name} samples by it")
     return along(flow.vector(x, 1, f"{node.name}: channels change along space"), shape_of(node), 1)
 
 

@@ -61,7 +61,7 @@ def einsum(flow: Flow, node: fx.Node, equation: str, operands: list[Any], **name
     if len(operands) == 2:
         return contract(flow, node, operands[0], parts[0], operands[1], parts[1], out)
     for value in operands:
-        flow.channels.fix(flow.labels(value), f"{node.name} multiplies more than two tensors")
+        flow.fix(value, f"{node.name} multiplies more than two tensors")
     return blank(shape_of(node))
 
 

@@ -14,14 +14,18 @@ from edgeprune.graph.registry import rewriter, rule
 aten = torch.ops.aten
 VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
 REORDERING = (aten.permute.default, aten.transpose.int, aten.swapaxes.default, aten.movedim.intlist, aten.movedim.int, aten.t.default)
+LIKE_ANOTHER = {
+    aten.expand_as.default: aten.expand.default,
+    aten.view_as.default: aten.reshape.default,
+    aten.reshape_as.default: aten.reshape.default,
+}
 SIZED = (*VIEWS, aten.expand.default, aten.unflatten.int)
 
 
 @rule(
     *SIZED,
     *REORDERING,
-    aten.expand_as.default,
-    aten.view_as.default,
+    *LIKE_ANOTHER,
     aten.flatten.using_ints,
     aten.unsqueeze.default,
     aten.squeeze.default,
@@ -48,6 +52,8 @@ SIZED = (*VIEWS, aten.expand.default, aten.unflatten.int)
 def move(flow: Flow, node: fx.Node, x: Any, *args: Any, **named: Any) -> Any:
     """Elements keep their channel wherever they go.  A parameter is followed by the places of its elements."""
     op: Any = aten.reshape.default if node.target in VIEWS else node.target
+    if node.target in LIKE_ANOTHER:
+        op, args = LIKE_ANOTHER[node.target], (list(shape_of(node)),)
     if isinstance(x, Stored):
         moved = op(x.places(), *args, **named)
         if isinstance(moved, Tensor):
