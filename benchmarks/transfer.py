@@ -1,8 +1,8 @@
 """Uploads against ``scp``, to one OpenSSH server on loopback, in turns.
 
-Both open a connection and send one file; edgeprune also checks the content on the device and syncs it to the disk.  ``--sizes 1,20,100``
-in MB, ``--rounds 7``.  Prints the medians and edgeprune's time over scp's, with the least and the largest ratio of the rounds; needs
-``scp`` and ``sshd``.
+Each opens a connection and sends one file; edgeprune also checks the content on the device and syncs it to the disk, and is measured in an
+open session too; scp is also measured with a command after it that syncs and hashes the file.  ``--sizes 1,20,100`` in MB, ``--rounds 7``.
+Prints the medians, and the ratio to scp's time in the same round with the least and the largest; needs ``scp`` and ``sshd``.
 """
 
 from __future__ import annotations
@@ -40,12 +40,19 @@ def race(server: SshServer, options: list[str], source: Path, rounds: int) -> di
     def theirs() -> None:
         subprocess.run(["scp", "-q", *options, "-P", str(server.port), str(source), where], check=True)
 
+    def checked() -> None:
+        theirs()
+        command = f"sync {server.home}/theirs; sha256sum {server.home}/theirs"
+        subprocess.run(
+            ["ssh", *options, "-p", str(server.port), f"{server.user}@127.0.0.1", command], check=True, stdout=subprocess.DEVNULL
+        )
+
     with connect(server.address) as session:
 
         def opened() -> None:
             assert session.put(source, remote)
 
-        ways = {"edgeprune": ours, "edgeprune, connected": opened, "scp": theirs}
+        ways = {"edgeprune": ours, "edgeprune, connected": opened, "scp": theirs, "scp, checked": checked}
         found: dict[str, list[float]] = {name: [] for name in ways}
         for number in range(rounds):
             for name in list(ways)[:: 1 if number % 2 else -1]:
