@@ -18,6 +18,8 @@ from edgeprune.errors import CaptureError
 from edgeprune.graph.parts import Part, Parts, joined, record_calls
 
 CONVERSIONS = tuple(getattr(torch.ops.aten.to, name) for name in ("dtype", "dtype_layout", "device", "other"))
+REGIONS = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
+"""Parts of a graph that export sets apart, and which of their arguments is the graph of the part."""
 EXPORT_SHOWS = "Data-dependent control flow is the usual cause: torch.export.export(model, inputs) shows where."
 
 
@@ -56,6 +58,7 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captured:
             raise CaptureError(
                 f"the model does not run on the example inputs {shapes}: {error}", remedy="Correct task.example_inputs, or the model."
             ) from error
+        model.train().eval()  # timm's attention keeps its biases from one evaluation to the next until it has been in training mode
         try:
             if watch.seen:
                 raise CaptureError(f"the shapes in {type(model).__name__} depend on the data: {watch.seen}", remedy=EXPORT_SHOWS)
@@ -165,9 +168,28 @@ def _export(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, kwar
         ) from error
     finally:
         logging.disable(logging.NOTSET)
+    _inline_regions(module)
     _drop_guards(module)
     _name_parameters(module, model)
     return module
+
+
+def _inline_regions(module: fx.GraphModule) -> None:
+    """Regions without gradients, or without autocast (of which there is none here), as a part of the graph around them."""
+    for node in list(module.graph.nodes):
+        place = REGIONS.get(getattr(node.target, "__name__", "")) if node.op == "call_function" else None
+        if place is None or (place == 4 and node.args[2]):
+            continue
+        region = module.get_submodule(str(node.args[place].target))
+        assert isinstance(region, fx.GraphModule)
+        _inline_regions(region)
+        inputs = [part for part in region.graph.nodes if part.op == "placeholder"]
+        with module.graph.inserting_before(node):
+            results: Any = module.graph.graph_copy(region.graph, dict(zip(inputs, node.args[place + 1 :], strict=True)))
+        for user in list(node.users):
+            user.replace_all_uses_with(results[user.args[1]])
+            module.graph.erase_node(user)
+        module.graph.erase_node(node)
 
 
 def _name_parameters(module: fx.GraphModule, model: nn.Module) -> None:

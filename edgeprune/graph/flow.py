@@ -60,7 +60,7 @@ class Flow:
     channels goes. ``producing``: those of the owners whose channels begin there (the others read them).
     ``balances``: label matrices each row of which must keep equally many channels. ``boxes``: arrays that must stay boxes.
     ``traded``: arrays whose dimensions trade places. ``values``: what every node computes.
-    ``frozen``: parameters that must stay whole, and why.
+    ``frozen``: parameters that must stay whole, and why. ``used``: which elements of a parameter that is an activation are.
     """
 
     captured: Captured
@@ -73,6 +73,7 @@ class Flow:
     traded: list[Traded] = field(default_factory=list)
     values: dict[fx.Node, Any] = field(default_factory=dict)
     frozen: dict[str, str] = field(default_factory=dict)
+    used: dict[str, Tensor] = field(default_factory=dict)
     unsupported: list[tuple[str, str]] = field(default_factory=list)
 
     def labels(self, value: Any) -> Tensor:
@@ -84,10 +85,18 @@ class Flow:
             if owner not in self.owners:
                 self.owners[owner] = self.channels.fresh(value.stored)
                 self.producing.add(owner)
+            self._mark_used(value)
             labels = self.owners[owner]
             return labels if value.index is None else labels.flatten()[value.index]
         assert isinstance(value, Tensor)
         return value
+
+    def _mark_used(self, value: Stored) -> None:
+        used = self.used.setdefault(value.name, torch.zeros(value.stored, dtype=torch.bool))
+        if value.index is None:
+            used.fill_(True)
+        else:
+            used.view(-1)[value.index.flatten()] = True
 
     def vector(self, value: Any, dim: int, reason: str) -> Tensor:
         """The labels along ``dim``, constant elsewhere; when they are not, all are fixed for ``reason`` and the vector is blank."""
@@ -242,7 +251,24 @@ def run(captured: Captured, whole_heads: bool = True) -> Flow:
     for node in captured.module.graph.nodes:
         flow.values[node] = _step(flow, node)
     _keep_order(flow)
+    _follow_used(flow)
     return flow
+
+
+def _follow_used(flow: Flow) -> None:
+    """Elements of a table that are never looked up go with those of the same column that are."""
+    for name, used in flow.used.items():
+        owner = (name, tuple(range(used.dim())))
+        if bool(used.all()):
+            continue
+        labels = flow.channels.resolve(flow.owners[owner].clone())
+        places = used.flatten().nonzero().flatten()
+        table = Stored(name, used.shape, places)
+        for dim in range(used.dim()):
+            vector = _along_stored(table, dim, labels.flatten()[places], labels.flatten()[places])
+            if vector is not None and bool((vector != 0).all()):
+                flow.owners[owner] = vector.reshape([-1 if d == dim else 1 for d in range(used.dim())]).expand(used.shape)
+                break
 
 
 def _keep_order(flow: Flow) -> None:

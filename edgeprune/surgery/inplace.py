@@ -9,12 +9,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from edgeprune.graph.capture import eval_mode
 from edgeprune.surgery.parameters import replace_tensors
 
 
 def apply_in_place(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
     """A copy of ``model`` with smaller tensors, and the attributes that hold their sizes corrected."""
     result = copy.deepcopy(model)
+    with eval_mode(result):
+        result.train()  # what modules keep from one evaluation to the next has the old sizes
     replace_tensors(result, masks)
     touched = {name.rpartition(".")[0] for name in masks}
     for name, module in result.named_modules():
