@@ -81,7 +81,7 @@ class SshProcess(StreamProcess):
                     sent += self._channel.send(data[sent:end][:_CHUNK].tobytes())
             except TimeoutError as error:
                 raise DeviceTimeoutError(f"{self._address} took nothing for {_STALL_S:.0f} s") from error
-            except OSError:
+            except (OSError, EOFError):
                 return
             if progress:
                 progress(sent)
