@@ -15,6 +15,7 @@ import pytest
 from board.models import endless_tflite, hungry_tflite
 
 from edgeprune.bench import Artifact, BenchOptions, open_device
+from edgeprune.bench.history import History
 from edgeprune.cli import main
 from edgeprune.devices import connect, open_runner
 from edgeprune.errors import (
@@ -395,11 +396,19 @@ def test_a_harmful_model_is_named_and_the_device_goes_on(own_sshd: SshServer, ha
 
 
 @pytest.mark.parametrize("harmful", ["crashing"], indirect=True)
-def test_a_fault_is_no_result(client_home: Path, harmful: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["bench", str(harmful), "--json"])
+def test_a_fault_is_no_result(
+    client_home: Path, harmful: Path, dense_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(client_home / "data"))
+    assert main(["bench", str(harmful), "--json"]) == 1
     out, err = capsys.readouterr()
-    assert (code, out) == (1, "")
+    assert out == ""
     assert "SIGSEGV" in err
+    with History() as history:
+        assert history.entries() == []
+    assert main(["bench", str(dense_model), "--threads", "1", "--min-time", "0.05", "--max-time", "0.1", "--json"]) == 0
+    with History() as history:
+        assert [entry.measurement.name for entry in history.entries()] == ["dense.tflite"]
 
 
 # clocks
