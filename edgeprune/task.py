@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class Task:
     is better, averaged over validation batches by their size; accuracy in percent unless given. ``fit(model)`` and
     ``evaluate(model) -> float`` replace the built-in training and scoring. ``epochs``, ``learning_rate``, ``weight_decay``,
     ``distillation``: the fine-tuning's length and strength. ``protect``: names of modules whose output channels stay.
+    ``attention``: whether attention layers lose whole "heads" or equally many "dimensions" of every head.
     """
 
     model: nn.Module
@@ -49,6 +50,7 @@ class Task:
     weight_decay: float = 5e-4
     distillation: float = 0.5
     protect: Sequence[str] = field(default_factory=tuple)
+    attention: Literal["heads", "dimensions"] = "heads"
     name: str = "model"
 
     def __post_init__(self) -> None:
@@ -56,8 +58,10 @@ class Task:
             raise RecipeError(f"task.model is a {type(self.model).__name__}, not a torch.nn.Module")
         if isinstance(self.example_inputs, Tensor):
             self.example_inputs = (self.example_inputs,)
-        if not self.example_inputs or not all(isinstance(value, Tensor) for value in self.example_inputs):
+        if not any(isinstance(value, Tensor) for value in pytree.tree_leaves(self.example_inputs)):
             raise RecipeError("task.example_inputs must be a tuple of tensors: the positional inputs of one inference")
+        if self.attention not in ("heads", "dimensions"):
+            raise RecipeError(f'task.attention is {self.attention!r}, not "heads" or "dimensions"')
 
     @property
     def scores(self) -> bool:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgeprune.graph import Analysis, Block, Group
+    from edgeprune.task import Task
 
 REASONS_SHOWN = 12
 
@@ -27,9 +28,7 @@ REASONS_SHOWN = 12
 @click.option(
     "--attention",
     type=click.Choice(["heads", "dimensions"]),
-    default="heads",
-    show_default=True,
-    help="What attention layers lose: whole heads, or equally many dimensions of every head.",
+    help="What attention layers lose: whole heads, or equally many dimensions of every head (the recipe's choice unless given).",
 )
 @json_option
 def command(recipe: Path, name: str | None, attention: Any, as_json: bool) -> None:
@@ -48,8 +47,8 @@ def command(recipe: Path, name: str | None, attention: Any, as_json: bool) -> No
 
     task = load_recipe(recipe)
     with Console(stderr=True).status(f"following the channels of {recipe.name}"):
-        analysis = analyze(task.model, task.example_inputs, tuple(task.protect), attention)
-        document = describe(analysis, task.model) | {"model": task.name}
+        analysis = analyze(task.model, task.example_inputs, tuple(task.protect), attention or task.attention)
+        document = describe(analysis, task) | {"model": task.name}
     if name is not None:
         entry = detail(analysis, task.model, _find(analysis, name))
         print_json(entry) if as_json else _show_detail(entry)
@@ -77,15 +76,19 @@ def owned_elements(analysis: Analysis, model: nn.Module, channels: np.ndarray) -
     return {name: int(mask.sum()) * (known[name].numel() // mask.numel()) for name, mask in masks.items()}
 
 
-def describe(analysis: Analysis, model: nn.Module) -> dict[str, Any]:
+def describe(analysis: Analysis, task: Task) -> dict[str, Any]:
     """Groups, removable blocks, what is fixed and why, and operations without a rule, in numbers and names.
 
-    ``parameters``: elements of ``model``'s parameters; ``share``: the part of them that a group, a block or (``prunable``) any group owns.
+    ``parameters``: elements of the model's parameters; ``share``: the part of them that a group, a block or (``prunable``) any group owns.
+    ``redundancy``: mean cosine similarity of what goes into a block and what comes out (1: it changes nothing), on a few training batches.
     ``parts``: the submodules that were followed where the model could not be captured ``whole``, for the reason given there.
     """
     import numpy as np
 
-    captured = analysis.captured
+    from edgeprune.importance.redundancy import redundancy
+
+    captured, model = analysis.captured, task.model
+    redundant = redundancy(task, analysis) if analysis.blocks and not captured.parts else {}
     total = sum(value.numel() for value in model.parameters())
     every = np.zeros(len(analysis.roots), bool)
     for group in analysis.groups:
@@ -94,7 +97,7 @@ def describe(analysis: Analysis, model: nn.Module) -> dict[str, Any]:
         "parameters": total,
         "prunable": sum(owned_elements(analysis, model, every).values()) / max(total, 1),
         "groups": [_group(analysis, model, group, total) for group in analysis.groups],
-        "blocks": [_block(model, block, total) for block in analysis.blocks],
+        "blocks": [_block(model, block, total) | {"redundancy": redundant.get(block.name)} for block in analysis.blocks],
         "fixed": [{"reason": reason, "channels": count} for reason, count in Counter(analysis.fixed.values()).most_common()],
         "unsupported": [{"node": node, "operation": operation} for node, operation in analysis.unsupported],
         "parts": [part.name for part in captured.parts],
@@ -176,10 +179,11 @@ def _show(document: dict[str, Any]) -> None:
         table.add_row(escape(group["name"]), _units(group), *_owned(group), *(escape(text) for text in texts))
     out.print(table)
     if document["blocks"]:
-        table = _numbers(Table(title="blocks that may go whole", title_justify="left"), "block", "parameters", "share")
+        table = _numbers(Table(title="blocks that may go whole", title_justify="left"), "block", "parameters", "share", "redundancy")
         table.add_column("groups in it")
         for block in document["blocks"]:
-            table.add_row(escape(block["name"]), *_owned(block), escape(_brief(block["groups"])))
+            score = "" if block["redundancy"] is None else f"{block['redundancy']:.3f}"
+            table.add_row(escape(block["name"]), *_owned(block), score, escape(_brief(block["groups"])))
         out.print(table)
     _show_fixed(document, out)
     if document["parts"]:

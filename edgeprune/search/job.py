@@ -18,7 +18,7 @@ from edgeprune.cost.kernels import kernels
 from edgeprune.cost.latency import KernelTimes, TableTimes
 from edgeprune.cost.prior import PriorTimes, power_of
 from edgeprune.cost.table import grid_of
-from edgeprune.errors import BudgetError, ParityError
+from edgeprune.errors import BudgetError, CaptureError, ParityError
 from edgeprune.export import export
 from edgeprune.graph import Analysis, analyze
 from edgeprune.profile import Profile
@@ -80,7 +80,12 @@ class Job:
     def prepare(self) -> None:
         """Analyse the model; measure (or predict) the dense one; make the cost models."""
         self.listener.note(f"analysing {self.task.name}")
-        self.analysis = analyze(self.task.model, self.task.example_inputs, tuple(self.task.protect))
+        self.analysis = analyze(self.task.model, self.task.example_inputs, tuple(self.task.protect), self.task.attention)
+        if self.analysis.captured.whole is not None:
+            raise CaptureError(
+                f"{self.task.name} cannot be exported and measured whole: {self.analysis.captured.whole}",
+                remedy="Give a recipe of its backbone; or cut it from Python with edgeprune.graph.analyze and edgeprune.surgery.apply.",
+            )
         for node, op in self.analysis.unsupported:
             self.listener.note(f"{op} at {node} has no rule: what it touches stays")
         self.profile = load_profile(self._profile_name or self._matching_profile())
