@@ -52,7 +52,7 @@ def _without_traces(content: bytes) -> bytes:
     """The archive without its stack traces: they hold this machine's paths, and the loader does without them."""
     archive, buffer = torch._C.PyTorchFileReader(io.BytesIO(content)), io.BytesIO()
     writer = torch._C.PyTorchFileWriter(buffer)
-    version = "version" if archive.has_record("version") else ".data/version"  # the latter where operators are newer
+    version = "version" if "version" in archive.get_all_records() else ".data/version"  # the latter where operators are newer
     writer.set_min_version(int(archive.get_record(version)))
     for name in archive.get_all_records():
         if not name.endswith(".debug_pkl") and name not in (version, ".data/serialization_id"):  # the writer makes the last two itself

@@ -68,7 +68,8 @@ def batch_norm_of_those_left(
 ) -> Tensor:  # fmt: skip
     """With running statistics as ever; else every channel's over what is left of it."""
     if not training or stays is None:
-        return aten.batch_norm(x, weight, bias, mean, variance, training, momentum, eps, *rest)
+        plain: Tensor = aten.batch_norm(x, weight, bias, mean, variance, training, momentum, eps, *rest)
+        return plain
     dims = [dim for dim in range(x.dim()) if dim != 1]
     keep = stays.expand(x.shape).to(x.dtype)
     count = keep.sum(dims, keepdim=True).clamp_min(1)
