@@ -54,9 +54,9 @@ for _ in range(20):
 end, windows = clock() + 500_000_000, []
 while clock() < end:
     begin = clock()
-    for _ in range(50):
+    for _ in range(10):
         invoke()
-    windows.append((clock() - begin) / 50)
+    windows.append((clock() - begin) / 10)
 print(sorted(windows)[len(windows) // 2])
 """
 
@@ -178,7 +178,7 @@ def repeatability(device: Device, sessions: int, folder: Path) -> Iterator[str]:
 
 
 def overhead(device: Device, folder: Path) -> Iterator[str]:
-    """What timing each run adds to it: the runner's median against loops of 50 runs that are timed as a whole."""
+    """What timing each run adds to it: the runner's median against loops of ten runs that are timed as a whole."""
     path = light_model(folder)
     found = []
     for number in range(PAIRS):

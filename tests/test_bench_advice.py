@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from edgeprune.targets.runner.measure import Options, Subject
+from edgeprune.targets.runner.measure import Options, Starter, Subject
 
 from edgeprune.bench import Artifact, BenchOptions, Comparison, DeviceInfo, Measurement, Report, bench, comparable, open_device
 from edgeprune.bench.advice import advice
@@ -120,3 +121,27 @@ def test_what_the_device_cannot_do_is_said(client_home: Path, dense_model: Path)
             device.measure([Artifact(dense_model)], BenchOptions(threads=1, min_time_s=0.1, max_time_s=0.1, meter="pmic"))
     with pytest.raises(InputError, match="unknown engine 'npu'"):
         _ = Artifact(dense_model, engine_name="npu").engine
+
+
+def test_the_next_models_process_is_ready_when_the_present_one_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runner.pyz").write_bytes(build_runner()[1])
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "runner.pyz")])
+    starter = Starter(Options(), 2)
+    first = starter.take()
+    seen: list[int] = []
+    starter.ahead(lambda: seen.append(first.pid))
+    second = starter.take()
+    assert seen == [first.pid]
+    assert second.pid != first.pid
+    starter.ahead(lambda: seen.append(second.pid))  # no third model: no third process
+    starter.close()
+    for child in (first, second):
+        assert child.call("ready") == {}
+        child.close()
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    before = children.read_text()
+    spare = Starter(Options(), 2)
+    spare.ahead(lambda: seen.append(len(children.read_text().split())))
+    assert seen[-1] == len(before.split()) + 1
+    spare.close()
+    assert children.read_text() == before

@@ -123,14 +123,14 @@ class Measurement:
     """One model on one device.
 
     ``latency_ms``: median of ``samples_ns``, the raw samples (of very many, evenly chosen ones); ``low_ms``..``high_ms``: its 95 %
-    interval; ``drift``: how far it moved meanwhile, as a share; ``outliers``: the share of runs that were stalls.  ``load_ms``,
-    ``first_ms``: loading, and the first inference; ``cold_ms``: from the start of the process to the end of that, ``import_ms`` of it for
-    the runtime.  ``warmup_s``, ``sampled_s``: how long it ran before, and for, the samples.  ``peak_bytes``: the model's share of the
-    process's peak: its private memory, and its file where that is mapped; ``rss_peak_bytes``: all of it; ``weights_bytes``,
-    ``arena_bytes``: constants, and planned activations, where told.  ``energy_mj``: of one inference above idle with its 95 % interval,
-    None without a meter.  ``operators``: their names, types and ``ms``, where asked for and told.  ``device``: identity of the device;
-    ``cpus``: the processors used, empty for all.  ``before``, ``after``: load, clocks, governor, temperatures.  ``discarded``: windows
-    that did not count since the device was held back by ``held_back``, ``cooldown_s``: waited for it.  ``tuned``: what held the clocks.
+    interval; ``drift``: how far it moved meanwhile, as a share; ``outliers``: the share of runs that were stalls. ``load_ms``,
+    ``first_ms``: loading, and the first inference; ``cold_ms``: both, and ``import_ms`` to import the runtime. ``warmup_s``,
+    ``sampled_s``: how long it ran before, and for, the samples. ``peak_bytes``: the model's share of the process's peak: its private
+    memory, and its file where that is mapped; ``rss_peak_bytes``: all of it; ``weights_bytes``, ``arena_bytes``: constants, and planned
+    activations, where told. ``energy_mj``: of one inference above idle with its 95 % interval, None without a meter. ``operators``: their
+    names, types and ``ms``, where asked for and told. ``device``: identity of the device; ``cpus``: the processors used, empty for all.
+    ``before``, ``after``: load, clocks, governor, temperatures. ``discarded``: windows that did not count since the device was held back
+    by ``held_back``, ``cooldown_s``: waited for it. ``tuned``: what held the clocks.
     """
 
     name: str

@@ -54,12 +54,16 @@ def bench(request: Request, emit: measure.Emit) -> Dict[str, Any]:
     """Each model by itself, one after another; one that fails has an ``error``."""
     options = _options(request)
     results = []
-    for model in request["models"]:
-        emit("measuring", name=model["name"])
-        try:
-            results.append(measure.measure(model, options, emit))
-        except RunnerError as error:
-            results.append({"name": model["name"], "error": error.to_dict()})
+    starter = measure.Starter(options, len(request["models"]))
+    try:
+        for model in request["models"]:
+            emit("measuring", name=model["name"])
+            try:
+                results.append(measure.measure(model, options, emit, starter))
+            except RunnerError as error:
+                results.append({"name": model["name"], "error": error.to_dict()})
+    finally:
+        starter.close()
     return {"models": results}
 
 

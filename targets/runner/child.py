@@ -62,6 +62,10 @@ class Server:
             self._engines[name] = ENGINES.get(name)()
         return self._engines[name]
 
+    def ready(self) -> Dict[str, Any]:
+        """Nothing: that it answers is the answer."""
+        return {}
+
     def runtime(self, engine: str) -> Dict[str, Any]:
         """Import the runtime; its name and version."""
         package, version = self._engine(engine).runtime()
@@ -153,7 +157,9 @@ def serve() -> int:
     die_with_parent()
     output = Output()
     server = Server()
-    commands = {name: getattr(server, name) for name in ("runtime", "load", "run", "memory", "sizes", "profile", "outputs", "drop")}
+    commands = {
+        name: getattr(server, name) for name in ("ready", "runtime", "load", "run", "memory", "sizes", "profile", "outputs", "drop")
+    }
     for line in sys.stdin:
         request = json.loads(line)
         try:

@@ -10,6 +10,7 @@ from . import affinity, stats
 from .energy import measure_energy
 from .gates import Gate
 from .parent import Child
+from .protocol import RunnerError
 
 Emit = Callable[..., None]
 _MIN_BLOCKS = 10
@@ -54,15 +55,48 @@ class Options:
         return Gate(self.limit_c, self.cooldown_s, emit=emit)
 
 
+class Starter:
+    """Starts the processes of models that are measured one after another: the next one's interpreter while the present one warms up."""
+
+    def __init__(self, options: Options, count: int) -> None:
+        self._options, self._left = options, count
+        self._next: Optional[Child] = None
+
+    def _start(self) -> Child:
+        return Child(self._options.step_timeout_s, affinity.choose(self._options.affinity))
+
+    def take(self) -> Child:
+        """A child; it is the taker's to close."""
+        self._left -= 1
+        child, self._next = self._next, None
+        return child or self._start()
+
+    def ahead(self, work: Callable[[], None]) -> None:
+        """Do some work, and start the next child meanwhile where one will be needed; both are done afterwards."""
+        if self._left > 0 and self._next is None:
+            self._next = self._start()
+        work()
+        try:
+            if self._next is not None:
+                self._next.wait_until_ready()
+        except RunnerError:
+            self.close()
+
+    def close(self) -> None:
+        """End the child that nobody took."""
+        child, self._next = self._next, None
+        if child is not None:
+            child.close()
+
+
 class Subject:
     """A model loaded in a child of its own, from the storage where ``cold``.  Raises what :meth:`Child.call` raises."""
 
-    def __init__(self, model: Dict[str, Any], options: Options, cold: bool = False) -> None:
+    def __init__(self, model: Dict[str, Any], options: Options, child: Optional[Child] = None, cold: bool = False) -> None:
         self.name = model["name"]
         self.cpus = affinity.choose(options.affinity)
         self.warmup_s, self.settled = 0.0, False
-        begin = time.monotonic()
-        self.child = Child(options.step_timeout_s, self.cpus)
+        self.child = child or Child(options.step_timeout_s, self.cpus)
         try:
             self.loaded = self.child.call(
                 *("load",),
@@ -72,7 +106,6 @@ class Subject:
         except BaseException:
             self.child.close()
             raise
-        self.start_s = time.monotonic() - begin
 
     def block(self, time_ns: int, skip: int = 0) -> List[int]:
         """Samples in ns of one window of at least ``time_ns``."""
@@ -111,7 +144,7 @@ class Subject:
             "import_ms": loaded["import_ns"] / 1e6,
             "load_ms": loaded["load_ns"] / 1e6,
             "first_ms": loaded["first_ns"] / 1e6,
-            "cold_ms": 1e3 * self.start_s,
+            "cold_ms": (loaded["import_ns"] + loaded["load_ns"] + loaded["first_ns"]) / 1e6,
             "peak_bytes": memory["model_bytes"],
             "rss_peak_bytes": memory["peak_bytes"],
             "cpus": self.cpus,
@@ -148,13 +181,13 @@ def sample(subject: Subject, options: Options, gate: Gate) -> Dict[str, Any]:
     return dict(figures, stable=precise and steady, stop_reason=reason, sampled_s=sampled_s)
 
 
-def measure(model: Dict[str, Any], options: Options, emit: Optional[Emit] = None) -> Dict[str, Any]:
+def measure(model: Dict[str, Any], options: Options, emit: Emit, starter: Starter) -> Dict[str, Any]:
     """Everything about one model; :class:`RunnerError` when its process fails."""
     gate = options.gate(emit)
-    subject = Subject(model, options, cold=True)
+    subject = Subject(model, options, starter.take(), cold=True)
     try:
         result = dict(subject.facts(), operators=None)
-        subject.warm_up(options.warmup_s)
+        starter.ahead(lambda: subject.warm_up(options.warmup_s))
         result.update(sample(subject, options, gate), warmup_s=subject.warmup_s, settled=subject.settled)
         if options.profile:
             result.update(subject.child.call("profile", key=subject.name))
@@ -162,6 +195,5 @@ def measure(model: Dict[str, Any], options: Options, emit: Optional[Emit] = None
     finally:
         subject.child.close()
     result.update(gate.report(), name=model["name"], threads=options.threads)
-    if emit:
-        emit("measured", name=model["name"], median_ms=result["median_ns"] / 1e6, stable=result["stable"])
+    emit("measured", name=model["name"], median_ms=result["median_ns"] / 1e6, stable=result["stable"])
     return result

@@ -38,6 +38,10 @@ class Child:
         if cpus:
             os.sched_setaffinity(self._process.pid, cpus)
 
+    def wait_until_ready(self) -> None:
+        """Until its interpreter is up and waits for commands."""
+        self.call("ready")
+
     @property
     def pid(self) -> int:
         """Its process id."""
