@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.stamp-installed
 SYSTEM := $(VENV)/.stamp-system
 BOARD := $(VENV)/.stamp-board
+POSTGRES := $(VENV)/.stamp-postgres
 # one thread each: what tests measure and compare is small, and waiting threads only slow each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
@@ -19,7 +20,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED) $(SYSTEM)
 	$(PYTEST) -m "not device and not slow and not wheel" $(ARGS)
 
-test-device: $(INSTALLED) $(SYSTEM) $(BOARD)
+test-device: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES)
 	$(PYTEST) -m "device and not slow" $(ARGS)
 
 lint: $(INSTALLED)
@@ -64,3 +65,11 @@ $(BOARD): | $(BIN)/python
 	  { mountpoint -q /proc/sys/fs/binfmt_misc || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc || :; }; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(BOARD_PACKAGES) >/dev/null && touch $@; \
 	else echo "skipped: the tests on a virtual aarch64 board and with adb (as root: apt-get install $(BOARD_PACKAGES))"; fi
+
+# The history is tested on a PostgreSQL server of the tests' own; the package shall start none.
+$(POSTGRES): | $(BIN)/python
+	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  mkdir -p /etc/postgresql-common && echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null && touch $@; \
+	else echo "skipped: the tests of the history on PostgreSQL (apt-get install postgresql)"; fi

@@ -20,6 +20,7 @@ import pytest
 from edgeprune.bench import Artifact, Comparison, DeviceInfo, Measurement, Ratio, Report
 from edgeprune.bench.history import History, git_commit, history_url
 from edgeprune.errors import HistoryError, InputError
+from edgeprune.testing.postgres import PostgresServer, find_postgres
 
 STATE = {"governor": "performance", "limit_mhz": 1800.0, "cores": 4}
 PLAIN = Measurement(
@@ -46,13 +47,11 @@ def model(tmp_path: Path) -> Artifact:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The address of a PostgreSQL server of our own, on loopback."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
+    found = find_postgres()
+    if found is None:
         pytest.skip("PostgreSQL is not installed")
     pytest.importorskip("psycopg")
-    from edgeprune.testing.postgres import PostgresServer
-
-    with PostgresServer(found[-1].parent) as server:
+    with PostgresServer(found) as server:
         yield server.url
 
 

@@ -13,6 +13,13 @@ from pathlib import Path
 from typing import Any
 
 
+def find_postgres() -> Path | None:
+    """The folder of the newest installed server's programs, or None."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    program = found[-1] if found else shutil.which("initdb")
+    return Path(program).parent if program else None
+
+
 class PostgresServer:
     """A running server; a context manager.  ``url``: its address, with the password of its only user.
 
