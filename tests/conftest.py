@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from board.fixtures import board, link, ready, shared_board  # noqa: F401
+from board.fixtures import board, link, own_sshd, ready, shared_board, small_disk  # noqa: F401
 
 from edgeprune.testing.models import crashing_tflite, dense_tflite
 from edgeprune.testing.sshd import SshServer, find_sshd

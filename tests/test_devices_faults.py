@@ -8,15 +8,12 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from board.models import endless_tflite, hungry_tflite
+from board.watching import runners, sessions, wait_until
 
 from edgeprune.bench import Artifact, BenchOptions, open_device
-from edgeprune.bench.history import History
-from edgeprune.cli import main
 from edgeprune.devices import connect, open_runner
 from edgeprune.errors import (
     AuthenticationError,
@@ -25,53 +22,13 @@ from edgeprune.errors import (
     DeviceFullError,
     EdgepruneError,
     HostKeyError,
-    ModelCrashedError,
     RunnerError,
     TransientError,
     UnreachableError,
 )
-from edgeprune.testing.models import crashing_tflite
-from edgeprune.testing.sshd import SshServer, children, find_sshd
+from edgeprune.testing.sshd import SshServer, children
 
 LONG = BenchOptions(threads=1, min_time_s=60, max_time_s=90, energy=False)
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Poll; fails the test when it does not come true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.05)
-
-
-def runners(home: Path) -> list[int]:
-    """Process ids of all runners, and their children, that were started from a home folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                argv = (entry / "cmdline").read_text().split("\0")
-                if len(argv) > 1 and argv[1].startswith(f"{home}/.cache/edgeprune/runner-"):
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
-
-
-def sessions(home: Path) -> list[Path]:
-    return list(home.glob(".cache/edgeprune/session-*"))
-
-
-@pytest.fixture
-def own_sshd(client_home: Path, request: pytest.FixtureRequest) -> Iterator[SshServer]:
-    """A server that the test may harm; the parameter, if any, is a command that starts it."""
-    if find_sshd() is None:
-        pytest.skip("sshd is not installed")
-    with SshServer(enter=getattr(request, "param", ())) as server:
-        server.make_python()
-        (client_home / ".ssh/known_hosts").write_text(server.host_key)
-        (client_home / ".ssh/config").write_text(f"Host *\n  IdentityFile {server.key}\n")
-        yield server
 
 
 # keys
@@ -326,19 +283,6 @@ def test_a_lock_whose_holder_dies_is_free(client_home: Path) -> None:
 # disks
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=777", "tmpfs", str(folder)], capture_output=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip("mounting a small disk needs root")
-    tmp_path.chmod(0o755)
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.mark.parametrize("address", ["local:", pytest.param("ssh://box", marks=pytest.mark.device)])
 def test_a_full_disk(address: str, small_disk: Path, request: pytest.FixtureRequest) -> None:
     folder = small_disk
@@ -360,92 +304,3 @@ def test_a_full_disk(address: str, small_disk: Path, request: pytest.FixtureRequ
     finally:
         if address != "local:":
             subprocess.run(["umount", str(folder)], check=True)
-
-
-# models
-
-
-@pytest.fixture
-def harmful(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A file of the parameter's kind."""
-    make = {"crashing": crashing_tflite, "endless": endless_tflite, "hungry": lambda: hungry_tflite(64)}
-    path = tmp_path / f"{request.param}.tflite"
-    path.write_bytes(make[request.param]())
-    return path
-
-
-@pytest.mark.device
-@pytest.mark.parametrize("own_sshd", [["prlimit", f"--as={6 << 30}"]], ids=["6GB"], indirect=True)  # less than the hungry one wants
-@pytest.mark.parametrize(
-    ("harmful", "told"),
-    [
-        ("crashing", r"crashing\.tflite on ssh://.* died of signal SIGSEGV"),
-        ("endless", r"endless\.tflite on ssh://.* did not answer within 2 s"),
-        ("hungry", r"hungry\.tflite on ssh://"),
-    ],
-    indirect=["harmful"],
-)
-def test_a_harmful_model_is_named_and_the_device_goes_on(own_sshd: SshServer, harmful: Path, told: str, dense_model: Path) -> None:
-    quick = BenchOptions(threads=1, min_time_s=0.05, max_time_s=0.1, warmup_s=0.1, step_timeout_s=2, energy=False)
-    with open_device(own_sshd.address) as device:
-        with pytest.raises((ModelCrashedError, RunnerError), match=told):
-            device.measure([Artifact(harmful)], quick)
-        wait_until(lambda: len(runners(own_sshd.home)) == 1)  # only the lock's holder
-        assert device.measure([Artifact(dense_model)], quick)[0].latency_ms > 0
-    assert sessions(own_sshd.home) == []
-
-
-@pytest.mark.parametrize("harmful", ["crashing"], indirect=True)
-def test_a_fault_is_no_result(
-    client_home: Path, harmful: Path, dense_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(client_home / "data"))
-    assert main(["bench", str(harmful), "--json"]) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "SIGSEGV" in err
-    with History() as history:
-        assert history.entries() == []
-    assert main(["bench", str(dense_model), "--threads", "1", "--min-time", "0.05", "--max-time", "0.1", "--json"]) == 0
-    with History() as history:
-        assert [entry.measurement.name for entry in history.entries()] == ["dense.tflite"]
-
-
-# clocks
-
-
-@pytest.mark.device
-@pytest.mark.parametrize("clock", ["-30y", "+30y"])
-def test_a_device_whose_clock_is_wrong(clock: str, own_sshd: SshServer, dense_model: Path) -> None:
-    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
-    if library is None:
-        pytest.skip("libfaketime is not installed")
-    own_sshd.set_environment(LD_PRELOAD=str(library), FAKETIME=clock, FAKETIME_DONT_FAKE_MONOTONIC="1")
-    with connect(own_sshd.address) as session:
-        year = int(session.run(["date", "+%Y"]).stdout)
-        assert abs(year - time.gmtime().tm_year) >= 29
-    quick = BenchOptions(threads=1, min_time_s=0.05, max_time_s=0.1, warmup_s=0.1, energy=False)
-    with open_device(own_sshd.address) as device:
-        (measured,) = device.measure([Artifact(dense_model)], quick)
-        assert 0 < measured.latency_ms < 1000
-        assert 0 <= measured.load_ms < 60_000
-        with pytest.raises(DeviceBusyError):
-            open_runner(own_sshd.address, lock_timeout_s=0.3)
-    assert sessions(own_sshd.home) == []
-
-
-@pytest.mark.device
-def test_a_disk_that_is_full_when_the_model_comes(own_sshd: SshServer, small_disk: Path, tmp_path: Path) -> None:
-    large = tmp_path / "large.tflite"
-    large.write_bytes(os.urandom(1 << 21))
-    cache = own_sshd.home / ".cache/edgeprune"
-    cache.mkdir(parents=True)
-    own_sshd.own(own_sshd.home)
-    subprocess.run(["mount", "--bind", str(small_disk), str(cache)], check=True)
-    try:
-        with open_device(own_sshd.address) as device, pytest.raises(DeviceFullError, match=r"No space left.*free"):
-            device.measure([Artifact(large)], LONG)
-        assert sessions(own_sshd.home) == []
-        assert not list(cache.rglob("*.part"))
-    finally:
-        subprocess.run(["umount", str(cache)], check=True)

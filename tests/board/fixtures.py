@@ -1,7 +1,8 @@
-"""Fixtures of the virtual board."""
+"""Fixtures of devices: the virtual board, servers that may be harmed, bad links, small disks."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from board.machine import Board
 from board.root import cache_folder, why_not
 
 from edgeprune.devices.provision import set_up
+from edgeprune.testing.sshd import SshServer, find_sshd
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +39,31 @@ def ready(board: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
         set_up("ssh://board", dry_run=True)
         set_up("ssh://board", offline=True)
     return board
+
+
+@pytest.fixture
+def own_sshd(client_home: Path, request: pytest.FixtureRequest) -> Iterator[SshServer]:
+    """A server that the test may harm; the parameter, if any, is a command that starts it."""
+    if find_sshd() is None:
+        pytest.skip("sshd is not installed")
+    with SshServer(enter=getattr(request, "param", ())) as server:
+        server.make_python()
+        (client_home / ".ssh/known_hosts").write_text(server.host_key)
+        (client_home / ".ssh/config").write_text(f"Host *\n  IdentityFile {server.key}\n")
+        yield server
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=777", "tmpfs", str(folder)], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small disk needs root")
+    tmp_path.chmod(0o755)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture
