@@ -40,6 +40,7 @@ class AdbProcess(LocalProcess, StreamProcess):
     def __init__(self, adb: Sequence[str], address: str, argv: Sequence[str]) -> None:
         self._address = address
         self._code: int | None = None
+        self._told = b""
         super().__init__([*adb, "shell", "-T", _WRAP % shlex.join(argv)])
         self.what = argv[0]
 
@@ -106,7 +107,8 @@ def open_adb(address: Address, timeout_s: float) -> AdbSession:
     Raises :class:`DeviceError` without adb, or for an Android that is too old, :class:`TargetError` for an unknown serial number,
     :class:`AuthenticationError` when the device has not accepted this machine, :class:`UnreachableError`.
     """
-    program = shutil.which("adb") or shutil.which("adb", path=os.path.join(os.environ.get("ANDROID_HOME", ""), "platform-tools"))
+    sdk = os.environ.get("ANDROID_HOME")
+    program = shutil.which("adb") or (shutil.which("adb", path=os.path.join(sdk, "platform-tools")) if sdk else None)
     if program is None:
         raise DeviceError("adb is not installed on this machine", remedy="Install Android's platform-tools, such as apt-get install adb.")
     serial = address.host
