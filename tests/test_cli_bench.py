@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,6 +204,33 @@ def test_one_device_that_fails_is_an_error_with_a_junit_report(bench, tmp_path: 
     root = ET.parse(tmp_path / "junit.xml").getroot()
     check_layout(root)
     assert root.attrib["errors"] == "1"
+
+
+def test_an_interrupt_ends_all_and_leaves_nothing(client_home: Path, dense_model: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "edgeprune",
+        "bench",
+        str(dense_model),
+        "--target",
+        f"local:,{BROKEN}",
+        "--min-time",
+        "60",
+        "--max-time",
+        "90",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert any("measuring dense.tflite" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "Interrupted" in err
+    end = time.monotonic() + 20
+    while list(client_home.glob(".cache/edgeprune/session-*")):
+        assert time.monotonic() < end, "its folder was left"
+        time.sleep(0.1)
 
 
 def test_probing_a_group(run) -> None:
