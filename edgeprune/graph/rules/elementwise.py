@@ -159,6 +159,7 @@ def unary(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
     aten.maximum.default,
     aten.minimum.default,
     aten.pow.Tensor_Tensor,
+    aten.pow.Scalar,
     aten.div.Tensor_mode,
     aten.floor_divide.default,
     aten.remainder.Tensor,
