@@ -53,6 +53,7 @@ def measure(name: str) -> Row:
     inside, whole = prunable_share(analysis, model)
     row |= {"groups": len(analysis.groups), "blocks": len(analysis.blocks), "prunable": whole, "prunable_inside": inside}
     row |= {"fixed": reasons(analysis)[:5], "unsupported": sorted({operation for _, operation in analysis.unsupported})}
+    row |= {"stays": staying(analysis, model)[:5]}
     names = set(stored_names(analysis))
     row |= {"parameters_before": parameters(model, names), "macs_before": macs(model, inputs)}
     wall = time.perf_counter()
@@ -76,6 +77,20 @@ def prunable_share(analysis: Analysis, model: nn.Module) -> tuple[float, float]:
     first share when they stand in a stem (a parameter of the first layer behind an input), or in a layer some of whose channels reach
     the model's output or are protected.
     """
+    sizes, free, inside = owned_by_groups(analysis, model), 0, 0
+    for size, part, edge in sizes.values():
+        free, inside = free + part, inside + (part if edge else size)
+    return free / max(inside, 1), free / max(sum(size for size, _, _ in sizes.values()), 1)
+
+
+def staying(analysis: Analysis, model: nn.Module) -> list[tuple[str, int]]:
+    """The parameters with elements that stay though they are in no stem, head or protected layer, and how many; most first."""
+    found = [(name, size - part) for name, (size, part, edge) in owned_by_groups(analysis, model).items() if size > part and not edge]
+    return sorted(found, key=lambda entry: -entry[1])
+
+
+def owned_by_groups(analysis: Analysis, model: nn.Module) -> dict[str, tuple[int, int, bool]]:
+    """For every parameter that inference reads: its elements, those that groups own, whether it is in a stem, head or protected layer."""
     free = np.zeros(len(analysis.roots), bool)
     for group in analysis.groups:
         free[group.rows] = True
@@ -85,13 +100,7 @@ def prunable_share(analysis: Analysis, model: nn.Module) -> tuple[float, float]:
         if any(protected(analysis.fixed.get(channel, "")) for channel in np.unique(analysis.channels_of(labels).numpy()).tolist()):
             edge.add(layer(name))
     known = dict(model.named_parameters(remove_duplicate=False))
-    read = counted = beyond = 0
-    for name in stored_names(analysis):
-        if name in known:
-            size, part = known[name].numel(), owned.get(name, 0)
-            read, counted = read + size, counted + part
-            beyond += part if layer(name) in edge else size
-    return counted / max(beyond, 1), counted / max(read, 1)
+    return {name: (known[name].numel(), owned.get(name, 0), layer(name) in edge) for name in stored_names(analysis) if name in known}
 
 
 def protected(reason: str) -> bool:

@@ -61,7 +61,10 @@ def _intro(rows: Sequence[Row], exports: Sequence[Row]) -> str:
     dates = sorted({row["date"] for row in (*rows, *exports)}) or ["never"]
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     tools = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "transformers", "keras") if _installed(name))
-    return f"""Written by `benchmarks/coverage.py`; every row is a process of its own. Measured {when} on {_machine()}, one thread; {tools}.
+    states = len({row["version"] for row in rows})
+    older = f" The rows are of {states} states of the code; `--resume` measures those of earlier ones anew." if states > 1 else ""
+    return f"""Written by `benchmarks/coverage.py`; every row is a process of its own. Measured {when} on {_machine()}, one
+thread, beside other work; {tools}.{older}
 
     pip install -e .[dev,bench]
     python benchmarks/coverage.py --peers            # torchvision, beside Torch-Pruning
@@ -147,7 +150,11 @@ def _remarks(rows: Sequence[Row]) -> str:
     """What failed and why, and what keeps parameters from being pruned where that is more than a twentieth."""
     failed = [f"- {row['model']}: {_short(row['error'])}" for row in rows if row["error"]]
     low = [
-        f"- {row['model']}: " + "; ".join(f"{count} channels: {_short(reason)}" for reason, count in row["fixed"][:3])
+        f"- {row['model']}: "
+        + "; ".join(
+            [f"{name} stays ({count:,} elements)" for name, count in row.get("stays", [])[:3]]
+            + [f"{count} channels: {_short(reason)}" for reason, count in row["fixed"][:3]]
+        )
         for row in rows
         if not row["error"] and row["prunable_inside"] < ENOUGH
     ]

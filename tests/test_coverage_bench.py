@@ -8,7 +8,7 @@ from pathlib import Path
 import coverage
 import pytest
 import torch
-from coverage_child import macs, prunable_share
+from coverage_child import macs, prunable_share, staying
 from coverage_models import awake, find_case, torchvision_cases
 from coverage_report import document
 from coverage_run import Limits, Results, code_version, run_child
@@ -42,7 +42,8 @@ PASS = {
     "version": "code, torch",
     "date": "2026-01-02",
 }
-FAIL = {"kind": "edgeprune", "model": "swin_t", "error": "VerificationError: outputs | differ", "peak_bytes": 1 << 30, "date": "2026-01-02"}
+FAIL = {"kind": "edgeprune", "model": "swin_t", "error": "VerificationError: outputs | differ", "peak_bytes": 1 << 30}
+FAIL |= {"version": "code, torch", "date": "2026-01-02"}
 
 
 def test_multiply_accumulates_are_counted_where_fused_kernels_would_hide_them() -> None:
@@ -78,7 +79,9 @@ def test_a_layer_that_stays_for_another_reason_counts_against_the_share() -> Non
             return scores
 
     model = Odd()
-    inside, _ = prunable_share(analyze(model, (torch.zeros(1, 4),)), model)
+    analysis = analyze(model, (torch.zeros(1, 4),))
+    assert staying(analysis, model) == [("odd.bias", 6)]
+    inside, _ = prunable_share(analysis, model)
     read = [4 * 8, 8, 8 * 6, 6, 6 * 10, 10, 10 * 2, 2]
     stays_elsewhere, at_the_edge = 6, 2  # odd's bias; the scores' bias
     assert inside == pytest.approx(1 - stays_elsewhere / (sum(read) - at_the_edge))
@@ -125,7 +128,7 @@ def test_the_document_has_a_row_a_model_the_reasons_of_failures_and_totals(tmp_p
     results = Results(tmp_path / "rows.jsonl")
     results.add(PASS)
     results.add(FAIL)
-    results.add(PASS | {"model": "s3d", "prunable_inside": 0.9, "fixed": [["odd shape", 7]]})
+    results.add(PASS | {"model": "s3d", "prunable_inside": 0.9, "fixed": [["odd shape", 7]], "stays": [["mix.weight", 1024]]})
     results.add({"kind": "torch-pruning", "model": "resnet18", "error": None, "outcome": "pass", "prune_s": 0.5})
     results.add({"kind": "torch-pruning", "model": "swin_t", "error": "memory: more than 6 GiB"})
     text = document(results, {"resnet18": "classification", "swin_t": "classification", "s3d": "video"})
@@ -134,7 +137,7 @@ def test_the_document_has_a_row_a_model_the_reasons_of_failures_and_totals(tmp_p
     assert expected in text
     assert "- swin_t: VerificationError: outputs \\| differ" in text
     assert "memory: more than 6 GiB |" in text
-    assert "- s3d: 7 channels: odd shape" in text
+    assert "- s3d: mix.weight stays (1,024 elements); 7 channels: odd shape" in text
 
 
 @pytest.fixture
