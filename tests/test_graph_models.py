@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from edgeprune.graph import Analysis, analyze
 from edgeprune.importance.redundancy import redundancy
-from edgeprune.surgery import Plan, apply, load, plan_from_saliency, save
+from edgeprune.surgery import Plan, apply, load, masked, outputs_of, plan_from_saliency, save
 from edgeprune.task import Task
 from edgeprune.testing.networks import awake
+from edgeprune.tuning import recalibrate
 
 TOKENS = torch.randint(0, 50, (1, 9), generator=torch.Generator().manual_seed(0))
 
@@ -258,3 +259,17 @@ def test_a_detector_is_captured_by_submodule(mode: str, tmp_path: Path) -> None:
     assert pruned.model(*inputs)[0]["boxes"].shape == model(*inputs)[0]["boxes"].shape
     loaded = load(Detector(), save(tmp_path / "detector.safetensors", pruned, analysis, inputs))
     assert torch.equal(loaded(*inputs)[0]["boxes"], pruned.model(*inputs)[0]["boxes"])
+
+
+def test_the_reference_measures_batch_norm_statistics_anew() -> None:
+    torch.manual_seed(0)
+    model = awake(nn.Sequential(nn.Conv1d(5, 16, 3, padding=1), nn.BatchNorm1d(16), nn.GroupNorm(4, 16), nn.Conv1d(16, 3, 1)))
+    inputs = (torch.randn(4, 5, 9),)
+    analysis = analyze(model, inputs)
+    plan = half(analysis)
+    batches = [(3.0 + torch.randn(8, 5, 9), None) for _ in range(2)]
+    reference, pruned = masked(model, analysis, plan), apply(model, analysis, plan).model
+    for one in (reference, pruned):
+        recalibrate(one, batches)
+    assert torch.allclose(outputs_of(reference, inputs)[0], outputs_of(pruned, inputs)[0], atol=1e-4)
+    assert not torch.allclose(outputs_of(masked(model, analysis, plan), inputs)[0], outputs_of(pruned, inputs)[0], atol=1e-2)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from edgeprune.graph.capture import tensor_at
+from edgeprune.graph.flow import writes_in_place
 
 LIMIT = 10_000_000
 """Largest number of elements that is worth computing for an index."""
@@ -43,11 +44,6 @@ def _node(module: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Any]) -> A
         raise _DependsOnInput
     args = _evaluate(module, tuple(node.args), known)
     kwargs = {name: _evaluate(module, item, known) for name, item in node.kwargs.items()}
-    if _changes_its_operand(node):
+    if writes_in_place(node):
         raise _DependsOnInput
     return node.target(*args, **kwargs)  # type: ignore[operator]
-
-
-def _changes_its_operand(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable

@@ -243,6 +243,12 @@ def name_of(node: fx.Node) -> str:
     return name.split(".")[1] if "." in name else getattr(node.target, "__name__", name)
 
 
+def writes_in_place(node: fx.Node) -> bool:
+    """Whether a node changes its operand and returns it."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
 def run(captured: Captured, whole_heads: bool = True) -> Flow:
     """Walk the graph once, in order, and call every operation's rule."""
     import edgeprune.graph.rules  # noqa: F401  (registers them)

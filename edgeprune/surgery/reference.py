@@ -10,8 +10,9 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from edgeprune.graph import Analysis
+from edgeprune.graph.flow import writes_in_place
 from edgeprune.graph.registry import REFERENCES
-from edgeprune.surgery.rewrite import is_view, stays_of, writes_in_place
+from edgeprune.surgery.rewrite import is_view, stays_of
 
 
 def needs_reference(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor]) -> bool:
@@ -49,6 +50,7 @@ class Reference(nn.Module):
 class _Masked(fx.Interpreter):
     def __init__(self, model: nn.Module, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor]) -> None:
         super().__init__(analysis.captured.module)
+        self.model = model
         self.state = {**model.state_dict(keep_vars=True), **dict(model.named_buffers())}
         self.masks, self.stays = masks, {}
         for node in self.graph.nodes:
@@ -67,7 +69,10 @@ class _Masked(fx.Interpreter):
             value = self.state[name] if name in self.state else self.fetch_attr(name)
             return value * self.masks[name] if name in self.masks else value
         known = REFERENCES.get(n.target)
-        if known is None:
+        norm = self._batch_norm(n)
+        if norm is not None:  # the module itself: in training mode it measures its statistics anew
+            value = norm(self.fetch_args_kwargs_from_env(n)[0][0])
+        elif known is None:
             value = super().run_node(n)
         else:
             args, kwargs = self.fetch_args_kwargs_from_env(n)
@@ -79,3 +84,10 @@ class _Masked(fx.Interpreter):
         if writes_in_place(n):
             return value.masked_fill_(~stays, 0.0)
         return value.masked_fill(~stays, 0.0)
+
+    def _batch_norm(self, node: fx.Node) -> nn.Module | None:
+        if node.target is not torch.ops.aten.batch_norm.default or not isinstance(node.args[3], fx.Node):
+            return None
+        owner = str(node.args[3].target).rpartition(".")[0]
+        module = self.model.get_submodule(owner) if node.args[3].op == "get_attr" else None
+        return module if isinstance(module, nn.modules.batchnorm._BatchNorm) else None

@@ -167,12 +167,6 @@ def is_view(node: fx.Node) -> bool:
     return node.op == "call_function" and name_of(node) in VIEWS
 
 
-def writes_in_place(node: fx.Node) -> bool:
-    """Whether a node changes its operand and returns it."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable
-
-
 def _changes_a_view(node: fx.Node) -> bool:
     """Whether an in-place operation writes into a part of something that is read later."""
     part = node.args[0]

@@ -79,17 +79,12 @@ def attention(flow: Flow, node: fx.Node, q: Any, k: Any, v: Any, mask: Any = Non
 
 
 @reference(
-    aten.matmul.default, aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default, aten.baddbmm.default, aten.einsum.default
-)
+    aten.matmul.default, aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default, aten.baddbmm.default, aten.einsum.default,
+    aten.scaled_dot_product_attention.default,
+)  # fmt: skip
 def summed_products(node: fx.Node, stays: Any, *args: Any, **named: Any) -> Any:
-    """Zeros add nothing."""
+    """Zeros add nothing; the scale of attention stays that of the original's head size."""
     return node.target(*args, **named)  # type: ignore[operator]
-
-
-@reference(aten.scaled_dot_product_attention.default)
-def original_scale(node: fx.Node, stays: Any, q: Tensor, *args: Any, **named: Any) -> Any:
-    """Zeros add nothing, and the scale stays that of the original's head size."""
-    return node.target(q, *args, **named)  # type: ignore[operator]
 
 
 @rewriter(aten.scaled_dot_product_attention.default)
