@@ -60,7 +60,7 @@ def test_transformers_of_hugging_face_are_ordinary_models(name: str) -> None:
     ("name", "units"),
     [
         ("lstm", [(1, 32)]),
-        ("lstm_projected", [(1, 32), (1, 16)]),
+        ("lstm_projected", [(2, 32), (2, 16)]),  # two layers of one module keep equally many, each its own
         ("har_cnn", [(1, 32), (1, 64), (1, 64), (1, 64)]),
         ("transformer_encoder", [(1, 32), (1, 4), (1, 64), (1, 4), (1, 64)]),  # width; heads and feed-forward of both layers
     ],
