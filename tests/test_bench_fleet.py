@@ -50,7 +50,7 @@ def test_one_that_fails_does_not_disturb_the_others_and_says_why() -> None:
     outcomes = side_by_side([A, B, C], work, note)
     assert [outcome.result for outcome in outcomes] == [1, None, 1]
     assert [type(outcome.error) for outcome in outcomes] == [type(None), UnreachableError, type(None)]
-    assert sorted(events[-2:]) == [("a", "done"), ("c", "done")]
+    assert events.index(("b", "failed")) < min(events.index((name, "done")) for name in "ac")
 
 
 def test_a_fault_of_ours_is_raised_when_all_have_ended() -> None:
@@ -135,7 +135,7 @@ def test_a_damaged_group_is_told(named: None, members: str) -> None:
 USER = """
 import sys
 from edgeprune.devices import open_runner
-with open_runner(sys.argv[1], lock_timeout_s=60, on_event=lambda event: print(event["event"], event.get("holder"), flush=True)):
+with open_runner(sys.argv[1], lock_timeout_s=600, on_event=lambda event: print(event["event"], event.get("holder"), flush=True)):
     print("has it", flush=True)
     sys.stdin.read()
 """
