@@ -55,11 +55,11 @@ def measure(name: str) -> Row:
     row |= {"fixed": reasons(analysis)[:5], "unsupported": sorted({operation for _, operation in analysis.unsupported})}
     row |= {"stays": staying(analysis, model)[:5]}
     names = set(stored_names(analysis))
-    row |= {"parameters_before": parameters(model, names), "macs_before": macs(model, inputs)}
+    row |= {"parameters_before": parameters(model, names), "macs_before": captured_macs(analysis, model, inputs)}
     wall = time.perf_counter()
     pruned = half(model, analysis)
     row |= {"apply_s": time.perf_counter() - wall, "mode": pruned.mode, "difference": pruned.error}
-    return row | {"parameters_after": parameters(pruned.model, names), "macs_after": macs(pruned.model, inputs)}
+    return row | {"parameters_after": parameters(pruned.model, names), "macs_after": captured_macs(analysis, pruned.model, inputs)}
 
 
 def half(model: nn.Module, analysis: Analysis) -> Pruned:
@@ -141,6 +141,13 @@ def parameters(model: nn.Module, names: set[str]) -> int:
     """Elements of the parameters of these names, shared ones once."""
     kept = {id(value): value.numel() for name, value in model.named_parameters(remove_duplicate=False) if name in names}
     return sum(kept.values())
+
+
+def captured_macs(analysis: Analysis, model: nn.Module, inputs: tuple[Any, ...]) -> int:
+    """:func:`macs`; of a model that was captured by submodule those of the submodules, on what they were shown by the original: what lies
+    between them does as much work as the weights find boxes."""
+    captured = analysis.captured
+    return macs(captured.view(model), captured.inputs) if captured.parts else macs(model, inputs)
 
 
 def macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -33,6 +34,7 @@ def entry(model: nn.Module, inputs: tuple[Tensor, ...], form: str) -> Row:
     """Write ``model`` in one format, run the file."""
     probe = device_inputs(inputs, seed=1)
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder  # converted anew: files of earlier runs say nothing of the time it takes
         started = time.perf_counter()
         try:
             path = export(model, inputs, [form], Path(folder))[form]

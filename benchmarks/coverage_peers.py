@@ -73,7 +73,7 @@ def attention_heads(model: nn.Module) -> dict[nn.Module, int]:
 def outputs_of(model: nn.Module, family: str) -> list[nn.Module]:
     """The layers whose outputs are the model's: not to be pruned."""
     if family == "detection":
-        wanted = ("head", "rpn.head", "roi_heads")
+        wanted = ("head", "rpn.head", "roi_heads", *(("backbone.fpn",) if hasattr(model, "roi_heads") else ()))  # as its own tests do
         return [module for name, module in model.named_modules() if name in wanted]
     if family == "optical flow":
         wanted = ("corr_block", "update_block", "mask_predictor")

@@ -20,7 +20,8 @@ DEFINITIONS = """\
   goes with its channels, whether it produces or reads them. **inside**: the same without the elements that stay in a stem (the first
   layer behind an input), and in layers whose channels reach the model's output or were protected.
 - **parameters**, **MACs**: before and after, of the models that run, counted in one way for both: elements of the parameters that
-  inference reads; half of the operations that `torch.utils.flop_counter` counts in one inference.
+  inference reads; half of the operations that `torch.utils.flop_counter` counts in one inference. Of detectors, which are captured by
+  submodule, those of the submodules on what the original shows them: what lies between works as much as there are boxes.
 - **analysis**: seconds of wall time, and of processor time, of `edgeprune.graph.analyze` in a process with one thread that has analysed a
   one-layer model before. **memory**: what the resident memory grew by at most during the analysis; **whole**: the most memory that the
   process held from start to end, with torch, the model, its pruned copies and the comparison.
@@ -92,7 +93,7 @@ def _machine() -> str:
 
 def _totals(rows: Sequence[Row], peers: dict[str, Row]) -> str:
     lines = [
-        "| family | models | pass | least prunable inside | longest analysis | most memory of an analysis | Torch-Pruning |",
+        "| family | models | pass | least prunable inside | longest analysis (CPU) | most memory of an analysis | Torch-Pruning |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for family in dict.fromkeys(row["family"] for row in rows):
@@ -102,7 +103,7 @@ def _totals(rows: Sequence[Row], peers: dict[str, Row]) -> str:
         worked = [row for row in beside if row.get("outcome") == "pass"]
         lines.append(
             f"| {family} | {len(mine)} | {len(passed)} | {_percent(min((row['prunable_inside'] for row in passed), default=None))} "
-            f"| {_seconds(max((row['analysis_s'] for row in passed), default=None))} "
+            f"| {_longest(passed)} "
             f"| {_bytes(max((row['analysis_peak_bytes'] for row in passed), default=None))} "
             f"| {f'{len(worked)} of {len(beside)}' if beside else ''} |"
         )
@@ -191,8 +192,8 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{int(1000 * share) / 10:.1f} %"  # never rounded up
 
 
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f} s"
+def _longest(rows: Sequence[Row]) -> str:
+    return f"{max(row['analysis_s'] for row in rows):.1f} s ({max(row['analysis_cpu_s'] for row in rows):.1f} s)" if rows else ""
 
 
 def _bytes(value: float | None) -> str:

@@ -132,7 +132,7 @@ def test_the_document_has_a_row_a_model_the_reasons_of_failures_and_totals(tmp_p
     results.add({"kind": "torch-pruning", "model": "resnet18", "error": None, "outcome": "pass", "prune_s": 0.5})
     results.add({"kind": "torch-pruning", "model": "swin_t", "error": "memory: more than 6 GiB"})
     text = document(results, {"resnet18": "classification", "swin_t": "classification", "s3d": "video"})
-    assert "| classification | 2 | 1 | 100.0 % | 0.6 s | 16 MiB | 1 of 2 |" in text
+    assert "| classification | 2 | 1 | 100.0 % | 0.6 s (0.3 s) | 16 MiB | 1 of 2 |" in text
     expected = "| resnet18 | 12 | 99.9 % | 100.0 % | 11.7 → 3.06 | 1,814 → 483 | 0.6 (0.3) | 16 MiB | 949 MiB | modules | 3e-07 | 0.5 s |"
     assert expected in text
     assert "- swin_t: VerificationError: outputs \\| differ" in text
