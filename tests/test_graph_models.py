@@ -273,3 +273,26 @@ def test_the_reference_measures_batch_norm_statistics_anew() -> None:
         recalibrate(one, batches)
     assert torch.allclose(outputs_of(reference, inputs)[0], outputs_of(pruned, inputs)[0], atol=1e-4)
     assert not torch.allclose(outputs_of(masked(model, analysis, plan), inputs)[0], outputs_of(pruned, inputs)[0], atol=1e-2)
+
+
+class FixedBatch(nn.Module):
+    """Reads its batch size as a number and writes it into its views and constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = int(x.shape[0])
+        x = self.first(x.reshape(n * 5, 8)).relu()
+        x = self.second(x).reshape(n, 5, 16) + torch.zeros(n, 1, 16)
+        result: Tensor = self.head(x.mean(1))
+        return result
+
+
+def test_a_batch_size_written_into_the_model_becomes_any_batch_size() -> None:
+    model = awake(FixedBatch())
+    analysis = analyze(model, SEQUENCE)
+    assert analysis.captured.any_batch
+    pruned = apply(model, analysis, half(analysis), "graph")
+    assert pruned.model(torch.randn(7, 5, 8)).shape == (7, 3)

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.errors import CaptureError
+from edgeprune.graph.batch import SIZES, generalized
 from edgeprune.graph.parts import Part, Parts, joined, record_calls
 
 CONVERSIONS = tuple(getattr(torch.ops.aten.to, name) for name in ("dtype", "dtype_layout", "device", "other"))
@@ -142,17 +143,31 @@ def _capture_any_batch(model: nn.Module, example_inputs: tuple[Any, ...]) -> Cap
     sizes = {value.shape[0] if value.dim() else 0 for value in example_inputs}
     if len(sizes) != 1 or sizes == {0}:
         return None
-    inputs = tuple(torch.cat([value, value])[: max(2, value.shape[0])] for value in example_inputs)
+    batch = example_inputs[0].shape[0]
+    inputs = tuple(torch.cat([value, value])[: max(2, batch)] for value in example_inputs)
     try:
         module = _export(model, inputs, tuple({0: torch.export.Dim.AUTO} for _ in inputs))
+        size = next(node for node in module.graph.nodes if node.op == "placeholder").meta["val"].shape[0]
+        if isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None:  # else it was found to be one number
+            return Captured(module, inputs, any_batch=True, batch=batch)
     except CaptureError:
+        pass
+    return _capture_two(model, example_inputs) if batch == 1 else None
+
+
+def _capture_two(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captured | None:
+    """Where the model's own code fixes the batch size (Keras): from two graphs of fixed ones, if the result is right for a third."""
+    two, three, five = (tuple(torch.cat([value] * count) for value in example_inputs) for count in (*SIZES, 5))
+    try:
+        module = _export(model, two, None)
+        if not generalized(module, _export(model, three, None)):
+            return None
+        with torch.no_grad():
+            got, wanted = (pytree.tree_leaves(one(*five)) for one in (module, model))
+    except (CaptureError, RuntimeError):
         return None
-    first = next(node for node in module.graph.nodes if node.op == "placeholder")
-    return (
-        Captured(module, inputs, any_batch=True, batch=example_inputs[0].shape[0])
-        if isinstance(first.meta["val"].shape[0], torch.SymInt)
-        else None
-    )
+    same = all(a.shape == b.shape and torch.allclose(a, b, atol=1e-4) for a, b in zip(got, wanted, strict=True) if isinstance(a, Tensor))
+    return Captured(module, two, any_batch=True) if same else None
 
 
 def _export(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, kwargs: dict[str, Any] | None = None) -> fx.GraphModule:
@@ -225,6 +240,8 @@ def _drop_guards(module: fx.GraphModule) -> None:
     module.graph.eliminate_dead_code()
     if hasattr(module, "_guards_fn"):
         del module._guards_fn
+    module._forward_pre_hooks.clear()  # which check the shapes of the inputs
+    module._forward_pre_hooks_with_kwargs.clear()
     module.recompile()
 
 

@@ -1,0 +1,68 @@
+"""A graph of any batch size from two of fixed ones, for models that write the batch size into their graph."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+
+SIZES = (2, 3)
+"""The batch sizes of the two graphs."""
+
+
+def generalized(module: fx.GraphModule, other: fx.GraphModule) -> bool:
+    """Make ``module``, captured with a batch of 2, take any batch size: numbers in its nodes that are multiples of 3 where they were of 2
+    in ``other``, captured with a batch of 3, become multiples of the batch size.  False, with nothing changed, when the graphs differ in
+    anything else."""
+    nodes, others = list(module.graph.nodes), list(other.graph.nodes)
+    if [(node.op, str(node.target)) for node in nodes] != [(node.op, str(node.target)) for node in others]:
+        return False
+    pairs = [(node, _multiples((node.args, node.kwargs), (twin.args, twin.kwargs))) for node, twin in zip(nodes, others, strict=True)]
+    if any(found is None for _, found in pairs):
+        return False
+    inputs = [node for node in nodes if node.op == "placeholder"]
+    with module.graph.inserting_after(inputs[-1]):
+        batch = module.graph.call_function(torch.ops.aten.sym_size.int, (inputs[0], 0))
+        batch.meta["val"] = SIZES[0]
+    for node, found in pairs:
+        if found:
+            node.args, node.kwargs = _scaled(module.graph, node, batch, (node.args, node.kwargs), found)
+    module.recompile()
+    return True
+
+
+def _multiples(value: Any, other: Any, path: tuple[Any, ...] = ()) -> set[tuple[Any, ...]] | None:
+    """The places of the numbers that follow the batch size; None where the two differ in another way."""
+    if isinstance(value, (list, tuple)):
+        if len(value) != len(other):
+            return None
+        parts = [_multiples(item, twin, (*path, place)) for place, (item, twin) in enumerate(zip(value, other, strict=True))]
+    elif isinstance(value, dict):
+        if value.keys() != other.keys():
+            return None
+        parts = [_multiples(item, other[name], (*path, name)) for name, item in value.items()]
+    elif isinstance(value, fx.Node):
+        return set()
+    elif type(value) is int and value != other:
+        return {path} if value % SIZES[0] == 0 and other == value // SIZES[0] * SIZES[1] else None
+    else:
+        return set() if value == other or value is other else None
+    known = [part for part in parts if part is not None]
+    return set().union(*known) if len(known) == len(parts) else None
+
+
+def _scaled(graph: fx.Graph, node: fx.Node, batch: fx.Node, value: Any, found: set[tuple[Any, ...]], path: tuple[Any, ...] = ()) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(_scaled(graph, node, batch, item, found, (*path, place)) for place, item in enumerate(value))
+    if isinstance(value, dict):
+        return {name: _scaled(graph, node, batch, item, found, (*path, name)) for name, item in value.items()}
+    if path not in found:
+        return value
+    if value == SIZES[0]:
+        return batch
+    with graph.inserting_before(node):
+        product = graph.call_function(operator.mul, (batch, value // SIZES[0]))
+    product.meta["val"] = value
+    return product
