@@ -25,7 +25,9 @@ def measure(name: str) -> Row:
     """One entry a format: ``seconds`` of the export with its own comparison, ``size_bytes``, ``difference``; or ``error``."""
     model, inputs = built(name)
     pruned = half(model, analyze(model, inputs))
-    entries = {form: entry(pruned.model, inputs, form) for form in FORMATS}
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache  # converted anew: files of earlier runs say nothing of the time it takes
+        entries = {form: entry(pruned.model, inputs, form) for form in FORMATS}
     failed = [f"{form}: {entries[form]['error']}" for form in FORMATS if entries[form]["error"]]
     return {"formats": entries, "mode": pruned.mode, "error": "; ".join(failed) or None}
 
@@ -34,7 +36,6 @@ def entry(model: nn.Module, inputs: tuple[Tensor, ...], form: str) -> Row:
     """Write ``model`` in one format, run the file."""
     probe = device_inputs(inputs, seed=1)
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = folder  # converted anew: files of earlier runs say nothing of the time it takes
         started = time.perf_counter()
         try:
             path = export(model, inputs, [form], Path(folder))[form]
