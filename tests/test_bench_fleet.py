@@ -15,7 +15,7 @@ import pytest
 from edgeprune.bench.fleet import side_by_side
 from edgeprune.devices import Target, add_group, add_target, list_groups, list_targets, remove_target, resolve_target, resolve_targets
 from edgeprune.devices.targets import targets_file
-from edgeprune.errors import TargetError, UnreachableError
+from edgeprune.errors import DeviceError, TargetError, UnreachableError
 
 A, B, C = (Target(name, f"ssh://{name}") for name in "abc")
 
@@ -53,17 +53,35 @@ def test_one_that_fails_does_not_disturb_the_others_and_says_why() -> None:
     assert events.index(("b", "failed")) < min(events.index((name, "done")) for name in "ac")
 
 
-def test_a_fault_of_ours_is_raised_when_all_have_ended() -> None:
-    ended: list[str] = []
-
-    def work(target: Target, _: Any) -> None:
+def test_a_fault_of_ours_costs_no_other_result_and_is_raised_of_one_alone() -> None:
+    def work(target: Target, _: Any) -> str:
         if target is A:
-            raise ZeroDivisionError
-        ended.append(target.name)
+            raise ZeroDivisionError("by zero")
+        return target.name
 
+    outcomes = side_by_side([A, B, C], work)
+    assert [outcome.result for outcome in outcomes] == [None, "b", "c"]
+    assert isinstance(outcomes[0].error, DeviceError)
+    assert "ZeroDivisionError: by zero" in outcomes[0].error.message
     with pytest.raises(ZeroDivisionError):
-        side_by_side([A, B, C], work)
-    assert sorted(ended) == ["b", "c"]
+        side_by_side([A], work)
+
+
+def test_progress_that_cannot_be_shown_neither_hangs_nor_costs_a_result() -> None:
+    def work(target: Target, tell: Any) -> int:
+        tell({"event": "measuring"})
+        if target is B:
+            raise UnreachableError("b cannot be reached")
+        return 1
+
+    def closed(_: Target, __: dict[str, Any]) -> None:
+        raise BrokenPipeError
+
+    found: list[Any] = []
+    caller = threading.Thread(target=lambda: found.extend(side_by_side([A, B], work, closed)), daemon=True)
+    caller.start()
+    caller.join(20)
+    assert [(outcome.result, type(outcome.error)) for outcome in found] == [(1, type(None)), (None, UnreachableError)]
 
 
 # groups

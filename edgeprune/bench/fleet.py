@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -10,9 +11,10 @@ from typing import Any, Generic, TypeVar
 
 from edgeprune.devices.runner import OnEvent
 from edgeprune.devices.targets import Target
-from edgeprune.errors import EdgepruneError
+from edgeprune.errors import DeviceError, EdgepruneError
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,31 +32,44 @@ def side_by_side(
     """Do ``work`` on all targets at once, each in a thread; one outcome for each, in their order.
 
     A device that fails does not disturb the others.  ``work`` gets a target and where to tell its events; ``on_event`` gets them with their
-    target, from any thread, and last ``{"event": "done"}`` or ``{"event": "failed", "message": ...}``.  What is no
-    :class:`EdgepruneError` is raised when all have ended.
+    target, from any thread, and last ``{"event": "done"}`` or ``{"event": "failed", "message": ...}``.  What ``work`` raises that is no
+    :class:`EdgepruneError` becomes a :class:`DeviceError` with that as its cause; of one target alone it is raised.  What ``on_event``
+    raises is logged: progress that cannot be shown costs no result.
     """
-    ended: queue.Queue[tuple[int, Outcome[T] | BaseException]] = queue.Queue()
+    ended: queue.Queue[tuple[int, Outcome[T]]] = queue.Queue()
 
     def tell(target: Target, event: dict[str, Any]) -> None:
-        if on_event:
-            on_event(target, event)
+        try:
+            if on_event:
+                on_event(target, event)
+        except Exception as error:
+            _log.debug("an event of %s could not be told: %r", target.name, error)
 
     def one(number: int, target: Target) -> None:
-        outcome: Outcome[T] | BaseException
         try:
             outcome = Outcome(target, work(target, lambda event: tell(target, event)))
-            tell(target, {"event": "done"})
         except EdgepruneError as error:
             outcome = Outcome(target, error=error)
-            tell(target, {"event": "failed", "message": error.message})
-        except BaseException as error:  # a fault of ours: raised in the caller's thread
-            outcome = error
-        ended.put((number, outcome))
+        except BaseException as error:
+            outcome = Outcome(target, error=_fault(error))
+        try:
+            tell(target, {"event": "failed", "message": outcome.error.message} if outcome.error else {"event": "done"})
+        finally:
+            ended.put((number, outcome))
 
     for number, target in enumerate(targets):  # daemons: an interrupt ends them with the process, and with it their holds
         threading.Thread(target=one, args=(number, target), daemon=True).start()
     outcomes = dict(ended.get() for _ in targets)
-    for outcome in outcomes.values():
-        if isinstance(outcome, BaseException):
-            raise outcome
-    return [item for _, item in sorted(outcomes.items()) if isinstance(item, Outcome)]
+    if len(targets) == 1 and (error := outcomes[0].error) and isinstance(error, _Fault) and error.__cause__:
+        raise error.__cause__
+    return [outcome for _, outcome in sorted(outcomes.items())]
+
+
+class _Fault(DeviceError):
+    """A fault of ours on one device of several."""
+
+
+def _fault(cause: BaseException) -> _Fault:
+    fault = _Fault(f"{type(cause).__name__}: {cause}", remedy="This is a fault of edgeprune; --debug with this device alone shows where.")
+    fault.__cause__ = cause
+    return fault
