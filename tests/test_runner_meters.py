@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from edgeprune.targets.runner import energy
-from edgeprune.targets.runner.meters import METERS, Meter, MeterError, available, battery, pmic, stream
+from edgeprune.targets.runner.meters import METERS, Meter, MeterError, PowerMeter, available, battery, pmic, stream
 from edgeprune.targets.runner.protocol import RunnerError
 
 from edgeprune.testing.meters import MeterContract
@@ -465,3 +465,72 @@ def test_a_meter_that_fails_is_told_and_gives_no_energy() -> None:
 def test_a_meter_that_the_user_names_wrongly(name: str, message: str) -> None:
     with pytest.raises(RunnerError, match=message.replace("'", ".")):
         energy.find_meter(name)
+
+
+class _Step:
+    """Draws 1 W, and 4 W while it works; ``told(age_s)`` is what it drew that long ago."""
+
+    def __init__(self) -> None:
+        self._steps = [(0.0, 1.0)]
+
+    def told(self, age_s: float = 0.0) -> float:
+        moment = time.monotonic() - age_s
+        return next(watts for begin, watts in reversed(self._steps) if begin <= moment)
+
+    def run(self, time_ns: int) -> int:
+        """Inferences of 0.1 ms each."""
+        begin = time.monotonic()
+        self._steps.append((begin, 4.0))
+        time.sleep(time_ns / 1e9)
+        self._steps.append((time.monotonic(), 1.0))
+        return round((time.monotonic() - begin) / 1e-4)
+
+
+class _StepMeter(PowerMeter):
+    """Tells what a step draws, as old as ``age_s``."""
+
+    name, covers, period_s = "step", "everything", 0.04
+
+    def __init__(self, step: _Step, age_s: float) -> None:
+        super().__init__()
+        self.watts = lambda: step.told(age_s)
+
+
+@pytest.mark.parametrize("age_s", [0.0, 0.04], ids=["at once", "a period late"])
+def test_neither_the_begin_nor_the_end_of_a_window_counts_as_idle(age_s: float) -> None:
+    step = _Step()
+    found = energy.measure_energy(step.run, 0.5, meter=_StepMeter(step, age_s))
+    assert found["energy_mj"] == pytest.approx(0.3, rel=0.03)  # 3 W above idle for 0.1 ms
+    assert "idle of 1.00 W subtracted" in found["energy_method"]
+
+
+@pytest.mark.parametrize("columns", ["power_w", "energy_j"])
+def test_only_lines_from_inside_a_window_count(columns: str) -> None:
+    step, ended = _Step(), threading.Event()
+    reader, writer = os.pipe()
+
+    def tell() -> None:
+        total, last = 0.0, time.monotonic()
+        while not ended.wait(0.03):
+            total, last = total + step.told() * (time.monotonic() - last), time.monotonic()
+            os.write(writer, f"{step.told() if columns == 'power_w' else total:.6f}\n".encode())
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    meter = stream.StreamMeter(reader, "a pipe", stream.Lines([columns]))
+    try:
+        found = energy.measure_energy(step.run, 0.5, meter=meter)
+    finally:
+        ended.set()
+        thread.join()
+        os.close(writer)
+    assert found["energy_mj"] == pytest.approx(0.3, rel=0.06), found["energy_error"]
+
+
+def test_a_port_that_cannot_be_set_up_is_closed_again(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    before = len(os.listdir("/proc/self/fd"))
+    for source in (f"{tmp_path}/file@115200", f"{tmp_path}/file@115200,colour"):
+        with pytest.raises(MeterError):
+            METERS.get("serial").connect(source)
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _START_S = 60.0
-_ENERGY_S = 300.0  # the runner's windows take two minutes at most, a slow meter's period is found in some seconds
+_ENERGY_S = 300.0  # the runner's windows take three minutes at most, a slow meter's period is found in some seconds
 
 
 class Device:

@@ -13,7 +13,8 @@ from .protocol import RunnerError
 _PAIRS = 5
 _LEAST_PAIRS = 3
 _PERIODS = 5
-_LONGEST_S = 120.0
+_LEAD_PERIODS = 2
+_LONGEST_S = 168.0
 
 NOTHING: Dict[str, Any] = {"energy_mj": None, "energy_low_mj": None, "energy_high_mj": None, "energy_method": None, "energy_error": None}
 
@@ -47,10 +48,11 @@ def has_meter(name: Optional[str] = None) -> bool:
 def window_s(least_s: float, period_s: float) -> Tuple[float, int]:
     """Length of one window, a whole number of the meter's periods and at least five, and how many pairs of windows there is time for.
 
-    :class:`MeterError` when not even three pairs fit into two minutes: the meter is too slow.
+    Each window has two periods before it that do not count.  :class:`MeterError` when not even three pairs fit into 168 s: the meter is too
+    slow.
     """
     length = max(period_s * max(_PERIODS, math.ceil(least_s / period_s)), least_s) if period_s > 0 else least_s
-    pairs = min(_PAIRS, int(_LONGEST_S / (2 * length)))
+    pairs = min(_PAIRS, int(_LONGEST_S / (2 * (length + _LEAD_PERIODS * period_s))))
     if pairs < _LEAST_PAIRS:
         raise MeterError(f"a new value only every {period_s:.1f} s is too slow to tell an inference's energy")
     return length, pairs
@@ -69,7 +71,10 @@ def _joules(meter: Meter, work: Callable[[], int]) -> Tuple[float, float, int]:
 
 
 def per_inference(run: Callable[[int], int], least_s: float, meter: Meter) -> Dict[str, Any]:
-    """Pairs of an idle and an active window, so that idle power may drift; ``run(ns)`` runs for that long; how many times."""
+    """Pairs of an idle and an active window, so that idle power may drift; ``run(ns)`` runs for that long; how many times.
+
+    What a meter tells may be one period old, of an average over one: each window's work begins two periods before it.
+    """
 
     def rest() -> int:
         time.sleep(length)
@@ -77,9 +82,12 @@ def per_inference(run: Callable[[int], int], least_s: float, meter: Meter) -> Di
 
     meter.prepare()
     length, pairs = window_s(least_s, meter.period_s)
+    lead_s = _LEAD_PERIODS * meter.period_s
     energies, idles = [], []
     for _ in range(pairs):
+        time.sleep(lead_s)
         idle_j, idle_s, _ = _joules(meter, rest)
+        run(int(lead_s * 1e9))
         active_j, active_s, runs = _joules(meter, lambda: run(int(length * 1e9)))
         idles.append(idle_j / idle_s)
         energies.append(1e3 * (active_j - idles[-1] * active_s) / runs)

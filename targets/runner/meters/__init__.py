@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import List, Optional, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 from ..registry import Registry
 
@@ -57,14 +57,24 @@ class Meter:
         """Free what it holds; a second time does nothing."""
 
 
+def joules(samples: Sequence[Tuple[float, float]], begin: float, end: float) -> float:
+    """Energy from ``begin`` to ``end`` of (second, watts) samples in between, by trapezoids.
+
+    Before the first and after the last, power is taken to be theirs: a reading from before or after the window is of other work.
+    """
+    points = [(begin, samples[0][1]), *samples, (end, samples[-1][1])]
+    return sum((later - earlier) * (first + second) / 2 for (earlier, first), (later, second) in zip(points, points[1:]))
+
+
 class PowerMeter(Meter):
-    """A meter that tells watts: sampled by a thread, once each period, and integrated by trapezoids.  Its readings are :meth:`watts`."""
+    """A meter that tells watts: sampled by a thread, once each period, integrated by :func:`joules`.  Its readings are :meth:`watts`."""
 
     def __init__(self) -> None:
         self._samples: List[Tuple[float, float]] = []
         self._failure: Optional[MeterError] = None
         self._ended = threading.Event()
         self._thread: Optional[threading.Thread] = None
+        self._begin = 0.0
 
     def watts(self) -> float:
         """Power now."""
@@ -83,20 +93,24 @@ class PowerMeter(Meter):
             self._failure = error
 
     def start(self) -> None:
+        """Begin.  A first reading proves that it answers; it is of what went before, and does not count."""
         self.close()
         self._samples, self._failure = [], None
         self._ended.clear()
-        self._take()
+        self.watts()
         self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._begin = time.monotonic()
         self._thread.start()
 
     def stop(self) -> float:
+        """Joules since :meth:`start`.  One more reading proves that it still answers; it counts only where there is no other."""
+        end = time.monotonic()
         self.close()
         if self._failure:
             raise self._failure
         self._take()
-        pairs = zip(self._samples, self._samples[1:])
-        return sum((later - earlier) * (first + second) / 2 for (earlier, first), (later, second) in pairs)
+        inside = [sample for sample in self._samples if sample[0] <= end]
+        return joules(inside or self._samples[-1:], self._begin, end)
 
     def close(self) -> None:
         if self._thread is not None:

@@ -18,7 +18,7 @@ import threading
 import time
 from typing import Dict, List, Optional, Tuple
 
-from . import METERS, Meter, MeterError
+from . import METERS, Meter, MeterError, joules
 
 _SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
 _FIRST_LINE_S = 10.0
@@ -143,24 +143,26 @@ class StreamMeter(Meter):
 
     def start(self) -> None:
         with self._arrived:
+            if self._failure:
+                raise self._failure
             self._readings = []
-        self._wait(1)
-        self._begin = time.monotonic()
-        with self._arrived:
-            self._readings = self._readings[-1:]
+            self._begin = time.monotonic()
 
     def stop(self) -> float:
-        """Energy from the start to now: counted energy by its slope, power by trapezoids, for lines do not arrive at these very moments."""
+        """Energy from the start to now, of the readings that arrived in between: counted energy by its slope, power by trapezoids.
+
+        One more reading proves that lines still arrive; it is of what came afterwards, and does not count.
+        """
         end = time.monotonic()
         self._wait(len(self._readings) + 1)
-        readings = list(self._readings)
-        seconds = readings[-1][0] - readings[0][0]
+        inside = [reading for reading in self._readings if reading[0] <= end]
+        seconds = inside[-1][0] - inside[0][0] if inside else 0.0
         if seconds <= 0:
-            raise MeterError("its readings arrive in bunches: the command must write each line at once")
-        if readings[0][1] is not None and readings[-1][1] is not None:
-            return (readings[-1][1] - readings[0][1]) / seconds * (end - self._begin)
-        joules = sum((b[0] - a[0]) * ((a[2] or 0.0) + (b[2] or 0.0)) / 2 for a, b in zip(readings, readings[1:]))
-        return joules / seconds * (end - self._begin)
+            raise MeterError("its readings arrive in bunches, or too seldom: the command must write each line at once")
+        first, last = inside[0][1], inside[-1][1]
+        if first is not None and last is not None:
+            return (last - first) / seconds * (end - self._begin)
+        return joules([(moment, watts or 0.0) for moment, _, watts in inside], self._begin, end)
 
     def close(self) -> None:
         if not self._closed:
@@ -215,12 +217,17 @@ class SerialMeter(StreamMeter):
         speed = getattr(termios, f"B{baud or 115200}", None)
         if not port or speed is None:
             raise MeterError(f"it needs a port and a usual speed, such as serial:/dev/ttyUSB0@115200, not {source!r}")
+        lines = Lines([column.lower() for column in columns])
         try:
             descriptor = os.open(port, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        except OSError as error:
+            raise MeterError(f"{port}: {error}") from error
+        try:
             tty.setraw(descriptor, termios.TCSANOW)
             settings = termios.tcgetattr(descriptor)
             settings[4] = settings[5] = speed
             termios.tcsetattr(descriptor, termios.TCSANOW, settings)
         except (OSError, termios.error) as error:
+            os.close(descriptor)
             raise MeterError(f"{port}: {error}") from error
-        return cls(descriptor, f"serial port {port}", Lines([column.lower() for column in columns]), skip=1)
+        return cls(descriptor, f"serial port {port}", lines, skip=1)
