@@ -17,7 +17,27 @@ from edgeprune.bench.junit import Case, Suite, junit_xml
 from edgeprune.errors import IncomparableError, InputError
 
 PLAIN = Measurement(
-    *("m", 10.0, 9.9, 10.1, 11.0, 12.0, (1, 2), 20_000_000, 30_000_000, 1.0, 1.0, 5_000_000, None, None, "r", "1", 2, "d", "precise"),
+    *(
+        "m",
+        10.0,
+        9.9,
+        10.1,
+        11.0,
+        12.0,
+        tuple(range(9_500_000, 10_600_000, 100_000)),
+        20_000_000,
+        30_000_000,
+        1.0,
+        1.0,
+        5_000_000,
+        None,
+        None,
+        "r",
+        "1",
+        2,
+        "d",
+        "precise",
+    ),
     *(True, {"governor": "performance", "limit_mhz": 1800.0}),
 )
 BASE = replace(PLAIN, peak_bytes=19_000_000, file_bytes=5_000_000)
@@ -68,6 +88,44 @@ def test_energy_is_judged_by_its_interval() -> None:
     item = replace(PLAIN, energy_mj=40.0, energy_low_mj=38.0, energy_high_mj=42.0)
     assert [state(f"energy:{limit}mJ", item) for limit in (37, 40, 42)] == ["failed", "inconclusive", "passed"]
     assert state("energy:50%", item) == "inconclusive"  # the baseline has none
+
+
+def test_a_meter_that_failed_is_not_called_missing() -> None:
+    item = replace(PLAIN, warnings=("energy was not measured: battery: no current",))
+    assert parse_gate("energy:40mJ").judge(item).message == "energy was not measured: battery: no current"
+    assert "there is no meter" in parse_gate("energy:40mJ").judge(PLAIN).message
+
+
+def spoilt(item: Measurement) -> Measurement:
+    """Held back to the end."""
+    found = replace(item, held_back=("heat",))
+    object.__setattr__(found, "spoilt", True)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("item", "why"), [(replace(PLAIN, samples_ns=PLAIN.samples_ns[:5]), "5 runs are too few"), (spoilt(PLAIN), "held back (heat)")]
+)
+def test_a_latency_that_cannot_be_trusted_decides_nothing(item: Measurement, why: str) -> None:
+    for limit in ("1ms", "1s"):
+        judged = parse_gate(f"latency:{limit}").judge(item)
+        assert (judged.state, why in judged.message) == ("inconclusive", True)
+    other = replace(BASE, latency_ms=50.0, low_ms=49.0, high_ms=51.0)
+    for a, b in ((item, other), (other, item)):
+        ratio = between_sessions(a, b).ratio
+        assert ratio.verdict == "inconclusive"
+        judged = parse_gate("slower:5%").judge(b, a, ratio)
+        assert (judged.state, why in judged.message) == ("inconclusive", True)
+    assert parse_gate("memory:20MB").judge(item).state == "passed"
+
+
+def test_a_median_that_did_not_settle_decides_only_beyond_the_middle_of_its_runs() -> None:
+    item = replace(PLAIN, stable=False)  # runs from 9.5 to 10.5 ms
+    assert [state(f"latency:{limit}ms", item) for limit in (9.0, 9.8, 10.2, 11.0)] == ["failed", "inconclusive", "inconclusive", "passed"]
+    slower = replace(BASE, latency_ms=10.9, low_ms=10.8, high_ms=11.0)
+    known = Spread(0.002, 30)
+    assert between_sessions(BASE, slower, spread=known).ratio.low > 1.05
+    assert between_sessions(item, slower, spread=known).ratio.low < 1.05
 
 
 @pytest.mark.parametrize("text", ["slower", "slower:", "slower:5ms", "slower:-5%", "latency:15", "memory:20ms", "speed:1x", ""])

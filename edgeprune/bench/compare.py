@@ -16,6 +16,7 @@ from edgeprune.errors import InputError
 
 _TO_99 = 2.576 / 1.960  # half-widths of a normal's 99 % and 95 % intervals
 _LEAST_FREEDOM = 5
+_LEAST_RUNS = 6  # the median of fewer has no 95 % interval (Hahn & Meeker, "Statistical Intervals", 5.2)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def between_sessions(a: Measurement, b: Measurement, force: bool = False, spread
 
     The ratio's 99 % interval is made of those of the two medians (of the difference of their logarithms, by the variance estimates
     recovery of Donner & Zou, "Closed-form confidence intervals for functions of the normal mean and standard deviation", 2012) and of the
-    ``spread`` between sessions: without it every second pair of sessions of the same model is called different.  Raises
+    ``spread`` between sessions: without it every second pair of sessions of the same model is called different.  A median that did not
+    settle counts as :func:`decisive_ms` says, and one under :func:`distrust` makes the ratio inconclusive.  Raises
     :class:`~edgeprune.errors.IncomparableError` unless ``force``.
     """
     if not force:
@@ -93,14 +95,32 @@ def between_sessions(a: Measurement, b: Measurement, force: bool = False, spread
     return Change(a, b, _ratio(a, b, spread), spread, differences(a, b))
 
 
+def distrust(item: Measurement) -> str | None:
+    """Why a latency can decide nothing by itself: the device was held back to the end, or it ran too few times; None when it can."""
+    if getattr(item, "spoilt", False):
+        return f"{item.name}: the device was held back ({', '.join(item.held_back)}) all the while"
+    if len(item.samples_ns) < _LEAST_RUNS:
+        return f"{item.name}: {len(item.samples_ns)} runs are too few for an interval"
+    return None
+
+
+def decisive_ms(item: Measurement) -> tuple[float, float]:
+    """Where the median latency surely lies: its interval; of one that did not settle, the middle 80 % of its runs."""
+    if item.stable or len(item.samples_ns) < _LEAST_RUNS:
+        return item.low_ms, item.high_ms
+    tenths = statistics.quantiles(item.samples_ns, n=10)
+    return min(item.low_ms, tenths[0] / 1e6), max(item.high_ms, tenths[-1] / 1e6)
+
+
 def _ratio(a: Measurement, b: Measurement, spread: Spread) -> Ratio:
-    if min(a.low_ms, b.low_ms) <= 0 or not math.isfinite(a.high_ms + b.high_ms):
+    intervals = [decisive_ms(item) for item in (a, b)]
+    if distrust(a) or distrust(b) or min(low for low, _ in intervals) <= 0 or not math.isfinite(sum(high for _, high in intervals)):
         return Ratio(b.name, b.latency_ms / a.latency_ms if a.latency_ms else math.nan, 0.0, math.inf, "inconclusive")
 
-    def logs(item: Measurement) -> tuple[float, float]:
-        return _TO_99 * math.log(item.latency_ms / item.low_ms), _TO_99 * math.log(item.high_ms / item.latency_ms)
+    def logs(item: Measurement, low: float, high: float) -> tuple[float, float]:
+        return _TO_99 * math.log(item.latency_ms / low), _TO_99 * math.log(high / item.latency_ms)
 
-    (a_down, a_up), (b_down, b_up) = logs(a), logs(b)
+    (a_down, a_up), (b_down, b_up) = logs(a, *intervals[0]), logs(b, *intervals[1])
     between, middle = spread.half_width, math.log(b.latency_ms / a.latency_ms)
     low, high = (math.exp(middle - math.hypot(b_down, a_up, between)), math.exp(middle + math.hypot(b_up, a_down, between)))
     verdict: Verdict = "faster" if high < 1 else "slower" if low > 1 else Ratio.judge(b.name, math.exp(middle), low, high).verdict

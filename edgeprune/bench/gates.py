@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgeprune.bench.compare import Change, baseline_for, between_sessions, spread_of
+from edgeprune.bench.compare import Change, baseline_for, between_sessions, decisive_ms, distrust, spread_of
 from edgeprune.bench.history import History
 from edgeprune.bench.results import Measurement, Ratio
 from edgeprune.bench.run import Report
@@ -30,7 +30,8 @@ class Gate:
         return self.limit.relative
 
     def judge(self, item: Measurement, baseline: Measurement | None = None, ratio: Ratio | None = None) -> Judgement:
-        """Judge a measurement.  A value whose interval lies on both sides of the limit is ``inconclusive``, and so is one that is missing.
+        """Judge a measurement.  A value whose interval lies on both sides of the limit is ``inconclusive``, and so is one that is missing
+        or must not be trusted (:func:`~edgeprune.bench.compare.distrust`).
 
         ``baseline`` and its latency's ``ratio`` must be given to a gate that needs them.
         """
@@ -38,10 +39,12 @@ class Gate:
         if kind == "latency" and self.limit.relative:
             assert ratio is not None
             state = _state(ratio.low, ratio.high, self.limit.value)
-            return Judgement(self, state, f"{ratio.ratio:.3f} of the baseline's latency ({ratio.low:.3f} to {ratio.high:.3f})")
+            told = f"{ratio.ratio:.3f} of the baseline's latency ({ratio.low:.3f} to {ratio.high:.3f})"
+            why = [distrust(one) for one in (item, baseline) if one] if state == "inconclusive" else []
+            return Judgement(self, state, "; ".join(filter(None, [told, *why])))
         value, low, high = _value(kind, item)
         if value is None or low is None or high is None:
-            return Judgement(self, "inconclusive", "there is no meter for it")
+            return Judgement(self, "inconclusive", _unmeasured(item))
         limit = self.limit.value
         if self.limit.relative:
             assert baseline is not None
@@ -51,7 +54,8 @@ class Gate:
             limit = self.limit.resolve(base)
         interval = "" if low == high else f" ({format_quantity(kind, low)} to {format_quantity(kind, high)})"
         told = f"{kind} {format_quantity(kind, value)}{interval}, limit {format_quantity(kind, limit)}"
-        return Judgement(self, _state(low, high, limit), told)
+        why = distrust(item) if kind == "latency" else None
+        return Judgement(self, "inconclusive" if why else _state(low, high, limit), f"{told}; {why}" if why else told)
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def _value(kind: str, item: Measurement) -> tuple[float | None, float | None, fl
     """A value with its interval, in the kind's base unit."""
     match kind:
         case "latency":
-            return item.latency_ms, item.low_ms, item.high_ms
+            return item.latency_ms, *decisive_ms(item)
         case "energy":
             low, high = item.energy_low_mj, item.energy_high_mj
             return item.energy_mj, item.energy_mj if low is None else low, item.energy_mj if high is None else high
@@ -132,6 +136,12 @@ def _value(kind: str, item: Measurement) -> tuple[float | None, float | None, fl
             return item.peak_bytes, item.peak_bytes, item.peak_bytes
         case _:
             return item.file_bytes, item.file_bytes, item.file_bytes
+
+
+def _unmeasured(item: Measurement) -> str:
+    """Why there is no energy: what became of the meter is among the warnings."""
+    failed = (warning for warning in item.warnings if warning.startswith("energy was not measured"))
+    return next(failed, "energy was not measured: there is no meter, or it was not asked for")
 
 
 def _state(low: float, high: float, limit: float) -> State:
