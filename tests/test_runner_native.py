@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from edgeprune.targets.runner.engines import ENGINES, ModelRefused, native
 
-from edgeprune.bench import Artifact, BenchOptions, open_device
-from edgeprune.errors import NoRuntimeError, RunnerError
+from edgeprune.bench import Artifact, BenchOptions, bench, open_device
+from edgeprune.errors import ModelCrashedError, NoRuntimeError, RunnerError
 
 # TensorFlow 2.8 on an emulated RISC-V
 OLD = """STARTING!
@@ -203,3 +204,33 @@ def test_a_device_measures_with_the_binary(
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     with pytest.raises(NoRuntimeError, match="native"):
         open_device("local:", engine="native")
+
+
+def test_a_binary_that_is_not_on_the_path(binary: Path, dense_model: Path, client_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    options = BenchOptions(threads=1, min_time_s=0.05, max_time_s=0.2, warmup_s=0.05, native=str(binary))
+    report = bench(Artifact(dense_model, engine_name="native"), options=options)
+    assert report.measurements[0].latency_ms == 141.253
+    assert report.device.runtimes["native"][0] == "benchmark_model"
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_binary_that_takes_too_long_is_ended(binary: Path, dense_model: Path, client_home: Path, tmp_path: Path) -> None:
+    binary.write_text(
+        f"#!{sys.executable}\nimport os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)\n"
+    )
+    options = BenchOptions(threads=1, step_timeout_s=1.5, native=str(binary))
+    with open_device("local:", engine="native", native=str(binary)) as device:
+        with pytest.raises(ModelCrashedError, match="did not answer"):
+            device.measure([Artifact(dense_model, engine_name="native")], options)
+        pid = int((tmp_path / "pid").read_text())
+        end = time.monotonic() + 10
+        while _runs(pid) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert not _runs(pid)

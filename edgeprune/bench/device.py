@@ -7,6 +7,7 @@ import io
 import math
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from edgeprune.bench.info import DeviceInfo
@@ -32,16 +33,25 @@ class Device:
     removes everything that was put on the device but the runner itself.
     """
 
-    def __init__(self, target: Target, engines: Sequence[str], lock_timeout_s: float, retries: int, on_event: OnEvent | None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        engines: Sequence[str],
+        lock_timeout_s: float,
+        retries: int,
+        on_event: OnEvent | None,
+        native: str | None = None,
+    ) -> None:
         self.target = target
-        self._engines, self._lock_timeout_s, self._retries, self._on_event = tuple(engines), lock_timeout_s, retries, on_event
+        self._retries, self._on_event = retries, on_event
+        self._open = partial(open_runner, target.address, tuple(engines), lock_timeout_s=lock_timeout_s, on_event=on_event, native=native)
         self._runner: Runner | None = None
         self.info: DeviceInfo = self._attempt(lambda runner: DeviceInfo.from_probe(target.address, runner.probe))
 
     def _attempt(self, work: Callable[[Runner], T]) -> T:
         def once() -> T:
             if self._runner is None:
-                self._runner = open_runner(self.target.address, self._engines, lock_timeout_s=self._lock_timeout_s, on_event=self._on_event)
+                self._runner = self._open()
             try:
                 return work(self._runner)
             except ConnectionLostError:
@@ -205,15 +215,17 @@ def open_device(
     lock_timeout_s: float = 600.0,
     retries: int = 2,
     on_event: OnEvent | None = None,
+    native: str | None = None,
 ) -> Device:
     """Open a target (a name, or an address such as ``local:`` or ``ssh://user@host``) for measuring.
 
-    ``engine``: what it must be able to run; None takes any device.  While another user holds the device, ``on_event`` gets
-    ``{"event": "waiting", "holder": ...}``, and after ``lock_timeout_s`` :class:`DeviceBusyError` is raised.  Also raises
+    ``engine``: what it must be able to run; None takes any device.  ``native``: path on the device of the binary of the engine ``native``,
+    the one on the PATH unless given.  While another user holds the device, ``on_event`` gets ``{"event": "waiting", "holder": ...}``, and
+    after ``lock_timeout_s`` :class:`DeviceBusyError` is raised.  Also raises
     :class:`TargetError`, :class:`UnreachableError`, :class:`HostKeyError`, :class:`AuthenticationError`, :class:`NoRuntimeError`,
     :class:`DeviceFullError`.
     """
     engines = (engine,) if isinstance(engine, str) else tuple(engine or ())
     for name in engines:
         check_engine(name)
-    return Device(resolve_target(target), engines, lock_timeout_s, retries, on_event)
+    return Device(resolve_target(target), engines, lock_timeout_s, retries, on_event, native)

@@ -61,7 +61,7 @@ def bench(
     measurements: list[Measurement] = []
     comparisons: list[Comparison] = []
     engines = tuple(dict.fromkeys(artifact.engine for artifact in artifacts))
-    with open_device(target, engine=engines, on_event=on_event) as device:
+    with open_device(target, engine=engines, on_event=on_event, native=options.native) as device:
         for count in threads or (options.threads,):
             chosen = replace(options, threads=count)
             if against is None:

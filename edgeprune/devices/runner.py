@@ -176,10 +176,17 @@ class _Answers:
 
 
 def open_runner(
-    address: str, engines: Sequence[str] = (), *, lock: bool = True, lock_timeout_s: float = 600.0, on_event: OnEvent | None = None
+    address: str,
+    engines: Sequence[str] = (),
+    *,
+    lock: bool = True,
+    lock_timeout_s: float = 600.0,
+    on_event: OnEvent | None = None,
+    native: str | None = None,
 ) -> Runner:
     """Connect, find a Python that can import the runtime of each of ``engines``, push the runner, and hold the device.
 
+    ``native``: path on the device of the binary of the engine ``native``, where it is not on the PATH.
     Raises what :func:`connect` raises, :class:`NoRuntimeError`, :class:`DeviceFullError`, :class:`DeviceBusyError`.
     """
     session = connect(address)
@@ -187,7 +194,7 @@ def open_runner(
     try:
         python = parse_address(address).python or (sys.executable if session.address == "local:" else None)
         found = discover(session, [python] if python else [])
-        runner = _choose(session, found, push_runner(session, found.cache), engines)
+        runner = _choose(session, found, push_runner(session, found.cache), engines, native)
         runner.hold(found.cache, lock, lock_timeout_s, on_event)
         return runner
     except BaseException:
@@ -205,13 +212,13 @@ def push_runner(session: Session, cache: str) -> str:
     return program
 
 
-def _choose(session: Session, found: Found, program: str, engines: Sequence[str]) -> Runner:
+def _choose(session: Session, found: Found, program: str, engines: Sequence[str], native: str | None) -> Runner:
     """The first Python with every runtime; when none is asked for, the first with any, else the first."""
     runners: list[Runner] = []
     failures = []
     for python in found.pythons:
         runner = Runner(session, python, program, {})
-        runner.probe = runner.request("probe", 180.0, verify=list(engines))
+        runner.probe = runner.request("probe", 180.0, verify=list(engines), native=native)
         runners.append(runner)
         errors = [runner.probe["runtimes"].get(engine, {}).get("error") for engine in engines]
         if not any(errors) and (engines or runner.probe["runtimes"]):

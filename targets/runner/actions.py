@@ -108,11 +108,12 @@ def _read_request() -> Request:
 def _act(request: Request, emit: measure.Emit) -> Dict[str, Any]:
     """Do what is asked; what measures does so with the clocks held still, where that is asked too."""
     action = ACTIONS[request["action"]]
+    native = request.get("native") or request.get("options", {}).get("native")
+    if native:
+        os.environ[BINARY_VARIABLE] = native
     if request["action"] not in MEASURING:
         return action(request, emit)
     options = _options(request)
-    if options.native:
-        os.environ[BINARY_VARIABLE] = options.native
     if options.energy and options.meter:
         has_meter(options.meter)
     with tune.tuned(options.tune) as done:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import json
-import signal
 import sys
 import time
 from typing import Any, Dict, List
@@ -14,15 +11,9 @@ from typing import Any, Dict, List
 from . import inputs, memory
 from .engines import ENGINES, Engine, Model, ModelRefused
 from .protocol import Output
+from .watchdog import die_with_parent
 
-_PR_SET_PDEATHSIG = 1
 _MOST_SAMPLES = 1000
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies (prctl(2)); without Linux, the end of standard input does it later."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def window(model: Model, time_ns: int, min_runs: int, cap_ns: int, skip: int) -> List[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -12,6 +14,13 @@ from typing import Callable
 from .protocol import MAX_SILENCE_S
 
 ENDED = "standard input ended"
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies (prctl(2)); without Linux, the end of standard input does it later."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def wait_for_silence(descriptor: int = 0, silence_s: float = MAX_SILENCE_S) -> str:

@@ -16,6 +16,7 @@ import tempfile
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 from ..flatbuffer import constant_bytes
+from ..watchdog import die_with_parent
 from . import ENGINES, Engine, Model, ModelRefused, Operator, Spec
 
 BINARY_VARIABLE = "EDGEPRUNE_BENCHMARK_MODEL"
@@ -149,7 +150,12 @@ class NativeModel(Model):
         command += [f"--min_secs={least_s:.3f}", f"--warmup_min_secs={warmup_s:.3f}", *more]
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_LIMIT_S + least_s
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=_LIMIT_S + least_s,
+                preexec_fn=die_with_parent,  # this process is killed when the model takes too long
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise DamagedOutput(f"benchmark_model: {error}") from error
