@@ -112,6 +112,9 @@ def test_results_are_found_by_id_latest_and_label(url: str, model: Artifact, tmp
         for missing in ("v2", "latest~3", str(third + 1)):
             with pytest.raises(InputError, match=missing):
                 history.find(missing)
+        for odd in ("²", "٣", "9" * 30, "latest~" + "9" * 30):
+            with pytest.raises(InputError, match="has no result"):
+                history.find(odd)
         with pytest.raises(InputError, match="threads 4"):
             history.find("v1", threads=4)
 
@@ -133,12 +136,22 @@ def test_the_newest_come_first_and_can_be_chosen(url: str, model: Artifact, tmp_
 def test_repeats_are_of_the_same_circumstances(url: str, model: Artifact, tmp_path: Path) -> None:
     other = Artifact(tmp_path / "other.tflite")
     other.path.write_bytes(b"other")
+    limited = {"before": STATE | {"limit_mhz": 600.0}}
     with History(url) as history:
         for item, latency_ms in ((model, 1.0), (other, 5.0), (model, 2.0)):
             history.add(report(replace(PLAIN, latency_ms=latency_ms)), "pi5", item)
-        for change in ({"threads": 4}, {"device": "d"}, {"runtime_version": "3"}, {"before": {"governor": "ondemand"}}, {"before": {}}):
+        for change in (
+            {"threads": 4},
+            {"device": "d"},
+            {"runtime_version": "3"},
+            {"before": {"governor": "ondemand"}},
+            {"before": {}},
+            limited,
+        ):
             history.add(report(replace(PLAIN, **change)), "pi5", model)
+        history.add(report(replace(PLAIN, latency_ms=3.0, cpus=(0, 1))), "pi5", model)
         assert sorted(history.repeats(PLAIN)) == [[2.0, 1.0], [5.0]]
+        assert history.repeats(replace(PLAIN, cpus=(0, 1))) == [[3.0]]
         assert history.repeats(replace(PLAIN, before={})) == [[1.0]]
 
 
@@ -169,6 +182,14 @@ def test_several_writers_at_once_lose_nothing_and_make_one_schema(url: str, mode
         entries = history.entries(limit=100)
     assert len({entry.id for entry in entries}) == 30
     assert all(entry.measurement == PLAIN for entry in entries)
+
+
+@pytest.mark.parametrize("label", ["1234", "latest", "latest~2", "latest-good", "v1.json", "feature/x", ""])
+def test_a_label_that_would_name_another_result_is_refused(tmp_path: Path, model: Artifact, label: str) -> None:
+    with History(f"sqlite:///{tmp_path}/a.db") as history:
+        with pytest.raises(InputError, match="cannot be a label"):
+            history.add(report(PLAIN), "pi5", model, label=label)
+        assert history.entries() == []
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:

@@ -123,13 +123,14 @@ def test_gates_of_a_baseline_that_is_measured_in_turns(bench, large_model: Path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--label", "1234"], "cannot be a label"),
         (["--fail-if", "slower:5%"], "needs --against or --baseline"),
         (["--fail-if", "slower"], "is no condition"),
         (["--fail-if", "latency:15"], "no unit"),
         (["--against", "x.tflite", "--baseline", "latest"], "exclude each other"),
     ],
 )
-def test_wrong_gates_are_wrong_usage(bench, arguments: list[str], message: str) -> None:
+def test_wrong_options_are_wrong_usage(bench, arguments: list[str], message: str) -> None:
     done = bench(*arguments)
     assert (done.code, done.out) == (2, "")
     assert message in done.err

@@ -40,8 +40,8 @@ class Gate:
             assert ratio is not None
             state = _state(ratio.low, ratio.high, self.limit.value)
             told = f"{ratio.ratio:.3f} of the baseline's latency ({ratio.low:.3f} to {ratio.high:.3f})"
-            why = [distrust(one) for one in (item, baseline) if one] if state == "inconclusive" else []
-            return Judgement(self, state, "; ".join(filter(None, [told, *why])))
+            doubts = [distrust(one) for one in (item, baseline) if one] if state == "inconclusive" else []
+            return Judgement(self, state, "; ".join(filter(None, [told, *doubts])))
         value, low, high = _value(kind, item)
         if value is None or low is None or high is None:
             return Judgement(self, "inconclusive", _unmeasured(item))

@@ -22,7 +22,8 @@ from edgeprune.bench.schema import default_url, open_engine, results, shown, tel
 from edgeprune.errors import HistoryError, InputError
 
 OFF = "off"
-_LATEST = re.compile(r"latest(?:~(\d+))?")
+_LATEST = re.compile(r"latest(?:~([0-9]{1,18}))?")  # 18 digits: what a database's 64 bits hold
+_ID = re.compile(r"[0-9]{1,18}")
 _GIT_LIMIT_S = 5
 
 
@@ -67,7 +68,12 @@ class History:
     def add(
         self, report: Report, target: str, model: Artifact, against: Artifact | None = None, label: str | None = None
     ) -> tuple[int, ...]:
-        """Store what :func:`~edgeprune.bench.run.bench` found on a target for these files; the new ids, a comparison's baseline first."""
+        """Store what :func:`~edgeprune.bench.run.bench` found on a target for these files; the new ids, a comparison's baseline first.
+
+        Raises :class:`InputError` for a ``label`` that :func:`check_label` refuses.
+        """
+        if label is not None:
+            check_label(label)
         commit = git_commit(model.path)
         common = {"target": target, "git_commit": commit, "label": label, "measured_at": datetime.now(UTC).replace(tzinfo=None)}
         rows = [_row(item, model, None) | common for item in report.measurements]
@@ -109,7 +115,7 @@ class History:
         :class:`InputError` when there is none.
         """
         found: list[Entry] = []
-        if reference.isdigit():
+        if _ID.fullmatch(reference):
             found = self._select(sa.select(results).where(results.c.id == int(reference)))
         elif match := _LATEST.fullmatch(reference):
             found = self.entries(model, device=device, threads=threads, limit=1, skip=int(match[1] or 0))
@@ -122,17 +128,23 @@ class History:
         )
 
     def repeats(self, like: Measurement, limit: int = 500) -> list[list[float]]:
-        """Latencies in ms of the newest results in the same circumstances (device, runtime, threads, governor), a list for each model."""
+        """Latencies in ms of the newest results in the same circumstances, a list for each model.
+
+        The circumstances: device, runtime, threads, processors, governor, clock limit.  What was measured while the device was held back
+        to the end is left out.
+        """
         c = results.c
         same = (c.device, c.runtime, c.runtime_version, c.threads)
-        query = sa.select(c.model_sha256, c.latency_ms).order_by(c.id.desc()).limit(limit)
+        query = sa.select(c.model_sha256, c.latency_ms, c.result).order_by(c.id.desc()).limit(limit)
         query = query.where(
-            *(column == getattr(like, column.name) for column in same), c.governor.is_not_distinct_from(like.before.get("governor"))
+            *(column == getattr(like, column.name) for column in same),
+            *(column.is_not_distinct_from(like.before.get(column.name)) for column in (c.governor, c.limit_mhz)),
         )
         found: dict[str, list[float]] = {}
         with telling(self._engine), self._engine.connect() as connection:
-            for model, latency_ms in connection.execute(query):
-                found.setdefault(model, []).append(latency_ms)
+            for model, latency_ms, result in connection.execute(query):
+                if tuple(result.get("cpus", ())) == like.cpus and not result.get("spoilt", False):
+                    found.setdefault(model, []).append(latency_ms)
         return list(found.values())
 
     def close(self) -> None:
@@ -150,6 +162,15 @@ def history_url(given: str | None = None) -> str | None:
     """Where results are kept: ``given``, else ``EDGEPRUNE_HISTORY``, else the default; None when that says ``off``."""
     url = given or os.environ.get("EDGEPRUNE_HISTORY") or default_url()
     return None if url.lower() == OFF else url
+
+
+def check_label(label: str) -> None:
+    """Raise :class:`InputError` for a label that a reference to a result would take for an id, ``latest`` or a file."""
+    if not label or label.isdigit() or label.startswith("latest") or label.endswith(".json") or "/" in label:
+        raise InputError(
+            f"{label!r} cannot be a label: it would name another result",
+            remedy="No digits alone, no latest at its beginning, no .json at its end, no /: such as v1.2.",
+        )
 
 
 def git_commit(path: Path) -> str | None:

@@ -58,6 +58,18 @@ def parse_gates(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -
         raise click.BadParameter(str(error)) from error
 
 
+def parse_label(_: click.Context, __: click.Parameter, label: str | None) -> str | None:
+    """What can be told from an id, ``latest`` and a file."""
+    from edgeprune.bench.history import check_label
+
+    try:
+        if label is not None:
+            check_label(label)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
+    return label
+
+
 @dataclass(frozen=True)
 class Finding:
     """What became of one target: what was measured, how it was judged, where it is stored."""
@@ -112,7 +124,7 @@ class Job:
 @click.option("--baseline", metavar="RESULT", help="An earlier result to compare with: latest, an id, a label, or a file of --json.")
 @click.option("--force", is_flag=True, help="Compare with it although device, runtime, threads or clocks differ.")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write a JUnit report.")
-@click.option("--label", help="A name for what is stored, such as a version.")
+@click.option("--label", callback=parse_label, help="A name for what is stored, such as a version.")
 @history_option
 @json_option
 def command(model: Path, target: str, against: Path | None, inputs: Any, engine: str, junit: Path | None, **given: Any) -> int:
