@@ -94,6 +94,7 @@ def test_a_device_that_never_recovers_is_measured_and_told() -> None:
     gate = script.gate(patience_s=10.0)
     assert gate.passes(5)
     assert (gate.spoilt, gate.causes, gate.discarded, gate.cooldown_s) == (True, ["under-voltage"], 0, 10.0)
+    assert gate.report()["spoilt"] is True
     assert gate.passes(5)
     assert script.now == 10.0
 
@@ -128,6 +129,21 @@ def test_sampling_repeats_what_was_discarded(monkeypatch: pytest.MonkeyPatch) ->
     assert subject.count > 10
     assert numbers.isdisjoint(range(2, 2 + subject.count - 10))
     assert (found["stop_reason"], found["stable"]) == ("precise", True)
+
+
+@pytest.mark.parametrize(("run_s", "windows"), [(7.0, 6), (0.5, 20)])
+def test_six_windows_at_least_have_an_interval(monkeypatch: pytest.MonkeyPatch, run_s: float, windows: int) -> None:
+    script = Script(CALM)
+    monkeypatch.setattr(measure, "time", SimpleNamespace(monotonic=lambda: script.now))
+    times = iter(range(10_000_000, 20_000_000, 500_000))
+
+    def block(time_ns: int, skip: int = 0) -> list[int]:
+        script.now += run_s
+        return [next(times)]
+
+    found = measure.sample(SimpleNamespace(block=block), measure.Options(max_time_s=10.0), script.gate())
+    assert len(found["samples_ns"]) == windows
+    assert (found["stop_reason"], found["stable"]) == ("time limit", False)
 
 
 def test_a_round_that_was_throttled_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _START_S = 60.0
+_SLOW_STEPS = 8  # of a model whose every run takes nearly the step's limit: loading, warming up, six windows
 _ENERGY_S = 300.0  # the runner's windows take three minutes at most, a slow meter's period is found in some seconds
 
 
@@ -104,7 +105,7 @@ class Device:
         :class:`TransientError` when the device stays unreachable.  The device remains usable after each.
         """
         options = options or BenchOptions()
-        one_s = _START_S + 2 * options.step_timeout_s + options.warmup_s + options.max_time_s + options.cooldown_s
+        one_s = _START_S + _SLOW_STEPS * options.step_timeout_s + options.warmup_s + options.max_time_s + options.cooldown_s
         limit_s = len(artifacts) * (one_s + (_ENERGY_S if options.energy else 0.0))
         return self._measurements(artifacts, self._models("bench", artifacts, options, limit_s))
 
@@ -149,7 +150,7 @@ class Device:
         def work(runner: Runner) -> dict[str, Any]:
             path = runner.put_model(packed.getvalue(), ".zip", self._progress("table"))
             fields = {"archive": path, "engine": engine, "rounds": options.table_rounds, "options": options.request(self.info.cores)}
-            limit_s = _START_S + options.step_timeout_s + options.table_rounds * len(files) * 5.0
+            limit_s = _START_S + options.step_timeout_s + options.table_rounds * len(files) * 5.0 + options.cooldown_s
             return runner.request("table", limit_s, event, **fields)
 
         return {name: _kernel_time(item) for name, item in self._attempt(work)["kernels"].items()}

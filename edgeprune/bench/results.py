@@ -130,7 +130,8 @@ class Measurement:
     activations, where told. ``energy_mj``: of one inference above idle with its 95 % interval, None without a meter. ``operators``: their
     names, types and ``ms``, where asked for and told. ``device``: identity of the device; ``cpus``: the processors used, empty for all.
     ``before``, ``after``: load, clocks, governor, temperatures. ``discarded``: windows that did not count since the device was held back
-    by ``held_back``, ``cooldown_s``: waited for it. ``tuned``: what held the clocks.
+    by ``held_back``, ``cooldown_s``: waited for it; ``spoilt``: it did not recover, and was measured all the same. ``tuned``: what held
+    the clocks.
     """
 
     name: str
@@ -171,6 +172,7 @@ class Measurement:
     discarded: int = 0
     cooldown_s: float = 0.0
     held_back: tuple[str, ...] = ()
+    spoilt: bool = False
     tuned: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

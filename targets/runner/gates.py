@@ -106,11 +106,12 @@ class Gate:
         self.cooldown_s += self._clock.monotonic() - begin
 
     def report(self) -> Dict[str, Any]:
-        """State before and after, and what was discarded."""
+        """State before and after, what was discarded, and whether the device never recovered."""
         return {
             "before": self.before,
             "after": self._probe(),
             "discarded": self.discarded,
             "cooldown_s": round(self.cooldown_s, 1),
             "held_back": self.causes,
+            "spoilt": self.spoilt,
         }

@@ -14,6 +14,7 @@ from .protocol import RunnerError
 
 Emit = Callable[..., None]
 _MIN_BLOCKS = 10
+_LEAST_BLOCKS = 6  # fewer have no 95 % interval of their median
 _WARM_BLOCK_NS = 30_000_000
 _WARM_BLOCKS = 3
 _WARM_CHANGE = 0.03
@@ -153,7 +154,10 @@ class Subject:
 
 
 def sample(subject: Subject, options: Options, gate: Gate) -> Dict[str, Any]:
-    """Windows until both the least time and the width are reached, or the most time; windows that the gate rejects do not count."""
+    """Windows until both the least time and the width are reached, or the most time, but six of a run at least.
+
+    Windows that the gate rejects do not count.
+    """
     block_ns = int(options.min_time_s * 1e9 / _MIN_BLOCKS)
     blocks: List[List[int]] = []
     middles: List[float] = []
@@ -164,10 +168,10 @@ def sample(subject: Subject, options: Options, gate: Gate) -> Dict[str, Any]:
         blocks.append(subject.block(block_ns))
         sampled_s += time.monotonic() - begin
         middles.append(stats.median(blocks[-1]))
-        over = sampled_s >= options.max_time_s
+        over = sampled_s >= options.max_time_s and len(blocks) >= _LEAST_BLOCKS
         if sampled_s >= options.min_time_s or over:
             low, high = stats.median_interval(middles, stats.effective_count(middles))
-            precise = len(blocks) >= 6 and stats.relative_width(low, high, stats.median(middles)) <= options.relative_width
+            precise = len(blocks) >= _LEAST_BLOCKS and stats.relative_width(low, high, stats.median(middles)) <= options.relative_width
             ready = precise or over
         if ready or gate.due():
             if not gate.passes(len(blocks) - passed):
