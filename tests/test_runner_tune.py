@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -151,17 +151,47 @@ def test_a_device_that_cannot_be_tuned_says_so(board: Path, tmp_path: Path) -> N
     assert restored(board)
 
 
-def test_jetson_clocks_are_stored_and_restored(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def talking_input() -> Iterator[None]:
+    """A standard input on which the host says something."""
+    saved, (reader, writer) = os.dup(0), os.pipe()
+    os.write(writer, b"\n\n\n\n")
+    os.dup2(reader, 0)
+    yield
+    os.dup2(saved, 0)
+    for descriptor in (saved, reader, writer):
+        os.close(descriptor)
+
+
+def test_jetson_clocks_are_stored_and_restored(board: Path, monkeypatch: pytest.MonkeyPatch, talking_input: None) -> None:
     tool = board / "bin/jetson_clocks"
     tool.parent.mkdir()
-    tool.write_text(f'#!/bin/sh\necho "$@" >> {board}/calls\n[ "$1" != --store ] || echo saved > "$2"\n')
+    tool.write_text(
+        f'#!/bin/sh\necho "$@" >> {board}/calls\nread answer && exit 3\n'
+        '[ "$1" = --store ] || exit 0\n[ ! -e "$2" ] || exit 2\necho saved > "$2"\n'
+    )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
     monkeypatch.setattr(tune.os, "geteuid", lambda: 0)
     stored = f"{board}/{tune.STATE_FILE}.clocks"
+    Path(stored).write_text("of a run that died")
     with tune.tuned(True, str(board), str(board)) as done:
         assert done == ["governor performance", "jetson_clocks"]
         assert Path(stored).exists()
     assert (board / "calls").read_text().splitlines() == [f"--store {stored}", "", f"--restore {stored}"]
     assert restored(board)
     assert not Path(stored).exists()
+
+
+def test_what_cannot_be_put_back_keeps_nothing_else_from_it(board: Path) -> None:
+    clocks = tune.tuned(True, str(board), str(board))
+    clocks.__enter__()
+    _governor(board, 0).unlink()
+    _governor(board, 0).mkdir()
+    with pytest.raises(RunnerError, match="cpu0/cpufreq/scaling_governor cannot be set to ondemand: Is a directory"):
+        clocks.__exit__(None, None, None)
+    assert _governor(board, 1).read_text() == "schedutil"
+    with tune.tuned(False, str(board), str(board)):  # what the next holder does first
+        pass
+    _governor(board, 0).rmdir()
+    assert tune.restore(str(board / tune.STATE_FILE))

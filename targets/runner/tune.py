@@ -25,7 +25,7 @@ _TOOL_S = 30.0
 
 
 def _write(path: str, value: str) -> None:
-    """Write one value into a file of /sys, as root by ``sudo`` without a password where this user may not."""
+    """Write one value into a file of /sys, as root by ``sudo`` without a password where this user may not.  Raises :class:`RunnerError`."""
     try:
         with open(path, "w", encoding="ascii") as file:
             file.write(value)
@@ -35,12 +35,21 @@ def _write(path: str, value: str) -> None:
             subprocess.run(command, input=value.encode(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_TOOL_S, check=True)
         except (OSError, subprocess.SubprocessError):
             raise RunnerError("tune", f"{path} cannot be written: tuning needs root, or sudo without a password") from error
+    except OSError as error:  # the kernel takes no such value now: a processor that is off, a driver that refuses
+        raise RunnerError("tune", f"{path} cannot be set to {value}: {error.strerror}") from error
 
 
 def _jetson_clocks(*arguments: str) -> None:
     root = [] if os.geteuid() == 0 else ["sudo", "-n"]
     try:
-        subprocess.run([*root, "jetson_clocks", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=_TOOL_S, check=True)
+        subprocess.run(
+            [*root, "jetson_clocks", *arguments],
+            stdin=subprocess.DEVNULL,  # it may ask, and the protocol's input is no answer
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=_TOOL_S,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError) as error:
         words = getattr(error, "stderr", None) or str(error).encode()
         raise RunnerError("tune", f"jetson_clocks {' '.join(arguments)} failed: {words.decode('utf-8', 'replace').strip()}") from error
@@ -62,6 +71,8 @@ def _found(path: str, root: str) -> Dict[str, Any]:
     state: Dict[str, Any] = {"root": root, "governors": {name: value for name, value in governors.items() if value}, "jetson_clocks": None}
     if shutil.which("jetson_clocks"):
         state["jetson_clocks"] = path + ".clocks"
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(state["jetson_clocks"])  # it asks before it overwrites
         _jetson_clocks("--store", state["jetson_clocks"])
     if not state["governors"] and not state["jetson_clocks"]:
         raise RunnerError("tune", "there is nothing to tune: this device has neither cpufreq governors nor jetson_clocks")
@@ -84,10 +95,29 @@ def _apply(state: Dict[str, Any]) -> List[str]:
     return done
 
 
+def _put_back(state: Dict[str, Any]) -> None:
+    """Everything that can be; then the first :class:`RunnerError` is raised, if there was any."""
+    errors: List[RunnerError] = []
+    for name, value in state["governors"].items():
+        try:
+            if os.path.exists(os.path.join(state["root"], name)):
+                _write(os.path.join(state["root"], name), value)
+        except RunnerError as error:
+            errors.append(error)
+    if state["jetson_clocks"]:
+        try:
+            _jetson_clocks("--restore", state["jetson_clocks"])
+        except RunnerError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
 def restore(path: str) -> bool:
     """Put back what the state file tells and remove it; False when there is none, or its owner still lives.
 
-    A file that cannot be read is removed: it was never complete, hence nothing had been changed.
+    A file that cannot be read is removed: it was never complete, hence nothing had been changed.  What cannot be put back raises
+    :class:`RunnerError` when all the rest is, and the file stays for the next attempt.
     """
     try:
         with open(path, encoding="ascii") as file:
@@ -95,17 +125,16 @@ def restore(path: str) -> bool:
             state = json.load(file)
             if not os.path.exists(path):
                 return False
-            for name, value in state["governors"].items():
-                if os.path.exists(os.path.join(state["root"], name)):
-                    _write(os.path.join(state["root"], name), value)
+            _put_back(state)
             if state["jetson_clocks"]:
-                _jetson_clocks("--restore", state["jetson_clocks"])
                 with contextlib.suppress(OSError):
                     os.remove(state["jetson_clocks"])
             os.remove(path)
             return True
     except (FileNotFoundError, BlockingIOError):
         return False
+    except OSError as error:
+        raise RunnerError("tune", f"{path}, which tells the clocks to put back, cannot be used: {error.strerror}") from error
     except (ValueError, KeyError, TypeError):
         os.remove(path)
         return False
@@ -152,7 +181,9 @@ def tuned(wanted: bool, folder: Optional[str] = None, root: str = "/") -> Iterat
             yield _apply(json.load(owned))
         finally:
             owned.close()
-            restore(path)
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait()
+            try:
+                restore(path)
+            finally:
+                assert process.stdin is not None
+                process.stdin.close()
+                process.wait()
