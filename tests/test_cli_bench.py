@@ -124,6 +124,7 @@ def test_gates_of_a_baseline_that_is_measured_in_turns(bench, large_model: Path,
     ("arguments", "message"),
     [
         (["--label", "1234"], "cannot be a label"),
+        (["--against", "x.tflite", "--profile"], "exclude each other"),
         (["--fail-if", "slower:5%"], "needs --against or --baseline"),
         (["--fail-if", "slower"], "is no condition"),
         (["--fail-if", "latency:15"], "no unit"),
@@ -205,6 +206,40 @@ def test_one_device_that_fails_is_an_error_with_a_junit_report(bench, tmp_path: 
     root = ET.parse(tmp_path / "junit.xml").getroot()
     check_layout(root)
     assert root.attrib["errors"] == "1"
+
+
+def test_a_junit_report_that_cannot_be_written_is_told_before_anything_is_measured(bench, run, tmp_path: Path) -> None:
+    done = bench("--junit", tmp_path / "missing/junit.xml", "--json")
+    assert (done.code, done.out) == (1, "")
+    assert "missing/junit.xml cannot be written" in done.err
+    assert run("history").out.startswith("Nothing was measured yet")
+
+
+def test_a_junit_report_that_fails_to_be_written_costs_no_result(bench, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 300)  # longer than a file's name may be
+    done = bench("--junit", long, "--json")
+    assert done.code == 1
+    assert done.json["measurements"][0]["latency_ms"] > 0
+    assert "cannot be written: File name too long" in done.err
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_a_runtime_without_times_of_operators_says_so(bench) -> None:
+    assert "--engine native" in bench("--profile").out
+    assert ["--engine native" in note for note in bench("--profile", "--json").json["notes"]] == [True]
+    assert bench("--json").json["notes"] == []
+
+
+def test_names_are_printed_as_they_are(bench, run, dense_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    odd = tmp_path / "[bold]m:smile:.tflite"
+    odd.write_bytes(dense_model.read_bytes())
+    shown = bench("--label", "[red]", "--fail-if", "latency:10s", model=odd)
+    assert shown.code == 0
+    assert "[bold]m:smile:.tflite" in shown.out
+    assert "[bold]m:smile:.tflite: " in run("compare", "[red]", "1").out
+    add_target("six", "ssh://pi@[fe80::1]:22")
+    assert "ssh://pi@[fe80::1]:22" in run("targets", "list").out
 
 
 def test_an_interrupt_ends_all_and_leaves_nothing(client_home: Path, dense_model: Path) -> None:

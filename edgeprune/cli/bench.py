@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from edgeprune.devices import Target
 
 GATE_FAILED, INCONCLUSIVE = 1, 3
+_NO_PROFILE = (
+    "there are no times of operators: this runtime does not tell them; TensorFlow's benchmark_model on the device does (--engine native)"
+)
 _INPUT = re.compile(r"(\d+(?:x\d+)*)(?::([a-z]+\d*))?")
 
 
@@ -80,11 +85,13 @@ class Finding:
     ids: tuple[int, ...] = ()
     error: EdgepruneError | None = None
     not_stored: HistoryError | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         document: dict[str, Any] = {"target": self.target.name} | (self.report.to_json() if self.report else {})
         document |= {"judged": [item.to_json() for item in self.judged], "history": list(self.ids)} | error_json(self.error)
+        document["notes"] = list(self.notes)
         return document | ({"history_error": self.not_stored.message} if self.not_stored else {})
 
 
@@ -141,8 +148,12 @@ def command(model: Path, target: str, against: Path | None, inputs: Any, engine:
     gates, baseline = given["gates"], given["baseline"]
     if against and baseline:
         raise click.UsageError("--against and --baseline exclude each other")
+    if against and given["profile"]:
+        raise click.UsageError("--against and --profile exclude each other: time each model's operators by itself")
     if not against and not baseline and (relative := [gate.text for gate in gates if gate.needs_baseline]):
         raise click.UsageError(f"--fail-if {relative[0]} needs --against or --baseline")
+    if junit and not ((folder := junit.absolute().parent).is_dir() and os.access(folder, os.W_OK)):
+        raise InputError(f"the JUnit report {junit} cannot be written", remedy=f"{folder} is no folder that may be written to.")
     targets = resolve_targets(target)
     job = Job(
         model=Artifact(model, inputs=inputs, engine_name=engine),
@@ -151,9 +162,11 @@ def command(model: Path, target: str, against: Path | None, inputs: Any, engine:
         **{name: given[name] for name in ("threads", "gates", "baseline", "label", "force")},
     )
     findings = _measure(job, targets, given["history"])
-    if junit:
-        _write_junit(junit, findings, job)
-    _print(findings, given["as_json"])
+    try:
+        _print(findings, given["as_json"])
+    finally:
+        if junit:
+            _write_junit(junit, findings, job)
     return _exit_code(findings)
 
 
@@ -209,7 +222,8 @@ def _finding(outcome: Outcome[Report], job: Job, history: History | None, not_st
 
     if outcome.result is None:
         return Finding(outcome.target, error=outcome.error)
-    finding = Finding(outcome.target, outcome.result, not_stored=not_stored)
+    notes = (_NO_PROFILE,) if job.options.profile and any(item.operators is None for item in outcome.result.measurements) else ()
+    finding = Finding(outcome.target, outcome.result, not_stored=not_stored, notes=notes)
     try:
         judged = judge_report(outcome.result, job.model.path.name, job.gates, job.baseline, history, job.force)
         finding = replace(finding, judged=tuple(judged))
@@ -239,6 +253,8 @@ def _print(findings: Sequence[Finding], as_json: bool) -> None:
             if alone is None and any(item.change or item.judgements for item in finding.judged):
                 click.echo(f"{finding.target.name}:")
             print_judged(finding.judged)
+        for note in dict.fromkeys(note for finding in findings for note in finding.notes):
+            click.echo(note)
     if unstored := next((finding.not_stored for finding in findings if finding.not_stored), None):
         show_error(f"the result was not stored: {unstored.message}", unstored.remedy)
     if alone and alone.error:
@@ -268,7 +284,19 @@ def _write_junit(path: Path, findings: Sequence[Finding], job: Job) -> None:
             cases += [Case(said.gate.text, name, states[said.state], said.message) for said in item.judgements]
         device = {"device": finding.report.device.identity} if finding.report else {}
         suites.append(Suite(f"edgeprune bench on {finding.target.name}", cases, {"target": finding.target.name} | device))
+    _write(path, junit_xml(suites))
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing; into what is no file, such as a pipe, as it comes."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.write_text(junit_xml(suites), encoding="utf-8")
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise InputError(f"the JUnit report {path} cannot be written: {error.strerror}") from error

@@ -166,7 +166,6 @@ def _find(analysis: Analysis, name: str) -> Group:
 
 
 def _show(document: dict[str, Any]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     out = console()
@@ -176,38 +175,36 @@ def _show(document: dict[str, Any]) -> None:
         table.add_column(heading, overflow="fold")
     for group in document["groups"]:
         texts = [_brief(group["producers"]), _brief(group["readers"])] + (["; ".join(group["constraints"])] if constrained else [])
-        table.add_row(escape(group["name"]), _units(group), *_owned(group), *(escape(text) for text in texts))
+        table.add_row(group["name"], _units(group), *_owned(group), *texts)
     out.print(table)
     if document["blocks"]:
         table = _numbers(Table(title="blocks that may go whole", title_justify="left"), "block", "parameters", "share", "redundancy")
         table.add_column("groups in it")
         for block in document["blocks"]:
             score = "" if block["redundancy"] is None else f"{block['redundancy']:.3f}"
-            table.add_row(escape(block["name"]), *_owned(block), score, escape(_brief(block["groups"])))
+            table.add_row(block["name"], *_owned(block), score, _brief(block["groups"]))
         out.print(table)
     _show_fixed(document, out)
     if document["parts"]:
         text = f"Followed by submodule ({', '.join(document['parts'])}), for it cannot be captured whole: {document['whole']}"
-        out.print(text, highlight=False, markup=False, soft_wrap=True)
+        out.print(text, highlight=False, soft_wrap=True)
     units = sum(group["rows"] * group["units"] for group in document["groups"])
     out.print(
         f"{document['model']}: {len(document['groups'])} groups of {units:,} channels own {_percent(document['prunable'])} of "
         f"{document['parameters']:,} parameters; {len(document['blocks'])} blocks may go whole.",
         highlight=False,
-        markup=False,
         soft_wrap=True,
     )
 
 
 def _show_fixed(document: dict[str, Any], out: Any) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     if document["fixed"]:
         table = _numbers(Table(title="channels that stay, and why", title_justify="left"), "", "channels")
         table.columns[0].header = "reason"
         for entry in document["fixed"][:REASONS_SHOWN]:
-            table.add_row(escape(entry["reason"]), str(entry["channels"]))
+            table.add_row(entry["reason"], str(entry["channels"]))
         if more := document["fixed"][REASONS_SHOWN:]:
             table.add_row(f"{len(more)} more reasons: --json lists all", str(sum(entry["channels"] for entry in more)))
         out.print(table)
@@ -215,26 +212,25 @@ def _show_fixed(document: dict[str, Any], out: Any) -> None:
         counts = Counter(entry["operation"] for entry in document["unsupported"])
         table = _numbers(Table(title="operations without a rule: all that reaches them stays", title_justify="left"), "operation", "times")
         for operation, count in counts.most_common():
-            table.add_row(escape(operation), str(count))
+            table.add_row(operation, str(count))
         out.print(table)
 
 
 def _show_detail(entry: dict[str, Any]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     out = console()
     owned, share = _owned(entry)
-    out.print(f"{entry['name']}: {_units(entry)} units, which own {owned} parameters ({share})", highlight=False, markup=False)
+    out.print(f"{entry['name']}: {_units(entry)} units, which own {owned} parameters ({share})", highlight=False)
     for reason in entry["constraints"]:
-        out.print(f"  every row keeps equally many: {reason}", highlight=False, markup=False)
+        out.print(f"  every row keeps equally many: {reason}", highlight=False)
     if entry["block"]:
-        out.print(f"  may go whole with block {entry['block']}", highlight=False, markup=False)
+        out.print(f"  may go whole with block {entry['block']}", highlight=False)
     table = Table("parameter or buffer", "", "shape")
     table.add_column("owned", justify="right")
     for part in entry["stored"]:
         shape = " x ".join(str(size) for size in part["shape"] or ())
-        table.add_row(escape(part["name"]), f"{part['role']} them", shape, f"{part['owned']:,}" if part["owned"] else "")
+        table.add_row(part["name"], f"{part['role']} them", shape, f"{part['owned']:,}" if part["owned"] else "")
     out.print(table)
 
 

@@ -9,6 +9,8 @@ from edgeprune.budget import format_quantity
 from edgeprune.cli.output import console
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from edgeprune.bench import Measurement, Ratio, Report
     from edgeprune.bench.compare import Change
     from edgeprune.bench.gates import Judged
@@ -19,9 +21,10 @@ _COLOURS = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
 def print_report(report: Report) -> None:
     """A table for each thread count, ratios, and warnings."""
     from rich.table import Table
+    from rich.text import Text
 
     out = console()
-    out.print(f"[bold]{report.device.address}[/bold]  {report.device.identity}")
+    out.print(Text.assemble((report.device.address, "bold"), f"  {report.device.identity}"))
     groups = [comparison.measurements for comparison in report.comparisons] or [(item,) for item in report.measurements]
     for group in groups:
         columns = [facts(item) for item in group]
@@ -35,7 +38,7 @@ def print_report(report: Report) -> None:
     if report.best_threads:
         out.print(f"best number of threads: {report.best_threads}")
     for warning in sorted({f"{item.name}: {warning}" for group in groups for item in group for warning in item.warnings}):
-        out.print(f"[yellow]warning[/yellow] {warning}")
+        out.print(_marked("warning", "yellow", warning))
 
 
 def print_judged(judged: Sequence[Judged]) -> None:
@@ -47,7 +50,14 @@ def print_judged(judged: Sequence[Judged]) -> None:
         for said in item.judgements:
             colour = _COLOURS[said.state]
             threads = f" ({item.measurement.threads} threads)" if len(judged) > 1 else ""
-            out.print(f"[{colour}]{said.state}[/{colour}] {said.gate.text}{threads}: {said.message}")
+            out.print(_marked(said.state, colour, f"{said.gate.text}{threads}: {said.message}"))
+
+
+def _marked(word: str, colour: str, text: str) -> Text:
+    """A coloured word before a text."""
+    from rich.text import Text
+
+    return Text.assemble((word, colour), f" {text}")
 
 
 def print_change(change: Change) -> None:
@@ -55,7 +65,7 @@ def print_change(change: Change) -> None:
     out = console()
     a, b = change.a, change.b
     for what, (one, other) in change.differences.items():
-        out.print(f"[yellow]warning[/yellow] different {what}: {one} and {other}", soft_wrap=True)
+        out.print(_marked("warning", "yellow", f"different {what}: {one} and {other}"), soft_wrap=True)
     out.print(f"{a.name}: {format_quantity('latency', a.latency_ms)}; {b.name}: {format_quantity('latency', b.latency_ms)}")
     out.print(ratio_text(change.ratio, a.name if a.name != b.name else "the earlier") + f" ({change.spread})")
     out.print(
@@ -84,7 +94,7 @@ def facts(item: Measurement) -> dict[str, str]:
         "load, first run": f"{ms(item.load_ms)}, {ms(item.first_ms)}",
         "cold start": "not told" if item.cold_ms is None else ms(item.cold_ms),
         "peak memory": format_quantity("memory", item.peak_bytes),
-        "energy": "no meter" if item.energy_mj is None else f"{format_quantity('energy', item.energy_mj)} ({item.energy_method})",
+        "energy": "not measured" if item.energy_mj is None else f"{format_quantity('energy', item.energy_mj)} ({item.energy_method})",
         "file size": format_quantity("size", item.file_bytes),
     }
     if item.tuned:

@@ -63,10 +63,10 @@ def failures_code(errors: Sequence[EdgepruneError | None]) -> int:
 
 
 def console() -> Any:
-    """A rich console for results, on stdout."""
+    """A rich console for results, on stdout.  Texts are printed as they are: ``[`` and ``:name:`` mean nothing."""
     from rich.console import Console
 
-    return Console()
+    return Console(markup=False, emoji=False)
 
 
 def progress() -> Any:
@@ -74,7 +74,8 @@ def progress() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    text = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
@@ -91,7 +92,7 @@ def transfer_progress(first: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         "verifying": "importing what was installed",
         "waiting": "waiting: in use by {holder}",
     }
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(first, total=None)
 

@@ -50,7 +50,7 @@ def _print(info: DeviceInfo) -> None:
     state = info.conditions
     temperatures = ", ".join(f"{zone} {value:.0f} C" for zone, value in state.get("temperatures_c", {}).items())
     runtimes = [f"{engine}: {name} {version}" for engine, (name, version) in info.runtimes.items()]
-    runtimes += [f"{engine}: [red]{reason}[/red]" for engine, reason in info.broken.items()]
+    runtimes += [f"{engine}: cannot be used: {reason}" for engine, reason in info.broken.items()]
     rows = {
         "address": info.address,
         "board": info.board or "unknown",

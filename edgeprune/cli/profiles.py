@@ -56,12 +56,11 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         print_json(_brief(profile) | {"match": profile.match, "facts": profile.facts})
         return
-    from rich.markup import escape
     from rich.table import Column, Table
 
-    table = Table(Column("fact", no_wrap=True), "value", "source", title=escape(f"{profile.name}: {profile.title}"))
+    table = Table(Column("fact", no_wrap=True), "value", "source", title=f"{profile.name}: {profile.title}")
     for key, fact in profile.facts.items():
-        table.add_row(key, escape(_value(fact)), escape(fact.source))
+        table.add_row(key, _value(fact), fact.source)
     console().print(table)
     click.echo("Predictions from a profile are not measurements.")
 

@@ -119,10 +119,12 @@ def _resumed(path: Path) -> dict[str, Any]:
 
 
 def _show(result: Any) -> None:
+    from rich.console import Console
+
     from edgeprune.report import console_table
 
+    console_table(result.summary, Console())
     out = console()
-    console_table(result.summary, out)
     for name, path in result.artifacts.items():
         out.print(f"{name:12} {path}", highlight=False)
     out.print(f"{'checkpoint':12} {result.checkpoint}", highlight=False)
