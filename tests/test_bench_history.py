@@ -149,6 +149,7 @@ def test_repeats_are_of_the_same_circumstances(url: str, model: Artifact, tmp_pa
             limited,
         ):
             history.add(report(replace(PLAIN, **change)), "pi5", model)
+        history.add(report(replace(PLAIN, latency_ms=9.0, spoilt=True)), "pi5", model)
         history.add(report(replace(PLAIN, latency_ms=3.0, cpus=(0, 1))), "pi5", model)
         assert sorted(history.repeats(PLAIN)) == [[2.0, 1.0], [5.0]]
         assert history.repeats(replace(PLAIN, cpus=(0, 1))) == [[3.0]]

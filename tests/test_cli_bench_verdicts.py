@@ -98,9 +98,7 @@ def test_a_meter_that_failed_is_not_called_missing() -> None:
 
 def spoilt(item: Measurement) -> Measurement:
     """Held back to the end."""
-    found = replace(item, held_back=("heat",))
-    object.__setattr__(found, "spoilt", True)
-    return found
+    return replace(item, spoilt=True, held_back=("heat",))
 
 
 @pytest.mark.parametrize(

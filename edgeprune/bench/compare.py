@@ -97,7 +97,7 @@ def between_sessions(a: Measurement, b: Measurement, force: bool = False, spread
 
 def distrust(item: Measurement) -> str | None:
     """Why a latency can decide nothing by itself: the device was held back to the end, or it ran too few times; None when it can."""
-    if getattr(item, "spoilt", False):
+    if item.spoilt:
         return f"{item.name}: the device was held back ({', '.join(item.held_back)}) all the while"
     if len(item.samples_ns) < _LEAST_RUNS:
         return f"{item.name}: {len(item.samples_ns)} runs are too few for an interval"
