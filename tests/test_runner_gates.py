@@ -192,6 +192,24 @@ def test_trip_points_cooling_devices_and_counters(tmp_path: Path) -> None:
     assert conditions(str(tmp_path))["throttled"] == ["cpufreq-cpu0 at level 2"]
 
 
+@pytest.mark.parametrize(
+    ("trips", "limit"),
+    [
+        ([("passive", 70000), ("passive", 85000), ("critical", 115000)], 85.0),  # RK3588: the first only switches the governor on
+        ([("passive", 95000), ("hot", 90000), ("critical", 105000)], 90.0),
+        ([("hot", 100000), ("passive", 0)], 100.0),
+        ([("active", 50000), ("critical", 110000)], None),
+    ],
+)
+def test_the_limit_is_what_the_kernel_keeps_a_zone_below(tmp_path: Path, trips: list[tuple[str, int]], limit: float | None) -> None:
+    zone = "sys/class/thermal/thermal_zone0"
+    files = {f"{zone}/type": "soc", f"{zone}/temp": "60000"}
+    for index, (kind, value) in enumerate(trips):
+        files |= {f"{zone}/trip_point_{index}_type": kind, f"{zone}/trip_point_{index}_temp": str(value)}
+    _tree(tmp_path, files)
+    assert conditions(str(tmp_path))["limits_c"].get("thermal_zone0 soc") == limit
+
+
 @pytest.fixture
 def vcgencmd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A ``vcgencmd`` that answers what the file holds."""
@@ -238,8 +256,11 @@ def test_big_and_little_processors(tmp_path: Path, name: str, monkeypatch: pytes
 def test_processors_that_are_all_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(affinity.os, "sched_getaffinity", lambda _: {0, 1})
     assert affinity.choose("big", str(tmp_path)) == []
+    assert "does not tell how fast the processors are: affinity big" in affinity.doubt("big", str(tmp_path))
+    assert affinity.doubt("0,1", str(tmp_path)) == ""
     _cores(tmp_path, "cpu_capacity", [1024, 1024])
     assert affinity.choose("big", str(tmp_path)) == affinity.choose("little", str(tmp_path)) == [0, 1]
+    assert affinity.doubt("big", str(tmp_path)) == ""
     for wrong, message in (("0,9", "no processor 9"), ("fast", "none of all, big, little")):
         with pytest.raises(RunnerError, match=message):
             affinity.choose(wrong, str(tmp_path))

@@ -31,10 +31,18 @@ def speeds(root: str = "/") -> Dict[int, int]:
     return {}
 
 
+def doubt(affinity: str, root: str = "/") -> str:
+    """What a reader has to know about the choice; empty when it is what was asked for."""
+    if affinity in ("big", "little") and not speeds(root):
+        return f"the kernel does not tell how fast the processors are: affinity {affinity} left the model on all of them, give a list"
+    return ""
+
+
 def choose(affinity: str, root: str = "/") -> List[int]:
     """The processors to use; an empty list leaves it to the scheduler.
 
-    ``big`` are all but the slowest kind, ``little`` are the slowest; where all are alike, both are all of them.  Raises
+    ``big`` are all but the slowest kind, ``little`` are the slowest; where all are alike, both are all of them, and where the kernel does
+    not tell, see :func:`doubt`.  Raises
     :class:`RunnerError` when the text says nothing known, or processors that this process may not use.
     """
     if affinity == "all" or not hasattr(os, "sched_getaffinity"):

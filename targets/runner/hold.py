@@ -14,9 +14,9 @@ import uuid
 from typing import Any, Dict, Optional
 
 from .measure import Emit
-from .protocol import RunnerError
+from .protocol import MAX_SILENCE_S, RunnerError
 from .tune import tuned
-from .watchdog import ENDED, wait_for_silence
+from .watchdog import hear, wait_for_silence
 
 _POLL_S = 0.2
 _STALE_PART_S = 3600.0
@@ -107,8 +107,9 @@ class DeviceLock:
             return "someone"
 
     def acquire(self, owner: str, timeout_s: float, emit: Emit) -> None:
-        """Wait for the lock; ``RunnerError`` of kind ``busy`` when it is not free within ``timeout_s``."""
-        end = time.monotonic() + timeout_s
+        """Wait for the lock; ``RunnerError``: ``busy`` when it is not free within ``timeout_s``, ``gone`` when the host falls silent."""
+        heard = time.monotonic()
+        end = heard + timeout_s
         told = False
         while not self._try():
             if time.monotonic() >= end:
@@ -116,7 +117,9 @@ class DeviceLock:
             if not told:
                 emit("waiting", holder=self.holder())
                 told = True
-            if wait_for_silence(silence_s=_POLL_S) == ENDED:
+            said = hear(_POLL_S)
+            heard = time.monotonic() if said else heard
+            if said == b"" or time.monotonic() - heard > MAX_SILENCE_S:
                 raise RunnerError("gone", "the host is gone")
         try:
             os.ftruncate(self._file, 0)

@@ -96,6 +96,7 @@ class Subject:
     def __init__(self, model: Dict[str, Any], options: Options, child: Optional[Child] = None, cold: bool = False) -> None:
         self.name = model["name"]
         self.cpus = affinity.choose(options.affinity)
+        self._doubt = affinity.doubt(options.affinity)
         self.warmup_s, self.settled = 0.0, False
         self.child = child or Child(options.step_timeout_s, self.cpus)
         try:
@@ -149,7 +150,7 @@ class Subject:
             "peak_bytes": memory["model_bytes"],
             "rss_peak_bytes": memory["peak_bytes"],
             "cpus": self.cpus,
-            "note": loaded["note"],
+            "note": "; ".join(filter(None, [loaded["note"], self._doubt])),
         }
 
 

@@ -9,7 +9,7 @@ import select
 import signal
 import sys
 import threading
-from typing import Callable
+from typing import Callable, Optional
 
 from .protocol import MAX_SILENCE_S
 
@@ -23,10 +23,15 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def hear(within_s: float, descriptor: int = 0) -> Optional[bytes]:
+    """What the host says within that time: None for nothing, empty when the input has ended."""
+    return os.read(descriptor, 4096) if select.select([descriptor], [], [], within_s)[0] else None
+
+
 def wait_for_silence(descriptor: int = 0, silence_s: float = MAX_SILENCE_S) -> str:
     """Read until the input ends or says nothing for ``silence_s``; which of the two."""
-    while select.select([descriptor], [], [], silence_s)[0]:
-        if not os.read(descriptor, 4096):
+    while (said := hear(silence_s, descriptor)) is not None:
+        if not said:
             return ENDED
     return f"silence for {silence_s:.0f} s"
 

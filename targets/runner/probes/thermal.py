@@ -1,24 +1,29 @@
-"""Heat: thermal zones, with the temperature at which the kernel begins to slow the processor.
+"""Heat: thermal zones, with the temperature that the kernel keeps them below by slowing the processor.
 
 Kernel doc: driver-api/thermal/sysfs-api.rst.
 """
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from .files import number, paths, text
 
 
 def _limit(root: str, zone: str) -> Optional[float]:
-    """The lowest passive or hot trip point of a zone in Celsius; None where it has none."""
-    limits = []
+    """The highest passive trip point of a zone in Celsius, or a hot one below it; None where it has none.
+
+    Of two passive ones, the lower only switches the governor on that keeps the zone below the higher (kernel doc:
+    driver-api/thermal/power_allocator.rst).  That a processor is being slowed is what its cooling devices tell, see
+    :mod:`throttle <.throttle>`.
+    """
+    limits: Dict[str, List[float]] = {"passive": [], "hot": []}
     for path in paths(root, f"{zone}/trip_point_*_type"):
-        if text(root, path) in ("passive", "hot"):
-            value = number(root, path.replace("_type", "_temp"))
-            if value is not None and value > 0:
-                limits.append(value / 1000)
-    return min(limits, default=None)
+        value = number(root, path.replace("_type", "_temp"))
+        kind = text(root, path)
+        if kind in limits and value is not None and value > 0:
+            limits[kind].append(value / 1000)
+    return min([*limits["hot"], *sorted(limits["passive"])[-1:]], default=None)
 
 
 def state(root: str = "/") -> Dict[str, Any]:
