@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import subprocess
@@ -40,11 +41,27 @@ def test_a_measurement_is_complete_and_survives_json(device: Device, dense_model
     assert found.latency_ms * 1e6 == pytest.approx(np.median(found.samples_ns))
     assert 0 < found.peak_bytes < found.rss_peak_bytes
     assert (found.file_bytes, found.threads, found.name) == (dense_model.stat().st_size, 1, "dense.tflite")
+    assert found.file_sha256 == hashlib.sha256(dense_model.read_bytes()).hexdigest()
+    assert found.spoilt is False
     assert (found.runtime, found.runtime_version) == device.info.runtimes["tflite"]
     assert found.stop_reason in ("precise", "time limit")
     assert found.energy_mj is None
     assert min(found.load_ms, found.first_ms) > 0
     assert Measurement.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_a_file_that_is_removed_meanwhile_is_told_as_it_was_sent(client_home: Path, dense_model: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.tflite"
+    content = dense_model.read_bytes()
+    model.write_bytes(content)
+
+    def on_event(message: dict) -> None:
+        if message["event"] == "measured":
+            model.unlink()
+
+    with open_device("local:", on_event=on_event) as opened:
+        (found,) = opened.measure([Artifact(model)], QUICK)
+    assert (found.file_bytes, found.file_sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
 def test_outputs_are_those_of_the_model(device: Device, dense_model: Path, weights: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 import zipfile
@@ -47,6 +48,7 @@ class Device:
         self._retries, self._on_event = retries, on_event
         self._open = partial(open_runner, target.address, tuple(engines), lock_timeout_s=lock_timeout_s, on_event=on_event, native=native)
         self._runner: Runner | None = None
+        self._sent: dict[str, tuple[int, str]] = {}  # size and hash of each model as it was sent: its file may be another by now
         self.info: DeviceInfo = self._attempt(lambda runner: DeviceInfo.from_probe(target.address, runner.probe))
 
     def _attempt(self, work: Callable[[Runner], T]) -> T:
@@ -69,7 +71,9 @@ class Device:
     def _model(self, runner: Runner, artifact: Artifact) -> dict[str, Any]:
         """Send a model and describe it to the runner."""
         engine = artifact.engine
-        path = runner.put_model(artifact.path, artifact.path.suffix, self._progress(artifact.name))
+        data = artifact.path.read_bytes()
+        self._sent[artifact.name] = (len(data), hashlib.sha256(data).hexdigest())
+        path = runner.put_model(data, artifact.path.suffix, self._progress(artifact.name))
         specs = [{"shape": list(shape), "dtype": dtype} for shape, dtype in artifact.inputs] or None
         return {"name": artifact.name, "engine": engine, "path": path, "specs": specs}
 
@@ -94,9 +98,8 @@ class Device:
                 raise to_error(result["error"], f"{result['name']} on {self.target.name}")
         return [result | {"tuned": answer["tuned"]} for result in results]
 
-    def _measurements(self, artifacts: Sequence[Artifact], results: list[dict[str, Any]]) -> list[Measurement]:
-        sizes = {artifact.name: artifact.path.stat().st_size for artifact in artifacts}
-        return [Measurement.from_result(result, sizes[result["name"]], self.info.identity) for result in results]
+    def _measurements(self, results: list[dict[str, Any]]) -> list[Measurement]:
+        return [Measurement.from_result(result, *self._sent[result["name"]], self.info.identity) for result in results]
 
     def measure(self, artifacts: Sequence[Artifact], options: BenchOptions | None = None) -> list[Measurement]:
         """Measure each model by itself.
@@ -107,7 +110,7 @@ class Device:
         options = options or BenchOptions()
         one_s = _START_S + _SLOW_STEPS * options.step_timeout_s + options.warmup_s + options.max_time_s + options.cooldown_s
         limit_s = len(artifacts) * (one_s + (_ENERGY_S if options.energy else 0.0))
-        return self._measurements(artifacts, self._models("bench", artifacts, options, limit_s))
+        return self._measurements(self._models("bench", artifacts, options, limit_s))
 
     def compare(self, baseline: Artifact, candidates: Sequence[Artifact], options: BenchOptions | None = None) -> Comparison:
         """Measure models in turns, in one session: the ratio of each candidate to the baseline does not suffer from drift.
@@ -120,7 +123,7 @@ class Device:
         limit_s += options.cooldown_s + len(artifacts) * (_ENERGY_S if options.energy else 0.0)
         results = self._models("compare", artifacts, options, limit_s)
         ratios = tuple(Ratio.judge(item["name"], item["ratio"], item["low"], item["high"]) for item in results[1:])
-        return Comparison(tuple(self._measurements(artifacts, results)), ratios)
+        return Comparison(tuple(self._measurements(results)), ratios)
 
     def table(
         self,

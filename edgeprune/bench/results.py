@@ -131,7 +131,7 @@ class Measurement:
     names, types and ``ms``, where asked for and told. ``device``: identity of the device; ``cpus``: the processors used, empty for all.
     ``before``, ``after``: load, clocks, governor, temperatures. ``discarded``: windows that did not count since the device was held back
     by ``held_back``, ``cooldown_s``: waited for it; ``spoilt``: it did not recover, and was measured all the same. ``tuned``: what held
-    the clocks.
+    the clocks. ``file_bytes``, ``file_sha256``: the model's file as it was sent.
     """
 
     name: str
@@ -173,6 +173,7 @@ class Measurement:
     cooldown_s: float = 0.0
     held_back: tuple[str, ...] = ()
     spoilt: bool = False
+    file_sha256: str | None = None
     tuned: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -188,14 +189,14 @@ class Measurement:
             raise InputError(f"this is no measurement: {error}") from error
 
     @classmethod
-    def from_result(cls, result: dict[str, Any], file_bytes: int, device: str) -> Measurement:
+    def from_result(cls, result: dict[str, Any], file_bytes: int, file_sha256: str, device: str) -> Measurement:
         """From one model of the runner's result."""
         same = _frozen({item.name: result[item.name] for item in fields(cls) if item.name in result})
         times = {
             "latency_ms": result["median_ns"] / 1e6,
             **{f"{key}_ms": result[f"{key}_ns"] / 1e6 for key in ("low", "high", "p90", "p99")},
         }
-        return cls(**same, **times, file_bytes=file_bytes, device=device, warnings=tuple(advice(result)))
+        return cls(**same, **times, file_bytes=file_bytes, file_sha256=file_sha256, device=device, warnings=tuple(advice(result)))
 
 
 def _frozen(values: dict[str, Any]) -> dict[str, Any]:
