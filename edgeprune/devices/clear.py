@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeprune.devices.address import parse_address
 from edgeprune.devices.connect import connect, with_retries
 from edgeprune.devices.pythons import discover
 from edgeprune.devices.runner import OnEvent, Runner, push_runner
@@ -14,7 +15,7 @@ from edgeprune.errors import DeviceError, NoRuntimeError, TargetError
 _LIST = """
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/edgeprune
 set -- "$HOME"/.edgeprune/venv "$HOME"/.edgeprune/venv.new "$HOME"/.edgeprune/venv.old "$HOME"/.edgeprune/wheels \\
-  "$cache"/runner-*.pyz "$cache"/session-* "$cache"/*.part "$cache"/.sessions
+  "$cache"/tuned.json "$cache"/tuned.json.clocks "$cache"/runner-*.pyz "$cache"/session-* "$cache"/*.part "$cache"/.sessions
 for path in "$@"; do [ ! -e "$path" ] && [ ! -L "$path" ] || du -sk "$path"; done
 for lock in /tmp/edgeprune.lock "${TMPDIR:-/tmp}"/edgeprune.lock; do
   if [ -O "$lock" ]; then du -sk "$lock"; break; fi
@@ -50,7 +51,7 @@ def tear_down(
             found = _listed(session)
             if dry_run or not found:
                 return found
-            holder = _hold(session, lock_timeout_s, on_event)
+            holder = _hold(session, parse_address(address).python, lock_timeout_s, on_event)
             session.run(["sh", "-c", _REMOVE, "edgeprune", *(item.path for item in _listed(session))], timeout_s=600)
             if holder:
                 holder.release()
@@ -61,10 +62,10 @@ def tear_down(
     return with_retries(once, retries)
 
 
-def _hold(session: Session, timeout_s: float, on_event: OnEvent | None) -> Runner | None:
+def _hold(session: Session, python: str | None, timeout_s: float, on_event: OnEvent | None) -> Runner | None:
     """Take the device's lock; None where there is no Python: nothing can be running then."""
     try:
-        found = discover(session)
+        found = discover(session, [python] if python else [])
     except NoRuntimeError:
         return None
     runner = Runner(session, found.pythons[-1], push_runner(session, found.cache), {})
