@@ -19,6 +19,7 @@ from board.adbd import Adbd
 from edgeprune.bench import probe
 from edgeprune.cli import main
 from edgeprune.devices import Session, connect, parse_address
+from edgeprune.devices.adb import AdbSession
 from edgeprune.devices.android import parse_battery, parse_thermal
 from edgeprune.devices.connect import with_retries
 from edgeprune.devices.provision import set_up
@@ -198,6 +199,14 @@ def test_adb_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeviceError, match="adb is not installed") as caught:
         connect("adb:1A2B")
     assert "apt-get install adb" in str(caught.value.remedy)
+
+
+def test_adbs_own_words_are_in_the_error(tmp_path: Path) -> None:
+    client = tmp_path / "adb"
+    client.write_text("#!/bin/sh\necho 'error: device offline' >&2\n")
+    client.chmod(0o755)
+    with pytest.raises(ConnectionLostError, match="adb:1A2B was lost: device offline"):
+        AdbSession("adb:1A2B", [str(client)]).run(["true"])
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,17 @@ def test_an_engine_is_added_and_a_runtime_replaced(bare: SshServer) -> None:
     assert other.runtimes == {"tflite": ("tflite-runtime", "2.14.0"), "torchscript": ("torch", "2.0")}
 
 
+def test_another_python_keeps_the_engines_in_wheels_that_fit_it(bare: SshServer, tmp_path: Path) -> None:
+    before = set_up(bare.address, ["torchscript", "tflite"], offline=True)
+    manifest = bare.home / ".edgeprune/venv"
+    (file,) = [path for path in manifest.rglob("*.json") if '"engines"' in path.read_text()]
+    stored = json.loads(file.read_text())
+    stored |= {"base": "/usr/bin/another", "engines": stored["engines"] | {"tflite": ["ai-edge-litert==2.1.0"]}}  # as for Python 3.9
+    file.write_text(json.dumps(stored))
+    after = set_up(bare.address, ["torchscript"], offline=True)
+    assert after.runtimes == before.runtimes == {"torchscript": ("torch", "2.0"), "tflite": ("ai-edge-litert", "9.0")}
+
+
 def test_a_runtime_that_does_not_import_is_told(bare: SshServer) -> None:
     kept = wheels_folder(system_python(bare.address))
     make_wheel(kept, "ai-edge-litert", "9.1", files={"ai_edge_litert/interpreter.py": "import nowhere_to_be_found\n"})

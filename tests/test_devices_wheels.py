@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -110,6 +111,36 @@ def test_markers_are_the_devices_not_this_machines(kept: Path) -> None:
     for name in ("old-python", "intel", "arm", "extra", "windows"):
         make_wheel(kept, name)
     assert names(["top"]) == ["arm", "old_python", "top"]
+
+
+def test_extras_bring_what_they_need(kept: Path) -> None:
+    make_wheel(kept, "top", needs=["kit[blas]", "helper"])
+    make_wheel(kept, "helper", needs=["kit[fft]; platform_machine == 'aarch64'", "kit[rand]; platform_machine == 'x86_64'"])
+    make_wheel(kept, "kit", needs=[f"kit-{name}; extra == '{name}'" for name in ("blas", "fft", "rand")])
+    for name in ("blas", "fft", "rand"):
+        make_wheel(kept, f"kit-{name}")
+    assert names(["top"]) == ["helper", "kit", "kit_blas", "kit_fft", "top"]
+
+
+def test_a_build_for_gpus_is_refused_where_there_is_none(kept: Path) -> None:
+    make_wheel(kept, "torch", "2.0", needs=["cuda-toolkit[cudart]; platform_system == 'Linux'"])
+    make_wheel(kept, "cuda-toolkit", needs=["nvidia-cudart; extra == 'cudart'"])
+    make_wheel(kept, "nvidia-cudart")
+    assert len(collect(["torch"], PI, offline=True)) == 3
+    with pytest.raises(NoRuntimeError, match=r"torch-2\.0.*built for NVIDIA") as caught:
+        collect(["torch"], PI, offline=True, nvidia=False)
+    assert "--index" in str(caught.value.remedy)
+    make_wheel(kept, "torch", "2.0+cpu")  # as an index of such wheels has it
+    assert [path.name for path in collect(["torch"], PI, offline=True, nvidia=False)] == ["torch-2.0+cpu-py3-none-any.whl"]
+
+
+def test_another_index_is_asked_too(kept: Path, tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path / "index/torch", "torch", "2.0+cpu")
+    (tmp_path / "index/torch/index.html").write_text(f'<a href="{quote(wheel.name)}">{wheel.name}</a>')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_INDEX_URL", (tmp_path / "empty").as_uri())
+        found = collect(["torch"], PI, index=(tmp_path / "index").as_uri())
+    assert [path.name for path in found] == [wheel.name]
 
 
 def test_limits_from_different_packages_hold_together(kept: Path) -> None:

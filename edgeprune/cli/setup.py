@@ -20,11 +20,19 @@ if TYPE_CHECKING:
 )
 @click.option("--runtime", help="The package to install where an engine has several, such as tflite-runtime.")
 @click.option("--python", help="The device's Python to use, by name or path.")
+@click.option("--index", metavar="URL", help="A package index besides pip's own, such as torch's of wheels for processors alone.")
 @click.option("--offline", is_flag=True, help="Use only wheels that an earlier setup fetched to this machine.")
 @click.option("--dry-run", is_flag=True, help="Say what would be installed; the device is only looked at.")
 @json_option
 def command(
-    target: str, engines: tuple[str, ...], runtime: str | None, python: str | None, offline: bool, dry_run: bool, as_json: bool
+    target: str,
+    engines: tuple[str, ...],
+    runtime: str | None,
+    python: str | None,
+    index: str | None,
+    offline: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Install the runtime that fits TARGET's Python, architecture and C library into an environment of its own there.
 
@@ -35,7 +43,8 @@ def command(
 
     address = resolve_target(target).address
     with transfer_progress(f"connecting to {target}") as show:
-        done = set_up(address, engines or ("tflite",), runtime=runtime, python=python, offline=offline, dry_run=dry_run, on_event=show)
+        given: dict[str, Any] = {"runtime": runtime, "python": python, "index": index, "offline": offline, "dry_run": dry_run}
+        done = set_up(address, engines or ("tflite",), on_event=show, **given)
     if as_json:
         print_json(_document(done, dry_run))
     else:

@@ -72,7 +72,7 @@ class AdbProcess(LocalProcess, StreamProcess):
         if match := _END.search(told):
             self._code = int(match[1])
             told = told[: match.start()]
-        self._told = told
+        self._told += told  # it is asked once more after the end
         return told
 
     def _wait(self) -> int:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+
 from edgeprune.budget import format_quantity
 from edgeprune.devices.address import parse_address
 from edgeprune.devices.connect import connect, with_retries
@@ -18,12 +20,14 @@ from edgeprune.devices.runner import OnEvent, Runner, push_runner
 from edgeprune.devices.session import Session
 from edgeprune.devices.wheelhouse import collect, unpacked_bytes
 from edgeprune.devices.wheels import Wheel, find_wheel
-from edgeprune.errors import DeviceError, DeviceFullError, NoRuntimeError, SetupError, TargetError
+from edgeprune.errors import DeviceError, DeviceFullError, InputError, NoRuntimeError, SetupError, TargetError
 from edgeprune.resources import resource
 
 _UNPACK_LIMIT_S = 1800.0
 _PROBE_LIMIT_S = 300.0
 _PYTHONS = ("python3", *(f"python3.{minor}" for minor in range(14, 8, -1)), "python")
+# NVIDIA's drivers: on a card, and on a Jetson
+_NVIDIA = 'for file in /dev/nvidia[0-9]* /dev/nvhost-gpu /dev/nvgpu /proc/driver/nvidia; do [ -e "$file" ] && exit 0; done; exit 1'
 _SPARE_BYTES = 16 << 20  # for what Python compiles at the first import
 
 
@@ -52,6 +56,7 @@ def set_up(
     *,
     runtime: str | None = None,
     python: str | None = None,
+    index: str | None = None,
     offline: bool = False,
     dry_run: bool = False,
     lock_timeout_s: float = 600.0,
@@ -61,10 +66,10 @@ def set_up(
     """Give a device the runtimes of ``engines`` in an environment of its own, ``~/.edgeprune/venv``, which is looked into first.
 
     Wheels are fetched on this machine (``offline``: taken from those kept here) and sent: the device needs no network, no pip and no venv
-    module.  Engines set up before stay.  An interrupted installation goes on where it was, and the old environment stays until the new
-    one is complete.  ``runtime``: a package, such as ``tflite-runtime``, where an engine has several; ``python``: the device's Python,
-    by name or path.  Raises :class:`NoRuntimeError` when no wheel fits, :class:`DeviceFullError`, :class:`SetupError`, and what
-    connecting raises.
+    module.  Engines set up before stay, for another Python in wheels that fit it.  An interrupted installation goes on where it was, and the
+    old environment stays until the new one is complete.  ``runtime``: a package, such as ``tflite-runtime``, where an engine has several;
+    ``python``: the device's Python, by name or path; ``index``: the address of a package index besides pip's own.  Raises
+    :class:`NoRuntimeError` when no wheel fits, :class:`DeviceFullError`, :class:`SetupError`, and what connecting raises.
     """
     named = python or parse_address(address).python
 
@@ -74,7 +79,7 @@ def set_up(
                 raise TargetError("local: runs models with edgeprune's own Python", remedy="Install runtimes there with pip.")
             found = discover(session, [named] if named else _PYTHONS)
             job = _Job(session, found, *choose(session.address, found, engines, runtime), on_event or (lambda event: None))
-            planned = job.plan(offline)
+            planned = job.plan(offline, index)
             return planned if dry_run else job.install(planned, lock_timeout_s)
 
     return with_retries(once, retries)
@@ -120,7 +125,7 @@ class _Job:
             )
         return answer
 
-    def plan(self, offline: bool) -> Setup:
+    def plan(self, offline: bool, index: str | None) -> Setup:
         """Collect the wheels, and compare with what is there.  Raises when there is no room."""
         state = self._call("state")
         before = state["manifest"]
@@ -129,13 +134,17 @@ class _Job:
                 f"{self._place} on {self._session.address} was not made by edgeprune",
                 remedy="Move it away, or install the runtime into it.",
             )
+        kept: dict[str, list[str]] = before["engines"] if before else {}
+        if before and before["base"] != self._base.base:  # another Python, which may need other wheels
+            given = {wheel.engine for wheel in self._chosen}
+            self._chosen += [self._again(engine, needed) for engine, needed in kept.items() if engine not in given]
         self._check_system()
-        engines = {wheel.engine: list(wheel.requirements) for wheel in self._chosen}
-        if before and before["base"] == self._base.base:
-            engines = before["engines"] | engines
+        engines = kept | {wheel.engine: list(wheel.requirements) for wheel in self._chosen}
         needed = [requirement for requirements in engines.values() for requirement in requirements]
         system = sorted({package for wheel in self._chosen for package in wheel.system})
-        self._files = collect(needed, self._base, offline=offline, provided=system, on_round=self._fetching)
+        self._files = collect(
+            needed, self._base, offline=offline, provided=system, index=index, nvidia=self._has_nvidia(), on_round=self._fetching
+        )
         self._manifest = {
             "base": self._base.base,
             "version": list(self._base.version),
@@ -146,6 +155,16 @@ class _Job:
         there = self._manifest["wheels"] if before == self._manifest else state["unfinished"].get("wheels", {})
         missing = [file for file in self._files if there.get(file.name) != self._manifest["wheels"][file.name]]
         return self._planned(missing, state["free_bytes"])
+
+    def _again(self, engine: str, requirements: Sequence[str]) -> Wheel:
+        """An engine that was set up before, for the present Python; of the same runtime, where that fits."""
+        runtime = Requirement(requirements[0]).name
+        with suppress(NoRuntimeError, InputError):
+            return find_wheel(engine, self._base, runtime)
+        return find_wheel(engine, self._base)
+
+    def _has_nvidia(self) -> bool:
+        return self._session.run(["sh", "-c", _NVIDIA], timeout_s=_PROBE_LIMIT_S).code == 0
 
     def _fetching(self, names: str) -> None:
         self._tell({"event": "fetching", "name": names})

@@ -17,10 +17,11 @@ PHONE_REMEDY = (
     "(engine native); or pkg install proot-distro && proot-distro install debian, and use the address of an SSH server inside it."
 )
 
-# Prints home, cache folder and system, then one JSON line for each Python that starts.  $1 is the Python program below; more arguments
-# replace the list.
+# Prints a line to begin after, home, cache folder and system, then one JSON line for each Python that starts.  $1 is the Python program
+# below; more arguments replace the list.
+_BEGIN = "edgeprune-begin\n"
 _DISCOVER = """
-printf '%s\\n' "$HOME" "${XDG_CACHE_HOME:-$HOME/.cache}/edgeprune"
+printf '%s\\n' "" edgeprune-begin "$HOME" "${XDG_CACHE_HOME:-$HOME/.cache}/edgeprune"
 uname -o 2> /dev/null || uname -s
 program=$1; shift
 [ $# -gt 0 ] || {
@@ -77,10 +78,11 @@ def discover(session: Session, candidates: Sequence[str] = ()) -> Found:
     Raises :class:`NoRuntimeError` when none is 3.9 or newer, :class:`DeviceError` when there is no home folder.
     """
     done = session.run(["sh", "-c", _DISCOVER, "edgeprune", _DESCRIBE, *candidates])
-    home, cache, system, *lines = [*done.stdout.decode("utf-8", "replace").splitlines(), "", "", ""]
+    said = done.stdout.decode("utf-8", "replace").partition("\n" + _BEGIN)[2]  # what is before is somebody else's, such as a banner
+    home, cache, system, *lines = [*said.splitlines(), "", "", ""]
     if not home.startswith("/"):
         raise DeviceError(f"{session.address} has no usable home folder: {done.stderr.decode('utf-8', 'replace').strip()}")
-    seen = {item.path: item for item in map(_parse, filter(None, lines))}
+    seen = {item.path: item for item in map(_parse, lines) if item}
     pythons = tuple(item for item in seen.values() if item.version >= LEAST_PYTHON)
     found = Found(home, cache, "Android" if session.address.startswith("adb:") else system, pythons)
     if not pythons:
@@ -92,6 +94,10 @@ def discover(session: Session, candidates: Sequence[str] = ()) -> Found:
     return found
 
 
-def _parse(line: str) -> Python:
-    path, version, arch, libc, base = json.loads(line)
-    return Python(path, tuple(version), arch, libc, base)
+def _parse(line: str) -> Python | None:
+    """A Python as it described itself; None for a line that is none, such as what a ``sitecustomize`` prints."""
+    try:
+        path, version, arch, libc, base = json.loads(line)
+        return Python(path, tuple(version), arch, libc, base)
+    except (ValueError, TypeError):
+        return None

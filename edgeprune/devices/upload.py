@@ -82,8 +82,8 @@ class Upload:
 
         def take(line: str) -> None:
             nonlocal begun
-            word, *values = line.split()
-            if word == "have":
+            word, *values = line.split() or [""]  # a line of somebody else's, such as a banner, is skipped
+            if word == "have" and len(values) == 2 and values[0].isdecimal() and not begun:
                 begun = True
                 kept = self._kept(int(values[0]), values[1])
                 process.write(f"{kept}\n".encode())

@@ -22,6 +22,7 @@ from edgeprune.errors import NoRuntimeError, SetupError
 
 _MAX_ROUNDS = 20
 _PIP_LIMIT_S = 1800
+_NVIDIA = ("nvidia-", "cuda-")  # without them torch's builds for these GPUs do not even import
 
 
 def wheels_folder(python: Python) -> Path:
@@ -37,34 +38,43 @@ def collect(
     *,
     offline: bool = False,
     provided: Collection[str] = (),
+    index: str | None = None,
+    nvidia: bool = True,
     on_round: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Wheels of ``requirements`` and of all that they need on the device, downloaded unless they are kept here.
 
     Each package's own list of requirements is read with the *device's* markers: pip by itself would take this machine's.  With ``offline``
-    only kept wheels are used.  ``provided``: names of packages that the device has.  ``on_round`` is told what is fetched.  Raises
-    :class:`NoRuntimeError` when a package has no wheel that fits, :class:`SetupError` when the index cannot be reached or pip fails.
+    only kept wheels are used.  ``provided``: names of packages that the device has; ``index``: a package index besides pip's own;
+    ``nvidia``: whether the device has a GPU of NVIDIA's.  ``on_round`` is told what is fetched.  Raises :class:`NoRuntimeError` when a
+    package has no wheel that fits, or needs such a GPU in vain, :class:`SetupError` when the index cannot be reached or pip fails.
     """
     folder = wheels_folder(python)
     folder.mkdir(parents=True, exist_ok=True)
     environment = _environment(python)
     wanted: dict[NormalizedName, SpecifierSet] = {}
+    extras: dict[NormalizedName, set[str]] = {}
     chosen: dict[NormalizedName, Path] = {}
     layer = [Requirement(text) for text in requirements]
     for _ in range(_MAX_ROUNDS):
+        grown = set()  # those of which more extras are wanted than before
         for requirement in layer:
             name = canonicalize_name(requirement.name)
             if name in provided:
                 continue
             wanted[name] = wanted.get(name, SpecifierSet()) & requirement.specifier
+            if not requirement.extras <= extras.setdefault(name, set()):
+                extras[name] |= requirement.extras
+                grown.add(name)
         missing = [name for name, specifier in wanted.items() if not _satisfies(chosen.get(name), specifier)]
-        if not missing:
+        if not missing and not grown:
             return [chosen[name] for name in wanted]
-        if on_round:
-            on_round(", ".join(missing))
-        fetched = _fetch([f"{name}{wanted[name]}" for name in missing], python, folder, offline)
-        chosen |= {parse_wheel_filename(path.name)[0]: path for path in fetched}
-        layer = [needed for path in fetched for needed in _dependencies(path) if _applies(needed, environment)]
+        if missing:
+            if on_round:
+                on_round(", ".join(missing))
+            fetched = _fetch([f"{name}{wanted[name]}" for name in missing], python, folder, offline, index)
+            chosen |= {parse_wheel_filename(path.name)[0]: path for path in fetched}
+        layer = [needed for name in {*missing, *grown} for needed in _needs(chosen[name], environment, extras[name], nvidia)]
     raise SetupError(f"the packages that {', '.join(requirements)} need contradict each other")
 
 
@@ -85,8 +95,16 @@ def _environment(python: Python) -> dict[str, str]:
     }
 
 
-def _applies(requirement: Requirement, environment: dict[str, str]) -> bool:
-    return requirement.marker is None or requirement.marker.evaluate(environment)
+def _needs(wheel: Path, environment: dict[str, str], extras: Collection[str], nvidia: bool) -> list[Requirement]:
+    """What a wheel needs there, for these of its extras too."""
+    places = [environment | {"extra": extra} for extra in ("", *extras)]
+    found = [item for item in _dependencies(wheel) if item.marker is None or any(map(item.marker.evaluate, places))]
+    if not nvidia and (gpu := next((item.name for item in found if item.name.startswith(_NVIDIA)), None)):
+        raise NoRuntimeError(
+            f"{wheel.name} is built for NVIDIA's GPUs, and the device has none: it would need {gpu} and more",
+            remedy="Name an index of wheels for processors alone (torch's installation page tells its own): edgeprune setup --index URL.",
+        )
+    return found
 
 
 def _satisfies(wheel: Path | None, specifier: SpecifierSet) -> bool:
@@ -100,13 +118,14 @@ def _dependencies(wheel: Path) -> list[Requirement]:
     return [Requirement(text) for text in headers.get_all("Requires-Dist", [])]
 
 
-def _fetch(requirements: list[str], python: Python, folder: Path, offline: bool) -> list[Path]:
+def _fetch(requirements: list[str], python: Python, folder: Path, offline: bool, index: str | None) -> list[Path]:
     """Have pip choose and fetch one wheel for each requirement; they are kept in ``folder``."""
     with tempfile.TemporaryDirectory(dir=folder) as new:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
         command += ["--dest", new, "--implementation", "cp", "--python-version", ".".join(map(str, python.version[:2]))]
         command += [item for tag in platforms(python) for item in ("--platform", tag)]
         command += ["--find-links", str(folder), *(["--no-index", "--isolated"] if offline else [])]
+        command += ["--extra-index-url", index] if index and not offline else []
         try:
             done = subprocess.run([*command, *requirements], capture_output=True, text=True, timeout=_PIP_LIMIT_S, check=False)
         except subprocess.TimeoutExpired as error:
