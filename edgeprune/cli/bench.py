@@ -139,8 +139,8 @@ def command(model: Path, target: str, against: Path | None, inputs: Any, engine:
 
     With several targets, on all of them side by side.  Results are stored: see `edgeprune history`.
 
-    Exit codes: 0 good; 1 a --fail-if came true, or an error; 2 wrong usage; 3 a --fail-if could not be decided, its limit lies inside the
-    interval; with several targets, 10 and the number of those that failed.
+    Exit codes: 0 good; 1 a --fail-if came true, or an error; 2 wrong usage; 3 a --fail-if could not be decided (its limit lies inside the
+    interval, or the latency cannot be trusted); with several targets, 10 and the number of those that failed.
     """
     from edgeprune.bench import Artifact
     from edgeprune.devices.targets import resolve_targets
