@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import List, Optional, Sequence, Tuple
@@ -86,9 +87,12 @@ class PowerMeter(Meter):
         self._samples.append(((begin + time.monotonic()) / 2, value))
 
     def _sample(self) -> None:
+        """In the middle of each period since the start: windows are whole periods, and work begins and ends a little beside their edges."""
+        moment = self._begin + self.period_s / 2
         try:
-            while not self._ended.wait(self.period_s):
+            while not self._ended.wait(max(0.0, moment - time.monotonic())):
                 self._take()
+                moment += self.period_s * max(1, math.ceil((time.monotonic() - moment) / self.period_s))
         except MeterError as error:
             self._failure = error
 
