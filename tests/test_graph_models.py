@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import weight_norm
 
 from edgeprune.graph import Analysis, analyze
 from edgeprune.importance.redundancy import redundancy
@@ -150,7 +153,135 @@ def transformer(norm_first: bool) -> nn.Module:
     return nn.Sequential(nn.Linear(8, 32), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(32, 3))
 
 
-SEQUENCE = (torch.randn(1, 5, 8),)
+class Calls(nn.Module):
+    """Layers and a function of them."""
+
+    def __init__(self, call: Callable[..., Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self.call = call
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, *inputs: object) -> Tensor:
+        return self.call(self, *inputs)
+
+
+def cosine(net: Any, x: Tensor) -> Tensor:
+    q, k, v = net.b(net.a(x)).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    scores = (functional.normalize(q, dim=-1) @ functional.normalize(k, dim=-1).transpose(-2, -1)).softmax(-1)
+    return net.h((scores @ v).transpose(1, 2).flatten(2).mean(1))
+
+
+def first_state(net: Any, x: Tensor) -> Tensor:
+    x = net.a(x)
+    state = torch.zeros(x.shape[0], 16, *x.shape[2:])
+    for _ in range(2):
+        state = torch.tanh(net.b(torch.cat([x, state], 1)))
+    return net.h(state.mean((2, 3)))
+
+
+IMAGE, SEQUENCE = (torch.randn(1, 3, 8, 8),), (torch.randn(1, 5, 8),)
+CALLS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], float]] = {
+    "channel shuffle": (
+        lambda: Calls(
+            lambda net, x: net.h(net.b(functional.channel_shuffle(net.a(x), 4)).relu().mean((2, 3))),
+            a=nn.Conv2d(3, 16, 3),
+            b=nn.Conv2d(16, 16, 3),
+            h=nn.Linear(16, 4),
+        ),
+        IMAGE,
+        0.7,
+    ),
+    "roll": (
+        lambda: Calls(
+            lambda net, x: net.h(net.b(net.a(x).roll((-3, 2), (1, 2))).mean((2, 3))),
+            a=nn.Conv2d(3, 16, 3),
+            b=nn.Conv2d(16, 16, 3),
+            h=nn.Linear(16, 4),
+        ),
+        IMAGE,
+        0.4,
+    ),
+    "every second channel": (
+        lambda: Calls(lambda net, x: net.h(net.a(x)[:, ::2].relu()), a=nn.Linear(8, 32), h=nn.Linear(16, 4)),
+        (torch.randn(1, 8),),
+        0.7,
+    ),
+    "a number beside the tensors": (
+        lambda: Calls(lambda net, x, n: net.h(net.a(x).relu().mean(1) * n), a=nn.Linear(8, 32), h=nn.Linear(32, 4)),
+        (*SEQUENCE, 3),
+        0.6,
+    ),
+    "a weight that is an operand": (
+        lambda: Calls(
+            lambda net, x: net.h(net.b(net.a(x)).mean(1)) * net.b.weight.norm(),
+            a=nn.Linear(8, 16),
+            b=nn.Linear(16, 20),
+            h=nn.Linear(20, 4),
+        ),
+        SEQUENCE,
+        0.5,
+    ),
+    "cosine attention": (lambda: Calls(cosine, a=nn.Linear(8, 32), b=nn.Linear(32, 96), h=nn.Linear(32, 4)), SEQUENCE, 0.4),
+    "padding mask": (
+        lambda: Calls(
+            lambda net, x, mask: net.h(net.m(net.a(x), net.a(x), net.a(x), key_padding_mask=mask)[0].mean(1)),
+            a=nn.Linear(8, 32),
+            m=nn.MultiheadAttention(32, 4, batch_first=True),
+            h=nn.Linear(32, 4),
+        ),
+        (*SEQUENCE, torch.tensor([[False, False, False, True, True]])),
+        0.4,
+    ),
+    "weight norm": (
+        lambda: Calls(
+            lambda net, x: net.h(net.b(net.a(x).relu()).relu().mean((2, 3))),
+            a=weight_norm(nn.Conv2d(3, 16, 3)),
+            b=weight_norm(nn.Conv2d(16, 16, 3)),
+            h=nn.Linear(16, 4),
+        ),
+        IMAGE,
+        0.5,
+    ),
+    "zeros as a first state": (
+        lambda: Calls(first_state, a=nn.Conv2d(3, 16, 3), b=nn.Conv2d(32, 16, 3, padding=1), h=nn.Linear(16, 4)),
+        IMAGE,
+        0.4,
+    ),
+    "no batch": (
+        lambda: Calls(
+            lambda net, x: net.h(functional.adaptive_avg_pool2d(functional.max_pool2d(net.b(net.a(x)), 2), 1).flatten()),
+            a=nn.Conv2d(3, 16, 3),
+            b=nn.Conv2d(16, 16, 3),
+            h=nn.Linear(16, 4),
+        ),
+        (torch.randn(3, 9, 9),),
+        0.4,
+    ),
+    "a decision": (lambda: Calls(lambda net, x: net.h(net.a(x).relu()) > 0, a=nn.Linear(8, 32), h=nn.Linear(32, 4)), SEQUENCE, 0.6),
+}
+
+
+@pytest.mark.parametrize("mode", [None, "graph"])
+@pytest.mark.parametrize("name", CALLS)
+def test_what_users_write_is_cut_exactly(name: str, mode: str | None) -> None:
+    make, inputs, left = CALLS[name]
+    torch.manual_seed(0)
+    model = awake(make())
+    analysis = analyze(model, inputs)
+    pruned = apply(model, analysis, half(analysis), mode)
+    assert pruned.error < 1e-4
+    before, after = (sum(parameter.numel() for parameter in one.parameters()) for one in (model, pruned.model))
+    assert after < left * before
+
+
+def test_half_precision_is_checked_within_its_own_steps() -> None:
+    model = awake(Attention()).bfloat16()
+    inputs = (SEQUENCE[0].bfloat16(),)
+    analysis = analyze(model, inputs)
+    assert apply(model, analysis, half(analysis)).error < 2 * torch.finfo(torch.bfloat16).eps
+
+
 MODELS = {
     "attention": (Attention, SEQUENCE),
     "grouped queries": (Grouped, SEQUENCE),

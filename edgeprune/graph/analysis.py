@@ -112,6 +112,8 @@ def _why_nothing(analysis: Analysis) -> str:
     for reason in analysis.fixed.values():
         counts[reason] = counts.get(reason, 0) + 1
     worst = sorted(counts.items(), key=lambda item: -item[1])[:5]
-    return (
+    text = (
         "Why: " + ("; ".join(f"{count} channels: {reason}" for reason, count in worst) or "no layer's channels end inside the model") + "."
     )
+    missing = sorted({operation for _, operation in analysis.unsupported})
+    return text + (f" Without a rule: {', '.join(missing)}; what they touch stays." if missing else "")

@@ -14,7 +14,8 @@ from edgeprune.graph.rules.contraction import CONVOLUTIONS, TRANSPOSED
 
 aten = torch.ops.aten
 ADDITIONS = (aten.add.Tensor, aten.add_.Tensor)
-LAST = (*CONVOLUTIONS, *TRANSPOSED, aten.linear.default, aten.batch_norm.default)
+NORMS = (aten.layer_norm.default, aten.group_norm.default)
+LAST = (*CONVOLUTIONS, *TRANSPOSED, *NORMS, aten.linear.default, aten.batch_norm.default)
 PRODUCTS = (aten.mul.Tensor, aten.mul_.Tensor)
 THROUGH = frozenset({
     "dropout", "dropout_", "feature_dropout", "mul", "mul_", "div", "permute", "transpose", "view", "reshape", "_unsafe_view", "flatten",
@@ -62,14 +63,17 @@ def _block(flow: Flow, groups: list[Group], addition: fx.Node, branch: fx.Node, 
     if not all(isinstance(value, Tensor) for value in values) or len({tuple(value.shape) for value in values}) != 1:  # type: ignore[union-attr]
         return None
     final = _final_layer(branch)
-    if final is None or not isinstance(flow.values[final.args[1]], Stored):  # type: ignore[index]
+    if final is None:
+        return None
+    places = (2, 3) if final.target in NORMS else (1, 2)
+    stored = [flow.values.get(final.args[place]) for place in places if len(final.args) > place]  # type: ignore[arg-type]
+    if not stored or not isinstance(stored[0], Stored):
         return None
     nodes = _only_for(addition, branch)
     used = {flow.values[part].name for node in nodes for part in node.all_input_nodes if part.op == "get_attr"}
     shared = {flow.values[node].name for node in flow.captured.module.graph.nodes if node.op == "get_attr" and set(node.users) - nodes}
     own = frozenset(used - shared)
     inside = tuple(group.name for group in groups if {*group.producers, *group.readers} <= own)
-    stored = [flow.values.get(final.args[place]) for place in (1, 2) if len(final.args) > place]  # type: ignore[arg-type]
     last = tuple(value.name for value in stored if isinstance(value, Stored))
     if not inside or not set(last) <= own:
         return None

@@ -262,9 +262,12 @@ def run(captured: Captured, whole_heads: bool = True) -> Flow:
 
 
 def _follow_used(flow: Flow) -> None:
-    """Elements of a table that are never looked up go with those of the same column that are."""
+    """Elements of a table that are never looked up go with those of the same column that are; a weight that is an operand too (its norm)
+    has no channels of that operand's own."""
     for name, used in flow.used.items():
         owner = (name, tuple(range(used.dim())))
+        if used.dim() > 1 and any(other[0] == name and other != owner for other in flow.owners):
+            flow.channels.fix(flow.owners[owner], f"{name} is a weight and an operand")
         if bool(used.all()):
             continue
         labels = flow.channels.resolve(flow.owners[owner].clone())

@@ -24,7 +24,8 @@ from edgeprune.task import device_inputs
 
 Mode = Literal["modules", "graph"]
 TOLERANCE = 1e-4
-"""Largest difference to the masked original, relative to the largest output: float32 sums in another order."""
+"""Largest difference to the masked original, relative to the largest output: float32 sums in another order.  Half precision: two of its
+steps."""
 
 
 @dataclass
@@ -55,7 +56,7 @@ def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = 
         try:
             smaller = apply_in_place(model, masks)
             return Pruned(smaller, plan, "modules", _difference(outputs_of(view(smaller), inputs), expected))
-        except (RuntimeError, ValueError, TypeError, IndexError, VerificationError) as error:
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, VerificationError) as error:
             reason = str(error)
             if mode == "modules":
                 raise VerificationError(f"the plan cannot be cut out of the modules themselves: {reason}") from error
@@ -110,10 +111,11 @@ def _difference(got: list[Tensor], expected: list[Tensor]) -> float:
         raise VerificationError(f"output shapes {[tuple(v.shape) for v in got]}, not {[tuple(v.shape) for v in expected]}")
     worst = 0.0
     for one, other in zip(got, expected, strict=True):
-        scale = max(float(other.abs().max()) if other.numel() else 0.0, 1e-6)
+        scale = max(float(other.double().abs().max()) if other.numel() else 0.0, 1e-6)
         worst = max(worst, float((one.double() - other.double()).abs().max()) / scale if other.numel() else 0.0)
-    if not worst <= TOLERANCE:
-        raise VerificationError(f"outputs differ by {worst:.2g} of their largest value, more than {TOLERANCE:g}")
+    limit = max([TOLERANCE, *(2 * torch.finfo(value.dtype).eps for value in expected if value.is_floating_point())])
+    if not worst <= limit:
+        raise VerificationError(f"outputs differ by {worst:.2g} of their largest value, more than {limit:g}")
     return worst
 
 

@@ -47,9 +47,14 @@ def _correct_sizes(module: nn.Module) -> None:
         _correct_recurrent(module)
     elif isinstance(module, nn.RNNCellBase):
         module.hidden_size, module.input_size = module.weight_hh.shape[1], module.weight_ih.shape[1]
-    elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
-        module.embed_dim = module.kdim = module.vdim = module.in_proj_weight.shape[1]
+    elif isinstance(module, nn.MultiheadAttention):
+        weights = [module.in_proj_weight] * 3 if module.in_proj_weight is not None else _projections(module)
+        module.embed_dim, module.kdim, module.vdim = (weight.shape[1] for weight in weights)
         module.num_heads = module.embed_dim // module.head_dim
+
+
+def _projections(module: nn.MultiheadAttention) -> list[Tensor]:
+    return [cast(Tensor, module.get_parameter(f"{name}_proj_weight")) for name in "qkv"]
 
 
 def _correct_convolution(module: _ConvNd) -> None:

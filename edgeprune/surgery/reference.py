@@ -59,7 +59,7 @@ class _Masked(fx.Interpreter):
         self.inputs = [node.name for node in self.graph.nodes if node.op == "placeholder"]
 
     def __call__(self, *inputs: Any) -> Any:
-        flat = [value for value in pytree.tree_leaves(inputs) if isinstance(value, Tensor)]
+        flat = pytree.tree_leaves(inputs)
         result = self.run(*flat[: len(self.inputs)], enable_io_processing=False)
         return self.graph.process_outputs(result)
 

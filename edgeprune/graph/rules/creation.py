@@ -8,12 +8,27 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, name_of, shape_of
-from edgeprune.graph.labels import blank
+from edgeprune.graph.labels import along, blank
 from edgeprune.graph.registry import rewriter, rule
 
 aten = torch.ops.aten
 FILLED = (aten.zeros.default, aten.ones.default, aten.full.default, aten.new_zeros.default, aten.new_ones.default, aten.new_full.default)
-MEETING = ("lstm", "gru", "rnn_tanh", "rnn_relu", "cat", "add", "mul", "lstm_cell", "gru_cell", "expand", "matmul", "linear")
+MEETING = (
+    "lstm",
+    "gru",
+    "rnn_tanh",
+    "rnn_relu",
+    "cat",
+    "add",
+    "mul",
+    "lstm_cell",
+    "gru_cell",
+    "rnn_tanh_cell",
+    "rnn_relu_cell",
+    "expand",
+    "matmul",
+    "linear",
+)
 """Operations where a filled tensor takes part as one more channel, or as the channels that it meets."""
 
 
@@ -25,6 +40,8 @@ def filled(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> Tensor:
     sizes = [size if isinstance(size, int) else 1 for size in node.meta["val"].shape]  # one for the whole batch
     if not free or torch.Size(sizes).numel() > 1 << 16:
         return blank(shape)
+    if len(shape) >= 4:  # images: constant over space
+        return along(flow.channels.fresh((shape[1],)), shape, 1)
     return flow.channels.fresh(sizes).expand(shape)
 
 

@@ -29,6 +29,17 @@ def batch_norm(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any, mean: 
     return x if isinstance(x, Stored) else along(vector, x.shape, 1)
 
 
+@rule(aten._weight_norm.default)
+def weight_norm(flow: Flow, node: fx.Node, weight: Any, scale: Any, dim: int = 0) -> Any:
+    """A weight whose rows along ``dim`` have the norms ``scale``: it stays the weight it is."""
+    if not isinstance(weight, Stored):
+        return flow.join([weight, scale], node.name)
+    rows = flow.channels.fresh((weight.shape[dim],)).reshape([-1 if d == dim else 1 for d in range(len(weight.shape))])
+    for stored in (weight, scale):
+        flow.produce(stored, dim, rows, f"weight norm {node.name}")
+    return weight
+
+
 @rule(aten.group_norm.default)
 def group_norm(flow: Flow, node: fx.Node, x: Any, groups: int, weight: Any = None, bias: Any = None, *rest: Any, **named: Any) -> Tensor:
     """Every group of channels keeps equally many."""

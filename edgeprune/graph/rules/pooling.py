@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, shape_of
+from edgeprune.graph.flow import Flow, name_of, shape_of
 from edgeprune.graph.labels import along
 from edgeprune.graph.registry import rule
 
@@ -42,17 +42,22 @@ aten = torch.ops.aten
     aten.adaptive_max_pool3d.default,
     aten.max_pool2d_with_indices.default,
     aten.max_unpool2d.default,
+    aten._upsample_nearest_exact1d.vec,
+    aten._upsample_nearest_exact2d.vec,
+    aten._upsample_nearest_exact3d.vec,
     aten.reflection_pad1d.default,
     aten.reflection_pad2d.default,
     aten.replication_pad1d.default,
     aten.replication_pad2d.default,
 )
 def pool(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
-    """Channels are dimension 1 of (N, C, ...)."""
+    """Channels stand before the one, two or three dimensions that the operation is named for: (N, C, ...) or (C, ...)."""
     value = node.meta["val"]
     shape = shape_of(node) if isinstance(value, Tensor) else tuple(int(size) for size in value[0].shape)
-    vector = flow.vector(x, 1, f"pooling {node.name}: channels change along space")
-    labels = along(vector, shape, 1)
+    spatial = next(int(letter) for letter in name_of(node) if letter.isdigit())
+    dim = max(len(shape) - spatial - 1, 0)
+    vector = flow.vector(x, dim, f"pooling {node.name}: channels change along space")
+    labels = along(vector, shape, dim)
     return labels if isinstance(value, Tensor) else [labels, labels]
 
 

@@ -34,7 +34,7 @@ def addmm(flow: Flow, node: fx.Node, bias: Any, x: Any, weight: Any, **scale: An
     return _with_bias(flow, node, contract(flow, node, x, "ak", weight, "ko", "ao"), bias)
 
 
-@rule(aten.matmul.default, aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default)
+@rule(aten.matmul.default, aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default, aten.vdot.default)
 def matmul(flow: Flow, node: fx.Node, x: Any, y: Any) -> Tensor:
     """The last dimension of ``x`` with the last but one of ``y``, batched over those before."""
     left, right = _rank(x), _rank(y)
@@ -108,7 +108,7 @@ def contract(flow: Flow, node: fx.Node, x: Any, sx: Names, y: Any, sy: Names, ou
     operands = [_summed(flow, node, labels, summed) for labels in operands]
     result = operands[0] if len(operands) == 1 else _outer(flow, node, operands[0], operands[1])
     order = [names.index(name) for name in out]
-    return tidy(without(result.permute(*order, *summed), range(len(order), result.dim()))).expand(shape or shape_of(node))
+    return tidy(without(result.permute([*order, *summed]), range(len(order), result.dim()))).expand(shape or shape_of(node))
 
 
 def _meet(flow: Flow, node: fx.Node, operands: list[Tensor], summed: list[int]) -> list[Tensor]:
@@ -213,7 +213,7 @@ def _source(labels: Tensor, sx: Names, sw: Names) -> Tensor:
     if set(varying(labels)) & set(lone):
         labels = blank(labels.shape)
     order = [sx.index(name) for name in sw if name in sx]
-    labels = without(labels.permute(*order, *lone), range(len(order), labels.dim()))
+    labels = without(labels.permute([*order, *lone]), range(len(order), labels.dim()))
     return labels[tuple(slice(None) if name in sx else None for name in sw)]
 
 
@@ -236,7 +236,7 @@ def _spread(labels: Tensor, own: Names, names: Names) -> Tensor:
     """The array with its dimensions ``own`` in the order of ``names``: size 1 where it has none, the first place of what they lack."""
     order = [own.index(name) for name in names if name in own]
     rest = [dim for dim, name in enumerate(own) if name not in names]
-    moved = without(labels.permute(*order, *rest), range(len(order), labels.dim()))
+    moved = without(labels.permute([*order, *rest]), range(len(order), labels.dim()))
     return moved[tuple(slice(None) if name in own else None for name in names)]
 
 

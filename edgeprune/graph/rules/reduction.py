@@ -43,6 +43,10 @@ def _without(flow: Flow, node: fx.Node, labels: Tensor, gone: set[int]) -> Tenso
         core = small(labels)
         flow.channels.unite(core, narrowed(core, over), f"{node.name} reduces over rows of channels")
         labels = flow.channels.resolve(labels)
+    elif over and others and flow.whole_heads:  # every row by itself: it stays with its channels or goes with them
+        core = small(labels)
+        flow.channels.unite(core, narrowed(core, over), node.name)
+        labels = flow.channels.resolve(labels)
     elif over:
         labels = blank(labels.shape)
     return narrowed(labels, gone)

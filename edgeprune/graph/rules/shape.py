@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, Stored, Traded, shape_of
-from edgeprune.graph.labels import blank, small, varying
+from edgeprune.graph.labels import along, blank, small, tidy, varying
 from edgeprune.graph.registry import rewriter, rule
 
 aten = torch.ops.aten
@@ -47,7 +47,7 @@ SIZED = (*VIEWS, aten.expand.default, aten.unflatten.int)
     aten.unfold.default,
     aten.pixel_shuffle.default,
     aten.pixel_unshuffle.default,
-    aten.channel_shuffle.default,
+    aten.tile.default,
 )
 def move(flow: Flow, node: fx.Node, x: Any, *args: Any, **named: Any) -> Any:
     """Elements keep their channel wherever they go.  A parameter is followed by the places of its elements."""
@@ -60,11 +60,32 @@ def move(flow: Flow, node: fx.Node, x: Any, *args: Any, **named: Any) -> Any:
             return x.moved(moved)
         return [x.moved(part) for part in moved]
     labels = flow.labels(x)
+    if node.target in (aten.expand.default, aten.expand_as.default) and not bool(small(labels).any()):
+        return _grown(flow, labels, shape_of(node))
     if node.target in REORDERING and len(varying(labels)) > 1:
         order = _order(node, labels.dim())
         if [dim for dim in order if dim in varying(labels)] != varying(labels):
             flow.traded.append(Traded(labels, order, f"{node.name} reorders fixed channels"))
     return op(labels, *args, **named)
+
+
+def _grown(flow: Flow, labels: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """What is repeated along one dimension is as long there as what it meets (a norm for every channel, a mask for every head)."""
+    before = (1,) * (len(shape) - labels.dim()) + tuple(labels.shape)
+    dims = [dim for dim, (old, new) in enumerate(zip(before, shape, strict=True)) if old == 1 and new > 1]
+    if len(dims) != 1 or dims[0] == 0:
+        return blank(shape)
+    return along(flow.channels.fresh((shape[dims[0]],)), shape, dims[0])
+
+
+@rule(aten.channel_shuffle.default)
+def channel_shuffle(flow: Flow, node: fx.Node, x: Any, groups: int) -> Tensor:
+    """(N, C, ...) as (N, groups, C / groups, ...) with the two swapped."""
+    labels = flow.labels(x)
+    apart = tidy(labels.reshape(labels.shape[0], groups, -1, *labels.shape[2:]))
+    flow.traded.append(Traded(apart, (0, 2, 1, *range(3, apart.dim())), f"{node.name} reorders fixed channels"))
+    shuffled: Tensor = aten.channel_shuffle(labels, groups)
+    return shuffled
 
 
 def _order(node: fx.Node, rank: int) -> tuple[int, ...]:
@@ -165,9 +186,10 @@ def reslice(cut: Any, node: fx.Node) -> None:
     places = torch.arange(len(kept))[slice(start, end, step)]
     chosen = cut.renumbered(kept, places)
     low, count = int(chosen[0]) if len(chosen) else 0, len(chosen)
-    if not torch.equal(chosen, torch.arange(low, low + count)):
-        cut.refuse(node, "takes every n-th channel")
-    node.args = (x, dim, low, low + count, 1)
+    if torch.equal(chosen, torch.arange(low, low + count)):
+        node.args = (x, dim, low, low + count, 1)
+    else:  # every n-th channel
+        node.target, node.args = aten.index_select.default, (x, dim, cut.stored(node, chosen))
 
 
 @rewriter(aten.narrow.default)
@@ -199,6 +221,19 @@ def resplit(cut: Any, node: fx.Node) -> None:
         node.target = aten.split_with_sizes.default
         node.args = (node.args[0], [int(part.sum()) for part in kept.split(lengths)], dim)
         node.kwargs = {}
+
+
+@rewriter(aten.roll.default)
+def reroll(cut: Any, node: fx.Node) -> None:
+    """By as many places as are left of those that it was rolled by."""
+    given: list[Any] = [*node.args, []][1:3]
+    shifts, dims = ([value] if isinstance(value, int) else list(value) for value in given)
+    for place, dim in enumerate(dims):
+        kept = cut.kept_along(node.args[0], int(dim))
+        if kept is not None:
+            count = shifts[place] % len(kept)
+            shifts[place] = int(kept[len(kept) - count :].sum())
+    node.update_arg(1, shifts)
 
 
 @rewriter(aten.pad.default, aten.constant_pad_nd.default)
