@@ -196,7 +196,7 @@ def _row(item: Measurement, artifact: Artifact, ratio: Ratio | None) -> dict[str
     same = ("device", "runtime", "runtime_version", "threads", "latency_ms", "low_ms", "high_ms", "peak_bytes", "file_bytes", "energy_mj")
     return {
         "model_name": artifact.path.name,
-        "model_sha256": hashlib.sha256(artifact.path.read_bytes()).hexdigest(),
+        "model_sha256": item.file_sha256 or hashlib.sha256(artifact.path.read_bytes()).hexdigest(),
         "governor": item.before.get("governor"),
         "limit_mhz": item.before.get("limit_mhz"),
         "ratio": None if ratio is None else _finite(asdict(ratio)),
