@@ -34,7 +34,8 @@ def measured(models: list[Path]) -> list[Measurement]:
     with open_device("local:") as here, open_device(ADDRESS) as board:
         for artifact in artifacts:
             theirs, ours = (place.outputs(artifact)[0] for place in (board, here))
-            np.testing.assert_allclose(theirs.astype(float), ours.astype(float), atol=1e-4 if theirs.dtype == np.float32 else 1)
+            # where one runtime rounds a logit the other way, an int8 softmax moves by several of its 256 steps
+            np.testing.assert_allclose(theirs.astype(float), ours.astype(float), atol=1e-4 if theirs.dtype == np.float32 else 8)
         return board.measure(artifacts, QUICK)
 
 

@@ -114,8 +114,8 @@ class TestAdb(SessionContract):
         assert session.run(["sh", "-c", "echo $HOME $TMPDIR"]).stdout.decode() == f"{phone.folder} {phone.folder}\n"
 
     def test_a_command_that_is_left_is_hung_up(self, session: Session, phone: Adbd) -> None:
-        process = session.start(["sh", "-c", f"echo $$ > {phone.folder}/pid; exec sleep 60"])
-        end = time.monotonic() + 10
+        process = session.start(["sh", "-c", f"echo $$ > {phone.folder}/pid; exec sleep 600"])
+        end = time.monotonic() + 120
         while not (phone.folder / "pid").exists() or not (pid := (phone.folder / "pid").read_text().strip()):
             assert time.monotonic() < end
             time.sleep(0.02)

@@ -51,6 +51,7 @@ def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = 
     inputs, view = device_inputs(analysis.captured.inputs), analysis.captured.view
     reference = masked(model, analysis, plan)
     expected = outputs_of(reference if isinstance(reference, Reference) else view(reference), inputs)
+    del reference  # a whole model
     reason = "whole blocks go"
     if mode != "graph" and not blocks:
         try:
