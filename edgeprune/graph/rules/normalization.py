@@ -81,14 +81,26 @@ def batch_norm_of_those_left(
     if not training or stays is None:
         plain: Tensor = aten.batch_norm(x, weight, bias, mean, variance, training, momentum, eps, *rest)
         return plain
-    dims = [dim for dim in range(x.dim()) if dim != 1]
-    keep = stays.expand(x.shape).to(x.dtype)
+    dims = tuple(dim for dim in range(x.dim()) if dim != 1)
+    return _scaled(_standardised(x, stays.expand(x.shape), dims, eps), weight, bias, (1, -1, *[1] * (x.dim() - 2)))
+
+
+def _standardised(x: Tensor, stays: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
+    """Mean 0 and variance 1 along ``dims`` of what stays (of ``x``'s shape); the rest is zero."""
+    keep = stays.to(x.dtype)
     count = keep.sum(dims, keepdim=True).clamp_min(1)
     centred = (x - (x * keep).sum(dims, keepdim=True) / count) * keep
-    result = centred / torch.sqrt(centred.square().sum(dims, keepdim=True) / count + eps)
-    view = (1, -1, *[1] * (x.dim() - 2))
-    result = result if weight is None else result * weight.reshape(view)
-    return result if bias is None else result + bias.reshape(view)
+    return centred / torch.sqrt(centred.square().sum(dims, keepdim=True) / count + eps)
+
+
+def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None, view: tuple[int, ...]) -> Tensor:
+    """Scale and shift, in the shape ``view``."""
+    x = x if weight is None else x * weight.reshape(view)
+    return x if bias is None else x + bias.reshape(view)
+
+
+def _all_or(stays: Tensor | None, x: Tensor) -> Tensor:
+    return torch.ones_like(x, dtype=torch.bool) if stays is None else stays.expand(x.shape)
 
 
 @reference(aten.layer_norm.default)
@@ -97,13 +109,7 @@ def layer_norm_of_those_left(
 ) -> Tensor:
     """Mean and variance over what is left."""
     dims = tuple(range(x.dim() - len(shape), x.dim()))
-    keep = torch.ones_like(x) if stays is None else stays.expand(x.shape).to(x.dtype)
-    count = keep.sum(dims, keepdim=True)
-    mean = (x * keep).sum(dims, keepdim=True) / count
-    centred = (x - mean) * keep
-    result = centred / torch.sqrt(centred.square().sum(dims, keepdim=True) / count + eps)
-    result = result if weight is None else result * weight
-    return result if bias is None else result + bias
+    return _scaled(_standardised(x, _all_or(stays, x), dims, eps), weight, bias, tuple(x.shape[dims[0] :]))
 
 
 @reference(aten.rms_norm.default)
@@ -112,7 +118,7 @@ def rms_norm_of_those_left(
 ) -> Tensor:
     """Mean square over what is left."""
     dims = tuple(range(x.dim() - len(shape), x.dim()))
-    keep = torch.ones_like(x) if stays is None else stays.expand(x.shape).to(x.dtype)
+    keep = _all_or(stays, x).to(x.dtype)
     power = (x * keep).square().sum(dims, keepdim=True) / keep.sum(dims, keepdim=True)
     result = x / torch.sqrt(power + (torch.finfo(x.dtype).eps if eps is None else eps))
     return result if weight is None else result * weight
@@ -123,15 +129,9 @@ def group_norm_of_those_left(
     node: fx.Node, stays: Tensor | None, x: Tensor, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *rest: Any
 ) -> Tensor:
     """Every group's statistics over what is left of it."""
-    keep = torch.ones_like(x) if stays is None else stays.expand(x.shape).to(x.dtype)
     grouped = (x.shape[0], groups, math.prod(x.shape[1:]) // groups)
-    rows, kept = x.reshape(grouped), keep.reshape(grouped)
-    count = kept.sum(-1, keepdim=True)
-    centred = (rows - (rows * kept).sum(-1, keepdim=True) / count) * kept
-    result = (centred / torch.sqrt(centred.square().sum(-1, keepdim=True) / count + eps)).reshape(x.shape)
-    view = (1, -1, *[1] * (x.dim() - 2))
-    result = result if weight is None else result * weight.reshape(view)
-    return result if bias is None else result + bias.reshape(view)
+    result = _standardised(x.reshape(grouped), _all_or(stays, x).reshape(grouped), (-1,), eps).reshape(x.shape)
+    return _scaled(result, weight, bias, (1, -1, *[1] * (x.dim() - 2)))
 
 
 @rewriter(aten.layer_norm.default, aten.rms_norm.default)
