@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +10,7 @@ from torch import Tensor
 
 from edgeprune.export import cache, converter
 from edgeprune.export.formats import Format, register
+from edgeprune.export.quiet import quiet_stderr
 from edgeprune.export.source import Source
 
 
@@ -30,27 +27,13 @@ def _write(source: Source) -> bytes:
 def _run(path: Path, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     from ai_edge_litert.interpreter import Interpreter
 
-    with _quiet_stderr():
+    with quiet_stderr():
         interpreter = Interpreter(model_path=str(path), num_threads=1)
         interpreter.allocate_tensors()
     for detail, value in zip(interpreter.get_input_details(), inputs, strict=True):
         interpreter.set_tensor(detail["index"], np.ascontiguousarray(value.numpy(), dtype=detail["dtype"]))
     interpreter.invoke()
     return [torch.from_numpy(interpreter.get_tensor(detail["index"])) for detail in interpreter.get_output_details()]
-
-
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Without the line that the runtime's C++ writes on standard error when it makes its delegate; there is no switch for it."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 TFLITE = register(Format("tflite", ".tflite", _write, _run, external=True))

@@ -1,0 +1,136 @@
+"""A float TFLite file quantized by ai-edge-quantizer: float16 weights, int8 weights, or int8 throughout.
+
+Weights are int8 by channel, symmetric; activations int8 by tensor, asymmetric (the specification of 8-bit quantization that TFLite's
+kernels follow: https://ai.google.dev/edge/litert/models/quantization_spec).  What a quantized kernel does not exist for stays float.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from edgeprune.errors import ExportError
+from edgeprune.export.quiet import quiet_stderr
+
+Kind = Literal["fp16", "dynamic", "int8"]
+Array = np.ndarray[Any, Any]
+
+KINDS: Final[tuple[Kind, ...]] = ("fp16", "dynamic", "int8")
+
+LEAST_SAMPLES = 8
+"""Inferences that calibration takes at least: ranges seen in fewer are those of the samples, not of the data."""
+
+
+def quantize(
+    float_tflite: bytes,
+    kind: Kind,
+    calibration: Sequence[tuple[Array, ...]] | None,
+    *,
+    integer_io: bool = False,
+    keep_float: Sequence[str] = (),
+) -> bytes:
+    """The model of ``float_tflite`` with float16 weights ("fp16"), int8 weights whose kernels quantize activations as they run
+    ("dynamic"), or int8 weights and activations ("int8").
+
+    ``calibration``: for "int8", the inputs of at least :data:`LEAST_SAMPLES` inferences, each a tuple of arrays in the model's shapes and
+    order; the ranges of activations are the least and the largest values seen.  Others take None.  ``integer_io``: for "int8", inputs and
+    outputs are int8 too, with the scales that the file holds; else they stay as they were.  ``keep_float``: names of operators' output
+    tensors (or parts of them) that stay float.  The same arguments give the same bytes.
+
+    Raises :class:`ExportError`: an unknown kind, too little calibration, arrays that do not fit the inputs or hold NaN or infinity.
+    """
+    if kind not in KINDS:
+        raise ExportError(f"unknown kind of quantization {kind!r}", remedy=f"Known kinds: {', '.join(KINDS)}.")
+    if integer_io and kind != "int8":
+        raise ExportError(f"{kind} quantization keeps its inputs and outputs float", remedy='Integer inputs and outputs need "int8".')
+    from ai_edge_quantizer import quantizer
+
+    try:
+        work = quantizer.Quantizer(bytearray(float_tflite))
+    except Exception as error:
+        raise ExportError(f"the file to quantize is no TFLite model: {error}") from error
+    work.load_quantization_recipe(_recipe(kind, integer_io, keep_float))
+    with quiet_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ranges = _ranges(float_tflite, work, calibration) if kind == "int8" else None
+        try:
+            return bytes(work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
+        except Exception as error:
+            raise ExportError(
+                f"tflite-{kind}: the quantizer refused the model: {error}", remedy="The format tflite keeps it float."
+            ) from error
+
+
+def _recipe(kind: Kind, integer_io: bool, keep_float: Sequence[str]) -> Any:
+    from ai_edge_quantizer import recipe, recipe_manager
+
+    manager = recipe_manager.RecipeManager()
+    if kind == "fp16":
+        manager.add_weight_only_config(".*", "*", 16, algorithm_key=recipe.AlgorithmName.FLOAT_CASTING)
+    elif kind == "dynamic":
+        manager.add_dynamic_config(".*", "*", 8)
+    else:
+        manager.add_static_config(".*", "*", 8, 8)
+        if not integer_io:
+            for place in ("INPUT", "OUTPUT"):
+                manager.add_quantization_config(".*", place, algorithm_key=recipe.AlgorithmName.NO_QUANTIZE)
+    for name in keep_float:
+        manager.add_quantization_config(name, "*", algorithm_key=recipe.AlgorithmName.NO_QUANTIZE)
+    return manager.get_quantization_recipe()
+
+
+def _ranges(float_tflite: bytes, work: Any, calibration: Sequence[tuple[Array, ...]] | None) -> Any:
+    """Least and largest value of every activation over all samples."""
+    from ai_edge_quantizer import calibrator, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
+
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(work.get_quantization_recipe())
+    watched = calibrator.Calibrator(float_tflite, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
+    key, names, details = _signature(watched)
+    samples = [dict(zip(names, sample, strict=True)) for sample in checked(calibration, details)]
+    watched.calibrate({key: samples}, manager)
+    return watched.get_model_qsvs()
+
+
+def _signature(watched: Any) -> tuple[str, list[str], list[dict[str, Any]]]:
+    """Name of the first signature, the names of its inputs and their details, in the order of the model's inputs."""
+    interpreter = watched._tfl_interpreter
+    signatures = interpreter._get_full_signature_list()
+    if not signatures:
+        raise ExportError("the TFLite model has no signature, which calibration needs", remedy="Export it with edgeprune.")
+    key, signature = next(iter(signatures.items()))
+    name_of = {index: name for name, index in signature["inputs"].items()}
+    details = interpreter.get_input_details()
+    return key, [name_of[detail["index"]] for detail in details], details
+
+
+def checked(calibration: Sequence[tuple[Array, ...]] | None, details: Sequence[dict[str, Any]]) -> list[list[Array]]:
+    """The samples in the dtypes of a model's inputs.  ``details``: a shape and a dtype for each input.  Raises :class:`ExportError`."""
+    count = 0 if calibration is None else len(calibration)
+    if calibration is None or count < LEAST_SAMPLES:
+        raise ExportError(
+            f"int8 calibration has {count} samples, and needs at least {LEAST_SAMPLES}",
+            remedy="Give the inputs of some hundred inferences, from the training data.",
+        )
+    return [_checked_sample(index, sample, details) for index, sample in enumerate(calibration)]
+
+
+def _checked_sample(index: int, sample: tuple[Array, ...], details: Sequence[dict[str, Any]]) -> list[Array]:
+    if len(sample) != len(details):
+        raise ExportError(f"calibration sample {index} has {len(sample)} inputs, and the model {len(details)}")
+    arrays = []
+    for place, (value, detail) in enumerate(zip(sample, details, strict=True)):
+        shape = tuple(int(size) for size in detail["shape"])
+        if tuple(value.shape) != shape:
+            raise ExportError(f"calibration sample {index}: input {place} has shape {tuple(value.shape)}, and the model takes {shape}")
+        if not np.isfinite(value).all():
+            raise ExportError(
+                f"calibration sample {index}: input {place} holds NaN or infinity",
+                remedy="Clean the data: one such value spoils every range.",
+            )
+        arrays.append(np.ascontiguousarray(value, dtype=detail["dtype"]))
+    return arrays
