@@ -16,6 +16,8 @@
             ``UnreachableError``, ``ConnectionLostError``, ``DeviceBusyError``, ``DeviceTimeoutError``
     ``IncomparableError``: two results that must not be compared
     ``HistoryError``: the database of results cannot be opened, read or written
+    ``ReleaseError``: a release cannot be built, or must not be trusted
+        ``BundleError``, ``SignatureError``, ``ExpiredError``, ``EvidenceError``, ``GateError``
 
 Every one carries a message that names the thing, and may carry a ``remedy``: what the user can do next.
 """
@@ -161,3 +163,27 @@ class IncomparableError(EdgepruneError):
 
 class HistoryError(EdgepruneError):
     """The database of results cannot be opened, read or written."""
+
+
+class ReleaseError(EdgepruneError):
+    """A release cannot be built, or must not be trusted."""
+
+
+class BundleError(ReleaseError):
+    """A bundle is damaged, or not as its manifest says."""
+
+
+class SignatureError(ReleaseError):
+    """A signature is malformed or wrong, or too few signers that are allowed have signed."""
+
+
+class ExpiredError(ReleaseError):
+    """A release is past its expiry."""
+
+
+class EvidenceError(ReleaseError):
+    """A measurement is missing, of another file, or older than the file."""
+
+
+class GateError(ReleaseError):
+    """The evidence does not meet a gate."""
