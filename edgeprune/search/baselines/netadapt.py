@@ -1,0 +1,106 @@
+"""NetAdapt: greedy rounds with a latency table.  Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation", 2018."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from torch import nn
+
+from edgeprune.errors import InputError
+from edgeprune.importance import Saliency, score
+from edgeprune.search.baselines.setting import Setting
+from edgeprune.surgery import Plan, apply, plan_from_saliency, restore
+from edgeprune.tuning import finetune, mean_divergence, outputs_on
+
+REDUCTION, DECAY = 0.06, 0.97
+"""The share of the dense latency that the first round cuts, and what every round multiplies it by (the paper's are 0.025..0.05, 0.96)."""
+
+PROPOSALS = 6
+"""Groups tried in one round: those that lose the least L2 norm per millisecond; the paper tries all layers."""
+
+SHORT, HELD_OUT = 2, 2
+"""Training batches of a proposal's short tune, and others it is judged on."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The end of a round: widths, their predicted latency (ms), the weights tuned so far (in the dense shapes), the next cut (ms)."""
+
+    widths: dict[str, int]
+    latency_ms: float
+    model: nn.Module
+    cut_ms: float
+    plan: Plan
+
+
+def netadapt(setting: Setting, target_ms: float) -> Plan:
+    """Cut the latency a little in every round: by the group that, narrowed alone until the round's latency is met and tuned for a moment,
+    moves the answers least for the milliseconds it saves.
+
+    Loss is the divergence from the dense model's answers on batches of the training data. Rounds are kept, and shared by targets. Only
+    the channels to keep are returned: the weights of short tunes serve the search. Raises :class:`InfeasibleBudgetError`,
+    :class:`InputError` without training data.
+    """
+    if setting.task.train is None:
+        raise InputError("NetAdapt needs training data (task.train)", remedy="Give the task data, or use another method.")
+    choices = setting.choices
+    setting.require({name: widths[0] for name, widths in choices.items()}, target_ms, "NetAdapt")
+    states: list[State] = setting.notes.setdefault("netadapt", [_start(setting)])
+    state = min((one for one in states if one.latency_ms > target_ms), key=lambda one: one.latency_ms, default=states[0])
+    while state.latency_ms > target_ms:
+        state = _round(setting, state, max(state.latency_ms - state.cut_ms, target_ms))
+        states.append(state)
+    return state.plan
+
+
+def _start(setting: Setting) -> State:
+    dense = dict(setting.planner.dense)
+    latency = setting.latency_ms(dense)
+    return State(dense, latency, setting.task.model, REDUCTION * latency, setting.plan("l2", dense))
+
+
+def _round(setting: Setting, state: State, limit_ms: float) -> State:
+    """The best of the round's proposals."""
+    assert setting.task.train is not None
+    saliency = score(replace(setting.task, model=state.model), setting.analysis, "l2")  # what went is 0 and goes first
+    batches = list(islice(setting.task.train, SHORT + HELD_OUT))
+    held_out = batches[SHORT:] or batches
+    wanted = outputs_on(setting.task.model, held_out)
+    tuning = replace(setting.task, train=batches[:SHORT], validation=None, evaluate=None)
+    best: tuple[float, State] | None = None
+    for widths in _proposals(setting, state, saliency, limit_ms):
+        plan = plan_from_saliency(setting.analysis, saliency, widths)
+        pruned = apply(state.model, setting.analysis, plan)
+        finetune(pruned.model, tuning, teacher=setting.task.model, epochs=1)
+        latency = setting.latency_ms(widths)
+        loss = mean_divergence(pruned.model, setting.task, held_out, wanted) / (state.latency_ms - latency)
+        if best is None or loss < best[0]:
+            best = loss, State(widths, latency, restore(state.model, setting.analysis, pruned), DECAY * state.cut_ms, plan)
+    if best is None:  # times that fall as a group gets wider: no single group's narrowing saves any
+        setting.require(state.widths, limit_ms, "NetAdapt")
+        return state
+    return best[1]
+
+
+def _proposals(setting: Setting, state: State, saliency: Saliency, limit_ms: float) -> list[dict[str, int]]:
+    """For the most promising groups the largest width that meets the limit with all others as they are; else the narrowest."""
+    found: list[tuple[float, dict[str, int]]] = []
+    for name, choices in setting.choices.items():
+        narrower = [width for width in choices if width < state.widths[name]]
+        tried = [state.widths | {name: width} for width in reversed(narrower)]
+        fitting = next((widths for widths in tried if setting.latency_ms(widths) <= limit_ms), tried[-1] if tried else None)
+        if fitting is None:
+            continue
+        saved = state.latency_ms - setting.latency_ms(fitting)
+        if saved > 0:
+            found.append((_lost(saliency, name, fitting) / saved, fitting))
+    return [widths for _, widths in sorted(found, key=lambda one: one[0])[:PROPOSALS]]
+
+
+def _lost(saliency: Saliency, group: str, widths: Mapping[str, int]) -> float:
+    """L2 saliency that goes with the channels beyond the group's width."""
+    rows = saliency[group].copy()
+    rows.sort(axis=1)
+    return float(rows[:, : rows.shape[1] - widths[group]].sum())

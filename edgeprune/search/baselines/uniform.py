@@ -1,0 +1,19 @@
+"""The same share of every group."""
+
+from __future__ import annotations
+
+from edgeprune.search.baselines.setting import Setting, nearest, widest
+from edgeprune.surgery import Plan
+
+
+def uniform(setting: Setting, target_ms: float) -> Plan:
+    """One keep-ratio for all groups, as large as the predicted latency allows; within a group the channels of largest L2 norm stay.
+
+    A width multiplier, as of Howard et al., "MobileNets", 2017, section 3.3. Raises :class:`InfeasibleBudgetError`.
+    """
+    sizes, choices = setting.planner.dense, setting.choices
+
+    def widths_at(share: float) -> dict[str, int]:
+        return {name: nearest(choices[name], share * size) for name, size in sizes.items()}
+
+    return setting.plan("l2", widest(setting, widths_at, target_ms, "a uniform width"))
