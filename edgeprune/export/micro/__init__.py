@@ -1,0 +1,9 @@
+"""Microcontrollers: what TFLite Micro runs, how much memory a model takes there, and the model as a C array."""
+
+from __future__ import annotations
+
+from edgeprune.export.micro.arena import Arena, measure_arena
+from edgeprune.export.micro.graph import MicroGraph, read_graph
+from edgeprune.export.micro.operators import Finding, require_supported, unsupported
+
+__all__ = ["Arena", "Finding", "MicroGraph", "measure_arena", "read_graph", "require_supported", "unsupported"]
