@@ -99,11 +99,12 @@ class RunDirectory:
         return self._records.get(key)
 
     def record(self, key: str, value: Mapping[str, Any]) -> None:
-        """Keep ``value`` for good: appended, flushed to the disk."""
+        """Keep ``value`` for good, with the time: appended, flushed to the disk."""
         self._records[key] = dict(value)
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         try:
             with open(self.path / "measurements.jsonl", "a") as file:
-                file.write(json.dumps({"key": key, "value": value}) + "\n")
+                file.write(json.dumps({"key": key, "value": value, "at": at}) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
