@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch.nn import functional
-from torch.utils import _pytree as pytree
 
-from edgeprune.errors import InputError
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
+from edgeprune.importance.watch import Watch, require_whole
 from edgeprune.task import Task, as_inputs
 
 BATCHES = 4
@@ -25,12 +23,11 @@ def redundancy(task: Task, analysis: Analysis) -> dict[str, float]:
     Measured on a few training batches, or on the example inputs where the task has no data. Source: Men et al., "ShortGPT: Layers in
     Large Language Models are More Redundant Than You Expect", 2024 (block influence = 1 - this).
     """
-    if analysis.captured.parts:
-        raise InputError("redundancy needs a model that was captured whole", remedy=str(analysis.captured.whole))
+    require_whole(analysis, "redundancy")
     batches = [as_inputs(inputs) for inputs, _ in islice(task.train, BATCHES)] if task.train is not None else [analysis.captured.inputs]
     wanted = {node for block in analysis.blocks for node in (block.shortcut, block.addition)}
     sums, count = dict.fromkeys((block.name for block in analysis.blocks), 0.0), 0
-    watch = _Watch(analysis.captured.module, wanted)
+    watch = Watch(task.model, analysis, wanted)
     with eval_mode(task.model), torch.no_grad():
         for inputs in batches:
             values = watch.values_of(inputs)
@@ -42,22 +39,3 @@ def redundancy(task: Task, analysis: Analysis) -> dict[str, float]:
 
 def _similarity(before: Tensor, after: Tensor) -> Tensor:
     return functional.cosine_similarity(before.flatten(1), after.flatten(1), dim=1).mean()
-
-
-class _Watch(fx.Interpreter):
-    """Runs the captured graph and keeps what some of its nodes compute."""
-
-    def __init__(self, module: fx.GraphModule, wanted: set[fx.Node]) -> None:
-        super().__init__(module)
-        self.wanted, self.found = wanted, dict[fx.Node, Tensor]()
-
-    def values_of(self, inputs: tuple[Any, ...]) -> dict[fx.Node, Tensor]:
-        self.found = {}
-        self.run(*pytree.tree_leaves(inputs), enable_io_processing=False)
-        return self.found
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n in self.wanted:
-            self.found[n] = value.clone()  # an activation may be written over it
-        return value

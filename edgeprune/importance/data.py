@@ -1,0 +1,43 @@
+"""Training batches, in pieces that criteria work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from edgeprune.errors import InputError
+from edgeprune.task import Task, as_inputs
+
+SAMPLES = 768
+"""How many samples criteria look at."""
+
+
+def pieces(task: Task, size: int) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """The training batches in pieces (inputs, targets) of at most ``size`` samples, until there were :data:`SAMPLES`.
+
+    A batch whose inputs and targets are not all tensors of one first dimension is a piece by itself. Raises :class:`InputError` when
+    there is no batch.
+    """
+    assert task.train is not None
+    left = SAMPLES
+    for inputs, targets in task.train:
+        values = as_inputs(inputs)
+        samples = _samples(values, targets)
+        for start in range(0, samples or 1, size):
+            if samples is None:
+                yield values, targets
+            else:
+                yield tuple(value[start : start + size] for value in values), targets[start : start + size]
+            left -= min(size, (samples or size) - start)
+            if left <= 0:
+                return
+    if left == SAMPLES:
+        raise InputError(f"the training data of task {task.name} has no batches", remedy="Give batches that can be iterated again.")
+
+
+def _samples(values: tuple[Any, ...], targets: Any) -> int | None:
+    """The first dimension that all of them share; None where they do not."""
+    sizes = {value.shape[0] if isinstance(value, Tensor) and value.dim() else None for value in (*values, targets)}
+    return sizes.pop() if len(sizes) == 1 else None

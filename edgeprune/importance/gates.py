@@ -1,0 +1,68 @@
+"""Derivatives of a loss in the channels' gates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgeprune.errors import TrainingError
+from edgeprune.graph import Analysis
+from edgeprune.graph.capture import eval_mode
+from edgeprune.importance.data import pieces
+from edgeprune.importance.reduce import owned, per_channel
+from edgeprune.task import Task
+
+
+def gate_gradients(task: Task, analysis: Analysis, size: int, loss_of: Callable[[Any, Any], Tensor]) -> Iterator[np.ndarray]:
+    """For every piece of ``size`` samples the derivative of ``loss_of(outputs, targets)`` in every channel's gate.
+
+    The gate stands where the channel's readers (the columns of the next layers' weights) take it in, so the derivative is the sum
+    of weight x gradient over those columns, whatever lies between. A channel that no weight reads (it meets another in a product, as those
+    of queries and keys do) has its gate where it begins. In eval mode; the model is left as it was, gradients too. Raises
+    :class:`TrainingError` when the loss is not a number.
+    """
+    model = task.model
+    wanted = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+    flags = [parameter.requires_grad for parameter in wanted]
+    unread = _unread(analysis, model)
+    try:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+        with eval_mode(model), torch.enable_grad():
+            for inputs, targets in pieces(task, size):
+                loss = loss_of(model(*inputs), targets)
+                if not bool(torch.isfinite(loss)):
+                    raise TrainingError(f"the loss of the dense model is {loss.item()}", remedy="Check the data and the model's weights.")
+                products = _Products(dict(zip(wanted, torch.autograd.grad(loss, wanted, allow_unused=True), strict=True)))
+                found = per_channel(analysis, model, products, lambda begins: not begins)
+                if unread.any():
+                    found[unread] = per_channel(analysis, model, products, lambda begins: begins)[unread]
+                yield found
+    finally:
+        for parameter, flag in zip(wanted, flags, strict=True):
+            parameter.requires_grad_(flag)
+
+
+def _unread(analysis: Analysis, model: nn.Module) -> np.ndarray:
+    """Which channels of groups no weight reads."""
+    unread = np.zeros(len(analysis.roots), bool)
+    for group in analysis.groups:
+        unread[group.rows] = True
+    for _, channels in owned(analysis, model, lambda begins: not begins):
+        unread[channels.flatten().numpy()] = False
+    return unread
+
+
+class _Products:
+    """Weight times gradient, for the parameters that have one."""
+
+    def __init__(self, gradients: Mapping[nn.Parameter, Tensor | None]) -> None:
+        self.gradients = gradients
+
+    def __call__(self, parameter: nn.Parameter) -> Tensor | None:
+        gradient = self.gradients.get(parameter)
+        return None if gradient is None else parameter.detach() * gradient
