@@ -1,4 +1,4 @@
-"""The runner as one reproducible file."""
+"""What runs on a device as one reproducible file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from importlib.resources.abc import Traversable
 
 from edgeprune.resources import resource
 
-_PACKAGE = "edgeprune_runner"
-_MAIN = f"import sys\n\nfrom {_PACKAGE}.app import main\n\nsys.exit(main())\n"
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -26,14 +24,21 @@ def _files(folder: Traversable, prefix: str) -> dict[str, bytes]:
 
 
 @cache
-def build_runner() -> tuple[str, bytes]:
-    """The runner's file name, which holds its content's hash, and its bytes: a zip that Python runs, the same for the same sources."""
-    files = {"__main__.py": _MAIN.encode()} | _files(resource("targets", "runner"), _PACKAGE)
+def pack(name: str) -> bytes:
+    """The folder ``targets/<name>`` as a zip that Python runs by its ``app.main``, the same for the same sources."""
+    package = f"edgeprune_{name}"
+    main = f"import sys\n\nfrom {package}.app import main\n\nsys.exit(main())\n"
+    files = {"__main__.py": main.encode()} | _files(resource("targets", name), package)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(files):
-            entry = zipfile.ZipInfo(name, _DATE)
+        for path in sorted(files):
+            entry = zipfile.ZipInfo(path, _DATE)
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, files[name])
-    content = packed.getvalue()
+            archive.writestr(entry, files[path])
+    return packed.getvalue()
+
+
+def build_runner() -> tuple[str, bytes]:
+    """The runner's file name, which holds its content's hash, and its bytes."""
+    content = pack("runner")
     return f"runner-{hashlib.sha256(content).hexdigest()[:16]}.pyz", content

@@ -1,0 +1,151 @@
+"""What is kept of a product's releases, and the few ways in which it changes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from typing import Any, Dict, List, Optional
+
+from .files import Refused, is_whole, link, read_json, sync, write, write_json
+
+ABOUT, SUMS, SIGNERS = "release.json", "SHA256SUMS", "allowed_signers"
+_STATE = "state.json"
+_EMPTY = {"schema": 1, "token": "", "committed": None, "previous": None, "pending": None, "highest": None, "latest_s": 0}
+_NAME = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._+-]*")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_STALE_PART_S = 3600.0
+
+
+def check_names(about: Dict[str, Any]) -> None:
+    """Nothing in a release may lead out of its folder; :class:`Refused` otherwise."""
+    if not _NAME.fullmatch(about["version"]):
+        raise Refused("name", "%r is no version" % about["version"])
+    for name, entry in about["files"].items():
+        if not all(_NAME.fullmatch(part) for part in name.split("/")) or name in (ABOUT, SUMS):
+            raise Refused("name", "a file of a release cannot be named %r" % name)
+        if not _DIGEST.fullmatch(entry["sha256"]):
+            raise Refused("name", "%r is no SHA-256" % entry["sha256"])
+
+
+class Store:
+    """The releases of one product in the folder ``root``.
+
+    ``state``: ``committed``, ``previous`` and ``pending`` are versions; ``highest``: the newest release that was ever committed;
+    ``latest_s``: the latest time at which one was; ``token``: of the push that may change something.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.state: Dict[str, Any] = dict(_EMPTY, **(read_json(self.path(_STATE)) or {}))
+
+    def path(self, *parts: str) -> str:
+        """A path below the root."""
+        return os.path.join(self.root, *parts)
+
+    def place(self, version: str) -> str:
+        """The folder of a release."""
+        return self.path("releases", version)
+
+    def save(self, **changes: Any) -> None:
+        """Change the state."""
+        self.state.update(changes)
+        write_json(self.path(_STATE), self.state)
+
+    def releases(self) -> Dict[str, Dict[str, Any]]:
+        """What is said of every release that is laid out, oldest first."""
+        folder, found = self.path("releases"), {}
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            about = self.about(self.place(name)) if _NAME.fullmatch(name) else None
+            if about:
+                found[name] = about
+        return dict(sorted(found.items(), key=lambda item: item[1]["sequence"]))
+
+    def about(self, folder: str) -> Optional[Dict[str, Any]]:
+        """What is said of the release in a folder."""
+        about: Optional[Dict[str, Any]] = read_json(os.path.join(folder, ABOUT))
+        return about
+
+    def current(self) -> Optional[str]:
+        """The version that ``current`` leads to."""
+        try:
+            return os.path.basename(os.readlink(self.path("current")))
+        except OSError:
+            return None
+
+    def damaged(self, folder: str) -> List[str]:
+        """The files of the release in a folder that are not what they must be."""
+        about = self.about(folder)
+        if about is None:
+            return [ABOUT]
+        return [name for name, entry in about["files"].items() if not is_whole(os.path.join(folder, name), entry)]
+
+    def require_whole(self, folder: str) -> None:
+        """:class:`Refused` when a file of the release in a folder is damaged."""
+        damaged = self.damaged(folder)
+        if damaged:
+            raise Refused("damaged", "%s is damaged: %s" % (folder, ", ".join(damaged)))
+
+    def point(self, version: Optional[str]) -> None:
+        """Let ``current`` lead to a release; with None, to nothing."""
+        current = self.path("current")
+        if self.current() == version:
+            return
+        if version is None:
+            os.unlink(current)
+        else:
+            temporary = current + ".new"
+            if os.path.lexists(temporary):
+                os.unlink(temporary)
+            os.symlink(os.path.join("releases", version), temporary)
+            os.replace(temporary, current)
+        sync(self.root)
+
+    def settle(self) -> Optional[str]:
+        """Go back to what is committed; the version that was given up, if any."""
+        tried: Optional[str] = self.state["pending"]
+        if tried is not None or self.state["committed"] is not None:
+            self.point(self.state["committed"])
+        if tried is not None:
+            self.save(pending=None)
+        return tried
+
+    def fill(self, folder: str, about: Dict[str, Any]) -> None:
+        """Bring a folder to what a release must be: whole files stay, damaged and missing ones are linked anew."""
+        folders = {folder}
+        for name, entry in sorted(about["files"].items()):
+            path, source = os.path.join(folder, name), self.path("objects", entry["sha256"])
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if not (os.path.exists(path) and os.path.samefile(path, source)) and not is_whole(path, entry):
+                link(source, path)
+            while name:
+                name = os.path.dirname(name)
+                folders.add(os.path.join(folder, name) if name else folder)
+        sums = "".join("%s  %s\n" % (entry["sha256"], name) for name, entry in sorted(about["files"].items()))
+        write(os.path.join(folder, SUMS), sums.encode())
+        write_json(os.path.join(folder, ABOUT), about)
+        for each in sorted(folders, reverse=True):
+            sync(each)
+
+    def drop(self, version: str) -> None:
+        """Remove a release that is not in use: first its name, then its files."""
+        unnamed = self.place(".%s.old" % version)
+        shutil.rmtree(unnamed, ignore_errors=True)
+        os.rename(self.place(version), unnamed)
+        shutil.rmtree(unnamed)
+
+    def tidy(self) -> int:
+        """Remove objects that no release has, and what was being made when the power went; the bytes of the objects."""
+        for name in os.listdir(self.path("releases")):
+            if name.startswith("."):
+                shutil.rmtree(self.place(name))
+        needed = {entry["sha256"] for about in self.releases().values() for entry in about["files"].values()}
+        freed = 0
+        for name in os.listdir(self.path("objects")):
+            path = self.path("objects", name)
+            stale = name.endswith(".part") and time.time() - os.stat(path).st_mtime > _STALE_PART_S
+            if stale or (_DIGEST.fullmatch(name) and name not in needed):
+                freed += os.path.getsize(path)
+                os.unlink(path)
+        return freed
