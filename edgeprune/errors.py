@@ -17,7 +17,8 @@
     ``IncomparableError``: two results that must not be compared
     ``HistoryError``: the database of results cannot be opened, read or written
     ``ReleaseError``: a release cannot be built, or must not be trusted
-        ``BundleError``, ``SignatureError``, ``ExpiredError``, ``EvidenceError``, ``GateError``
+        ``BundleError``, ``SignatureError``, ``ExpiredError``, ``EvidenceError``, ``GateError``, ``IncompatibleError``,
+        ``OlderReleaseError``, ``HealthError``
 
 Every one carries a message that names the thing, and may carry a ``remedy``: what the user can do next.
 """
@@ -187,3 +188,15 @@ class EvidenceError(ReleaseError):
 
 class GateError(ReleaseError):
     """The evidence does not meet a gate."""
+
+
+class IncompatibleError(ReleaseError):
+    """A release is not for this device."""
+
+
+class OlderReleaseError(ReleaseError):
+    """A device has had a newer release, or another one of the same sequence."""
+
+
+class HealthError(ReleaseError):
+    """A release does not do on the device what it must; the device has gone back."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import time
 from typing import Any, Dict, List
@@ -12,23 +11,23 @@ from .files import Refused
 
 
 def verify_signatures(folder: str, signers: str, check: Dict[str, Any]) -> int:
-    """How many keys that the file ``signers`` allows have signed the manifest in a folder.
+    """How many of those that the file ``signers`` allows have signed the manifest in a folder.
 
-    ``check``: the names of ``manifest`` and ``signatures``, the ``namespace``, the ``threshold`` of different keys, and the time ``now_s``
-    at which keys must be valid.  :class:`Refused` when there are fewer.
+    ``check``: the names of ``manifest`` and ``signatures``, the ``namespace``, the ``threshold`` of different signers, and the time ``now_s``
+    at which their keys must be valid.  :class:`Refused` when there are fewer.
     """
     with open(os.path.join(folder, check["manifest"]), "rb") as file:
         manifest = file.read()
     moment = "verify-time=" + time.strftime("%Y%m%d%H%M%S", time.gmtime(check["now_s"]))
-    keys = set()
+    good = set()
     for name in check["signatures"]:
         common = ["-s", os.path.join(folder, name), "-f", signers, "-O", moment]
-        for principal in _keygen(["-Y", "find-principals", *common], manifest).splitlines():
-            told = _keygen(["-Y", "verify", "-I", principal, "-n", check["namespace"], *common], manifest)
-            keys.update(re.findall(r"SHA256:\S+", told))
-    if len(keys) < check["threshold"]:
-        raise Refused("signature", "%s accepts %d of the %d signers asked for" % (signers, len(keys), check["threshold"]))
-    return len(keys)
+        found = tuple(_keygen(["-Y", "find-principals", *common], manifest).split())  # of one line of the file: one signer
+        if found and _keygen(["-Y", "verify", "-I", found[0], "-n", check["namespace"], *common], manifest):
+            good.add(found)
+    if len(good) < check["threshold"]:
+        raise Refused("signature", "%s accepts %d of the %d signers asked for" % (signers, len(good), check["threshold"]))
+    return len(good)
 
 
 def _keygen(arguments: List[str], data: bytes) -> str:
