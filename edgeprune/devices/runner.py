@@ -58,11 +58,14 @@ def to_error(error: dict[str, Any], subject: str) -> DeviceError:
 
 
 class Runner:
-    """The runner of one session.  Made by :func:`open_runner`; closing it frees the lock and removes the session's folder."""
+    """The runner of one session.  Made by :func:`open_runner`; closing it frees the lock and removes the session's folder.
+
+    ``home``: the home folder on the device, as :func:`open_runner` found it.
+    """
 
     def __init__(self, session: Session, python: Python, program: str, probe: dict[str, Any]) -> None:
         self.session, self.python, self.program, self.probe = session, python, program, probe
-        self.folder = ""
+        self.folder = self.home = ""
         self._holder: Any = None
 
     @property
@@ -195,6 +198,7 @@ def open_runner(
         python = parse_address(address).python or (sys.executable if session.address == "local:" else None)
         found = discover(session, [python] if python else [])
         runner = _choose(session, found, push_runner(session, found.cache), engines, native)
+        runner.home = found.home
         runner.hold(found.cache, lock, lock_timeout_s, on_event)
         return runner
     except BaseException:

@@ -102,9 +102,9 @@ def stage(root: str, token: str, about: Dict[str, Any], check: Optional[Dict[str
             raise Refused("damaged", "%s is not on the device as it was sent" % name)
     sync(store.path("objects"))
     there = store.about(place)
-    if there is not None and there != about:
+    if there and (there["manifest"], there["variant"]) != (about["manifest"], about["variant"]):
         if version in (store.state["committed"], store.state["previous"]):
-            raise Refused("older", "the device has another release %s" % version)
+            raise Refused("older", "the device keeps another release %s, or another variant of it" % version)
         store.drop(version)
         there = None
     folder = place if there else store.place(".%s.new" % version)

@@ -13,8 +13,8 @@ from .files import Refused
 def verify_signatures(folder: str, signers: str, check: Dict[str, Any]) -> int:
     """How many of those that the file ``signers`` allows have signed the manifest in a folder.
 
-    ``check``: the names of ``manifest`` and ``signatures``, the ``namespace``, the ``threshold`` of different signers, and the time ``now_s``
-    at which their keys must be valid.  :class:`Refused` when there are fewer.
+    ``check``: the names of ``manifest`` and ``signatures``, the ``namespace``, the ``threshold`` of different signers, and the time
+    ``now_s`` at which their keys must be valid.  :class:`Refused` when there are fewer.
     """
     with open(os.path.join(folder, check["manifest"]), "rb") as file:
         manifest = file.read()

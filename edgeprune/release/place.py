@@ -1,0 +1,123 @@
+"""Where a device keeps a product's releases, and the program there that changes them (``targets/activator``)."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import sys
+from typing import Any, Final, Self
+
+from edgeprune.devices.address import parse_address
+from edgeprune.devices.connect import connect
+from edgeprune.devices.pack import pack
+from edgeprune.devices.pythons import discover
+from edgeprune.devices.session import Session
+from edgeprune.errors import (
+    BundleError,
+    DeviceBusyError,
+    DeviceError,
+    DeviceFullError,
+    EdgepruneError,
+    ExpiredError,
+    OlderReleaseError,
+    ReleaseError,
+    SignatureError,
+)
+
+PROTOCOL: Final = 1
+BASE: Final = "~/edgeprune"
+"""Below it, a folder for each product."""
+_PROGRAM = "activator.pyz"
+_LEAST_S, _SLOWEST_B_S = 120.0, 2e6  # a slow processor's hashing of a release, some times over
+
+
+class Place:
+    """The folder ``base`` of a connected device; ``python``: path of its Python; ``home``: for a ``base`` that begins with ``~``."""
+
+    def __init__(self, session: Session, python: str, home: str, base: str = BASE) -> None:
+        self.session, self._python = session, python
+        self.base = posixpath.normpath(home + base[1:] if base == "~" or base.startswith("~/") else base)
+        if not self.base.startswith("/"):
+            raise ReleaseError(f"the folder {base!r} is not a whole path", remedy="Write one such as /opt/edgeprune or ~/edgeprune.")
+
+    def install(self) -> None:
+        """Bring the program, unless it is there."""
+        self.session.run(["mkdir", "-p", self.base])
+        self.session.put(pack("activator"), f"{self.base}/{_PROGRAM}")
+
+    def root(self, product: str) -> str:
+        """The folder of a product's releases."""
+        return f"{self.base}/{product}"
+
+    def products(self) -> list[str]:
+        """The products that have releases here, sorted."""
+        if not self.session.exists(f"{self.base}/{_PROGRAM}"):
+            return []
+        found: list[str] = self._call("products", self.base, 0)["products"]
+        return found
+
+    def call(self, command: str, product: str, reads_bytes: int = 0, **arguments: Any) -> dict[str, Any]:
+        """Do one command of ``targets/activator/commands.py`` for a product; its answer.  ``reads_bytes``: how much it has to hash.
+
+        Raises :class:`ReleaseError` and those below it, :class:`DeviceError` and those below it.
+        """
+        return self._call(command, self.root(product), reads_bytes, **arguments)
+
+    def _call(self, command: str, root: str, reads_bytes: int, **arguments: Any) -> dict[str, Any]:
+        request = json.dumps(arguments | {"root": root}).encode()
+        argv = [self._python, f"{self.base}/{_PROGRAM}", command]
+        done = self.session.run(argv, request, timeout_s=_LEAST_S + reads_bytes / _SLOWEST_B_S)
+        try:
+            answer: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])  # behind what others say, such as a banner
+            protocol = answer["protocol"]
+        except (ValueError, LookupError, TypeError):
+            last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
+            raise DeviceError(f"{self._python} on {self.session.address} failed to {command} a release: {last[0]}") from None
+        if protocol != PROTOCOL:
+            raise DeviceError(
+                f"{self.base}/{_PROGRAM} on {self.session.address} speaks protocol {protocol}, and {PROTOCOL} was expected",
+                remedy="Another edgeprune replaced it meanwhile: use one version.",
+            )
+        if "error" in answer:
+            raise _error(answer["kind"], f"{self.session.address}: {answer['error']}")
+        return answer
+
+
+class OpenPlace(Place):
+    """A place with a connection of its own, for what needs no runner.  A context manager."""
+
+    def __init__(self, address: str, base: str = BASE) -> None:
+        session = connect(address)
+        try:
+            named = parse_address(address).python or (sys.executable if session.address == "local:" else None)
+            found = discover(session, [named] if named else [])
+            super().__init__(session, found.pythons[0].path, found.home, base)
+        except BaseException:
+            session.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.session.close()
+
+
+def _error(kind: str, message: str) -> EdgepruneError:
+    match kind:
+        case "older":
+            return OlderReleaseError(message, remedy="Build a newer one; to go back to one that is there: edgeprune release rollback")
+        case "expired":
+            return ExpiredError(message, remedy="Set this machine's clock right, or build and sign a newer release.")
+        case "signature":
+            return SignatureError(message, remedy="Sign it by keys that the device knows, or replace them: --replace-signers")
+        case "name":
+            return BundleError(message)
+        case "busy":
+            return DeviceBusyError(message)
+        case "full":
+            return DeviceFullError(message, remedy="Make room there: edgeprune release prune")
+        case "damaged" | "disk":
+            return DeviceError(message, remedy="Push the release again; if it happens again, check the device's disk.")
+        case _:
+            return ReleaseError(message)
