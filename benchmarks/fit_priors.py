@@ -178,7 +178,8 @@ def main() -> None:
     """Show every profile, as it is in the tree or fitted anew."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--fit", action="store_true", help="fit anew")
-    parser.add_argument("profiles", nargs="*", default=names(), help="all unless named")
+    known = [name for name in names() if not load(name).micro]  # of microcontrollers: micro_priors.py
+    parser.add_argument("profiles", nargs="*", default=known, help="all unless named")
     arguments = parser.parse_args()
     for name in arguments.profiles:
         profile, target = load(name), published(name)

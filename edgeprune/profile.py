@@ -16,12 +16,14 @@ KINDS: Final = ("conv", "pointwise", "depthwise", "fully_connected")
 
 # Every fact: its unit ("" is text), and whether a profile must state it.
 SCHEMA: Final[dict[str, tuple[str, bool]]] = {
+    "runtime": ("", False),
     "cpu.architecture": ("", True),
     "cpu.core": ("", True),
     "cpu.cores": ("cores", True),
     "cpu.clock_hz": ("Hz", False),
     "memory.bytes": ("B", False),
     "memory.bandwidth_bytes_per_s": ("B/s", False),
+    "memory.flash_bytes": ("B", False),
     "prior.runtime": ("", True),
     "prior.threads": ("threads", True),
     **{f"prior.macs_per_s.{kind}": ("MAC/s", True) for kind in KINDS},
@@ -33,6 +35,9 @@ SCHEMA: Final[dict[str, tuple[str, bool]]] = {
     "power.energy_per_mac_pj": ("pJ", True),
     "power.energy_per_byte_pj": ("pJ", True),
 }
+MICRO: Final = "tflite-micro"
+"""The runtime of microcontrollers.  Their profiles may leave out a prior or power altogether: for some nothing is published."""
+
 _WHOLE = ("cores", "threads", "channels", "B")
 _TABLES = {key.rpartition(".")[0] for key in SCHEMA} | {"match"}
 
@@ -58,10 +63,12 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Memory:
-    """Main memory; None where a board is sold in several sizes or the figure is not published."""
+    """Main memory (a microcontroller's RAM) and what programs lie in; None where a board is sold in several sizes or the figure is not
+    published."""
 
     bytes: int | None
     bandwidth_bytes_per_s: float | None
+    flash_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,21 +114,34 @@ class Match:
 
 @dataclass(frozen=True)
 class Profile:
-    """One kind of device. ``facts``: every value with unit and source, by dotted key as in the file."""
+    """One kind of device. ``facts``: every value with unit and source, by dotted key as in the file.
+
+    ``prior``, ``power``: None only for a microcontroller of which none is published.
+    """
 
     name: str
     title: str
     cpu: Cpu
     memory: Memory
-    prior: Prior
-    power: Power
+    prior: Prior | None
+    power: Power | None
     match: Match
     facts: Mapping[str, Fact] = field(repr=False)
 
     @property
     def channel_step(self) -> int:
-        """Widths that are multiples of it waste no vector lanes."""
-        return self.prior.channel_step
+        """Widths that are multiples of it waste no vector lanes; 1 where nothing is known of them."""
+        return self.prior.channel_step if self.prior else 1
+
+    @property
+    def runtime(self) -> str:
+        """What runs models there: ``tflite`` unless the file says otherwise."""
+        return str(self.facts["runtime"].value) if "runtime" in self.facts else "tflite"
+
+    @property
+    def micro(self) -> bool:
+        """Whether it is a microcontroller: int8 models under TFLite Micro."""
+        return self.runtime == MICRO
 
 
 def names() -> list[str]:
@@ -184,31 +204,43 @@ def _profile(document: Mapping[str, Any], where: str) -> Profile:
         if key not in SCHEMA:
             raise ProfileError(f"profile {where}: unknown key {key}", remedy=f"Known keys: {', '.join(SCHEMA)}.")
         facts[key] = _fact(key, entry, where)
+    spared = _spared(facts)
     for key, (unit, required) in SCHEMA.items():
-        if required and key not in facts:
+        if required and key not in facts and not key.startswith(spared):
             raise ProfileError(f"profile {where}: {key} is missing", remedy=f"Expected {_expected(unit)}.")
-    if float(facts["power.active_w"].value) < float(facts["power.idle_w"].value):
+    if "power." not in spared and float(facts["power.active_w"].value) < float(facts["power.idle_w"].value):
         raise ProfileError(
             f"profile {where}: power.active_w is less than power.idle_w", remedy="A board at work takes its idle power and more."
         )
     values: dict[str, Any] = {key: int(fact.value) if fact.unit in _WHOLE else fact.value for key, fact in facts.items()}
-    return Profile(
-        name=_text(document, "name", where),
-        title=_text(document, "title", where),
-        cpu=Cpu(values["cpu.architecture"], values["cpu.core"], values["cpu.cores"], values.get("cpu.clock_hz")),
-        memory=Memory(values.get("memory.bytes"), values.get("memory.bandwidth_bytes_per_s")),
-        prior=Prior(
+    prior = (
+        Prior(
             runtime=values["prior.runtime"],
             threads=values["prior.threads"],
             macs_per_s={kind: values[f"prior.macs_per_s.{kind}"] for kind in KINDS},
             bytes_per_s=values["prior.bytes_per_s"],
             kernel_overhead_ms=values["prior.kernel_overhead_ms"],
             channel_step=values["prior.channel_step"],
-        ),
-        power=Power(*(values[f"power.{name}"] for name in Power.__dataclass_fields__)),
+        )
+        if "prior." not in spared
+        else None
+    )
+    return Profile(
+        name=_text(document, "name", where),
+        title=_text(document, "title", where),
+        cpu=Cpu(values["cpu.architecture"], values["cpu.core"], values["cpu.cores"], values.get("cpu.clock_hz")),
+        memory=Memory(values.get("memory.bytes"), values.get("memory.bandwidth_bytes_per_s"), values.get("memory.flash_bytes")),
+        prior=prior,
+        power=Power(*(values[f"power.{name}"] for name in Power.__dataclass_fields__)) if "power." not in spared else None,
         match=_match(document.get("match", {}), where),
         facts=facts,
     )
+
+
+def _spared(facts: Mapping[str, Fact]) -> tuple[str, ...]:
+    """The tables that a microcontroller's profile leaves out altogether."""
+    micro = "runtime" in facts and facts["runtime"].value == MICRO
+    return tuple(table for table in ("prior.", "power.") if micro and not any(key.startswith(table) for key in facts))
 
 
 def _entries(table: Mapping[str, Any], prefix: str, where: str) -> list[tuple[str, Any]]:

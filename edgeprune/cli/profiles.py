@@ -38,7 +38,9 @@ def list_(as_json: bool) -> None:
 
     table = Table(Column("name", no_wrap=True), "device", "processor", "runtime of the prior")
     for profile in profiles:
-        table.add_row(profile.name, profile.title, f"{profile.cpu.cores} x {profile.cpu.core}", profile.prior.runtime)
+        table.add_row(
+            profile.name, profile.title, f"{profile.cpu.cores} x {profile.cpu.core}", profile.prior.runtime if profile.prior else "none"
+        )
     console().print(table)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgeprune.cost.kernels import Kernel, macs, moved_bytes
+from edgeprune.cost.kernels import Form, Kernel, macs, moved_bytes
+from edgeprune.errors import ProfileError
 from edgeprune.profile import Profile
 
 
@@ -13,16 +14,26 @@ from edgeprune.profile import Profile
 class PriorTimes:
     """Roofline: the larger of arithmetic and memory time, plus an overhead for every kernel.
 
-    Output widths count as the next multiple of the device's channel step: kernels compute whole blocks.
+    Output widths count as the next multiple of the device's channel step: kernels compute whole blocks. A microcontroller's activations and
+    weights are int8, all others' float32. Raises :class:`ProfileError` for a profile without a prior.
     """
 
     profile: Profile
     measured: bool = False
 
+    def __post_init__(self) -> None:
+        if self.profile.prior is None:
+            raise ProfileError(f"no latencies are published for {self.profile.name}", remedy="Leave latency out of the budget.")
+        self._prior = self.profile.prior
+        self._shrink = 0.25 if self.profile.micro else 1.0
+
     def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
         """Time of ``kernel`` at those widths, in milliseconds."""
-        form, prior = kernel.form, self.profile.prior
-        step = self.profile.channel_step
+        return self.form_milliseconds(kernel.form, source, result)
+
+    def form_milliseconds(self, form: Form, source: float, result: float) -> float:
+        """Time of a kernel of that form at those widths, in milliseconds."""
+        prior, step = self._prior, self._prior.channel_step
         block = math.ceil(result / step) * step if form.kind in ("conv2d", "fully_connected") else result
         kind = (
             "pointwise"
@@ -31,10 +42,13 @@ class PriorTimes:
         )
         rate = prior.macs_per_s.get(kind)
         arithmetic = macs(form, source, block) / rate if rate else 0.0
-        return 1e3 * max(arithmetic, moved_bytes(form, source, result) / prior.bytes_per_s) + prior.kernel_overhead_ms
+        moved = self._shrink * moved_bytes(form, source, result)
+        return 1e3 * max(arithmetic, moved / prior.bytes_per_s) + prior.kernel_overhead_ms
 
 
 def power_of(profile: Profile) -> tuple[float, float, float]:
-    """(active watts above idle, pJ per MAC, pJ per byte): the energy model's constants."""
+    """(active watts above idle, pJ per MAC, pJ per byte): the energy model's constants; NaN where the profile knows no power."""
     power = profile.power
+    if power is None:
+        return math.nan, math.nan, math.nan
     return power.active_w - power.idle_w, power.energy_per_mac_pj, power.energy_per_byte_pj
