@@ -18,10 +18,11 @@ from edgeprune.cli.options import Settings, debug_option
 from edgeprune.cli.output import show_error
 from edgeprune.errors import EdgepruneError
 
-# name: what it does.  The command is `command` in the file of this name beside this one, imported when it is used.
+# name: what it does.  The command is `command` in the file of this name (- as _) beside this one, imported when it is used.
 COMMANDS = {
     "prune": "Prune a model to budgets that are measured on a device.",
     "inspect": "Show what may be pruned in a model, and what is fixed and why.",
+    "compare-criteria": "Show how well each criterion predicts what a removal changes.",
     "bench": "Measure an exported model on a device, or compare two.",
     "history": "List the results that were measured.",
     "compare": "Compare two results that were measured.",
@@ -43,7 +44,7 @@ class LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"edgeprune.cli.{name}").command
+        command: click.Command = import_module(f"edgeprune.cli.{name.replace('-', '_')}").command
         _accept_debug(command)
         return command
 

@@ -6,35 +6,47 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from edgeprune.errors import InputError
+from edgeprune.graph import Analysis
 from edgeprune.task import Task, as_inputs
 
 SAMPLES = 768
 """How many samples criteria look at."""
 
 
-def pieces(task: Task, size: int) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """The training batches in pieces (inputs, targets) of at most ``size`` samples, until there were :data:`SAMPLES`.
+def pieces(task: Task, size: int, samples: int = SAMPLES) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """The training batches in pieces (inputs, targets) of at most ``size`` samples, until there were ``samples``.
 
     A batch whose inputs and targets are not all tensors of one first dimension is a piece by itself. Raises :class:`InputError` when
     there is no batch.
     """
     assert task.train is not None
-    left = SAMPLES
+    left = samples
     for inputs, targets in task.train:
         values = as_inputs(inputs)
-        samples = _samples(values, targets)
-        for start in range(0, samples or 1, size):
-            if samples is None:
+        held = _samples(values, targets)
+        for start in range(0, held or 1, size):
+            if held is None:
                 yield values, targets
             else:
                 yield tuple(value[start : start + size] for value in values), targets[start : start + size]
-            left -= min(size, (samples or size) - start)
+            left -= min(size, (held or size) - start)
             if left <= 0:
                 return
-    if left == SAMPLES:
+    if left == samples:
         raise InputError(f"the training data of task {task.name} has no batches", remedy="Give batches that can be iterated again.")
+
+
+def captured_size(analysis: Analysis) -> int | None:
+    """How many samples at a time the captured graph takes; None where it takes any number."""
+    return None if analysis.captured.any_batch else example_size(analysis)
+
+
+def example_size(analysis: Analysis) -> int:
+    """How many samples the graph was captured with."""
+    return next(int(value.shape[0]) for value in pytree.tree_leaves(analysis.captured.inputs) if isinstance(value, Tensor) and value.dim())
 
 
 def _samples(values: tuple[Any, ...], targets: Any) -> int | None:

@@ -14,7 +14,7 @@ from edgeprune.errors import InputError
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
 from edgeprune.graph.flow import Stored
-from edgeprune.importance.data import SAMPLES, pieces
+from edgeprune.importance.data import SAMPLES, captured_size, example_size, pieces
 from edgeprune.task import Task
 
 
@@ -49,20 +49,18 @@ def require_whole(analysis: Analysis, what: str) -> None:
 
 def observe(task: Task, analysis: Analysis, places: dict[fx.Node, Tensor]) -> Iterator[dict[fx.Node, Tensor]]:
     """What the nodes in ``places`` (with their channels) compute, for one piece of the training batches after the other, in eval mode."""
-    captured = analysis.captured
-    tensors = [value for value in pytree.tree_leaves(captured.inputs) if isinstance(value, Tensor) and value.dim()]
-    size = SAMPLES
-    if not captured.any_batch or any(_mixes_batch(node, channels) for node, channels in places.items()):
-        size = tensors[0].shape[0]
+    fixed = captured_size(analysis)
+    if fixed is None and any(_mixes_batch(node, channels) for node, channels in places.items()):
+        fixed = example_size(analysis)
     watch, fitting = Watch(task.model, analysis, set(places)), 0
     with eval_mode(task.model), torch.no_grad():
-        for inputs, _ in pieces(task, size):
-            if captured.any_batch or all(isinstance(value, Tensor) and value.shape[:1] == tensors[0].shape[:1] for value in inputs):
+        for inputs, _ in pieces(task, fixed or SAMPLES):
+            if fixed is None or all(isinstance(value, Tensor) and value.shape[:1] == (fixed,) for value in inputs):
                 yield watch.values_of(inputs)
                 fitting += 1
     if not fitting:
         raise InputError(
-            f"the model was captured for {size} samples at a time, and no training batch of task {task.name} has as many",
+            f"the model was captured for {fixed} samples at a time, and no training batch of task {task.name} has as many",
             remedy="Give larger batches, or use l2 or taylor.",
         )
 

@@ -1,0 +1,89 @@
+"""What removing channels really changes, on training batches that no criterion has seen."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgeprune.errors import TrainingError
+from edgeprune.graph import Analysis
+from edgeprune.graph.capture import eval_mode
+from edgeprune.importance.data import SAMPLES, captured_size, pieces
+from edgeprune.surgery import Plan, masked
+from edgeprune.task import Task
+from edgeprune.tuning import recalibrate
+from edgeprune.tuning.context import batch_inputs
+from edgeprune.tuning.distill import distillation_loss
+from edgeprune.tuning.scoring import batch_size
+
+PIECE = 64
+"""Samples that are run at once."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Of a changed model: its mean loss, and the mean divergence of its answers from the dense model's (the loss where answers cannot be
+    compared)."""
+
+    loss: float
+    divergence: float
+
+
+@dataclass(frozen=True)
+class Removal:
+    """``plain``: the effect as it is; ``recalibrated``: after batch-norm statistics were measured anew."""
+
+    plain: Effect
+    recalibrated: Effect
+
+
+class Removals:
+    """Measures plans by masking.
+
+    ``images``: how many training samples the effect is measured on, from behind those that criteria look at (the last ones where there are
+    not so many); half as many before them serve recalibration.
+    """
+
+    def __init__(self, task: Task, analysis: Analysis, images: int) -> None:
+        self.task, self.analysis = task, analysis
+        size = captured_size(analysis) or PIECE
+        count = -(-(images + images // 2) // size)
+        later = list(deque(pieces(task, size, SAMPLES + size * count), maxlen=count))
+        first = len(later) // 3
+        self.calibration, self.measured = later[:first] or later, later[first:]
+        self.images = sum(batch_size(inputs, targets) for inputs, targets in self.measured)
+        self.answers = self._run(task.model)
+        self.dense = self._both(copy.deepcopy(task.model))
+
+    def measure(self, plan: Plan) -> Removal:
+        """The effect of what ``plan`` removes.  Raises :class:`TrainingError` when the loss is not a number."""
+        return self._both(masked(self.task.model, self.analysis, plan))
+
+    def _both(self, model: nn.Module) -> Removal:
+        plain = self._effect(model)
+        return Removal(plain, self._effect(model) if recalibrate(model, self.calibration) else plain)
+
+    def _effect(self, model: nn.Module) -> Effect:
+        losses, divergences, sizes = list[float](), list[float](), list[int]()
+        with torch.inference_mode():
+            for outputs, wanted, (inputs, targets) in zip(self._run(model), self.answers, self.measured, strict=True):
+                losses.append(float(self.task.loss(outputs, targets)))
+                divergence = distillation_loss(outputs, wanted, targets)
+                divergences.append(losses[-1] if divergence is None else float(divergence))
+                sizes.append(batch_size(inputs, targets))
+        effect = Effect(float(np.average(losses, weights=sizes)), float(np.average(divergences, weights=sizes)))
+        if not (math.isfinite(effect.loss) and math.isfinite(effect.divergence)):
+            raise TrainingError(f"the loss on training data is {effect.loss}", remedy="Check the data and the model's weights.")
+        return effect
+
+    def _run(self, model: nn.Module) -> list[Any]:
+        """The outputs on all measured pieces, in float32: the smallest removals change less than bfloat16 tells."""
+        with eval_mode(model), torch.inference_mode():
+            return [model(*batch_inputs(inputs)) for inputs, _ in self.measured]
