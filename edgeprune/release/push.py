@@ -21,7 +21,7 @@ from edgeprune.devices.targets import Target
 from edgeprune.errors import DeviceError, DeviceFullError, HealthError, IncompatibleError, ReleaseError, TransientError
 from edgeprune.release.bundle import MANIFEST, NAMESPACE, Bundle
 from edgeprune.release.fit import choose, obstacles
-from edgeprune.release.health import Checked, check_health
+from edgeprune.release.checkup import Checked, check_health
 from edgeprune.release.manifest import parse_time
 from edgeprune.release.place import BASE, Place
 
