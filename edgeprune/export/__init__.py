@@ -1,7 +1,8 @@
 """A model written to files that devices run, each compared with the PyTorch model before it gets its name.
 
 ``export`` writes; ``start_export`` lets the conversion overlap other work; ``warm`` starts the converter ahead of need;
-``formats.names`` lists the formats. A new format is one file that calls ``formats.register`` and an import here.
+``formats.names`` lists the formats; ``calibration_of`` takes from a task what ``tflite-int8`` needs. A new format is one file that calls
+``formats.register`` and an import here.
 """
 
 from __future__ import annotations
@@ -17,10 +18,14 @@ from torch import Tensor, nn
 from edgeprune.errors import ExportError
 from edgeprune.export import formats, parity, pt2, tflite, torchscript  # noqa: F401
 from edgeprune.export.cache import temporary_name
+from edgeprune.export.calibration import Sample, calibration_of
 from edgeprune.export.converter import warm
+from edgeprune.export.formats import Format
+from edgeprune.export.metadata import read_metadata
+from edgeprune.export.options import ExportOptions
 from edgeprune.export.source import Source
 
-__all__ = ["TIME_LIMIT_S", "export", "formats", "start_export", "warm"]
+__all__ = ["TIME_LIMIT_S", "ExportOptions", "calibration_of", "export", "formats", "read_metadata", "start_export", "warm"]
 
 TIME_LIMIT_S = 900.0
 
@@ -32,17 +37,23 @@ def export(
     folder: str | Path,
     name: str = "model",
     *,
+    calibration: Sequence[Sample] | None = None,
+    options: ExportOptions | None = None,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> dict[str, Path]:
     """Write ``model`` in each of ``formats`` as ``folder/name.<suffix>`` and return the paths by format.
 
     ``model``: any module, or a GraphModule of ATen operations; it is copied, put in eval mode and never changed.
     ``example_inputs``: the positional inputs of one inference (batch of 1). Inputs and outputs keep their shapes and dtypes, except that
-    TFLite holds 64-bit ones in 32 bits; the tensors of a nested output become one tuple, in order. A file appears under its name only
-    when it is complete and its outputs on seeded inputs matched the model's. Raises :class:`ExportError` (unknown format, an operation
-    the format lacks, the time limit), :class:`ParityError`, :class:`CaptureError`.
+    TFLite holds 64-bit ones in 32 bits; the tensors of a nested output become one tuple, in order. ``calibration``: the inputs of some
+    hundred inferences on real data, in the shapes of the example inputs: ``tflite-int8`` needs it. A file appears under its name only
+    when it is complete and its outputs on seeded inputs matched the model's (quantized files: came near enough on the calibration).
+    Raises :class:`ExportError` (unknown format, an operation the format lacks, the time limit, a calibration that does not do),
+    :class:`ParityError`, :class:`CaptureError`.
     """
-    return start_export(model, example_inputs, formats, folder, name, time_limit_s=time_limit_s).result()
+    return start_export(
+        model, example_inputs, formats, folder, name, calibration=calibration, options=options, time_limit_s=time_limit_s
+    ).result()
 
 
 def start_export(
@@ -52,6 +63,8 @@ def start_export(
     folder: str | Path,
     name: str = "model",
     *,
+    calibration: Sequence[Sample] | None = None,
+    options: ExportOptions | None = None,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> Future[dict[str, Path]]:
     """:func:`export`, returning as soon as what needs this process is done; the conversion in the worker goes on behind the future.
@@ -61,7 +74,8 @@ def start_export(
     future: Future[dict[str, Path]] = Future()
     try:
         wanted = _find_all(formats)
-        source = Source(model, example_inputs, time_limit_s)
+        _check_calibration(wanted, calibration)
+        source = Source(model, example_inputs, time_limit_s, calibration, options)
         target = _folder(folder)
         paths = {entry.name: target / f"{name}{entry.suffix}" for entry in wanted}
         for entry in wanted:
@@ -69,7 +83,7 @@ def start_export(
                 _write(entry, source, paths[entry.name])
         behind = [entry for entry in wanted if entry.external]
         if behind:
-            _ = source.program
+            _ = source.mobile_program
     except BaseException as error:
         future.set_exception(error)
         return future
@@ -92,6 +106,15 @@ def start_export(
 _find_all = formats.find_all  # ``formats`` is an argument's name above
 
 
+def _check_calibration(wanted: Sequence[Format], calibration: Sequence[Sample] | None) -> None:
+    needing = [entry.name for entry in wanted if entry.calibrated]
+    if needing and calibration is None:
+        raise ExportError(
+            f"{needing[0]} needs calibration, and none was given",
+            remedy="Give the inputs of some hundred inferences: calibration_of(task).",
+        )
+
+
 def _folder(folder: str | Path) -> Path:
     path = Path(folder)
     try:
@@ -101,13 +124,13 @@ def _folder(folder: str | Path) -> Path:
     return path
 
 
-def _write(entry: formats.Format, source: Source, path: Path) -> None:
+def _write(entry: Format, source: Source, path: Path) -> None:
     """Write, compare, and only then name the file."""
     content = entry.write(source)
     temporary = temporary_name(path)
     try:
         temporary.write_bytes(content)
-        parity.compare(entry.name, source.expected, _run(entry, temporary, source.probe), entry.tolerance)
+        _verify(entry, source, temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise ExportError(f"{entry.name}: {path} cannot be written: {error.strerror}") from error
@@ -115,9 +138,14 @@ def _write(entry: formats.Format, source: Source, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _run(entry: formats.Format, path: Path, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+def _verify(entry: Format, source: Source, path: Path) -> None:
     try:
-        return entry.run(path, inputs)
+        loaded = entry.load(path)
+        produced = loaded(source.probe)
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise ExportError(f"{entry.name}: the exported file does not run: {reason[0] if reason else type(error).__name__}") from error
+    if entry.verify is not None:
+        entry.verify(source, loaded)
+    else:
+        parity.compare(entry.name, source.expected, produced, entry.tolerance)

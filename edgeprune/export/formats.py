@@ -12,22 +12,35 @@ from torch import Tensor
 from edgeprune.errors import ExportError
 from edgeprune.export.source import Source
 
+Loaded = Callable[[tuple[Tensor, ...]], list[Tensor]]
+"""An exported file in memory: its outputs, in the order of the PyTorch model's, for one inference's inputs as that takes them."""
+
 
 @dataclass(frozen=True)
 class Format:
     """One exporter.
 
-    ``suffix``: of the file, with its dot. ``write(source)``: the file's bytes; the same model gives the same bytes.
-    ``run(path, inputs)``: the file's outputs on this machine, in the order of the PyTorch model's. ``tolerance``: largest error allowed,
-    as a fraction of an output's largest magnitude. ``external``: the work is done by another process, so it can overlap this one's.
+    ``suffix``: of the file, with its dots. ``write(source)``: the file's bytes; the same model gives the same bytes. ``load(path)``: the
+    file, ready to run on this machine. ``engine``: what runs it on a device; None when nothing does. ``tolerance``: largest error allowed,
+    as a fraction of an output's largest magnitude. ``verify(source, loaded)``: for formats that compute something else on purpose,
+    how far that may be from the PyTorch model; raises :class:`ParityError`. ``external``: the work is done by another process, so
+    it can overlap this one's. ``calibrated``: it needs calibration data. ``extra``: what its packages are installed by.
     """
 
     name: str
     suffix: str
     write: Callable[[Source], bytes]
-    run: Callable[[Path, tuple[Tensor, ...]], list[Tensor]]
+    load: Callable[[Path], Loaded]
+    engine: str | None
     tolerance: float = 1e-3
+    verify: Callable[[Source, Loaded], None] | None = None
     external: bool = False
+    calibrated: bool = False
+    extra: str | None = None
+
+    def run(self, path: Path, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        """The file's outputs for one inference."""
+        return self.load(path)(inputs)
 
 
 _FORMATS: Final[dict[str, Format]] = {}
@@ -51,6 +64,14 @@ def find(name: str) -> Format:
     if name not in _FORMATS:
         raise ExportError(f"unknown export format {name!r}", remedy=f"Known formats: {', '.join(names())}.")
     return _FORMATS[name]
+
+
+def of_path(path: Path) -> Format:
+    """The format of a file, by the longest suffix that fits.  Raises :class:`ExportError` that lists the known ones."""
+    fitting = [entry for entry in _FORMATS.values() if path.name.endswith(entry.suffix)]
+    if not fitting:
+        raise ExportError(f"{path} is of no known format", remedy=f"Known suffixes: {', '.join(e.suffix for e in _FORMATS.values())}.")
+    return max(fitting, key=lambda entry: len(entry.suffix))
 
 
 def find_all(wanted: Sequence[str]) -> list[Format]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,3 +55,56 @@ def _compare_output(what: str, want: Tensor, got: Tensor, tolerance: float) -> P
             f"(off by {float(error[place]):.3g}, allowed {allowed:.3g})"
         )
     return Parity(float(error[place]), float(error[place]) / scale)
+
+
+LEAST_SQNR_DB = 15.0
+"""Signal to quantization noise of outputs, below which a quantized file no longer computes the same function: noise of 3 % of the power."""
+
+LEAST_AGREEMENT = 0.9
+"""Share of inferences whose largest class score is of the same class, that is enough where the scores themselves are noisier."""
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Of a quantized file to the PyTorch model, over several inferences, its worst output: ``sqnr_db``, the ratio of the outputs' power to
+    the error's (infinite when there is none), and ``agreement``, the share of inferences with the same top class (of equal elements, for
+    outputs of integers; None for other outputs)."""
+
+    sqnr_db: float
+    agreement: float | None
+
+    @property
+    def good(self) -> bool:
+        """Whether it computes the same function."""
+        return self.sqnr_db >= LEAST_SQNR_DB or (self.agreement is not None and self.agreement >= LEAST_AGREEMENT)
+
+    def __str__(self) -> str:
+        same = "" if self.agreement is None else f", the same top class in {100 * self.agreement:.0f} %"
+        return f"signal to noise {self.sqnr_db:.1f} dB{same}"
+
+
+def fidelity(expected: Sequence[Sequence[Tensor]], produced: Sequence[Sequence[Tensor]]) -> Fidelity:
+    """Compare the outputs of several inferences, one list of tensors each.  Raises :class:`ParityError` when their shapes differ."""
+    found = []
+    for index, (want, got) in enumerate(zip(zip(*expected, strict=True), zip(*produced, strict=True), strict=True)):
+        if [value.shape for value in want] != [value.shape for value in got]:
+            raise ParityError(f"output {index} has shape {tuple(got[0].shape)}, expected {tuple(want[0].shape)}")
+        found.append(_fidelity(torch.stack(want), torch.stack(got)))
+    return min(found, key=lambda item: (item.good, item.sqnr_db))
+
+
+def _fidelity(want: Tensor, got: Tensor) -> Fidelity:
+    if not want.is_floating_point():
+        return Fidelity(-math.inf, float((want == got).double().mean()))
+    classes = want.dim() == 3 and want.shape[1] == 1 and want.shape[2] > 1
+    agreement = float((want.argmax(2) == got.argmax(2)).double().mean()) if classes else None
+    return Fidelity(sqnr_db(want, got), agreement)
+
+
+def sqnr_db(want: Tensor, got: Tensor) -> float:
+    """Power of ``want`` over the power of the error, in decibels."""
+    noise = float((want.double() - got.double()).square().sum())
+    signal = float(want.double().square().sum())
+    if math.isnan(noise):
+        return -math.inf
+    return math.inf if noise == 0.0 else 10.0 * math.log10(max(signal, 1e-300) / noise)

@@ -9,22 +9,28 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import ExportError
-from edgeprune.export.formats import Format, register
+from edgeprune.export.formats import Format, Loaded, register
+from edgeprune.export.metadata import EXTRA_FILE, encoded
 from edgeprune.export.source import Source, flat_outputs
 
 
 def _write(source: Source) -> bytes:
     program, buffer = source.program, io.BytesIO()
     try:
-        torch.export.save(program, buffer)
+        torch.export.save(program, buffer, extra_files={EXTRA_FILE: encoded("pt2", source).decode()})
     except Exception as error:
         raise ExportError(f"pt2: the exported program cannot be saved: {error}") from error
     return buffer.getvalue()
 
 
-def _run(path: Path, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    with torch.no_grad():
-        return flat_outputs(torch.export.load(str(path)).module()(*inputs))
+def _load(path: Path) -> Loaded:
+    module = torch.export.load(str(path)).module()
+
+    def run(inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        with torch.no_grad():
+            return flat_outputs(module(*inputs))
+
+    return run
 
 
-PT2 = register(Format("pt2", ".pt2", _write, _run))
+PT2 = register(Format("pt2", ".pt2", _write, _load, engine=None))

@@ -11,17 +11,18 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from edgeprune.errors import ExportError
+from edgeprune.export import flatbuffer
+from edgeprune.export.calibration import checked
 from edgeprune.export.quiet import quiet_stderr
 
 Kind = Literal["fp16", "dynamic", "int8"]
 Array = np.ndarray[Any, Any]
 
 KINDS: Final[tuple[Kind, ...]] = ("fp16", "dynamic", "int8")
-
-LEAST_SAMPLES = 8
-"""Inferences that calibration takes at least: ranges seen in fewer are those of the samples, not of the data."""
 
 
 def quantize(
@@ -35,10 +36,10 @@ def quantize(
     """The model of ``float_tflite`` with float16 weights ("fp16"), int8 weights whose kernels quantize activations as they run
     ("dynamic"), or int8 weights and activations ("int8").
 
-    ``calibration``: for "int8", the inputs of at least :data:`LEAST_SAMPLES` inferences, each a tuple of arrays in the model's shapes and
-    order; the ranges of activations are the least and the largest values seen.  Others take None.  ``integer_io``: for "int8", inputs and
-    outputs are int8 too, with the scales that the file holds; else they stay as they were.  ``keep_float``: names of operators' output
-    tensors (or parts of them) that stay float.  The same arguments give the same bytes.
+    ``calibration``: for "int8", the inputs of at least ``calibration.LEAST_SAMPLES`` inferences, each a tuple of arrays in the model's
+    shapes and order; the ranges of activations are the least and the largest values seen.  Others take None.  ``integer_io``: for
+    "int8", inputs and outputs are int8 too, with the scales that the file holds; else they stay as they were.  ``keep_float``: regular
+    expressions that are searched in the names of operators' output tensors; what fits stays float.  The same arguments give the same bytes.
 
     Raises :class:`ExportError`: an unknown kind, too little calibration, arrays that do not fit the inputs or hold NaN or infinity.
     """
@@ -57,11 +58,12 @@ def quantize(
         warnings.simplefilter("ignore")
         ranges = _ranges(float_tflite, work, calibration) if kind == "int8" else None
         try:
-            return bytes(work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
+            content = bytes(work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
         except Exception as error:
             raise ExportError(
                 f"tflite-{kind}: the quantizer refused the model: {error}", remedy="The format tflite keeps it float."
             ) from error
+    return flatbuffer.pack(flatbuffer.read(content))
 
 
 def _recipe(kind: Kind, integer_io: bool, keep_float: Sequence[str]) -> Any:
@@ -91,7 +93,8 @@ def _ranges(float_tflite: bytes, work: Any, calibration: Sequence[tuple[Array, .
     manager.load_quantization_recipe(work.get_quantization_recipe())
     watched = calibrator.Calibrator(float_tflite, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     key, names, details = _signature(watched)
-    samples = [dict(zip(names, sample, strict=True)) for sample in checked(calibration, details)]
+    examples = [torch.from_numpy(np.zeros(detail["shape"], detail["dtype"])) for detail in details]
+    samples = [dict(zip(names, map(Tensor.numpy, sample), strict=True)) for sample in checked(calibration or (), examples)]
     watched.calibrate({key: samples}, manager)
     return watched.get_model_qsvs()
 
@@ -106,31 +109,3 @@ def _signature(watched: Any) -> tuple[str, list[str], list[dict[str, Any]]]:
     name_of = {index: name for name, index in signature["inputs"].items()}
     details = interpreter.get_input_details()
     return key, [name_of[detail["index"]] for detail in details], details
-
-
-def checked(calibration: Sequence[tuple[Array, ...]] | None, details: Sequence[dict[str, Any]]) -> list[list[Array]]:
-    """The samples in the dtypes of a model's inputs.  ``details``: a shape and a dtype for each input.  Raises :class:`ExportError`."""
-    count = 0 if calibration is None else len(calibration)
-    if calibration is None or count < LEAST_SAMPLES:
-        raise ExportError(
-            f"int8 calibration has {count} samples, and needs at least {LEAST_SAMPLES}",
-            remedy="Give the inputs of some hundred inferences, from the training data.",
-        )
-    return [_checked_sample(index, sample, details) for index, sample in enumerate(calibration)]
-
-
-def _checked_sample(index: int, sample: tuple[Array, ...], details: Sequence[dict[str, Any]]) -> list[Array]:
-    if len(sample) != len(details):
-        raise ExportError(f"calibration sample {index} has {len(sample)} inputs, and the model {len(details)}")
-    arrays = []
-    for place, (value, detail) in enumerate(zip(sample, details, strict=True)):
-        shape = tuple(int(size) for size in detail["shape"])
-        if tuple(value.shape) != shape:
-            raise ExportError(f"calibration sample {index}: input {place} has shape {tuple(value.shape)}, and the model takes {shape}")
-        if not np.isfinite(value).all():
-            raise ExportError(
-                f"calibration sample {index}: input {place} holds NaN or infinity",
-                remedy="Clean the data: one such value spoils every range.",
-            )
-        arrays.append(np.ascontiguousarray(value, dtype=detail["dtype"]))
-    return arrays

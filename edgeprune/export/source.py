@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from edgeprune.errors import CaptureError, ExportError
+from edgeprune.export.calibration import Sample, checked
+from edgeprune.export.options import ExportOptions
+from edgeprune.export.trim import trim
 from edgeprune.surgery import flatten_outputs
 from edgeprune.task import device_inputs
 
@@ -53,35 +56,69 @@ class _Flat(nn.Module):
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
+class _ChannelsLast(nn.Module):
+    """A model whose inputs at ``places`` are laid out as (N, ..., C)."""
+
+    def __init__(self, module: nn.Module, places: Sequence[int]) -> None:
+        super().__init__()
+        self.module = module
+        self.places = tuple(places)
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        outputs: Tensor | tuple[Tensor, ...] = self.module(
+            *(value.movedim(-1, 1) if place in self.places else value for place, value in enumerate(inputs))
+        )
+        return outputs
+
+
 class Source:
     """A frozen copy of ``model`` and the ``example_inputs`` of one inference (batch of 1); the caller's model is never changed.
 
     ``module`` returns a tensor, or the tensors of a nested output as one tuple. ``time_limit_s`` bounds each conversion that runs outside
-    this process. Raises :class:`ExportError` when the model cannot be copied or does not run on its inputs.
+    this process. ``calibration``: inputs of inferences on real data, in the shapes of the example inputs. Raises :class:`ExportError` when
+    the model cannot be copied or does not run on its inputs, or the calibration does not fit them.
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Sequence[Tensor], time_limit_s: float) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Sequence[Tensor],
+        time_limit_s: float,
+        calibration: Sequence[Sample] | None = None,
+        options: ExportOptions | None = None,
+    ) -> None:
         self.inputs: tuple[Tensor, ...] = tuple(value.detach().cpu() for value in example_inputs)
+        self.calibration = None if calibration is None else checked(calibration, self.inputs)
+        self.options = options or ExportOptions()
         self.module = _frozen_copy(model)
         if not isinstance(self._outputs(), Tensor):
             self.module = _Flat(self.module)
         self.time_limit_s = time_limit_s
+        self.converted: bytes | None = None  # the float TFLite file, once there is one
 
     @cached_property
     def program(self) -> ExportedProgram:
-        """The model captured as an ATen graph, without stack traces.  Raises :class:`CaptureError`."""
-        try:
-            with torch.no_grad():
-                program = torch.export.export(self.module, self.inputs)
-        except Exception as error:
-            reason = str(error).strip().splitlines()
-            raise CaptureError(
-                f"torch.export cannot capture the model: {type(error).__name__}: {reason[0] if reason else 'no reason given'}",
-                remedy="A branch on the values of a tensor cannot be captured: write it with torch.where, or export the part without it.",
-            ) from error
-        for node in program.graph.nodes:
-            node.meta.pop("stack_trace", None)  # this machine's paths
-        return program
+        """The model captured as an ATen graph, without stack traces and unread weights.  Raises :class:`CaptureError`."""
+        return _captured(self.module, self.inputs)
+
+    @cached_property
+    def channels_last(self) -> tuple[int, ...]:
+        """The places of the inputs that a TFLite file takes as (N, ..., C): none unless the options say so."""
+        wanted = self.options.channels_last
+        return tuple(place for place, value in enumerate(self.inputs) if wanted and value.is_floating_point() and value.dim() > 2)
+
+    @cached_property
+    def mobile_program(self) -> ExportedProgram:
+        """:attr:`program` with the inputs laid out as a TFLite file takes them."""
+        if not self.channels_last:
+            return self.program
+        inputs = (value.movedim(1, -1).contiguous() if place in self.channels_last else value for place, value in enumerate(self.inputs))
+        return _captured(_ChannelsLast(self.module, self.channels_last), tuple(inputs))
+
+    @property
+    def described_inputs(self) -> list[dict[str, Any]]:
+        """Shape and dtype of every input, as the PyTorch model takes them."""
+        return [{"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")} for value in self.inputs]
 
     @cached_property
     def probe(self) -> tuple[Tensor, ...]:
@@ -93,12 +130,33 @@ class Source:
         """The PyTorch model's outputs for :attr:`probe`, flattened in order."""
         return flat_outputs(self._outputs())
 
+    def outputs_for(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        """The PyTorch model's outputs for other inputs."""
+        with torch.no_grad():
+            return flat_outputs(self.module(*(value.clone() for value in inputs)))
+
     def _outputs(self) -> Any:
         try:
             with torch.no_grad():
                 return self.module(*(value.clone() for value in self.probe))
         except Exception as error:
             raise ExportError(f"the model does not run on inputs shaped like the example inputs: {error}") from error
+
+
+def _captured(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+    try:
+        with torch.no_grad():
+            program = torch.export.export(module, inputs)
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise CaptureError(
+            f"torch.export cannot capture the model: {type(error).__name__}: {reason[0] if reason else 'no reason given'}",
+            remedy="A branch on the values of a tensor cannot be captured: write it with torch.where, or export the part without it.",
+        ) from error
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # this machine's paths
+    trim(program)
+    return program
 
 
 def flat_outputs(outputs: Any) -> list[Tensor]:

@@ -1,39 +1,122 @@
-"""TFLite by litert-torch: float32, inputs laid out as the PyTorch model takes them."""
+"""TFLite by litert-torch: float32, and quantized to float16 weights, dynamic-range int8 and full int8."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from edgeprune.export import cache, converter
-from edgeprune.export.formats import Format, register
-from edgeprune.export.quiet import quiet_stderr
+from edgeprune.errors import ExportError, ParityError
+from edgeprune.export import cache, converter, flatbuffer, metadata, parity
+from edgeprune.export.formats import Format, Loaded, register
+from edgeprune.export.interpreter import invoke, open_tflite, value_of
+from edgeprune.export.layers import worst_layers
+from edgeprune.export.quantize import Kind, quantize
 from edgeprune.export.source import Source
+
+COMPARED = 32
+"""Inferences on which a quantized file is compared with the model."""
+
+
+def float_content(source: Source) -> bytes:
+    """The float32 file as the converter makes it, made once for all that is derived from it."""
+    if source.converted is None:
+        program = source.mobile_program
+        key = cache.program_key(program)
+        source.converted = cache.read(key)
+        if source.converted is None:
+            source.converted = converter.CONVERTER.convert(program, source.time_limit_s)
+            cache.write(key, source.converted)
+    return source.converted
 
 
 def _write(source: Source) -> bytes:
-    program = source.program
-    key = cache.program_key(program)
-    content = cache.read(key)
-    if content is None:
-        content = converter.CONVERTER.convert(program, source.time_limit_s)
-        cache.write(key, content)
-    return content
+    return _dressed(float_content(source), "tflite", source)
 
 
-def _run(path: Path, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    from ai_edge_litert.interpreter import Interpreter
+def _quantized(kind: Kind) -> Callable[[Source], bytes]:
+    def write(source: Source) -> bytes:
+        samples = [tuple(value.numpy() for value in _laid_out(source, sample)) for sample in source.calibration or ()]
+        content = quantize(
+            float_content(source),
+            kind,
+            samples if kind == "int8" else None,
+            integer_io=source.options.integer_io and kind == "int8",
+            keep_float=source.options.keep_float,
+        )
+        return _dressed(content, f"tflite-{kind}", source)
 
-    with quiet_stderr():
-        interpreter = Interpreter(model_path=str(path), num_threads=1)
-        interpreter.allocate_tensors()
-    for detail, value in zip(interpreter.get_input_details(), inputs, strict=True):
-        interpreter.set_tensor(detail["index"], np.ascontiguousarray(value.numpy(), dtype=detail["dtype"]))
-    interpreter.invoke()
-    return [torch.from_numpy(interpreter.get_tensor(detail["index"])) for detail in interpreter.get_output_details()]
+    return write
 
 
-TFLITE = register(Format("tflite", ".tflite", _write, _run, external=True))
+def _laid_out(source: Source, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Inputs of the PyTorch model as the file takes them."""
+    return tuple(value.movedim(1, -1) if place in source.channels_last else value for place, value in enumerate(inputs))
+
+
+def _dressed(content: bytes, name: str, source: Source) -> bytes:
+    """The file with its names, and what it says about itself."""
+    model, options = flatbuffer.read(content), source.options
+    graph = model.subgraphs[0]
+    for signature in model.signatureDefs or ():
+        signature.signatureKey = options.signature or signature.signatureKey
+        for names, entries, order in (
+            (options.inputs, signature.inputs, graph.inputs),
+            (options.outputs, signature.outputs, graph.outputs),
+        ):
+            _rename(name, names, entries, list(order), graph)
+    flatbuffer.set_metadata(model, metadata.NAME, metadata.encoded(name, source, channels_last=list(source.channels_last)))
+    return flatbuffer.pack(model)
+
+
+def _rename(format_name: str, names: Any, entries: Any, order: list[int], graph: Any) -> None:
+    if not names:
+        return
+    if len(names) != len(order):
+        raise ExportError(f"{format_name}: {len(names)} names ({', '.join(names)}) were given for {len(order)} inputs or outputs")
+    for entry in entries:
+        entry.name = names[order.index(entry.tensorIndex)]
+        graph.tensors[entry.tensorIndex].name = entry.name
+
+
+def load(path: Path) -> Loaded:
+    """The file, taking and giving what the PyTorch model does: its layout, and real numbers where the file's are int8."""
+    last = metadata.read_metadata(path).get("channels_last", [])
+    interpreter = open_tflite(path.read_bytes())
+    outputs = interpreter.get_output_details()
+
+    def run(values: tuple[Tensor, ...]) -> list[Tensor]:
+        invoke(interpreter, [value.movedim(1, -1) if place in last else value for place, value in enumerate(values)])
+        return [value_of(interpreter, detail) for detail in outputs]
+
+    return run
+
+
+def _verify(kind: Kind) -> Callable[[Source, Loaded], None]:
+    def verify(source: Source, loaded: Loaded) -> None:
+        samples = (source.calibration or [source.probe])[:COMPARED]
+        with torch.no_grad():
+            expected = [source.outputs_for(sample) for sample in samples]
+        found = parity.fidelity(expected, [loaded(sample) for sample in samples])
+        if not found.good:
+            content = _quantized(kind)(source)
+            worst = worst_layers(float_content(source), content, [_laid_out(source, sample) for sample in samples])
+            raise ParityError(
+                f"tflite-{kind}: quantization changed the model: {found}; it begins at {'; '.join(map(str, worst))}",
+                remedy="Calibrate on more inputs, keep those layers float (keep_float), or use tflite-dynamic or tflite-fp16.",
+            )
+
+    return verify
+
+
+TFLITE = register(Format("tflite", ".tflite", _write, load, "tflite", external=True))
+FP16 = register(Format("tflite-fp16", ".fp16.tflite", _quantized("fp16"), load, "tflite", tolerance=1e-2, external=True))
+DYNAMIC = register(
+    Format("tflite-dynamic", ".dynamic.tflite", _quantized("dynamic"), load, "tflite", verify=_verify("dynamic"), external=True)
+)
+INT8 = register(
+    Format("tflite-int8", ".int8.tflite", _quantized("int8"), load, "tflite", verify=_verify("int8"), external=True, calibrated=True)
+)

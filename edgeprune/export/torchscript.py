@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from edgeprune.cost.single_torchscript import INPUTS_FILE
 from edgeprune.errors import ExportError
-from edgeprune.export.formats import Format, register
+from edgeprune.export.formats import Format, Loaded, register
+from edgeprune.export.metadata import EXTRA_FILE, encoded
 from edgeprune.export.source import Source, flat_outputs
 
 
@@ -22,7 +22,7 @@ def _write(source: Source) -> bytes:
         with torch.no_grad(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             traced = torch.jit.trace(source.module, source.inputs, check_trace=False)  # type: ignore[no-untyped-call]
-            content = _saved(torch.jit.freeze(traced.eval()), source.inputs)
+            content = _saved(torch.jit.freeze(traced.eval()), source)
     except Exception as error:
         raise ExportError(f"torchscript: the model cannot be traced: {error}") from error
     if any("Python boolean" in str(warning.message) for warning in caught):
@@ -30,14 +30,13 @@ def _write(source: Source) -> bytes:
     return content
 
 
-def _saved(module: torch.jit.ScriptModule, inputs: Sequence[Tensor]) -> bytes:
+def _saved(module: torch.jit.ScriptModule, source: Source) -> bytes:
     """The module as one function of its inputs, in bytes that depend on nothing else; the inputs' shapes beside it, for the runner.
 
     A saved module holds class names with a counter of this process, and the name of the file it is saved to. A frozen module's graph
     has its weights as constants and no use for the module.
     """
-    shapes = [{"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")} for value in inputs]
-    extra = {INPUTS_FILE: json.dumps(shapes)}
+    extra = {INPUTS_FILE: json.dumps(source.described_inputs), EXTRA_FILE: encoded("torchscript", source).decode()}
     graph = module.graph.copy()
     this = next(graph.inputs())
     if this.uses():
@@ -62,10 +61,17 @@ def _without_traces(content: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _run(path: Path, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    with torch.no_grad(), warnings.catch_warnings():
+def _load(path: Path) -> Loaded:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return flat_outputs(torch.jit.load(str(path), map_location="cpu")(*inputs))  # type: ignore[no-untyped-call]
+        module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+
+    def run(inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return flat_outputs(module(*inputs))
+
+    return run
 
 
-TORCHSCRIPT = register(Format("torchscript", ".pt", _write, _run))
+TORCHSCRIPT = register(Format("torchscript", ".pt", _write, _load, "torchscript"))

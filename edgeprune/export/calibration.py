@@ -1,0 +1,74 @@
+"""Inputs of real inferences, on which the ranges of activations are seen and quantized files compared."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgeprune.errors import ExportError
+from edgeprune.task import Batches, Task, as_inputs
+
+Sample = Sequence[Tensor | np.ndarray[Any, Any]]
+
+SAMPLES = 128
+"""Inferences that a calibration takes from a task."""
+
+LEAST_SAMPLES = 8
+"""Inferences that a calibration has at least: ranges seen in fewer are those of the samples, not of the data."""
+
+
+def calibration_of(task: Task, count: int = SAMPLES) -> list[tuple[Tensor, ...]]:
+    """The inputs of the first ``count`` inferences in the task's training data (its validation data when it has no other), each in the
+    shapes of its example inputs.  Raises :class:`ExportError` when the task has no data."""
+    data = task.train if task.train is not None else task.validation
+    if data is None:
+        raise ExportError(f"{task.name} has no data to calibrate on", remedy="Give the task `train` or `validation` batches.")
+    examples = [value for value in task.example_inputs if isinstance(value, Tensor)]
+    size = examples[0].shape[0] if examples and examples[0].dim() else 1
+    state = torch.random.get_rng_state()  # a shuffling loader draws from it
+    try:
+        torch.manual_seed(0)
+        return list(itertools.islice(_inferences(data, size), count))
+    finally:
+        torch.random.set_rng_state(state)
+
+
+def _inferences(data: Batches, size: int) -> Iterator[tuple[Tensor, ...]]:
+    for inputs, _ in data:
+        tensors = [value.detach().cpu() for value in as_inputs(inputs) if isinstance(value, Tensor)]
+        for start in range(0, int(tensors[0].shape[0]) - size + 1, size):
+            yield tuple(value[start : start + size] for value in tensors)
+
+
+def checked(calibration: Sequence[Sample], examples: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+    """The samples as tensors of the examples' dtypes.  Raises :class:`ExportError`: too few, not of the examples' shapes, NaN."""
+    if len(calibration) < LEAST_SAMPLES:
+        raise ExportError(
+            f"the calibration has {len(calibration)} samples, and needs at least {LEAST_SAMPLES}",
+            remedy="Give the inputs of some hundred inferences, from the training data.",
+        )
+    return [_checked_sample(index, sample, examples) for index, sample in enumerate(calibration)]
+
+
+def _checked_sample(index: int, sample: Sample, examples: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    if len(sample) != len(examples):
+        raise ExportError(f"calibration sample {index} has {len(sample)} inputs, and the model {len(examples)}")
+    tensors = []
+    for place, (value, example) in enumerate(zip(sample, examples, strict=True)):
+        tensor = torch.as_tensor(value).detach().cpu()
+        if tensor.shape != example.shape:
+            raise ExportError(
+                f"calibration sample {index}: input {place} has shape {tuple(tensor.shape)}, and the model takes {tuple(example.shape)}"
+            )
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ExportError(
+                f"calibration sample {index}: input {place} holds NaN or infinity",
+                remedy="Clean the data: one such value spoils every range.",
+            )
+        tensors.append(tensor.to(example.dtype))
+    return tuple(tensors)

@@ -1,0 +1,73 @@
+"""What a file says about itself: its format, inputs and outputs, and what its user put in (labels, normalisation, how it was pruned).
+
+One JSON object in each format's own place for such things: a TFLite metadata buffer, an extra file of a TorchScript or ``.pt2`` archive,
+a property of an ONNX model.  Every runtime passes over it.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import ExportError
+
+NAME = "edgeprune"
+EXTRA_FILE = "edgeprune.json"
+
+
+def encoded(format_name: str, source: Any, **more: Any) -> bytes:
+    """The JSON for ``format_name``: the user's metadata, the inputs and outputs of ``source``, and ``more``."""
+    content: dict[str, Any] = {"format": format_name, **dict(source.options.metadata), "inputs": source.described_inputs, **more}
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of an exported file, by its suffix; empty when it holds none (``.pte`` files never do).
+
+    Raises :class:`ExportError` when the file is missing, damaged, or of an unknown kind.
+    """
+    path = Path(path)
+    reader = _READERS.get(path.suffix)
+    if reader is None:
+        raise ExportError(f"{path} is of an unknown kind", remedy=f"Known suffixes: {', '.join(_READERS)}.")
+    try:
+        content: bytes | None = reader(path)
+        found = json.loads(content) if content else {}
+    except ExportError:
+        raise
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ExportError(f"the metadata of {path} cannot be read: {error}") from error
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _of_tflite(path: Path) -> bytes | None:
+    from edgeprune.export import flatbuffer
+
+    return flatbuffer.metadata(flatbuffer.read(path.read_bytes()), NAME)
+
+
+def _of_archive(path: Path) -> bytes | None:
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(f"/{EXTRA_FILE}"):
+                return archive.read(name)
+    return None
+
+
+def _of_onnx(path: Path) -> bytes | None:
+    from edgeprune.export.extras import require
+
+    properties = require("onnx", "onnx").load_model(path, load_external_data=False).metadata_props
+    return next((item.value.encode() for item in properties if item.key == NAME), None)
+
+
+_READERS: dict[str, Callable[[Path], bytes | None]] = {
+    ".tflite": _of_tflite,
+    ".pt": _of_archive,
+    ".pt2": _of_archive,
+    ".onnx": _of_onnx,
+    ".pte": lambda path: None,
+}

@@ -1,0 +1,36 @@
+"""How the files of an export are laid out and labelled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgeprune.errors import ExportError
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """``channels_last``: floating-point inputs of three dimensions or more are taken as (N, ..., C) instead of (N, C, ...); TFLite only.
+    ``integer_io``: inputs and outputs of ``tflite-int8`` are int8 too.  ``keep_float``: regular expressions of names of TFLite
+    operators' outputs that quantization leaves float.  ``signature``, ``inputs``, ``outputs``: names in the TFLite file, the converter's unless given.
+    ``metadata``: what is stored in the file for its user, as JSON: ``labels``, ``normalisation``, how it was pruned.
+    """
+
+    channels_last: bool = False
+    integer_io: bool = False
+    keep_float: Sequence[str] = ()
+    signature: str | None = None
+    inputs: Sequence[str] = ()
+    outputs: Sequence[str] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for what, names in (("input", self.inputs), ("output", self.outputs)):
+            if len(set(names)) != len(names):
+                raise ExportError(f"the {what} names {', '.join(names)} are not all different")
+        try:
+            json.dumps(dict(self.metadata))
+        except (TypeError, ValueError) as error:
+            raise ExportError(f"the metadata cannot be written as JSON: {error}", remedy="Give texts, numbers, lists and dicts.") from error
