@@ -1,79 +1,115 @@
-"""The check a device makes before it serves a release: seeded inputs, and the outputs they must give."""
+"""Does a release do on a device what it must?  Asked before anything there opens it."""
 
 from __future__ import annotations
 
+import base64
 import io
-from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
+from edgeprune.bench.gates import Gate as BenchGate
+from edgeprune.bench.info import DeviceInfo
+from edgeprune.bench.results import BenchOptions, Measurement
+from edgeprune.budget import Limit
+from edgeprune.devices.runner import OnEvent, Runner, to_error
+from edgeprune.errors import HealthError, ModelCrashedError, RunnerError
+from edgeprune.release.bundle import Bundle
+from edgeprune.release.manifest import File, Variant
 
-from edgeprune.errors import ExportError
-from edgeprune.export import formats
-from edgeprune.export.interpreter import open_tflite
-from edgeprune.release.runs import Exported
+if TYPE_CHECKING:
+    import numpy as np
 
-FLOAT_TOLERANCE: Final = 2e-3
-"""Of float32 kernels of another processor: as :data:`edgeprune.search.job.DEVICE_TOLERANCE`."""
-
-QUANTIZED_TOLERANCE: Final = 0.1
-"""Of quantized kernels: values that round otherwise differ by steps of 1/255 of a range, which later layers add up."""
-
-Array = np.ndarray[Any, Any]
-
-
-def tolerance_of(format_name: str) -> float:
-    """How far another device's outputs may be from this one's, as a share of the largest magnitude."""
-    entry = formats.find(format_name)
-    return QUANTIZED_TOLERANCE if entry.verify is not None else max(FLOAT_TOLERANCE, entry.tolerance)
+_START_S = 120.0
+_GATES = ("latency", "memory")
 
 
-def health_of(exported: Exported, specs: Sequence[dict[str, Any]], seed: int = 0) -> tuple[list[bytes], list[bytes]]:
-    """Inputs and outputs of one inference of the file as ``.npy`` contents, in the file's own shapes and dtypes.
+@dataclass(frozen=True)
+class Checked:
+    """What a check-up found.
 
-    ``specs``: shape and dtype of the PyTorch model's inputs, for files that do not hold them. Raises :class:`ExportError` when the file
-    does not run on this machine.
+    ``deviation``: the largest difference of an output from what was expected, as a share of the output's largest magnitude; None without
+    expected outputs.  ``latency_ms``, ``peak_bytes``: measured when the release has a gate for one of them.  ``notes``: what could not be
+    decided.
     """
+
+    deviation: float | None = None
+    latency_ms: float | None = None
+    peak_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def check_up(runner: Runner, device: DeviceInfo, folder: str, bundle: Bundle, variant: Variant, on_event: OnEvent) -> Checked:
+    """Run a variant's model, laid out in ``folder`` on the device: its outputs, and what its gates limit.
+
+    Raises :class:`HealthError` when an output is another, when a limit is surely not kept, or when the model cannot be run at all.
+    """
+    what = f"{bundle.manifest.product} {bundle.manifest.version} on {device.address}"
+    model = {"name": variant.model.path, "engine": variant.model.engine, "path": f"{folder}/{variant.model.path}", "specs": None}
+    gates = [BenchGate(gate.kind, Limit(gate.kind, gate.limit, relative=False)) for gate in variant.gates if gate.kind in _GATES]
+    if not variant.model.engine:
+        return Checked(notes=("nothing here runs the model: neither its outputs nor its gates were checked",))
     try:
-        if formats.find(exported.format).engine == "tflite":
-            inputs, outputs = _tflite(exported.content, seed)
-        else:
-            inputs = seeded(specs, seed)
-            loaded = formats.find(exported.format).load(exported.path)
-            outputs = [value.numpy() for value in loaded(tuple(map(torch.from_numpy, inputs)))]
-    except Exception as error:
-        raise ExportError(f"{exported.path} does not run on this machine: {error}") from error
-    return [_npy(value) for value in inputs], [_npy(value) for value in outputs]
+        deviation = _compare(runner, device, model, bundle, variant, what, on_event) if variant.health else None
+        if not gates:
+            return Checked(deviation)
+        item = _measure(runner, device, model, variant, on_event)
+    except (RunnerError, ModelCrashedError) as error:
+        raise HealthError(f"{what} cannot be run: {error.message}", remedy=error.remedy) from error
+    said = [gate.judge(item) for gate in gates]
+    if failed := [judgement.message for judgement in said if judgement.state == "failed"]:
+        raise HealthError(f"{what} does not keep its gates: {'; '.join(failed)}")
+    notes = tuple(judgement.message for judgement in said if judgement.state == "inconclusive")
+    return Checked(deviation, item.latency_ms, item.peak_bytes, notes)
 
 
-def _tflite(content: bytes, seed: int) -> tuple[list[Array], list[Array]]:
-    interpreter = open_tflite(content)
-    details = interpreter.get_input_details()
-    inputs = seeded([{"shape": detail["shape"], "dtype": np.dtype(detail["dtype"]).name} for detail in details], seed)
-    for detail, value in zip(details, inputs, strict=True):
-        interpreter.set_tensor(detail["index"], value)
-    interpreter.invoke()
-    return inputs, [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
+def _compare(
+    runner: Runner, device: DeviceInfo, model: dict[str, Any], bundle: Bundle, variant: Variant, what: str, on_event: OnEvent
+) -> float:
+    import numpy as np
+
+    health = variant.health
+    assert health is not None
+    files = {file.path: file for file in variant.files}
+    arrays = [base64.b64encode(bundle.read(files[path])).decode("ascii") for path in health.inputs]
+    options = BenchOptions()
+    limit_s = _START_S + 2 * options.step_timeout_s
+    request = {"model": model | {"arrays": arrays}, "options": options.request(device.cores)}
+    answer = runner.request("outputs", limit_s, on_event, **request)["outputs"]
+    found = [np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) for text in answer]
+    if len(found) != len(health.outputs):
+        raise HealthError(f"{what} gives {len(found)} outputs, not {len(health.outputs)}")
+    worst = 0.0
+    for path, array in zip(health.outputs, found, strict=True):
+        deviation = _deviation(array, _load(bundle, files[path]))
+        if not deviation <= health.tolerance:
+            raise HealthError(f"{what} gives another output than {path}: off by {deviation:.2g}, with {health.tolerance:.2g} allowed")
+        worst = max(worst, deviation)
+    return worst
 
 
-def seeded(specs: Sequence[dict[str, Any]], seed: int) -> list[Array]:
-    """Standard normal floats; 8-bit integers over their range; wider ones 0 or 1, which are valid as indices."""
-    state = np.random.RandomState(seed)
-    arrays = []
-    for spec in specs:
-        dtype, shape = np.dtype(spec["dtype"]), tuple(int(size) for size in spec["shape"])
-        if dtype.kind == "f":
-            values: Any = state.standard_normal(shape)
-        elif dtype.kind in "iu" and dtype.itemsize == 1:
-            values = state.randint(np.iinfo(dtype).min, int(np.iinfo(dtype).max) + 1, size=shape)
-        else:
-            values = state.randint(0, 2, size=shape)
-        arrays.append(np.asarray(values).reshape(shape).astype(dtype))
-    return arrays
+def _load(bundle: Bundle, file: File) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    array: np.ndarray[Any, Any] = np.load(io.BytesIO(bundle.read(file)), allow_pickle=False)
+    return array
 
 
-def _npy(value: Array) -> bytes:
-    file = io.BytesIO()
-    np.save(file, np.asarray(value, order="C"), allow_pickle=False)
-    return file.getvalue()
+def _deviation(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
+    """The largest difference as a share of the largest magnitude expected; infinite for another shape, NaN where either is."""
+    import numpy as np
+
+    if found.shape != expected.shape:
+        return float("inf")
+    difference = np.abs(found.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0)
+    return float(difference / max(np.abs(expected.astype(np.float64)).max(initial=0.0), np.finfo(np.float64).tiny))
+
+
+def _measure(runner: Runner, device: DeviceInfo, model: dict[str, Any], variant: Variant, on_event: OnEvent) -> Measurement:
+    """As the evidence was measured: with as many threads, but shorter."""
+    threads = next((item.threads for item in variant.evidence if item.artifact == variant.model.sha256), None)
+    options = BenchOptions(threads=threads, min_time_s=0.5, max_time_s=5.0, warmup_s=1.0, energy=False)
+    limit_s = _START_S + 8 * options.step_timeout_s + options.cooldown_s
+    (result,) = runner.request("bench", limit_s, on_event, models=[model], options=options.request(device.cores))["models"]
+    if "error" in result:
+        raise to_error(result["error"], model["name"])
+    return Measurement.from_result(result, variant.model.bytes, variant.model.sha256, device.identity)

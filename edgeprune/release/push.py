@@ -21,7 +21,7 @@ from edgeprune.devices.targets import Target
 from edgeprune.errors import DeviceError, DeviceFullError, HealthError, IncompatibleError, ReleaseError, TransientError
 from edgeprune.release.bundle import MANIFEST, NAMESPACE, Bundle
 from edgeprune.release.fit import choose, obstacles
-from edgeprune.release.checkup import Checked, check_health
+from edgeprune.release.checkup import Checked, check_up
 from edgeprune.release.manifest import parse_time
 from edgeprune.release.place import BASE, Place
 
@@ -139,7 +139,7 @@ class _Push:
             self._tell({"event": "staging", "name": self._manifest.version})
             staged = self._call("stage", about=self._about, check=self._check() if found["trusts"] else None)
             self._tell({"event": "health", "name": self._manifest.version})
-            health = check_health(self._runner, self._device, staged["path"], self._bundle, self._variant, self._tell)
+            health = check_up(self._runner, self._device, staged["path"], self._bundle, self._variant, self._tell)
             previous = self._activate()
         except TransientError:
             raise  # the next push goes on from here
