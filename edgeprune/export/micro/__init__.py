@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from edgeprune.export.micro.arena import Arena, measure_arena
+from edgeprune.export.micro.carray import write_c_array
 from edgeprune.export.micro.graph import MicroGraph, read_graph
+from edgeprune.export.micro.latency import macs_of, predict_ms
 from edgeprune.export.micro.operators import Finding, require_supported, unsupported
 
-__all__ = ["Arena", "Finding", "MicroGraph", "measure_arena", "read_graph", "require_supported", "unsupported"]
+__all__ = [
+    "Arena",
+    "Finding",
+    "MicroGraph",
+    "macs_of",
+    "measure_arena",
+    "predict_ms",
+    "read_graph",
+    "require_supported",
+    "unsupported",
+    "write_c_array",
+]
