@@ -20,8 +20,8 @@ from edgeprune.devices.runner import OnEvent, Runner, open_runner
 from edgeprune.devices.targets import Target
 from edgeprune.errors import DeviceError, DeviceFullError, HealthError, IncompatibleError, ReleaseError, TransientError
 from edgeprune.release.bundle import MANIFEST, NAMESPACE, Bundle
-from edgeprune.release.fit import choose, obstacles
 from edgeprune.release.checkup import Checked, check_up
+from edgeprune.release.fit import choose, obstacles
 from edgeprune.release.manifest import parse_time
 from edgeprune.release.place import BASE, Place
 
@@ -53,7 +53,8 @@ class PushOptions:
 class Pushed:
     """What a push did.
 
-    ``state``: ``committed``, or ``unchanged`` when the device had and used this release.  ``previous``: the version that it used before.
+    ``state``: ``committed``, or ``unchanged`` when the device had and used this release.  ``previous``: the version that it used before
+    a change.
     ``recovered``: a version that an earlier push had left on trial, and that was given up.  ``sent_bytes``: of ``sent_files`` files that
     the device lacked.  ``signed``: how many signers the device itself verified; None when it knows none.
     """
@@ -133,7 +134,7 @@ class _Push:
         self._place.install()
         found = self._begin()
         if found["unchanged"]:
-            return self._pushed("unchanged", found, found["committed"], 0, 0, None, Checked())
+            return self._pushed("unchanged", found, None, 0, 0, None, Checked())
         try:
             sent = self._send(found["missing"], found["free_bytes"])
             self._tell({"event": "staging", "name": self._manifest.version})
@@ -208,7 +209,7 @@ class _Push:
         skew = found["clock_s"] - time.time()
         if abs(skew) > _SKEW_S:
             notes.append(f"the device's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's, which counts")
-        if state == "committed" and self._variant.health is None:
+        if state == "committed" and self._variant.model.engine and self._variant.health is None:
             notes.append("the release has no health check: no output was compared")
         path = f"{self._place.root(self._manifest.product)}/current"
         version, recovered = self._manifest.version, found["recovered"]

@@ -1,0 +1,229 @@
+"""``edgeprune release push``, ``status``, ``rollback`` and ``prune``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edgeprune.cli.live import watch
+from edgeprune.cli.options import json_option
+from edgeprune.cli.output import console, error_json, failures_code, print_json, show_error
+
+if TYPE_CHECKING:
+    from edgeprune.bench.fleet import Outcome
+    from edgeprune.devices import Target
+    from edgeprune.release.fleet import Rollout
+    from edgeprune.release.installed import Status
+    from edgeprune.release.push import Pushed
+
+F = TypeVar("F", bound=Callable[..., Any])
+_ROOT = "The folder on the device below which every product has its own.  [default: ~/edgeprune]"
+_TARGET = "A target's name, a group, an address; or several: pi4,pi5."
+
+
+def parse_share(_: click.Context, __: click.Parameter, text: str) -> float:
+    """``10%`` as 0.1."""
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = -1.0
+    if not text.endswith("%") or not 0 <= share <= 1:
+        raise click.BadParameter(f"{text!r} is no share from 0% to 100%")
+    return share
+
+
+def device_options(function: F) -> F:
+    """Add ``--target``, ``--root`` (passed as ``base``) and ``--json``."""
+    function = json_option(function)
+    function = click.option("--root", "base", metavar="FOLDER", default="~/edgeprune", help=_ROOT)(function)
+    return click.option("--target", required=True, help=_TARGET)(function)
+
+
+@click.command(short_help="Bring a release to devices, and let them use it.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--allowed-signers", type=click.Path(path_type=Path), required=True, help="Whose signatures count (ssh-keygen's format).")
+@click.option("--threshold", type=click.IntRange(min=1), help="How many of them must have signed.  [default: as the release asks]")
+@click.option("--replace-signers", is_flag=True, help="Let the device trust this file instead of the one it has.")
+@click.option("--variant", metavar="NAME", help="The variant to send; the one that fits unless given.")
+@click.option("--after", metavar="COMMAND", help="Run this on the device, in the new release's folder; it goes back if that fails.")
+@click.option(
+    "--canary", type=click.IntRange(min=0), default=1, show_default=True, help="Of several devices, how many come first, by themselves."
+)
+@click.option("--wave", type=click.IntRange(min=1), default=10, show_default=True, help="How many come at a time then.")
+@click.option("--max-failures", callback=parse_share, default="0%", show_default=True, help="Stop when more than this share has failed.")
+@click.option("--wait", type=click.FloatRange(min=0), default=600.0, show_default=True, help="Most seconds to wait for others on a device.")
+@device_options
+def push(bundle: Path, target: str, as_json: bool, **given: Any) -> int:
+    """Verify BUNDLE, send each device what it lacks, check there that it works, and switch to it.
+
+    A device serves the old release or the new one, whole, whatever happens meanwhile; one on which the release does not work goes back by
+    itself.  A second push goes on where an interrupted one was.
+
+    Exit codes: 0 all have it; 1 the only device failed, or the bundle is refused; with several, 10 and the number of those that failed.
+    """
+    from edgeprune.devices.targets import resolve_targets
+    from edgeprune.release.bundle import Bundle
+    from edgeprune.release.fleet import Waves, push_all
+    from edgeprune.release.push import PushOptions
+    from edgeprune.release.signers import read_signers
+    from edgeprune.release.verify import verify
+
+    targets = resolve_targets(target)
+    waves = Waves(given["canary"], given["wave"], given["max_failures"])
+    with Bundle.open(bundle) as opened:
+        threshold = given["threshold"] or opened.manifest.threshold
+        verified = verify(opened, read_signers(given["allowed_signers"]), threshold)
+        options = PushOptions(
+            **{name: given[name] for name in ("base", "variant", "replace_signers", "after")},
+            signers=given["allowed_signers"],
+            threshold=threshold,
+            lock_timeout_s=given["wait"],
+        )
+        with watch(targets) as show:
+            rollout = push_all(opened, targets, options, waves, show)
+        release = {"product": opened.manifest.product, "version": opened.manifest.version, "signers": list(verified.signers)}
+    if len(targets) == 1 and (error := rollout.outcomes[0].error):
+        raise error
+    if as_json:
+        print_json(release | _rollout_json(rollout))
+    else:
+        _print_rollout(release, rollout)
+    return failures_code([outcome.error for outcome in rollout.outcomes])
+
+
+def _rollout_json(rollout: Rollout) -> dict[str, Any]:
+    devices = [_outcome_json(outcome, asdict(outcome.result) if outcome.result else {}) for outcome in rollout.outcomes]
+    return {"devices": devices, "failed": rollout.failed, "spared": [target.name for target in rollout.spared]}
+
+
+def _outcome_json(outcome: Outcome[Any], result: dict[str, Any]) -> dict[str, Any]:
+    return {"target": outcome.target.name} | result | error_json(outcome.error)
+
+
+def _print_rollout(release: dict[str, Any], rollout: Rollout) -> None:
+    click.echo(f"{release['product']} {release['version']}, signed by {', '.join(release['signers'])}")
+    for outcome in rollout.outcomes:
+        if outcome.result:
+            click.echo(f"  {outcome.target.name}: {_told(outcome.result)}")
+            for note in outcome.result.notes:
+                click.echo(f"    {note}")
+    _show_failures(rollout.outcomes)
+    if rollout.spared:
+        names = ", ".join(target.name for target in rollout.spared)
+        show_error(f"stopped: {rollout.failed} of {len(rollout.outcomes)} devices failed", f"Not touched: {names}")
+
+
+def _told(done: Pushed) -> str:
+    """A device's part in a line."""
+    from edgeprune.budget import format_quantity
+
+    if done.state == "unchanged":
+        return f"unchanged, nothing sent ({done.path})"
+    parts = [f"variant {done.variant}", f"sent {format_quantity('size', done.sent_bytes)} in {done.sent_files} files"]
+    if done.health.deviation is not None:
+        parts.append(f"outputs within {done.health.deviation:.1g}")
+    if done.health.latency_ms is not None:
+        parts.append(f"{done.health.latency_ms:.3f} ms")
+    if done.signed:
+        parts.append(f"{done.signed} signer{'s' if done.signed > 1 else ''} verified on the device")
+    came = f"was {done.previous}" if done.previous else "the first release"
+    gave_up = f"; {done.recovered}, left on trial, was given up" if done.recovered else ""
+    return f"switched ({came}{gave_up}); {', '.join(parts)}"
+
+
+def _show_failures(outcomes: Sequence[Outcome[Any]]) -> None:
+    for outcome in outcomes:
+        if outcome.error:
+            show_error(f"{outcome.target.name}: {outcome.error.message}", outcome.error.remedy)
+
+
+def _each(target: str, work: Callable[[Target], Any]) -> list[Outcome[Any]]:
+    """Do something on every target, side by side; what goes wrong on the only one is raised."""
+    from edgeprune.bench.fleet import side_by_side
+    from edgeprune.devices.targets import resolve_targets
+
+    outcomes: list[Outcome[Any]] = side_by_side(resolve_targets(target), lambda one, _: work(one))
+    if len(outcomes) == 1 and (error := outcomes[0].error):
+        raise error
+    return outcomes
+
+
+def _finish(outcomes: Sequence[Outcome[Any]], as_json: bool, document: Callable[[Any], dict[str, Any]], line: Callable[[Any], None]) -> int:
+    if as_json:
+        devices = [_outcome_json(outcome, document(outcome.result) if outcome.result is not None else {}) for outcome in outcomes]
+        print_json({"devices": devices})
+    else:
+        for outcome in outcomes:
+            if outcome.result is not None:
+                line(outcome.result)
+        _show_failures(outcomes)
+    return failures_code([outcome.error for outcome in outcomes])
+
+
+@click.command(short_help="Show the releases on devices, and which is in use.")
+@click.option("--check", is_flag=True, help="Read every file there, and name the damaged ones.")
+@device_options
+def status(target: str, base: str, check: bool, as_json: bool) -> int:
+    """Show the releases of every product on the devices.  Exit code 3 when a file of one is damaged (with --check)."""
+    from edgeprune.release.installed import status as installed
+
+    outcomes = _each(target, lambda one: installed(one, base, check))
+    code = _finish(outcomes, as_json, lambda found: {"products": [asdict(item) for item in found]}, _print_status)
+    bad = any(release.damaged for outcome in outcomes for item in outcome.result or () for release in item.releases)
+    return code or (3 if bad else 0)
+
+
+def _print_status(found: list[Status]) -> None:
+    from rich.table import Table
+
+    from edgeprune.budget import format_quantity
+
+    for item in found:
+        click.echo(f"{item.target}: {item.product} {item.current or '(nothing in use)'}, {item.path}")
+        if item.pending:
+            click.echo(f"  {item.pending} is on trial: a push did not end; the next one, or the device's next start, goes back")
+        table = Table("version", "sequence", "variant", "size", "state")
+        for release in reversed(item.releases):
+            role = {item.committed: "in use", item.previous: "before"}.get(release.version, "")
+            whole = "" if release.damaged is None else "damaged: " + ", ".join(release.damaged) if release.damaged else "whole"
+            size = format_quantity("size", release.bytes)
+            table.add_row(release.version, str(release.sequence), release.variant, size, ", ".join(filter(None, (role, whole))))
+        console().print(table)
+    if not found:
+        click.echo("no releases")
+
+
+@click.command(short_help="Let devices use the release before, or another one that they have.")
+@click.option("--product", help="Which, where a device has several.")
+@click.option("--to", "version", metavar="VERSION", help="The version to go back to; the one before unless given.")
+@click.option("--after", metavar="COMMAND", help="Run this on the device, in the release's folder; it stays as it was if that fails.")
+@device_options
+def rollback(target: str, base: str, product: str | None, version: str | None, after: str | None, as_json: bool) -> int:
+    """Go back to an earlier release that the devices still have: nothing is sent."""
+    from edgeprune.release.installed import rollback as roll
+
+    outcomes = _each(target, lambda one: roll(one, product, version, base, after))
+    return _finish(outcomes, as_json, asdict, lambda it: click.echo(f"{it.target}: {it.product} {it.version} (was {it.left})"))
+
+
+@click.command(short_help="Remove old releases from devices.")
+@click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="How many of the newest to keep.")
+@click.option("--product", help="Only this one's.")
+@device_options
+def prune(target: str, base: str, keep: int, product: str | None, as_json: bool) -> int:
+    """Remove all but the newest releases; the one in use and the one before always stay."""
+    from edgeprune.release.installed import PrunedReleases, prune_releases
+
+    def line(found: list[PrunedReleases]) -> None:
+        from edgeprune.budget import format_quantity
+
+        for item in found:
+            removed = ", ".join(item.removed) or "nothing"
+            click.echo(f"{item.target}: {item.product}: removed {removed}, freed {format_quantity('size', item.freed_bytes)}")
+
+    outcomes = _each(target, lambda one: prune_releases(one, keep, product, base))
+    return _finish(outcomes, as_json, lambda found: {"products": [asdict(item) for item in found]}, line)
