@@ -37,9 +37,13 @@ def read(content: bytes) -> Any:
     if content[4:8] != b"TFL3":
         raise ExportError("the file is no TFLite model")
     try:
-        return schema.ModelT.InitFromPackedBuf(content, 0)
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
     except Exception as error:
         raise ExportError(f"the TFLite model is damaged: {error}") from error
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # its data stand behind the flatbuffer
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+    return model
 
 
 def pack(model: Any) -> bytes:

@@ -1,0 +1,67 @@
+"""How good an exported file is: the task's own metric, computed with the file instead of the PyTorch model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from edgeprune.errors import ExportError
+from edgeprune.export import formats
+from edgeprune.export.formats import Loaded
+from edgeprune.task import Task
+from edgeprune.tuning import score
+
+
+class ExportedModel(nn.Module):
+    """An exported file in the place of the model it was made from: it takes batches, and runs them inference by inference.
+
+    ``example_inputs``: of one inference.  ``structure``: an output of the PyTorch model, whose nesting the outputs get.
+    """
+
+    def __init__(self, loaded: Loaded, example_inputs: Sequence[Tensor], structure: Any) -> None:
+        super().__init__()
+        self._loaded = loaded
+        self._size = example_inputs[0].shape[0]
+        leaves, self._spec = pytree.tree_flatten(structure)
+        self._leaves = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        self._others = {place: leaf for place, leaf in enumerate(leaves) if not isinstance(leaf, Tensor)}
+
+    def forward(self, *inputs: Tensor) -> Any:
+        count, size = inputs[0].shape[0], self._size
+        if count % size:
+            raise ExportError(f"a batch of {count} cannot be split into inferences of {size}", remedy="Give batches of a multiple of it.")
+        parts = [self._loaded(tuple(value[start : start + size] for value in inputs)) for start in range(0, count, size)]
+        joined = iter(
+            torch.cat([value.to(leaf.dtype) for value in values])
+            for values, leaf in zip(zip(*parts, strict=True), self._leaves, strict=True)
+        )
+        places = range(len(self._leaves) + len(self._others))
+        return pytree.tree_unflatten([self._others[place] if place in self._others else next(joined) for place in places], self._spec)
+
+
+def score_file(path: str | Path, task: Task, format_name: str | None = None) -> float:
+    """The task's metric (or its ``evaluate``) of an exported file on this machine, one inference at a time, as a device runs it.
+
+    ``format_name``: told by the suffix unless given.  Quantized inputs and outputs, and inputs laid out as (N, ..., C), are seen to.
+    Raises :class:`ExportError` when the file cannot be loaded, and what :func:`edgeprune.tuning.score` raises.
+    """
+    path = Path(path)
+    entry = formats.of_path(path) if format_name is None else formats.find(format_name)
+    if not path.is_file():
+        raise ExportError(f"{path} does not exist")
+    try:
+        loaded = entry.load(path)
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(f"{path} cannot be loaded as {entry.name}: {error}") from error
+    training = task.model.training
+    with torch.no_grad():
+        structure = task.model.eval()(*task.example_inputs)
+    task.model.train(training)
+    return score(ExportedModel(loaded, task.example_inputs, structure), task)
