@@ -3,51 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
 from torch import fx
 
 from edgeprune.cost.kernels import Kernel
+from edgeprune.cost.weights import FLOAT32, Storage
 from edgeprune.cost.width import Width, Widths
-
-FLOAT = 4
-WEIGHT_COPIES = 2.0
 
 
 @dataclass
 class MemoryModel:
-    """``offset_bytes + weight_copies * weights + scale * largest step``.  Runtimes hold weights twice: as in the file, and repacked.
+    """``offset_bytes + weight_copies * resident + scale * largest step``; ``resident``: bytes that ``storage`` keeps of a plan's weights.
 
     ``steps``: for every kernel the elements alive while it runs, as a :class:`Width` (channels already times extent).
     """
 
     steps: list[Width]
+    storage: Storage = FLOAT32
     offset_bytes: float = 0.0
-    weight_copies: float = WEIGHT_COPIES
+    weight_copies: float = field(init=False)
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.weight_copies = self.storage.copies
 
     def activations(self, widths: Widths) -> float:
         """Bytes of the largest step."""
-        return FLOAT * max(step.at(widths) for step in self.steps)
+        return self.storage.activation * max(step.at(widths) for step in self.steps)
 
-    def predict(self, widths: Widths, weight_bytes: float) -> float:
+    def predict(self, widths: Widths, resident_bytes: float) -> float:
         """Bytes at the peak."""
-        return self.offset_bytes + self.weight_copies * weight_bytes + self.scale * self.activations(widths)
+        return self.offset_bytes + self.weight_copies * resident_bytes + self.scale * self.activations(widths)
 
     def calibrate(self, observed: Sequence[tuple[Widths, float, float]]) -> None:
-        """Fit offset and copies of the weights to (widths, weight bytes, measured peak bytes): least squares, ridge towards two copies."""
+        """Fit offset and copies of the weights to (widths, resident bytes, measured peak bytes): least squares, ridge towards the storage's
+        copies."""
         rest = np.array([peak - self.scale * self.activations(widths) for widths, _, peak in observed])
         weights = np.array([weights for _, weights, _ in observed])
         size = float(weights.max()) or 1.0
         design = np.vstack([np.column_stack([np.ones(len(rest)), weights / size]), [0.0, 0.1]])
-        wanted = np.append(rest, 0.1 * WEIGHT_COPIES * size)
+        wanted = np.append(rest, 0.1 * self.storage.copies * size)
         offset, copies = np.linalg.lstsq(design, wanted, rcond=None)[0]
         self.offset_bytes, self.weight_copies = float(offset), float(copies) / size
 
 
-def memory_model(kernels: Sequence[Kernel]) -> MemoryModel:
+def memory_model(kernels: Sequence[Kernel], storage: Storage = FLOAT32) -> MemoryModel:
     """Liveness over the kernels' order: a tensor lives from the kernel that makes it to the last that reads it."""
     sizes: dict[fx.Node, Width] = {}
     last: dict[fx.Node, int] = {}
@@ -62,7 +65,7 @@ def memory_model(kernels: Sequence[Kernel]) -> MemoryModel:
     for index in range(len(kernels)):
         alive = [size for node, size in sizes.items() if made.get(node, -1) <= index <= max(last.get(node, -1), made.get(node, -1))]
         steps.append(sum(alive, Width(0.0)))
-    return MemoryModel(_undominated(steps))
+    return MemoryModel(_undominated(steps), storage)
 
 
 def _undominated(steps: list[Width]) -> list[Width]:

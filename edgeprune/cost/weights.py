@@ -1,8 +1,9 @@
-"""Parameters of a pruned model, and the size of its file."""
+"""Parameters of a pruned model, the size of its file, and what of it stays in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 
 from edgeprune.cost.kernels import Kernel, alive
@@ -20,3 +21,45 @@ def kernel_parameters(kernel: Kernel, source: float, result: float) -> float:
 def parameters(kernels: Sequence[Kernel], widths: Widths) -> float:
     """All of them."""
     return sum(kernel_parameters(*kernel) for kernel in alive(kernels, widths))
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a runtime stores a model, in bytes: an ``activation``; in the file a ``weight`` and what belongs to an output ``channel``; in
+    memory a ``resident_weight`` and a ``resident_channel``, each ``copies`` times unless measurements say otherwise."""
+
+    activation: int
+    weight: int
+    channel: int
+    resident_weight: int
+    resident_channel: int
+    copies: float
+
+    def file_bytes(self, kernel: Kernel, source: float, result: float) -> float:
+        """Of one kernel in the file, at those widths."""
+        return _bytes(kernel, source, result, self.weight, self.channel)
+
+    def resident_bytes(self, kernel: Kernel, source: float, result: float) -> float:
+        """Of one kernel in memory beside activations, once."""
+        return _bytes(kernel, source, result, self.resident_weight, self.resident_channel)
+
+    def total_file_bytes(self, kernels: Sequence[Kernel], widths: Widths) -> float:
+        """Of all kernels in the file."""
+        return sum(self.file_bytes(*kernel) for kernel in alive(kernels, widths))
+
+    def total_resident_bytes(self, kernels: Sequence[Kernel], widths: Widths) -> float:
+        """Of all kernels in memory beside activations, once."""
+        return sum(self.resident_bytes(*kernel) for kernel in alive(kernels, widths))
+
+
+FLOAT32 = Storage(activation=4, weight=4, channel=4, resident_weight=4, resident_channel=4, copies=2.0)
+"""Weights and biases are floats, held as in the file and repacked."""
+
+INT8_MICRO = Storage(activation=1, weight=1, channel=16, resident_weight=0, resident_channel=8, copies=1.0)
+"""int8 under TFLite Micro: weights stay in flash. A channel has an int32 bias, a float32 scale and an int64 zero point in the file, and
+an int32 multiplier and an int32 shift in the arena (TFLite's quantization specification; OpDataConv of TFLite Micro's kernels/conv.h)."""
+
+
+def _bytes(kernel: Kernel, source: float, result: float, weight: int, channel: int) -> float:
+    count = kernel_parameters(kernel, source, result)
+    return weight * (count - result) + channel * result if count else 0.0

@@ -10,8 +10,8 @@ from edgeprune.cost.choices import width_choices
 from edgeprune.cost.energy import EnergyModel
 from edgeprune.cost.kernels import alive, kernels, macs
 from edgeprune.cost.latency import KernelTimes, LatencyModel
-from edgeprune.cost.memory import FLOAT, memory_model
-from edgeprune.cost.weights import kernel_parameters, parameters
+from edgeprune.cost.memory import memory_model
+from edgeprune.cost.weights import FLOAT32, Storage, parameters
 from edgeprune.cost.width import Widths
 from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.graph import Analysis
@@ -38,46 +38,52 @@ class Prediction:
 
 
 class Planner:
-    """Predicts plans and finds the best one under limits.  ``times``: a device table or a profile's prior."""
+    """Predicts plans and finds the best one under limits.  ``times``: a device table or a profile's prior; ``storage``: how its runtime
+    stores a model."""
 
     def __init__(
-        self, analysis: Analysis, times: KernelTimes, choices: Mapping[str, Sequence[int]], power: tuple[float, float, float]
+        self,
+        analysis: Analysis,
+        times: KernelTimes,
+        choices: Mapping[str, Sequence[int]],
+        power: tuple[float, float, float],
+        storage: Storage = FLOAT32,
     ) -> None:
         self.analysis, self.choices = analysis, {name: list(widths) for name, widths in choices.items()}
         self.kernels = kernels(analysis)
         self.latency = LatencyModel(self.kernels, times)
-        self.memory = memory_model(self.kernels)
+        self.storage, self.memory = storage, memory_model(self.kernels, storage)
         self.energy = EnergyModel(self.kernels, *power)
         self.file_offset = 0.0
         self.dense = {group.name: group.size for group in analysis.groups}
 
     def predict(self, widths: Widths) -> Prediction:
         """All figures of a plan."""
-        weights = parameters(self.kernels, widths)
         latency = self.latency.predict(widths)
         return Prediction(
             latency,
-            self.memory.predict(widths, FLOAT * weights),
+            self.memory.predict(widths, self.storage.total_resident_bytes(self.kernels, widths)),
             self.energy.predict(widths, latency),
-            self.file_offset + FLOAT * weights,
+            self.file_offset + self.storage.total_file_bytes(self.kernels, widths),
             sum(macs(kernel.form, source, result) for kernel, source, result in alive(self.kernels, widths)),
-            weights,
+            parameters(self.kernels, widths),
         )
 
     def observe_dense(self, latency_ms: float, peak_bytes: float | None, file_bytes: float, energy_mj: float | None) -> None:
         """Take in the dense model's measurement: every model starts from what is true there."""
         self.latency.calibrate([(self.dense, latency_ms)])
-        weights = FLOAT * parameters(self.kernels, self.dense)
-        self.file_offset = file_bytes - weights
+        self.file_offset = file_bytes - self.storage.total_file_bytes(self.kernels, self.dense)
         if peak_bytes is not None:
-            self.memory.calibrate([(self.dense, weights, peak_bytes)])
+            self.memory.calibrate([(self.dense, self.storage.total_resident_bytes(self.kernels, self.dense), peak_bytes)])
         if energy_mj is not None:
             self.energy.calibrate(self.predict(self.dense).energy_mj, energy_mj)
 
     def observe(self, observed: Sequence[tuple[Widths, float, float | None]]) -> None:
         """Refit latency and memory to all (widths, latency ms, peak bytes) measured so far, the dense model first."""
         self.latency.calibrate([(widths, latency) for widths, latency, _ in observed])
-        peaks = [(widths, FLOAT * parameters(self.kernels, widths), peak) for widths, _, peak in observed if peak is not None]
+        peaks = [
+            (widths, self.storage.total_resident_bytes(self.kernels, widths), peak) for widths, _, peak in observed if peak is not None
+        ]
         if peaks:
             self.memory.calibrate(peaks)
 
@@ -117,17 +123,17 @@ class Planner:
         program = Program(self.choices, value, about, [block.groups for block in self.analysis.blocks])
         latency = program.total(self.kernels, self.latency.kernel_ms)
         latency.constant += self.latency.overhead_ms
-        weights = program.total(self.kernels, lambda kernel, source, result: FLOAT * kernel_parameters(kernel, source, result))
         if "latency" in limits:
             program.limit(latency, limits["latency"])
         if "size" in limits:
-            program.limit(weights, limits["size"] - self.file_offset)
+            program.limit(program.total(self.kernels, self.storage.file_bytes), limits["size"] - self.file_offset)
         if "energy" in limits:
             energy = program.total(self.kernels, lambda kernel, source, result: self.energy.kernel_mj(kernel, source, result, 0.0))
             program.limit(energy.plus(latency, self.energy.scale * self.energy.active_w), limits["energy"])
         if "memory" in limits:
+            resident = program.total(self.kernels, self.storage.resident_bytes)
             for step in self.memory.steps:
-                peak = program.width(step.scaled(FLOAT * self.memory.scale)).plus(weights, self.memory.weight_copies)
+                peak = program.width(step.scaled(self.storage.activation * self.memory.scale)).plus(resident, self.memory.weight_copies)
                 program.limit(peak, limits["memory"] - self.memory.offset_bytes)
         return program
 
