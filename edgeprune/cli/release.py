@@ -1,0 +1,231 @@
+"""``edgeprune release``: what is done to a bundle here; what is done with it on devices is in :mod:`edgeprune.cli.release_device`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprune.budget import parse_limit
+from edgeprune.cli import release_device
+from edgeprune.cli.options import history_option, json_option
+from edgeprune.cli.output import console, print_json
+
+if TYPE_CHECKING:
+    from edgeprune.release import Bundle, Manifest
+
+BUNDLE = click.Path(path_type=Path)
+
+
+@click.group(short_help="Build releases, sign and verify them, bring them to devices.")
+def command() -> None:
+    """Build a release of finished runs, sign it, check it, and bring it to devices."""
+
+
+for device_command in (release_device.push, release_device.status, release_device.rollback, release_device.prune):
+    command.add_command(device_command)
+
+
+def _named(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, list[str]]:
+    """``NAME=A,B`` (again and again) as a list by name."""
+    found: dict[str, list[str]] = {}
+    for value in values:
+        name, equals, rest = value.partition("=")
+        items = [item for item in rest.split(",") if item]
+        if not name or not equals or not items:
+            raise click.BadParameter(f"{value!r} is not of the form NAME=VALUE", param=parameter)
+        found.setdefault(name, []).extend(items)
+    return found
+
+
+def _runs(_: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, Path]:
+    """``pi4=RUN,pi5=RUN`` as a folder by name."""
+    runs: dict[str, Path] = {}
+    for item in value.split(",") if value else ():
+        name, equals, path = item.partition("=")
+        if not name or not equals or not path:
+            raise click.BadParameter(f"{item!r} is not of the form NAME=RUN", param=parameter)
+        if name in runs:
+            raise click.BadParameter(f"the variant {name} is given twice", param=parameter)
+        runs[name] = Path(path)
+    return runs
+
+
+def _memory(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    limit = parse_limit("memory", value)
+    if limit.relative:
+        raise click.BadParameter("give bytes, such as 512MB")
+    return int(limit.value)
+
+
+def _list(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in value.split(",") if item.strip())
+
+
+@command.command(short_help="Build a bundle of finished runs.")
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--variants", callback=_runs, metavar="NAME=RUN,...", help="A run for each device family; RUN itself becomes the variant default."
+)
+@click.option("--version", required=True, help="Of the release, such as 1.4.0 (semver.org).")
+@click.option("--product", help="The product's name; the task's unless given.")
+@click.option("--gate", "gates", multiple=True, metavar="GATES", help="latency:15ms,accuracy:0.91; of one variant: pi4=latency:15ms.")
+@click.option("--expires", default="1y", show_default=True, help="1y, 6w, 90d after the evidence, a date, or never.")
+@click.option("--sequence", type=click.IntRange(min=1), help="Grows with every release; 1004000 for 1.4.0 unless given.")
+@click.option("--threshold", type=click.IntRange(min=1), default=1, show_default=True, help="How many signers it needs.")
+@click.option("--formats", default="", callback=_list, help="Which exports are shipped, by commas; all that devices run unless given.")
+@click.option("--model", help="The format that is loaded; the one that was measured unless given.")
+@click.option(
+    "--evidence", multiple=True, callback=_named, metavar="NAME=RESULT", help="A result of edgeprune history, instead of the run's own."
+)
+@click.option("--devices", "profiles", multiple=True, callback=_named, metavar="NAME=PROFILE", help="The profiles a variant is for.")
+@click.option(
+    "--min-memory", "min_memory_bytes", callback=_memory, metavar="BYTES", help="Of a device; what the process took unless given."
+)
+@click.option("--recipe", type=click.Path(path_type=Path), help="To score the exported file by; the run's unless given.")
+@click.option("--licence", "licences", multiple=True, type=click.Path(path_type=Path, dir_okay=False), help="A file of yours to put in.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The file to write; PRODUCT-VERSION.epb unless given.")
+@history_option
+@json_option
+def build(run: Path | None, variants: dict[str, Path], output: Path | None, as_json: bool, **given: Any) -> None:
+    """Build one file of RUN, or of a run for each device family: artifacts, labels, evidence, model card, bill of materials.
+
+    Every gate must be met by the measurement of the very file that is shipped.  The same runs make the same bytes.
+    """
+    from edgeprune.release import Bundle
+    from edgeprune.release.build import build as build_bundle
+    from edgeprune.release.order import Order
+
+    if run is None and not variants:
+        raise click.UsageError("give RUN, or --variants")
+    if given["evidence"] and given["history"] is None:
+        raise click.UsageError("--evidence names results of the history, which is off")
+    order = Order(runs=({"default": run} if run else {}) | variants, **given)
+    path = build_bundle(order, output, lambda text: click.echo(text, err=True))
+    with Bundle.open(path) as bundle:
+        _tell(bundle, as_json)
+
+
+@command.command(short_help="Add a signature.")
+@click.argument("bundle", type=BUNDLE)
+@click.option(
+    "--key", required=True, type=click.Path(path_type=Path), help="An SSH private key; or a public one whose other half the agent has."
+)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead.")
+@json_option
+def sign(bundle: Path, key: Path, output: Path | None, as_json: bool) -> None:
+    """Sign BUNDLE with an ordinary SSH key, as ssh-keygen -Y sign does.  Signatures by other keys stay."""
+    from edgeprune.release.bundle import NAMESPACE
+    from edgeprune.release.sign import sign as sign_bundle
+
+    signed = sign_bundle(bundle, key, output)
+    if as_json:
+        print_json({"bundle": output or bundle, "key": signed.text, "fingerprint": signed.fingerprint, "namespace": NAMESPACE})
+        return
+    click.echo(f"{output or bundle} is signed by {signed.fingerprint}. Devices accept it by a line of allowed signers:")
+    click.echo(f'you@example.org namespaces="{NAMESPACE}" {signed.text}')
+
+
+@command.command(short_help="Check signatures, expiry and every byte.")
+@click.argument("bundle", type=BUNDLE)
+@click.option(
+    "--allowed-signers", required=True, type=click.Path(path_type=Path), help="Whose signatures count: a file as ssh-keygen -Y has it."
+)
+@click.option("--threshold", type=click.IntRange(min=1), help="How many of them must have signed; what the bundle asks for unless more.")
+@json_option
+def verify(bundle: Path, allowed_signers: Path, threshold: int | None, as_json: bool) -> None:
+    """Check BUNDLE: signatures, expiry, and that it holds the files of its manifest and nothing else."""
+    from edgeprune.release import Bundle
+    from edgeprune.release.signers import read_signers
+    from edgeprune.release.verify import verify as verify_bundle
+
+    allowed = read_signers(allowed_signers)
+    with Bundle.open(bundle) as opened:
+        found = verify_bundle(opened, allowed, threshold)
+        manifest = opened.manifest
+        if as_json:
+            print_json(_brief(opened) | {"verified": found})
+            return
+        click.echo(f"{bundle}: {manifest.product} {manifest.version} is signed by {', '.join(found.signers)}; every byte is as signed")
+        for fingerprint in found.unknown:
+            click.echo(f"a signature that does not count: {fingerprint}", err=True)
+
+
+@command.command(short_help="Say what is in a bundle.")
+@click.argument("bundle", type=BUNDLE)
+@json_option
+def show(bundle: Path, as_json: bool) -> None:
+    """Say what is in BUNDLE.  Nothing is verified but its form: see edgeprune release verify."""
+    from edgeprune.release import Bundle
+
+    with Bundle.open(bundle) as opened:
+        _tell(opened, as_json)
+
+
+def _brief(bundle: Bundle) -> dict[str, Any]:
+    from edgeprune.release.sshsig import Signature
+
+    signatures = [Signature.parse(text, short).key.fingerprint for short, text in bundle.signatures.items()]
+    return {
+        "bundle": bundle.path,
+        "bytes": bundle.path.stat().st_size,
+        "identity": bundle.identity,
+        "signatures": signatures,
+        "manifest": bundle.manifest,
+    }
+
+
+def _tell(bundle: Bundle, as_json: bool) -> None:
+    if as_json:
+        print_json(_brief(bundle))
+        return
+    brief, manifest = _brief(bundle), bundle.manifest
+    until = f"until {manifest.expires}" if manifest.expires else "for ever"
+    click.echo(f"{bundle.path} ({_size(brief['bytes'])}): {manifest.product} {manifest.version}, sequence {manifest.sequence}")
+    click.echo(f"made {manifest.created}, good {until}; manifest SHA-256 {bundle.identity}")
+    needed = f"{manifest.threshold} needed" if manifest.threshold > 1 else ""
+    click.echo(f"signatures (not verified): {', '.join(brief['signatures']) or 'none'}" + (f"; {needed}" if needed else ""))
+    console().print(_files(manifest))
+    console().print(_figures(manifest))
+
+
+def _size(value: float) -> str:
+    from edgeprune.budget import format_quantity
+
+    return format_quantity("size", value)
+
+
+def _files(manifest: Manifest) -> Any:
+    from rich.table import Column, Table
+
+    table = Table(
+        Column("variant", no_wrap=True), "file", "role", "format", Column("size", justify="right"), Column("SHA-256", no_wrap=True)
+    )
+    for name, files in [("all", manifest.files), *((name, variant.files) for name, variant in manifest.variants.items())]:
+        for file in files:
+            table.add_row(name, file.path, file.role, file.format, _size(file.bytes), file.sha256[:16])
+    return table
+
+
+def _figures(manifest: Manifest) -> Any:
+    from rich.table import Column, Table
+
+    from edgeprune.budget import format_quantity
+    from edgeprune.release.gates import describe
+
+    table = Table(Column("variant", no_wrap=True), "for", "gates", "measured on", "latency", "peak memory", "energy", "metric")
+    for name, variant in manifest.variants.items():
+        asked = variant.compatibility
+        kinds = ", ".join((*asked.profiles, *asked.boards, *asked.architectures)) or "any device"
+        gates = "; ".join(map(describe, variant.gates)) or "none"
+        for item in variant.evidence:
+            energy = format_quantity("energy", item.energy_mj) if item.energy_mj is not None else "no meter"
+            metric = f"{item.metric_name} {item.metric:.4g}" if item.metric is not None else "not scored"
+            latency, memory = format_quantity("latency", item.latency_ms), format_quantity("memory", item.peak_bytes)
+            table.add_row(name, kinds, gates, f"{item.device}, {item.runtime} {item.runtime_version}", latency, memory, energy, metric)
+        if not variant.evidence:
+            table.add_row(name, kinds, gates, "nothing", "", "", "", "")
+    return table

@@ -1,0 +1,100 @@
+"""Build a bundle of finished runs: one variant for each device family, each with its evidence."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edgeprune.errors import BundleError, InputError
+from edgeprune.release.bundle import SUFFIX, write_bundle
+from edgeprune.release.card import card
+from edgeprune.release.licences import third_party
+from edgeprune.release.manifest import File, Manifest, Variant, format_time
+from edgeprune.release.order import Order
+from edgeprune.release.runs import FinishedRun, read_run
+from edgeprune.release.sbom import sbom
+from edgeprune.release.variant import Assembly, Contents
+
+
+def build(order: Order, output: Path | None = None, note: Callable[[str], None] = lambda _: None) -> Path:
+    """Build a bundle, unsigned, and return its path: ``<product>-<version>.epb`` in the working folder unless ``output`` is given.
+
+    The same runs, order and ``SOURCE_DATE_EPOCH`` make the same bytes; without that variable a release is as old as the newest evidence in
+    it. ``note`` is told what is being done. Raises :class:`GateError` naming the gate that is not met, :class:`EvidenceError`,
+    :class:`RunError`, :class:`InputError`, :class:`BundleError`.
+    """
+    runs = {name: read_run(path) for name, path in sorted(order.runs.items())}
+    product = order.product or _product(runs)
+    contents, variants, times = Contents(), dict[str, Variant](), list[str]()
+    for name, run in runs.items():
+        note(f"gathering {name} from {run.path}")
+        assembly = Assembly(name, run, order, contents)
+        variants[name] = assembly.variant(note)
+        times += assembly.times
+    created = _created(times)
+    files = _shared(order, product, created, variants, runs, contents)
+    try:
+        manifest = Manifest(product, order.version, order.number, created, order.expiry(created), variants, files, order.threshold)
+    except ValueError as error:
+        raise InputError(f"the release cannot be built: {error}") from error
+    path = output or Path(f"{product}-{order.version}{SUFFIX}")
+    _write(path, manifest, contents)
+    return path
+
+
+def _product(runs: Mapping[str, FinishedRun]) -> str:
+    names = {re.sub(r"[^a-z0-9._-]+", "-", str(run.result["task"]).lower()).strip("._-") for run in runs.values()}
+    if len(names) != 1:
+        raise InputError(f"the runs are of several tasks: {', '.join(sorted(names))}", remedy="Name the product: --product NAME.")
+    return names.pop() or "model"
+
+
+def _created(times: list[str]) -> str:
+    """``SOURCE_DATE_EPOCH`` (reproducible-builds.org), or the newest time of what is in the release."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if not epoch:
+        return max(times)
+    try:
+        return format_time(datetime.fromtimestamp(int(epoch), UTC))
+    except (ValueError, OverflowError, OSError) as error:
+        raise InputError(f"SOURCE_DATE_EPOCH is {epoch!r}, not seconds since 1970") from error
+
+
+def _shared(
+    order: Order, product: str, created: str, variants: dict[str, Variant], runs: dict[str, FinishedRun], contents: Contents
+) -> tuple[File, ...]:
+    """What every device gets: card, bill of materials, licences."""
+    runtimes = [runtime for variant in variants.values() for runtime in variant.compatibility.runtimes]
+    files = [
+        contents.file("MODEL_CARD.md", card(product, order.version, created, variants, runs), "card"),
+        contents.file("sbom.cdx.json", sbom(product, order.version, created, variants, _tools(runs)), "sbom"),
+        contents.file("licences/third-party.md", third_party(runtimes), "licence"),
+    ]
+    for path in order.licences:
+        try:
+            files.append(contents.file(f"licences/{path.name}", path.read_bytes(), "licence"))
+        except OSError as error:
+            raise InputError(f"the licence {path} cannot be read: {error.strerror}") from error
+    return tuple(sorted(files, key=lambda file: file.path))
+
+
+def _tools(runs: Mapping[str, FinishedRun]) -> dict[str, str]:
+    """Versions of what made the artifacts; of runs that differ, all of them."""
+    found: dict[str, set[str]] = {}
+    for run in runs.values():
+        for name, version in run.result["versions"].items():
+            if version != "not installed":
+                found.setdefault(name, set()).add(version)
+    return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
+
+
+def _write(path: Path, manifest: Manifest, contents: Contents) -> None:
+    def pieces(sha256: str) -> Callable[[], list[bytes]]:
+        return lambda: [contents.by_hash[sha256]]
+
+    if not path.absolute().parent.is_dir():
+        raise BundleError(f"the bundle {path} cannot be written: there is no folder {path.absolute().parent}")
+    write_bundle(path, manifest.to_bytes(), {}, {sha256: (size, pieces(sha256)) for sha256, size in manifest.objects().items()})

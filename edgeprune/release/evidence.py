@@ -1,0 +1,132 @@
+"""What was measured of an exported file, as a release carries it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from packaging.version import InvalidVersion, Version
+
+from edgeprune.bench import Measurement
+from edgeprune.bench.history import Entry
+from edgeprune.errors import EvidenceError
+from edgeprune.release.codec import canonical
+from edgeprune.release.manifest import Compatibility, Evidence, Runtime
+from edgeprune.release.runs import Exported, FinishedRun, Record
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A measurement of an exported file. ``at``: UTC. ``facts``: of its device, as far as they are known."""
+
+    measurement: Measurement
+    at: str
+    target: str
+    facts: dict[str, Any]
+
+    def evidence(self, exported: Exported, score: Record | None, raw: str | None = None) -> Evidence:
+        """As the manifest holds it."""
+        item = self.measurement
+        return Evidence(
+            artifact=exported.sha256,
+            device=item.device,
+            target=self.target,
+            architecture=str(self.facts.get("arch", "")),
+            os=str(self.facts.get("os", "")),
+            runtime=item.runtime,
+            runtime_version=item.runtime_version,
+            threads=item.threads,
+            measured_at=self.at,
+            latency_ms=item.latency_ms,
+            low_ms=item.low_ms,
+            high_ms=item.high_ms,
+            peak_bytes=item.peak_bytes,
+            rss_peak_bytes=item.rss_peak_bytes,
+            energy_mj=item.energy_mj,
+            energy_method=item.energy_method,
+            metric_name=score.value["metric_name"] if score else None,
+            metric=score.value["metric"] if score else None,
+            raw=raw,
+        )
+
+    def raw(self) -> bytes:
+        """All of it, with its samples."""
+        return canonical({"measured_at": self.at, "target": self.target, "device": self.facts, "measurement": self.measurement.to_json()})
+
+
+def from_run(run: FinishedRun, exported: Exported) -> Found | None:
+    """The run's own measurement of the file; None when it measured another one.
+
+    Raises :class:`EvidenceError` when the measurement is older than the file.
+    """
+    found = run.measured(exported.sha256)
+    if found is None or run.device is None:
+        return None
+    record, measurement = found
+    _check_age(record.at, exported, f"the measurement in {run.path}")
+    return Found(measurement, record.at, str(run.inputs["target"]), run.device)
+
+
+def from_history(entry: Entry, exported: Exported, run: FinishedRun) -> Found:
+    """A stored result of ``edgeprune bench``.
+
+    Raises :class:`EvidenceError` when it is of another file, or older than the file.
+    """
+    what = f"result {entry.id} of the history"
+    if entry.model_sha256 != exported.sha256:
+        raise EvidenceError(
+            f"{what} is of another file: {entry.model_name} with SHA-256 {entry.model_sha256[:16]}..., not {exported.path}",
+            remedy=f"Measure the file that is shipped: edgeprune bench {exported.path} --target {entry.target}",
+        )
+    at = entry.measured_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    _check_age(at, exported, what)
+    identity = entry.measurement.device
+    known = run.device is not None and identity == _identity(run.device)
+    return Found(entry.measurement, at, entry.target, run.device if known and run.device else {"arch": _architecture(identity)})
+
+
+def _identity(facts: dict[str, Any]) -> str:
+    """As :attr:`edgeprune.bench.DeviceInfo.identity`."""
+    return f"{facts['board'] or facts['cpu']} ({facts['arch']}, {facts['cores']} cores, {facts['machine']})"
+
+
+def _architecture(identity: str) -> str:
+    return identity.rpartition("(")[2].partition(",")[0]
+
+
+def _check_age(at: str, exported: Exported, what: str) -> None:
+    if at < exported.written_at:
+        when = f"of {at}" if at else "without a time"
+        raise EvidenceError(
+            f"{what} ({when}) is older than {exported.path}, written at {exported.written_at}",
+            remedy="Measure the file again: edgeprune bench, then --evidence with the result's number.",
+        )
+
+
+def compatibility_of(found: Sequence[Found], engine: str) -> Compatibility:
+    """The devices that measurements speak for: of their architectures and kinds, with as much memory as the process took in all, and one of
+    the runtimes, at least as new and of the same major version."""
+    profiles = [str(one.facts.get("profile") or "") for one in found]
+    boards = [str(one.facts.get("board") or "") for one in found]
+    return Compatibility(
+        architectures=_unique(one.facts["arch"] for one in found),
+        min_memory_bytes=max(one.measurement.rss_peak_bytes for one in found),
+        runtimes=_unique(Runtime(engine, one.measurement.runtime, _range(one.measurement.runtime_version)) for one in found),
+        boards=_unique(boards) if all(boards) and not all(profiles) else (),
+        profiles=_unique(profiles) if all(profiles) else (),
+    )
+
+
+def _unique(values: Iterable[T]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _range(version: str) -> str:
+    try:
+        parsed = Version(version)
+    except InvalidVersion:
+        return ""
+    return f">={parsed.base_version},<{parsed.major + 1}"

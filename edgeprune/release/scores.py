@@ -1,0 +1,44 @@
+"""How good an exported file is, in the task's metric: the file itself is run over the validation data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeprune.errors import EvidenceError
+from edgeprune.export.evaluate import score_file
+from edgeprune.release.runs import Exported, FinishedRun, Record
+from edgeprune.search.rundir import RunDirectory
+from edgeprune.task import load_recipe
+
+
+def score_of(
+    run: FinishedRun, exported: Exported, recipe: str | Path | None = None, note: Callable[[str], None] | None = None
+) -> Record | None:
+    """The record of the file's score (``metric``, ``metric_name``): the run's, or else made now and kept there.
+
+    ``recipe``: where the run's is no more. None when there is no recipe, or its task cannot score. Raises what
+    :func:`~edgeprune.task.load_recipe` and :func:`~edgeprune.tuning.score` raise, and :class:`EvidenceError` when the recipe's task has
+    another metric.
+    """
+    key = f"score-file-{exported.sha256}"
+    known = next((record for record in reversed(run.records) if record.key == key), None)
+    if known is not None:
+        return known
+    source = recipe or run.inputs.get("recipe")
+    if source is None or (recipe is None and not Path(source).is_file()):
+        return None
+    if note:
+        note(f"scoring {exported.path.name} on the validation data of {source}")
+    task = load_recipe(source)
+    if not task.scores:
+        return None
+    if task.metric_name != run.metric_name:
+        raise EvidenceError(f"{source} is scored by {task.metric_name}, and the run {run.path} by {run.metric_name}")
+    value = {"metric": score_file(exported.path, task, exported.format), "metric_name": task.metric_name}
+    directory = RunDirectory.reopen(run.path)
+    try:
+        directory.record(key, value)
+        return Record(directory.recorded_at(key) or "", key, value)
+    finally:
+        directory.close()
