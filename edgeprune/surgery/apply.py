@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from edgeprune.errors import PlanError, VerificationError
+from edgeprune.errors import VerificationError
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
 from edgeprune.graph.parts import split
@@ -61,8 +60,7 @@ def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = 
             reason = str(error)
             if mode == "modules":
                 raise VerificationError(f"the plan cannot be cut out of the modules themselves: {reason}") from error
-    with _weights_of(model, analysis):
-        graph = apply_to_graph(analysis, gone, masks, blocks)
+    graph = apply_to_graph(model, analysis, gone, masks, blocks)
     smaller = _with_parts(model, split(graph, analysis.captured.parts)) if analysis.captured.parts else graph
     try:
         return Pruned(smaller, plan, "graph", _difference(outputs_of(view(smaller), inputs), expected))
@@ -118,18 +116,3 @@ def _difference(got: list[Tensor], expected: list[Tensor]) -> float:
     if not worst <= limit:
         raise VerificationError(f"outputs differ by {worst:.2g} of their largest value, more than {limit:g}")
     return worst
-
-
-@contextlib.contextmanager
-def _weights_of(model: nn.Module, analysis: Analysis) -> Any:
-    """Let the captured graph hold ``model``'s present weights while it is copied."""
-    state = model.state_dict()
-    target = analysis.captured.module.state_dict()
-    missing = [name for name in target if name in state and state[name].shape != target[name].shape]
-    if missing:
-        raise PlanError(f"the model's {missing[0]} has another shape than when it was analysed")
-    with torch.no_grad():
-        for name, tensor in target.items():
-            if name in state and state[name].data_ptr() != tensor.data_ptr():
-                tensor.copy_(state[name])
-    yield

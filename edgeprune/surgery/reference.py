@@ -40,17 +40,19 @@ class Reference(nn.Module):
     def __init__(self, model: nn.Module, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor]) -> None:
         super().__init__()
         self.model = model
-        self._run = _Masked(model, analysis, gone, masks)
+        self._run = Masked(model, analysis, gone, masks)
 
     def forward(self, *inputs: Any) -> Any:
         """The output of the captured graph, of the model's own structure."""
         return self._run(*inputs)
 
 
-class _Masked(fx.Interpreter):
+class Masked(fx.Interpreter):
+    """Runs the captured graph with ``model``'s state, everything that goes zero or left out."""
+
     def __init__(self, model: nn.Module, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor]) -> None:
         super().__init__(analysis.captured.module)
-        self.model = model
+        self.model, self.analysis = model, analysis
         self.state = {**model.state_dict(keep_vars=True), **dict(model.named_buffers())}
         self.masks, self.stays = masks, {}
         for node in self.graph.nodes:

@@ -123,14 +123,14 @@ def stays_of(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], nod
     return None if channels is None else torch.from_numpy(np.asarray(~gone[channels.numpy()]))
 
 
-def apply_to_graph(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], blocks: list[Block]) -> fx.GraphModule:
-    """The exported graph with smaller tensors and its sizes corrected, without ``blocks``, trainable (batch norm and dropout follow
-    train/eval).
+def apply_to_graph(model: nn.Module, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], blocks: list[Block]) -> fx.GraphModule:
+    """The exported graph with ``model``'s weights made smaller and its sizes corrected, without ``blocks``, trainable (batch norm and
+    dropout follow train/eval).
 
-    Raises :class:`PlanError` when an operation cannot express the cut.
+    Raises :class:`PlanError` when an operation cannot express the cut, or ``model``'s weights have other shapes than were analysed.
     """
-    source = analysis.captured.module
-    module = copy.deepcopy(source)
+    module = copy.deepcopy(analysis.captured.module)
+    _load(module, model)
     cut = Cut(analysis, gone, masks, module)
     lost = {name for block in blocks for name in block.parameters}
     replace_tensors(module, {name: mask for name, mask in masks.items() if name not in lost})
@@ -146,6 +146,17 @@ def apply_to_graph(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor
     for node in module.graph.nodes:
         node.meta.clear()
     return fx.GraphModule(module, module.graph)
+
+
+def _load(module: fx.GraphModule, model: nn.Module) -> None:
+    """The captured graph shares its weights with the model that was analysed: a copy of it takes those of ``model``."""
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if name in state and state[name].shape != tensor.shape:
+                raise PlanError(f"the model's {name} has another shape than when it was analysed")
+            if name in state:
+                tensor.copy_(state[name])
 
 
 def _functional(module: fx.GraphModule) -> None:

@@ -1,0 +1,205 @@
+"""What is left of every layer solved anew, so that it computes from what is left of its input what it computed before."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from edgeprune.errors import InputError
+from edgeprune.graph import Analysis
+from edgeprune.graph.capture import eval_mode, tensor_at
+from edgeprune.graph.flow import name_of
+from edgeprune.graph.rules.contraction import CONVOLUTIONS, groups_of
+from edgeprune.surgery.parameters import keep_masks, masked_copy
+from edgeprune.surgery.plan import Plan, dropped_blocks, removed_channels
+from edgeprune.surgery.reference import Masked
+from edgeprune.task import as_inputs
+
+ROWS, MOST_COLUMNS = 8192, 4608
+"""Positions that a layer is solved on (at least four times its columns), and the widest layer that is solved."""
+
+DAMPING = 0.01
+"""Ridge towards the present weights, relative to the mean square of the inputs."""
+
+CONVOLVE = frozenset(CONVOLUTIONS)
+
+
+def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, batches: Sequence[tuple[Any, Any]]) -> nn.Module:
+    """A copy of ``model``, in its own shapes, whose weights make up for what ``plan`` will remove.
+
+    ``batches``: calibration data, ``(inputs, targets)``; all are run at once. Going through the graph once, every convolution and linear
+    layer gets the weights that come nearest to what it computes in the whole model, from the inputs that it will have in the smaller
+    one, by least squares with a ridge towards the weights it has; batch norms take the smaller model's statistics on the way. Weights
+    that are used twice, and models captured by part or at a fixed batch size, are left as they are.
+    Source: He, Zhang & Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", 2017, section 3.1 (the least squares, from the
+    outputs of the whole model and the inputs of the pruned one).
+    """
+    if not batches:
+        raise InputError("reconstruction needs at least one calibration batch")
+    if analysis.captured.parts or not analysis.captured.any_batch:
+        return copy.deepcopy(model)
+    gone = removed_channels(analysis, plan)
+    masks = keep_masks(analysis, gone)
+    blocks = dropped_blocks(analysis, plan)
+    lost = {node for block in blocks for node in block.nodes}
+    nothing = {name: torch.zeros((), dtype=torch.bool) for block in blocks for name in block.last}
+    inputs = tuple(torch.cat(column) for column in zip(*(pytree.tree_leaves(as_inputs(given)) for given, _ in batches), strict=True))
+    pair = _Pair(Masked(masked_copy(model, masks | nothing), analysis, gone, masks), model, lost)
+    with eval_mode(model), torch.no_grad():
+        solved = pair.walk(inputs)
+    result = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, value in solved.items():
+            tensor_at(result, name).copy_(value)
+    return result
+
+
+class _Pair:
+    """The whole model and the masked one, walked side by side."""
+
+    def __init__(self, masked: Masked, model: nn.Module, lost: set[fx.Node]) -> None:
+        self.small, self.lost = masked, lost
+        self.whole = fx.Interpreter(masked.analysis.captured.module)
+        self.whole_state = {**model.state_dict(keep_vars=True), **dict(model.named_buffers())}
+        self.graph: fx.Graph = masked.analysis.captured.module.graph
+        self.solved: dict[str, Tensor] = {}
+
+    def walk(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """The new weights and biases by name."""
+        placeholders = [node for node in self.graph.nodes if node.op == "placeholder"]
+        given = dict(zip(placeholders, inputs, strict=True))
+        for norm in self.small.model.modules():
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+                norm.training = True  # its own statistics, as it will have after recalibration
+        for node in self.graph.nodes:
+            if node.op == "output":
+                break
+            if node.op == "placeholder":
+                self.whole.env[node] = self.small.env[node] = given[node]
+                continue
+            self.whole.env[node] = self._run_whole(node)
+            self._improve(node)
+            self.small.env[node] = self.small.run_node(node)
+            for done in self.whole.user_to_last_uses.get(node, []):
+                self.whole.env.pop(done, None)
+                self.small.env.pop(done, None)
+        return self.solved
+
+    def _run_whole(self, node: fx.Node) -> Any:
+        if node.op == "get_attr" and str(node.target) in self.whole_state:
+            return self.whole_state[str(node.target)]
+        return self.whole.run_node(node)
+
+    def _improve(self, node: fx.Node) -> None:
+        """Solve the layer at ``node``, if it is one and its input has changed."""
+        if node in self.lost or not (node.target in CONVOLVE or name_of(node) == "linear"):
+            return
+        weight = node.args[1]
+        bias = node.args[2] if len(node.args) > 2 else None
+        stored = [part for part in (weight, bias) if part is not None]
+        if not all(isinstance(part, fx.Node) and part.op == "get_attr" and len(part.users) == 1 for part in stored):
+            return
+        values, before = self.small.env[node.args[0]], self.whole.env[node.args[0]]  # type: ignore[index]
+        if not isinstance(values, Tensor) or torch.equal(values, before) or not values.is_floating_point():
+            return
+        layer = _Layer(node, self.small.env[weight], values, self.whole.env[node])  # type: ignore[index]
+        if layer.columns > MOST_COLUMNS:
+            return
+        centered = bias is not None or _normalised(node)
+        new, shift = layer.solve(centered)
+        self._store(weight, new)  # type: ignore[arg-type]
+        if bias is not None:
+            self._store(bias, shift)  # type: ignore[arg-type]
+
+    def _store(self, node: fx.Node, value: Tensor) -> None:
+        name = str(node.target)
+        value = value * self.small.masks[name] if name in self.small.masks else value
+        self.solved[name] = self.small.state[name] = self.small.env[node] = value
+
+
+def _normalised(node: fx.Node) -> bool:
+    """Whether a batch norm takes up any constant that is added."""
+    return len(node.users) == 1 and name_of(next(iter(node.users))) == "batch_norm"
+
+
+class _Layer:
+    """One convolution or linear layer as a regression: rows of inputs, rows of what it should compute from them."""
+
+    def __init__(self, node: fx.Node, weight: Tensor, values: Tensor, wanted: Tensor) -> None:
+        self.weight = weight.detach()
+        if name_of(node) == "linear":
+            self.groups, rows = 1, values.reshape(-1, values.shape[-1]).unsqueeze(1)
+            wanted = wanted.reshape(-1, wanted.shape[-1])
+        else:
+            self.groups = groups_of(node)
+            rows, wanted = _patches(node, self.weight, values, wanted, self.groups)
+        most = max(ROWS, 4 * rows.shape[-1])
+        if len(rows) > most:
+            chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most]
+            rows, wanted = rows[chosen], wanted[chosen]
+        self.rows = rows  # (rows, groups, columns)
+        self.wanted = wanted.reshape(len(wanted), self.groups, -1)  # (rows, groups, outputs of a group)
+
+    @property
+    def columns(self) -> int:
+        """Inputs of one output."""
+        return self.rows.shape[-1]
+
+    def solve(self, centered: bool) -> tuple[Tensor, Tensor]:
+        """New weights, in the shape of the old, and the bias that goes with them."""
+        rows, wanted = self.rows.float().transpose(0, 1), self.wanted.float().transpose(0, 1)  # (groups, rows, ...)
+        used = rows.abs().sum((0, 1)) > 0
+        row_mean, wanted_mean = rows.mean(1, keepdim=True), wanted.mean(1, keepdim=True)
+        if centered:
+            rows, wanted = rows - row_mean, wanted - wanted_mean
+        old = self.weight.float().reshape(self.groups, -1, self.columns)
+        new = old.clone()
+        rows = rows[..., used]
+        gram = rows.transpose(1, 2) @ rows
+        ridge = DAMPING * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * torch.eye(gram.shape[-1]) + 1e-9 * torch.eye(
+            gram.shape[-1]
+        )
+        residual = wanted - rows @ old[..., used].transpose(1, 2)
+        change = torch.linalg.solve(gram + ridge, rows.transpose(1, 2) @ residual)
+        new[..., used] += change.transpose(1, 2)
+        bias = wanted_mean - row_mean @ new.transpose(1, 2)
+        return new.reshape(self.weight.shape).to(self.weight.dtype), bias.flatten().to(self.weight.dtype)
+
+
+def _patches(node: fx.Node, weight: Tensor, values: Tensor, wanted: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """(rows, groups, columns) windows of the input at sampled places, and the (rows, channels) outputs there."""
+    dims = weight.dim() - 2
+    stride, padding, dilation = (_tuple(node, place, name, default, dims) for place, name, default in _GEOMETRY)
+    windows = weight.shape[2:]
+    sides = [(pad, pad) if not isinstance(pad, str) else (0, 0) for pad in padding]
+    if node.args and "same" in padding:
+        sides = [((d * (w - 1)) // 2, d * (w - 1) - (d * (w - 1)) // 2) for w, d in zip(windows, dilation, strict=True)]
+    values = nn.functional.pad(values, [side for pair in reversed(sides) for side in pair])
+    places = torch.cartesian_prod(*(torch.arange(size) for size in wanted.shape[2:])).reshape(-1, dims)
+    most = math.ceil(max(ROWS, 4 * weight[0].numel()) / len(values))
+    chosen = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[:most]
+    places = places[chosen]
+    offsets = torch.cartesian_prod(*(torch.arange(window) for window in windows)).reshape(-1, dims)
+    index = places[:, None] * torch.tensor(stride) + offsets[None] * torch.tensor(dilation)  # (places, window, dims)
+    flat, size = torch.zeros(index.shape[:-1], dtype=torch.int64), values.shape[2:]
+    for dim in range(dims):
+        flat = flat * size[dim] + index[..., dim]
+    taken = values.flatten(2)[:, :, flat]  # (batch, channels, places, window)
+    rows = taken.movedim(2, 1).reshape(len(values) * len(places), groups, -1)
+    return rows, wanted.flatten(2)[:, :, chosen].movedim(2, 1).reshape(len(rows), -1)
+
+
+_GEOMETRY = ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
+
+
+def _tuple(node: fx.Node, place: int, name: str, default: int, dims: int) -> tuple[Any, ...]:
+    value: Any = node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+    if isinstance(value, (list, tuple)) and len(value) == dims:
+        return tuple(value)
+    return (value[0] if isinstance(value, (list, tuple)) else value,) * dims
