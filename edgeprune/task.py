@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +35,10 @@ class Task:
     is better, averaged over validation batches by their size; accuracy in percent unless given. ``fit(model)`` and
     ``evaluate(model) -> float`` replace the built-in training and scoring. ``epochs``, ``learning_rate``, ``weight_decay``,
     ``distillation``: the fine-tuning's length and strength. ``protect``: names of modules whose output channels stay.
-    ``attention``: whether attention layers lose whole "heads" or equally many "dimensions" of every head.
+    ``attention``: whether attention layers lose whole "heads" or equally many "dimensions" of every head. ``labels``: the classes' names,
+    in the order of the outputs. ``preprocessing``: how raw data become the model's inputs, in JSON's types, for who feeds the exported
+    files: as a rule ``input`` (what a sample is), ``scale``, ``mean`` and ``std`` (inputs are (raw / scale - mean) / std), and whatever
+    else it takes.
     """
 
     model: nn.Module
@@ -51,6 +56,8 @@ class Task:
     distillation: float = 0.5
     protect: Sequence[str] = field(default_factory=tuple)
     attention: Literal["heads", "dimensions"] = "heads"
+    labels: Sequence[str] = field(default_factory=tuple)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
     name: str = "model"
 
     def __post_init__(self) -> None:
@@ -62,6 +69,14 @@ class Task:
             raise RecipeError("task.example_inputs must be a tuple of tensors: the positional inputs of one inference")
         if self.attention not in ("heads", "dimensions"):
             raise RecipeError(f'task.attention is {self.attention!r}, not "heads" or "dimensions"')
+        if isinstance(self.labels, str) or not all(isinstance(label, str) for label in self.labels):
+            raise RecipeError("task.labels must be a list of texts: the classes' names in the order of the outputs")
+        try:
+            json.dumps(self.preprocessing)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(
+                f"task.preprocessing is not of JSON's types: {error}", remedy="Use texts, numbers, lists and dicts."
+            ) from error
 
     @property
     def scores(self) -> bool:
@@ -70,7 +85,7 @@ class Task:
 
 
 def load_recipe(path: str | Path, function: str = "task") -> Task:
-    """Run the recipe file ``path`` and return the task its ``function`` makes.
+    """Run the recipe file ``path`` and return the task its ``function`` makes. It may import files beside it, as when it is run by itself.
 
     Raises :class:`RecipeError` when the file is missing, raises, or does not return a :class:`Task`.
     """
@@ -84,11 +99,12 @@ def load_recipe(path: str | Path, function: str = "task") -> Task:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
-        made = getattr(module, function, None)
-        if made is None:
-            raise RecipeError(f"recipe {path} has no function {function}()", remedy=f"Define `def {function}() -> edgeprune.Task`.")
-        task = made()
+        with _importing_from(path.parent):
+            spec.loader.exec_module(module)
+            made = getattr(module, function, None)
+            if made is None:
+                raise RecipeError(f"recipe {path} has no function {function}()", remedy=f"Define `def {function}() -> edgeprune.Task`.")
+            task = made()
     except RecipeError:
         raise
     except Exception as error:
@@ -100,6 +116,17 @@ def load_recipe(path: str | Path, function: str = "task") -> Task:
     if task.name == "model":
         task.name = path.stem
     return task
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Let modules be imported from ``folder`` inside."""
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
 
 
 def as_inputs(inputs: Any) -> tuple[Any, ...]:

@@ -1,35 +1,28 @@
 """CIFAR-10 and its small ResNets, for the recipes beside this file.
 
-Data and weights are read from the folder that the environment variable ``EDGEPRUNE_DATA`` names (``../shared/data`` beside the project
-unless set): ``cifar10/batch_<n>.png`` of 1000 images each, one row of 32 x 32 RGB pixels an image, ``cifar10/labels.json`` with
-``{"labels": [...]}`` (image ``i`` of batch ``n`` has label ``1000 * n + i``), and ``weights/resnet<depth>-*.th``, a
-``state_dict`` saved under the key ``state_dict`` with names prefixed by ``module.``. Batches 0 to 24 are training images, 50 test images.
+Data and weights are read from the data folder (``data_folder`` of ``_data.py``): ``cifar10/batch_<n>.png`` of 1000 images each, one row of
+32 x 32 RGB pixels an image, ``cifar10/labels.json`` with ``{"labels": [...]}`` (image ``i`` of batch ``n`` has label ``1000 * n + i``), and
+``weights/resnet<depth>-*.th``, a ``state_dict`` saved under the key ``state_dict`` with names prefixed by ``module.``. Batches 0 to 24 are
+training images, 50 test images.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 from collections.abc import Iterable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from _data import ImageBatches, data_folder, no_file
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgeprune.errors import RecipeError
 from edgeprune.task import Task
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-_spec = importlib.util.spec_from_file_location("edgeprune_recipes_data", Path(__file__).with_name("_data.py"))
-assert _spec is not None
-assert _spec.loader is not None
-_data = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_data)
+LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 class Shortcut(nn.Module):
@@ -80,22 +73,11 @@ class ResNet(nn.Module):
         return self.linear(features.mean((2, 3)))
 
 
-def data_folder() -> Path:
-    """Where data and weights are.  Raises :class:`RecipeError` when there is no such folder."""
-    folder = Path(os.environ.get("EDGEPRUNE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
-    if not folder.is_dir():
-        raise RecipeError(
-            f"the data folder {folder} does not exist",
-            remedy="Set EDGEPRUNE_DATA to the folder that holds cifar10/ and weights/; recipes/_cifar10.py says what is in them.",
-        )
-    return folder
-
-
 def pretrained(depth: int) -> nn.Module:
     """The trained ResNet of ``depth`` layers, in evaluation mode."""
     found = sorted(data_folder().glob(f"weights/resnet{depth}-*.th"))
     if not found:
-        raise RecipeError(f"{data_folder()} has no weights/resnet{depth}-*.th", remedy="Set EDGEPRUNE_DATA to the folder that has them.")
+        raise no_file(data_folder() / f"weights/resnet{depth}-*.th")
     state = torch.load(found[0], weights_only=True, map_location="cpu")["state_dict"]
     model = ResNet(depth)
     model.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
@@ -109,9 +91,18 @@ def images(batches: Iterable[int]) -> tuple[Tensor, Tensor]:
         labels = np.asarray(json.loads((folder / "labels.json").read_text())["labels"])
         pixels = [np.asarray(Image.open(folder / f"batch_{number}.png").convert("RGB")).reshape(1000, 32, 32, 3) for number in batches]
     except FileNotFoundError as error:
-        raise RecipeError(f"{error.filename} does not exist", remedy="Set EDGEPRUNE_DATA to the folder that has it.") from error
+        raise no_file(error.filename) from error
     wanted = np.concatenate([labels[1000 * number : 1000 * (number + 1)] for number in batches])
     return torch.from_numpy(np.concatenate(pixels)), torch.from_numpy(wanted).long()
+
+
+def make_task(model: nn.Module, **settings: Any) -> Task:
+    """Telling the ten classes apart, for any ``model`` of 3 x 32 x 32 inputs; ``settings`` of the fine-tuning."""
+    train = ImageBatches(*images(range(25)), 128, MEAN, STD, augment=True, crop=4, flip=True, cutout=8)
+    validation = ImageBatches(*images([50]), 250, MEAN, STD)
+    preprocessing = {"input": "RGB image of 32 x 32 pixels, 0 to 255", "scale": 255, "mean": MEAN, "std": STD}
+    inputs = (torch.zeros(1, 3, 32, 32),)
+    return Task(model, inputs, train, validation, labels=LABELS, preprocessing=preprocessing, **settings)
 
 
 def cifar10_task(depth: int) -> Task:
@@ -123,14 +114,4 @@ def cifar10_task(depth: int) -> Task:
     (0.9, 0.05) 91.0 %, 1.35; (0.9, 0.1) 89.0 %, 2.04; (1, 0.01) 91.4 %, 1.01; (1, 0.02) 91.6 %, 1.00. Three epochs of it: 91.8 %, 0.94,
     and without cutout 91.5 %, 1.13. Six epochs: 91.6 %, 0.78. Distillation and rate were not varied separately below a rate of 0.05.
     """
-    train = _data.ImageBatches(*images(range(25)), 128, MEAN, STD, augment=True, crop=4, flip=True, cutout=8)
-    validation = _data.ImageBatches(*images([50]), 250, MEAN, STD)
-    return Task(
-        pretrained(depth),
-        (torch.zeros(1, 3, 32, 32),),
-        train=train,
-        validation=validation,
-        epochs=6,
-        learning_rate=0.02,
-        distillation=1.0,
-    )
+    return make_task(pretrained(depth), epochs=6, learning_rate=0.02, distillation=1.0)

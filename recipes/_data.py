@@ -1,12 +1,73 @@
-"""Images held in memory, and batches of them augmented as tensors: no worker processes, a few milliseconds a batch."""
+"""Where data are, and batches of data held in memory, augmented as tensors: no worker processes, a few milliseconds a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from edgeprune.errors import RecipeError
+
+
+def data_folder() -> Path:
+    """The folder that the environment variable ``EDGEPRUNE_DATA`` names, ``../shared/data`` beside the project unless set.
+
+    Raises :class:`RecipeError` when there is no such folder.
+    """
+    folder = Path(os.environ.get("EDGEPRUNE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        raise RecipeError(
+            f"the data folder {folder} does not exist",
+            remedy="Set EDGEPRUNE_DATA to the folder that holds the recipes' data; docs/recipes.md says what is in it.",
+        )
+    return folder
+
+
+def no_file(path: str | Path) -> RecipeError:
+    """The error that says that ``path`` is missing from the data."""
+    return RecipeError(f"{path} does not exist", remedy="Set EDGEPRUNE_DATA to the folder that has it; docs/recipes.md says what is in it.")
+
+
+class Batches:
+    """Batches of ``(inputs, targets)`` from tensors of the same length in memory, to be iterated again and again.
+
+    With ``shuffle``, each epoch (see :meth:`set_epoch`) has its own order, the last, incomplete batch is left out, and the inputs are
+    ``change(inputs, generator)``; without, all of them come in order and as they are.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        batch: int,
+        *,
+        shuffle: bool = False,
+        change: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    ) -> None:
+        self.inputs, self.labels, self.batch, self.shuffle, self.change = inputs, labels, batch, shuffle, change
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the changes of the next iterations."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        count = len(self.inputs)
+        return count // self.batch if self.shuffle else -(-count // self.batch)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(self.epoch)
+        order = torch.randperm(len(self.inputs), generator=generator) if self.shuffle else torch.arange(len(self.inputs))
+        for index in range(len(self)):
+            chosen = order[index * self.batch : (index + 1) * self.batch]
+            inputs = self.inputs[chosen]
+            if self.shuffle and self.change is not None:
+                inputs = self.change(inputs, generator)
+            yield inputs, self.labels[chosen]
 
 
 class ImageBatches:
