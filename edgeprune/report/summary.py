@@ -6,6 +6,8 @@ A *run* is a mapping; every key may be missing or ``None`` (shown as a dash), an
     names and a time, as text
 ``measured``
     whether the latencies come from a device; else everything is labelled "predicted, not measured"
+``measured_kinds``, ``methods``
+    where some figures are measured and others are not: the kinds of budget that are, and by kind where a figure comes from
 ``metric_name``
     what ``metric`` is, e.g. ``accuracy``
 ``dense``, ``pruned``
@@ -14,7 +16,7 @@ A *run* is a mapping; every key may be missing or ``None`` (shown as a dash), an
 ``ratio``
     pruned latency over dense from interleaved measurement: ``value`` with the interval ``low``, ``high``
 ``budget``
-    by kind (``latency``, ``memory``, ``energy``, ``size``, ``max_drop``): ``text`` as the user wrote it, ``limit`` in the kind's unit (ms,
+    by kind (``latency``, ``memory``, ``energy``, ``size``, ``macs``, ``parameters``, ``max_drop``): ``text`` as the user wrote it, ``limit`` in the kind's unit (ms,
     bytes, mJ, the metric's), and ``met`` if the caller has judged it; else the pruned model's figure is compared with ``limit``
 ``device``, ``versions``
     facts by name: device, runtime, threads, clocks and temperature; versions of what was used
@@ -30,16 +32,15 @@ A *run* is a mapping; every key may be missing or ``None`` (shown as a dash), an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeprune.budget import format_quantity
+from edgeprune.budget import COUNTED, FIGURES, format_quantity
 
 DASH = "–"
 NOT_MEASURED = "predicted, not measured"
 NO_METER = "no meter: modelled"
-_FIGURES = {"latency": "latency_ms", "memory": "peak_bytes", "energy": "energy_mj", "size": "file_bytes"}
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Verdict:
 
 
 def label(run: Mapping[str, Any]) -> str:
-    """``measured``, or that it is not."""
-    return "measured" if run.get("measured") else NOT_MEASURED
+    """``measured``, or that it is not, and where it comes from if that is said."""
+    return "measured" if run.get("measured") else (run.get("methods") or {}).get("latency") or NOT_MEASURED
 
 
 def rows(run: Mapping[str, Any]) -> list[Row]:
@@ -82,9 +83,9 @@ def rows(run: Mapping[str, Any]) -> list[Row]:
     return [
         row(str(run.get("metric_name") or "metric"), "metric", "{:.2f}".format, lambda before, after: f"{after - before:+.2f}"),
         Row(f"latency, median ({label(run)})", *interval),
-        row("peak memory", "peak_bytes", lambda value: format_quantity("memory", value)),
+        row(_named("peak memory", run, "memory"), "peak_bytes", lambda value: format_quantity("memory", value)),
         Row(f"energy an inference ({_energy_method(pruned)})", energy.dense, energy.pruned, energy.change),
-        row("file size", "file_bytes", lambda value: format_quantity("size", value)),
+        row(_named("file size", run, "size"), "file_bytes", lambda value: format_quantity("size", value)),
         row("multiply-accumulates", "macs", _count),
         row("parameters", "parameters", _count),
     ]
@@ -100,7 +101,7 @@ def verdicts(run: Mapping[str, Any]) -> list[Verdict]:
             value = dense["metric"] - pruned["metric"] if known else None
             show: Callable[[float], str] = "{:.2f}".format
         else:
-            value = pruned.get(_FIGURES[kind])
+            value = pruned.get(FIGURES[kind])
             show = _shower(kind)
         bound = limit.get("limit")
         met = limit.get("met")
@@ -119,12 +120,29 @@ def headline(run: Mapping[str, Any]) -> tuple[str, bool | None]:
     found = verdicts(run)
     missed = [verdict.kind for verdict in found if verdict.met is False]
     unknown = [verdict.kind for verdict in found if verdict.met is None]
-    how = "as predicted, not measured" if not run.get("measured") else "as measured"
+    how = _how(run, [verdict.kind for verdict in found])
     if missed:
         return f"Budget missed, {how}: {', '.join(missed)}", False
     if unknown or not found:
         return (f"Not judged: {', '.join(unknown)}" if unknown else "No budget was set"), None
     return f"Every budget is met, {how}", True
+
+
+def _how(run: Mapping[str, Any], kinds: Sequence[str]) -> str:
+    """Whether the figures of these kinds of budget are measured."""
+    if run.get("measured"):
+        return "as measured"
+    measured = [kind.replace("_", " ") for kind in run.get("measured_kinds") or ()]
+    predicted = [kind for kind in kinds if kind not in measured and kind not in COUNTED]
+    if not predicted:
+        return "as measured"
+    return "as predicted, not measured" if not measured else f"as measured; {' and '.join(predicted)} as predicted, not measured"
+
+
+def _named(name: str, run: Mapping[str, Any], kind: str) -> str:
+    """A figure's name with where it comes from, if that is said."""
+    method = (run.get("methods") or {}).get(kind)
+    return f"{name} ({method})" if method else name
 
 
 def _or_dash(value: Any, show: Callable[[Any], str]) -> str:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,34 @@ from edgeprune.cost.kernels import kernels
 from edgeprune.cost.latency import KernelTimes, TableTimes
 from edgeprune.cost.prior import PriorTimes, power_of
 from edgeprune.cost.table import grid_of
-from edgeprune.errors import BudgetError, CaptureError, ParityError
-from edgeprune.export import export
+from edgeprune.cost.weights import FLOAT32, INT8_MICRO
+from edgeprune.errors import BudgetError, CaptureError, ParityError, TargetError
+from edgeprune.export import ExportOptions, calibration_of, export
+from edgeprune.export.evaluate import score_file
+from edgeprune.export.formats import find
 from edgeprune.graph import Analysis, analyze
 from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
 from edgeprune.search.events import Listener
-from edgeprune.search.laboratory import SUFFIXES, Laboratory, Trial
+from edgeprune.search.laboratory import Laboratory, Trial
 from edgeprune.search.loop import Candidate, Figures, Loop, figures_of, resolved, use_of
+from edgeprune.search.micro import MicroLaboratory
 from edgeprune.search.options import Options
 from edgeprune.search.planner import Planner, all_choices
 from edgeprune.search.rundir import RunDirectory
 from edgeprune.search.value import Value, value_of
-from edgeprune.surgery import Plan, Pruned, apply, outputs_of, plan_from_saliency, restore, save
+from edgeprune.surgery import Plan, Pruned, apply, outputs_of, plan_from_saliency, reconstruct, restore, save
 from edgeprune.task import Task, device_inputs
-from edgeprune.tuning import TuneResult, finetune, score
+from edgeprune.tuning import TuneResult, finetune, recalibrate, score
 
 EARLY_SHARE = 0.3
 """The share of the fine-tuning epochs that stages before the last get."""
 
 RETRIES = 2
 """How often a tuned model that misses the budget by a little is cut again."""
+
+RECONSTRUCTION = 4
+"""Training batches that weights are reconstructed from."""
 
 DEVICE_TOLERANCE = 2e-3
 """Largest difference of the device's outputs to the host's, relative to the largest output: another processor's float32 kernels."""
@@ -66,8 +74,16 @@ class Job:
     ) -> None:
         self.task, self.run_directory, self.budget, self.options, self.listener = task, run, budget, options, listener
         bench_options = BenchOptions(threads=options.threads, seed=options.seed)
-        self.laboratory = Laboratory(run, target, options.engine, bench_options, listener) if target is not None else None
         self._profile_name = profile
+        known = load_profile(profile) if profile is not None else None
+        self.micro = known is not None and known.micro
+        self.laboratory: Laboratory | MicroLaboratory | None = None
+        if known is not None and known.micro:
+            if target is not None:
+                raise TargetError(f"{known.name} is a microcontroller, and {target} none", remedy="Give the profile without a target.")
+            self.laboratory = MicroLaboratory(run, known, options.engine, budget, listener)
+        elif target is not None:
+            self.laboratory = Laboratory(run, target, options.engine, bench_options, listener)
         self.candidates: list[Candidate] = []
         self.analysis: Analysis
         self.planner: Planner
@@ -90,7 +106,8 @@ class Job:
             self.listener.note(f"{op} at {node} has no rule: what it touches stays")
         self.profile = load_profile(self._profile_name or self._matching_profile())
         choices = all_choices(self.analysis, self.options.step or self.profile.channel_step)
-        self.planner = Planner(self.analysis, self._times(choices), choices, power_of(self.profile))
+        storage = INT8_MICRO if self.micro else FLOAT32
+        self.planner = Planner(self.analysis, self._times(choices), choices, power_of(self.profile), storage)
         self._measure_dense()
 
     def _matching_profile(self) -> str:
@@ -100,6 +117,8 @@ class Job:
     def _times(self, choices: dict[str, list[int]]) -> KernelTimes:
         if self.laboratory is None:
             return PriorTimes(self.profile)
+        if isinstance(self.laboratory, MicroLaboratory):
+            return self.laboratory.times()
         grids = [grid_of(kernel, choices) for kernel in kernels(self.analysis)]
         return TableTimes(self.laboratory.table(grids), choices)
 
@@ -109,12 +128,14 @@ class Job:
         if self.laboratory is None:
             self.planner.file_offset += size - self.planner.predict(self.planner.dense).file_bytes
             predicted = self.planner.predict(self.planner.dense)
-            self.dense = Figures(predicted.latency_ms, predicted.peak_bytes, predicted.energy_mj, size)
+            self.dense = replace(Figures.predicted(predicted), file_bytes=size)
             return
         measured = self.laboratory.measure_dense(files[self.engine])
         self.planner.observe_dense(measured.latency_ms, measured.peak_bytes, size, measured.energy_mj)
-        energy = measured.energy_mj if measured.energy_mj is not None else self.planner.predict(self.planner.dense).energy_mj
-        self.dense, self.dense_measurement = Figures(measured.latency_ms, measured.peak_bytes, energy, size), measured
+        predicted = self.planner.predict(self.planner.dense)
+        energy = measured.energy_mj if measured.energy_mj is not None else predicted.energy_mj
+        self.dense = Figures(measured.latency_ms, measured.peak_bytes, energy, size, predicted.macs, predicted.parameters)
+        self.dense_measurement = measured
 
     @property
     def engine(self) -> str:
@@ -154,7 +175,7 @@ class Job:
             value = self._value(model, f"value-{number}")
             halfway = self._limits_of_stage((number + 1) / len(shares))
             widths = self.planner.solve(value.curves, halfway)
-            pruned = self._cut(model, value, widths)
+            pruned = self._cut_well(model, value, widths)
             self._tune(pruned, epochs, f"stage-{number}")
             model = restore(model, self.analysis, pruned)
             self._narrow_to(widths)
@@ -172,7 +193,7 @@ class Job:
         for attempt in range(RETRIES + 1):
             value = self._value(model, f"value-{stage + attempt}")
             widths, predicted = self._choose(value, model, attempt)
-            pruned = self._cut(model, value, widths)
+            pruned = self._cut_well(model, value, widths)
             tuned = self._tune(pruned, epochs * (EARLY_SHARE if attempt else 1.0), f"final-{attempt}")
             cut = self._finish(pruned, predicted, tuned, attempt)
             if cut.trial is None or use_of(cut.figures, self.limits) <= 1.0 or attempt == RETRIES:
@@ -187,7 +208,7 @@ class Job:
         if self.laboratory is None:
             widths = self.planner.solve(value.curves, self.limits)
             predicted = self.planner.predict(widths)
-            return widths, Figures(predicted.latency_ms, predicted.peak_bytes, predicted.energy_mj, predicted.file_bytes)
+            return widths, Figures.predicted(predicted)
 
         def build_and_try(widths: dict[str, int]) -> Trial:
             pruned = self._cut(model, value, widths)
@@ -203,20 +224,23 @@ class Job:
         chosen = loop.run()
         self.candidates += loop.candidates
         predicted = self.planner.predict(chosen.widths)
-        return chosen.widths, Figures(predicted.latency_ms, predicted.peak_bytes, predicted.energy_mj, predicted.file_bytes)
+        return chosen.widths, Figures.predicted(predicted)
 
     def _finish(self, pruned: Pruned, predicted: Figures, tuned: TuneResult | None, attempt: int) -> Cut:
         """Save, export, measure and compare the tuned model."""
         save(self.run_directory.path / "model.safetensors", pruned, self.analysis, self.task.example_inputs, tuple(self.task.protect))
-        formats = tuple(dict.fromkeys((self.engine, *self.options.formats)))
+        formats = (self.engine,) if self.micro else tuple(dict.fromkeys((self.engine, *self.options.formats)))
         files = self._export(pruned.model, "pruned", formats, replace_old=True)
         name = f"final-{attempt}-{_digest(pruned.plan)}"
         if self.laboratory is None:
             figures = replace(predicted, file_bytes=files[self.engine].stat().st_size)
             return Cut(pruned, predicted, figures, None, tuned, files, name)
         trial = self.laboratory.try_model(name, self._dense_file, files[self.engine])
-        figures = figures_of(trial, self.dense.latency_ms, self.budget.limits().get("latency"), predicted.energy_mj)
-        self._check_outputs(pruned.model, files[self.engine])
+        figures = figures_of(trial, self.dense.latency_ms, self.budget.limits().get("latency"), predicted)
+        if isinstance(self.laboratory, MicroLaboratory):
+            files["c-array"] = self.laboratory.c_array(files[self.engine])
+        else:
+            self._check_outputs(pruned.model, files[self.engine])
         self.laboratory.release()
         return Cut(pruned, predicted, figures, trial, tuned, files, name)
 
@@ -242,6 +266,17 @@ class Job:
         self.run_directory.write(f"plans/{_digest(plan)}.json", plan.to_json())
         return apply(model, self.analysis, plan)
 
+    def _cut_well(self, model: nn.Module, value: Value, widths: Mapping[str, int]) -> Pruned:
+        """Cut with weights that make up for what goes, and batch-norm statistics of the smaller model, where there is data for it."""
+        if self.task.train is None or not self.options.reconstruction:
+            return self._cut(model, value, widths)
+        batches = list(islice(self.task.train, RECONSTRUCTION))
+        self.listener.note("reconstructing weights from calibration data")
+        plan = plan_from_saliency(self.analysis, value.saliency, widths)
+        pruned = self._cut(reconstruct(model, self.analysis, plan, batches), value, widths)
+        recalibrate(pruned.model, self.task.train)
+        return pruned
+
     def _tune(self, pruned: Pruned, epochs: float, stage: str) -> TuneResult | None:
         """Fine-tune with the dense model as teacher; nothing to do without training data."""
         if self.task.train is None and self.task.fit is None:
@@ -261,15 +296,17 @@ class Job:
 
     def _export(self, model: nn.Module, name: str, formats: tuple[str, ...], replace_old: bool = False) -> dict[str, Path]:
         folder = self.run_directory.artifacts
-        found = {name_of: folder / f"{name}{SUFFIXES[name_of]}" for name_of in formats if name_of in SUFFIXES}
-        if not replace_old and len(found) == len(formats) and all(path.is_file() for path in found.values()):
+        found = {format_name: folder / f"{name}{find(format_name).suffix}" for format_name in formats}
+        if not replace_old and all(path.is_file() for path in found.values()):
             return found
         self.listener.note(f"exporting {name} to {', '.join(formats)}")
-        return export(model, self.task.example_inputs, formats, folder, name)
+        calibration = calibration_of(self.task) if any(find(format_name).calibrated for format_name in formats) else None
+        options = ExportOptions(integer_io=True, channels_last=True) if self.micro else None
+        return export(model, self.task.example_inputs, formats, folder, name, calibration=calibration, options=options)
 
     @property
     def _dense_file(self) -> Path:
-        return self.run_directory.artifacts / f"dense{SUFFIXES[self.engine]}"
+        return self.run_directory.artifacts / f"dense{find(self.engine).suffix}"
 
     def _stage_shares(self) -> list[float]:
         """Epochs of every stage."""
@@ -287,7 +324,7 @@ class Job:
 
     def _check_outputs(self, model: nn.Module, path: Path) -> None:
         """The device computes what the host computes."""
-        assert self.laboratory is not None
+        assert isinstance(self.laboratory, Laboratory)
         inputs = device_inputs(self.task.example_inputs, self.options.seed)
         found = self.laboratory.outputs(path, [value.numpy() for value in inputs])
         for index, (got, wanted) in enumerate(zip(found, outputs_of(model, inputs), strict=True)):
@@ -305,6 +342,17 @@ class Job:
         known = self.run_directory.recall(key)
         if known is None:
             known = {"metric": score(model, self.task)}
+            self.run_directory.record(key, known)
+        return float(known["metric"])
+
+    def score_cut(self, cut: Cut) -> float | None:
+        """The task's metric of what is shipped: of the file itself where it is quantized."""
+        if not self.micro or not self.task.scores:
+            return self.score(cut.pruned.model, f"score-{cut.identity}")
+        key = f"score-file-{cut.identity}"
+        known = self.run_directory.recall(key)
+        if known is None:
+            known = {"metric": score_file(cut.files[self.engine], self.task, self.engine)}
             self.run_directory.record(key, known)
         return float(known["metric"])
 

@@ -120,7 +120,7 @@ def _work(job: Job, run: RunDirectory) -> Result:
         before = job.score(job.task.model, "score-dense")
         job.prepare()
         cut = job.prune()
-        after = job.score(cut.pruned.model, f"score-{cut.identity}")
+        after = job.score_cut(cut)
     finally:
         if job.laboratory is not None:
             job.laboratory.release()

@@ -33,6 +33,7 @@ class RunDirectory:
         self.path = path
         self.artifacts, self.plans = path / "artifacts", path / "plans"
         self._records: dict[str, dict[str, Any]] = {}
+        self._times: dict[str, str] = {}
         try:
             for folder in (path, self.artifacts, self.plans):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -98,10 +99,14 @@ class RunDirectory:
         """What was recorded under ``key`` by this run, before or after a restart."""
         return self._records.get(key)
 
+    def recorded_at(self, key: str) -> str | None:
+        """When that was recorded (UTC); None when it was not, or by a version that kept no times."""
+        return self._times.get(key)
+
     def record(self, key: str, value: Mapping[str, Any]) -> None:
         """Keep ``value`` for good, with the time: appended, flushed to the disk."""
         self._records[key] = dict(value)
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        at = self._times[key] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         try:
             with open(self.path / "measurements.jsonl", "a") as file:
                 file.write(json.dumps({"key": key, "value": value, "at": at}) + "\n")
@@ -126,6 +131,8 @@ class RunDirectory:
             try:
                 entry = json.loads(line)
                 self._records[entry["key"]] = entry["value"]
+                if "at" in entry:
+                    self._times[entry["key"]] = entry["at"]
             except (ValueError, KeyError, TypeError) as error:
                 raise RunError(f"{path} is damaged at line {number + 1}") from error
             whole += len(line) + 1

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import time
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from edgeprune.budget import Budget
 from edgeprune.cost.energy import EnergyModel
 from edgeprune.search.job import Cut, Job
 from edgeprune.search.loop import Figures, resolved
+from edgeprune.search.micro import MicroLaboratory
 
 PACKAGES = ("edgeprune", "torch", "litert-torch", "ai-edge-litert", "scipy", "numpy")
 
@@ -37,8 +44,16 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
     ]
     if trial is not None and job.latency_is_relative:  # judged by the ratio of the two measured in turns
         models[1] |= {"low_ms": trial.low * job.dense.latency_ms, "high_ms": trial.high * job.dense.latency_ms}
-    return {
+    summary = {
         "task": job.task.name,
+        "labels": list(job.task.labels),
+        "preprocessing": job.task.preprocessing,
+        "inputs": [
+            {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+            for value in pytree.tree_leaves(job.task.example_inputs)
+            if isinstance(value, Tensor)
+        ],
+        "artifacts": {name: _artifact(path, job, cut) for name, path in cut.files.items()},
         "measured": trial is not None,
         "metric_name": job.task.metric_name,
         "dense": models[0],
@@ -67,6 +82,7 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
         "unsupported": [{"node": node, "operation": op} for node, op in job.analysis.unsupported],
         "warnings": _warnings(job, cut),
     }
+    return job.laboratory.label(summary) if isinstance(job.laboratory, MicroLaboratory) else summary
 
 
 def _model(figures: Figures, metric: float | None, size: Any, measured: Any, energy: EnergyModel) -> dict[str, Any]:
@@ -82,6 +98,16 @@ def _model(figures: Figures, metric: float | None, size: Any, measured: Any, ene
         "macs": size.macs,
         "parameters": size.parameters,
     }
+
+
+def _artifact(path: Path, job: Job, cut: Cut) -> dict[str, Any]:
+    """What a release compares the file and its measurements with.  A resumed run writes the bytes that it measured once more: they are as
+    old as that measurement at least."""
+    content, written = path.read_bytes(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(path.stat().st_mtime))
+    digest = sha256(content).hexdigest()
+    if cut.trial is not None and cut.trial.model.file_sha256 == digest:
+        written = min(written, job.run_directory.recorded_at(cut.identity) or written)
+    return {"file": path.name, "bytes": len(content), "sha256": digest, "written_at": written}
 
 
 def _budget(budget: Budget, dense: Figures, figures: Figures, metrics: tuple[float | None, float | None]) -> dict[str, Any]:
