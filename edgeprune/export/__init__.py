@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from edgeprune.errors import ExportError
-from edgeprune.export import executorch, formats, onnx, parity, pt2, tflite, torchscript  # noqa: F401
+from edgeprune.export import executorch, formats, onnx, parity, pt2, sparse, tflite, torchscript  # noqa: F401
 from edgeprune.export.cache import temporary_name
 from edgeprune.export.calibration import Sample, calibration_of
 from edgeprune.export.converter import warm
