@@ -14,6 +14,7 @@ from edgeprune.export import cache, converter, flatbuffer, metadata, parity
 from edgeprune.export.formats import Format, Loaded, register
 from edgeprune.export.interpreter import invoke, open_tflite, value_of
 from edgeprune.export.layers import worst_layers
+from edgeprune.export.names import shorten
 from edgeprune.export.quantize import Kind, quantize
 from edgeprune.export.source import Source
 
@@ -22,14 +23,17 @@ COMPARED = 32
 
 
 def float_content(source: Source) -> bytes:
-    """The float32 file as the converter makes it, made once for all that is derived from it."""
+    """The float32 file as the converter makes it, but for shorter names; made once for all that is derived from it."""
     if source.converted is None:
         program = source.mobile_program
         key = cache.program_key(program)
-        source.converted = cache.read(key)
-        if source.converted is None:
-            source.converted = converter.CONVERTER.convert(program, source.time_limit_s)
-            cache.write(key, source.converted)
+        content = cache.read(key)
+        if content is None:
+            content = converter.CONVERTER.convert(program, source.time_limit_s)
+            cache.write(key, content)
+        model = flatbuffer.read(content)
+        shorten(model)
+        source.converted = flatbuffer.pack(model)
     return source.converted
 
 

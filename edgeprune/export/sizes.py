@@ -1,0 +1,120 @@
+"""What an exported file's bytes are spent on."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import ExportError
+from edgeprune.export import flatbuffer
+
+TOP = 10
+"""Layers that are listed."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of a file: ``weights`` (constant data), ``metadata`` (what it says about itself), ``graph`` (all else); ``layers``: the names
+    and bytes of the layers with most weights, largest first."""
+
+    total: int
+    weights: int
+    metadata: int
+    layers: tuple[tuple[str, int], ...]
+
+    @property
+    def graph(self) -> int:
+        """The operators, their options and names, and the container's own bytes."""
+        return self.total - self.weights - self.metadata
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self) | {"graph": self.graph, "layers": [{"name": name, "bytes": size} for name, size in self.layers]}
+
+
+def sizes(path: str | Path) -> Sizes | None:
+    """The parts of an exported file, by its suffix; None where the format does not tell them (``.pte``).
+
+    Raises :class:`ExportError` when the file is missing, damaged, or of an unknown kind.
+    """
+    path = Path(path)
+    if path.suffix not in _READERS:
+        raise ExportError(f"{path} is of an unknown kind", remedy=f"Known suffixes: {', '.join(_READERS)}.")
+    reader = _READERS[path.suffix]
+    try:
+        parts = reader(path)
+        total = path.stat().st_size
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ExportError(f"{path} cannot be read: {error}") from error
+    if parts is None:
+        return None
+    layers, metadata = parts
+    top = sorted(layers.items(), key=lambda item: (-item[1], item[0]))[:TOP]
+    return Sizes(total, sum(layers.values()), metadata, tuple(top))
+
+
+Parts = tuple[dict[str, int], int]
+"""Bytes of constants by layer, and of metadata."""
+
+
+def _of_tflite(path: Path) -> Parts:
+    model = flatbuffer.read(path.read_bytes())
+    left = {index: len(buffer.data) for index, buffer in enumerate(model.buffers) if buffer.data is not None}
+    metadata = sum(left.pop(entry.buffer, 0) for entry in model.metadata or ())
+    layers: dict[str, int] = {}
+    for _, _, operator, graph in flatbuffer.operators(model):
+        name = flatbuffer.text(graph.tensors[operator.outputs[0]].name) if len(operator.outputs) else ""
+        for index in operator.inputs:
+            size = left.pop(graph.tensors[index].buffer, 0) if index >= 0 else 0  # shared data are the first reader's
+            if size:
+                layers[name] = layers.get(name, 0) + size
+    return layers, metadata
+
+
+def _of_archive(path: Path) -> Parts:
+    layers: dict[str, int] = {}
+    metadata = 0
+    with zipfile.ZipFile(path) as archive:
+        names = _weight_names(archive)
+        for entry in archive.infolist():
+            folder, _, name = entry.filename.partition("/")[2].rpartition("/")
+            if folder == "extra":
+                metadata += entry.file_size
+            elif folder in ("constants", "data/weights", "data/constants", "data") and not name.endswith((".json", ".pkl", ".pt")):
+                layer = names.get(name, name).rpartition(".")[0] or names.get(name, name)
+                layers[layer] = layers.get(layer, 0) + entry.file_size
+    return layers, metadata
+
+
+def _weight_names(archive: zipfile.ZipFile) -> dict[str, str]:
+    """Of a ``.pt2`` archive, the weights' names by their files'; a TorchScript archive has none."""
+    names: dict[str, str] = {}
+    for entry in archive.namelist():
+        if entry.endswith(("model_weights_config.json", "model_constants_config.json")):
+            names |= {str(item["path_name"]): name for name, item in json.loads(archive.read(entry))["config"].items()}
+    return names
+
+
+def _of_onnx(path: Path) -> Parts:
+    from edgeprune.export.extras import require
+
+    onnx = require("onnx", "onnx")
+    model = onnx.load_model(path, load_external_data=False)
+    layers: dict[str, int] = {}
+    for tensor in model.graph.initializer:
+        layer = tensor.name.rpartition(".")[0] or tensor.name
+        layers[layer] = layers.get(layer, 0) + len(onnx.numpy_helper.to_array(tensor).tobytes())
+    return layers, sum(len(item.value) for item in model.metadata_props)
+
+
+_READERS: dict[str, Callable[[Path], Parts | None]] = {
+    ".tflite": _of_tflite,
+    ".pt": _of_archive,
+    ".pt2": _of_archive,
+    ".onnx": _of_onnx,
+    ".pte": lambda path: None,
+}
