@@ -136,7 +136,7 @@ def test_netadapt_goes_on_from_the_rounds_it_has(setting: Setting) -> None:
     deeper = netadapt(fresh, 0.6 * dense)
     states = fresh.notes["netadapt"]
     assert states[: len(first)] == first
-    latencies = [state.latency_ms for state in states]
+    latencies = [fresh.latency_ms(state.widths) for state in states]
     assert latencies == sorted(latencies, reverse=True)
     assert latencies[0] == dense
     assert states[-1].plan == deeper

@@ -26,10 +26,9 @@ SHORT, HELD_OUT = 2, 2
 
 @dataclass(frozen=True)
 class State:
-    """The end of a round: widths, their predicted latency (ms), the weights tuned so far (in the dense shapes), the next cut (ms)."""
+    """The end of a round: widths, the weights tuned so far (in the dense shapes), what the next round cuts (ms)."""
 
     widths: dict[str, int]
-    latency_ms: float
     model: nn.Module
     cut_ms: float
     plan: Plan
@@ -48,20 +47,21 @@ def netadapt(setting: Setting, target_ms: float) -> Plan:
     choices = setting.choices
     setting.require({name: widths[0] for name, widths in choices.items()}, target_ms, "NetAdapt")
     states: list[State] = setting.notes.setdefault("netadapt", [_start(setting)])
-    state = min((one for one in states if one.latency_ms > target_ms), key=lambda one: one.latency_ms, default=states[0])
-    while state.latency_ms > target_ms:
-        state = _round(setting, state, max(state.latency_ms - state.cut_ms, target_ms))
+    above = [(latency, state) for state in states if (latency := setting.latency_ms(state.widths)) > target_ms]
+    latency, state = min(above, key=lambda one: one[0], default=(0.0, states[0]))
+    while latency > target_ms:
+        state = _round(setting, state, latency, max(latency - state.cut_ms, target_ms))
+        latency = setting.latency_ms(state.widths)
         states.append(state)
     return state.plan
 
 
 def _start(setting: Setting) -> State:
     dense = dict(setting.planner.dense)
-    latency = setting.latency_ms(dense)
-    return State(dense, latency, setting.task.model, REDUCTION * latency, setting.plan("l2", dense))
+    return State(dense, setting.task.model, REDUCTION * setting.latency_ms(dense), setting.plan("l2", dense))
 
 
-def _round(setting: Setting, state: State, limit_ms: float) -> State:
+def _round(setting: Setting, state: State, now_ms: float, limit_ms: float) -> State:
     """The best of the round's proposals."""
     assert setting.task.train is not None
     saliency = score(replace(setting.task, model=state.model), setting.analysis, "l2")  # what went is 0 and goes first
@@ -70,21 +70,20 @@ def _round(setting: Setting, state: State, limit_ms: float) -> State:
     wanted = outputs_on(setting.task.model, held_out)
     tuning = replace(setting.task, train=batches[:SHORT], validation=None, evaluate=None)
     best: tuple[float, State] | None = None
-    for widths in _proposals(setting, state, saliency, limit_ms):
+    for widths in _proposals(setting, state, saliency, now_ms, limit_ms):
         plan = plan_from_saliency(setting.analysis, saliency, widths)
         pruned = apply(state.model, setting.analysis, plan)
         finetune(pruned.model, tuning, teacher=setting.task.model, epochs=1)
-        latency = setting.latency_ms(widths)
-        loss = mean_divergence(pruned.model, setting.task, held_out, wanted) / (state.latency_ms - latency)
+        loss = mean_divergence(pruned.model, setting.task, held_out, wanted) / (now_ms - setting.latency_ms(widths))
         if best is None or loss < best[0]:
-            best = loss, State(widths, latency, restore(state.model, setting.analysis, pruned), DECAY * state.cut_ms, plan)
+            best = loss, State(widths, restore(state.model, setting.analysis, pruned), DECAY * state.cut_ms, plan)
     if best is None:  # times that fall as a group gets wider: no single group's narrowing saves any
         setting.require(state.widths, limit_ms, "NetAdapt")
         return state
     return best[1]
 
 
-def _proposals(setting: Setting, state: State, saliency: Saliency, limit_ms: float) -> list[dict[str, int]]:
+def _proposals(setting: Setting, state: State, saliency: Saliency, now_ms: float, limit_ms: float) -> list[dict[str, int]]:
     """For the most promising groups the largest width that meets the limit with all others as they are; else the narrowest."""
     found: list[tuple[float, dict[str, int]]] = []
     for name, choices in setting.choices.items():
@@ -93,7 +92,7 @@ def _proposals(setting: Setting, state: State, saliency: Saliency, limit_ms: flo
         fitting = next((widths for widths in tried if setting.latency_ms(widths) <= limit_ms), tried[-1] if tried else None)
         if fitting is None:
             continue
-        saved = state.latency_ms - setting.latency_ms(fitting)
+        saved = now_ms - setting.latency_ms(fitting)
         if saved > 0:
             found.append((_lost(saliency, name, fitting) / saved, fitting))
     return [widths for _, widths in sorted(found, key=lambda one: one[0])[:PROPOSALS]]

@@ -1,0 +1,182 @@
+"""Every method of the search benchmark, from a budget to the model to fine-tune."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from search_cases import Row, Rows
+from search_meet import Built, Found, Timed, meet
+from search_peers import FastNAS, TorchPruning, kept
+from search_session import THREADS, Notes, Session, macs_of, parameters_of
+from torch import nn
+
+import edgeprune
+from edgeprune.errors import EdgepruneError
+from edgeprune.search import Options
+from edgeprune.search.baselines import BASELINES
+from edgeprune.surgery import Plan, apply, save
+
+
+@dataclass
+class Methods:
+    """The methods on one model.  What a method keeps between budgets is made when it is first wanted."""
+
+    session: Session
+    rows: Rows
+    _peers: dict[str, TorchPruning | FastNAS] = field(default_factory=dict)
+
+    def recall_observed(self) -> None:
+        """Give the planner what earlier calls measured."""
+        for row in self.rows.of("search"):
+            for one in row.get("tried", []):
+                if one.get("widths"):
+                    self.session.observe(one["widths"], one["ratio"] * self.session.dense.latency_ms)
+
+    def search(self, method: str, budget: float, again: bool = False) -> Row:
+        """The search's row: the nearest below the budget, found and kept; or ``error``, why there is none. Once, unless ``again``."""
+        session = self.session
+        known = self.rows.get("search", session.case.name, method, budget)
+        if known is not None and not again and (known["error"] or self._folder(method, budget).is_dir()):
+            return known
+        session.notes.note(f"{method} at {100 * budget:g} %: searching")
+        session.restart_data()
+        started, before = time.perf_counter(), session.laboratory.measurements
+        try:
+            row = self._edgeprune(budget) if method == "edgeprune" else self._steered(method, budget)
+        except EdgepruneError as error:
+            row = {"error": str(error.message), "measurements": session.laboratory.measurements - before}
+        session.laboratory.release()
+        row |= {"kind": "search", "method": method, "budget": budget, "search_s": time.perf_counter() - started}
+        row = {"error": None} | row | session.provenance()
+        self.rows.add(row)
+        return row
+
+    def model(self, method: str, budget: float) -> nn.Module:
+        """The found model, with batch-norm statistics measured anew."""
+        folder, dense = self._folder(method, budget), self.session.task.model
+        model = kept(dense, folder) if (folder / "peer.safetensors").is_file() else edgeprune.load(dense, folder / "model.safetensors")
+        self.session.recalibrate(model)
+        return model
+
+    def _folder(self, method: str, budget: float) -> Path:
+        return self.session.cache / f"{method}-{100 * budget:g}"
+
+    def _steered(self, method: str, budget: float) -> Row:
+        """A method whose knob is turned until the measurement is at the budget."""
+        session, before = self.session, self.session.laboratory.measurements
+        tried: list[dict[str, Any]] = []
+
+        def measure(built: Built) -> Timed:
+            predicted = session.setting.latency_ms(built.widths) if built.widths else None
+            calibrated = len(session.observed)
+            trial = session.measure(built.model, built.key)
+            timed = Timed(trial.ratio, trial.low, trial.high, trial.ratio * session.dense.latency_ms)
+            if built.widths:
+                session.observe(built.widths, timed.latency_ms)
+            step = {"x": built.x, "ratio": timed.ratio, "predicted_ms": predicted, "measured_ms": timed.latency_ms}
+            tried.append(step | {"widths": built.widths, "calibrated_on": calibrated})
+            session.notes.note(f"{method} at {100 * budget:g} %: {100 * timed.ratio:.1f} % measured at {100 * built.x:.1f} %")
+            return timed
+
+        if method in BASELINES:
+            found = meet(lambda x: self._own(method, x), measure, budget)
+        else:
+            earlier = [one for row in self.rows.of("search") if row["method"] == method for one in row.get("tried", [])]
+            found = meet(self._peer(method), measure, budget, [(one["x"], one["ratio"]) for one in earlier])
+        self._keep(found, method, budget)
+        return self._row(found, tried) | {"measurements": session.laboratory.measurements - before}
+
+    def _keep(self, found: Found, method: str, budget: float) -> None:
+        folder = self._folder(method, budget)
+        folder.mkdir(parents=True, exist_ok=True)
+        found.built.save(folder)
+
+    def _row(self, found: Found, tried: list[dict[str, Any]]) -> Row:
+        timed, model = found.timed, found.built.model
+        return {
+            "ratio": timed.ratio,
+            "low": timed.low,
+            "high": timed.high,
+            "latency_ms": timed.latency_ms,
+            "macs": macs_of(model, self.session.task.example_inputs),
+            "parameters": parameters_of(model),
+            "tried": tried,
+        }
+
+    def _own(self, method: str, x: float) -> Built:
+        setting, task = self.session.setting, self.session.task
+        dense_ms = setting.latency_ms(setting.planner.dense)
+        plan = BASELINES[method](setting, x * dense_ms)
+        widths = {group.name: plan.width(group) for group in setting.analysis.groups}
+        pruned = apply(task.model, setting.analysis, plan)
+
+        def keep(folder: Path) -> None:
+            save(folder / "model.safetensors", pruned, setting.analysis, task.example_inputs, tuple(task.protect))
+
+        return Built(pruned.model, _digest(plan), setting.latency_ms(widths) / dense_ms, keep, widths)
+
+    def _peer(self, method: str) -> TorchPruning | FastNAS:
+        if method not in self._peers:
+            case, task = self.session.case, self.session.task
+            fastnas = method == "fastnas"
+            self._peers[method] = (
+                FastNAS(case, task, self.session.cache) if fastnas else TorchPruning(case, task, method == "tp-isomorphic")
+            )
+        return self._peers[method]
+
+    def _edgeprune(self, budget: float) -> Row:
+        """The public search without fine-tuning, which follows for every method alike."""
+        result = self.prune(budget, 0, 0.0, self.session.notes)
+        folder = self._folder("edgeprune", budget)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.safetensors").write_bytes(result.checkpoint.read_bytes())
+        widths = {group.name: result.plan.width(group) for group in self.session.setting.analysis.groups}
+        measured = result.summary["pruned"]["latency_ms"]
+        predicted, calibrated = self.session.setting.latency_ms(widths), len(self.session.observed)
+        self.session.observe(widths, measured)
+        return self.figures(result) | {
+            "final": {"widths": widths, "predicted_ms": predicted, "measured_ms": measured, "calibrated_on": calibrated}
+        }
+
+    def prune(self, budget: float, seed: int, epochs: float, notes: Notes) -> edgeprune.Result:
+        """``edgeprune.prune`` on this device."""
+        session = self.session
+        session.laboratory.release()
+        options = Options(epochs=epochs, seed=seed, threads=THREADS, formats=("tflite",))
+        limit = edgeprune.Budget(latency=f"{100 * budget:g}%")
+        task, runs = session.seeded_task(seed), session.cache / "runs"
+        return edgeprune.prune(task, session.target, budget=limit, options=options, runs=runs, listener=notes)
+
+    def figures(self, result: edgeprune.Result) -> Row:
+        """What a run of edgeprune found, as a search's row has it."""
+        summary = result.summary
+        tried = [
+            {
+                "x": None,
+                "ratio": one["ratio"],
+                "predicted_ms": one["predicted_ms"],
+                "measured_ms": one["measured_ms"],
+                "calibrated_on": 1 + number,
+            }
+            for number, one in enumerate(summary["candidates"])
+        ]
+        return {
+            "error": None if result.met else "its run ended above the budget",
+            "ratio": summary["ratio"]["value"],
+            "low": summary["ratio"]["low"],
+            "high": summary["ratio"]["high"],
+            "latency_ms": summary["pruned"]["latency_ms"],
+            "macs": macs_of(result.model, self.session.task.example_inputs),
+            "parameters": parameters_of(result.model),
+            "measurements": summary["device_measurements"],
+            "tried": tried,
+        }
+
+
+def _digest(plan: Plan) -> str:
+    return "plan-" + hashlib.sha256(json.dumps(json.loads(plan.to_json())["kept"], sort_keys=True).encode()).hexdigest()[:12]
