@@ -14,7 +14,7 @@ from edgeprune.report.summary import headline, rows, verdicts
 
 def console_table(run: Mapping[str, Any], console: Console) -> None:
     """Print before and after, the budgets and the warnings of ``run`` (see :mod:`edgeprune.report.summary`)."""
-    title = f"{run.get('task') or 'model'} on {run.get('target') or 'an unnamed device'}"
+    title = f"{run.get('task') or 'model'} on {run.get('target') or (run.get('device') or {}).get('profile') or 'an unnamed device'}"
     table = Table(title=escape(title), title_justify="left")
     for name in ("", "dense", "pruned", "pruned / dense"):
         table.add_column(name, justify="left" if not name else "right")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from edgeprune.budget import Budget, Limit, format_quantity
+from edgeprune.budget import FIGURES, Budget, Limit, format_quantity
 from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.search.events import Listener
 from edgeprune.search.laboratory import Trial
@@ -18,16 +18,25 @@ FULL = 0.96
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one model, predicted or measured: latency (ms), peak memory (bytes), energy (mJ), file (bytes)."""
+    """Of one model, predicted or measured: latency (ms), peak memory (bytes), energy (mJ), file (bytes); and counted: multiply-accumulates,
+    parameters."""
 
     latency_ms: float
     peak_bytes: float | None
     energy_mj: float
     file_bytes: float
+    macs: float
+    parameters: float
+
+    @classmethod
+    def predicted(cls, prediction: Prediction) -> Figures:
+        """All as the models say."""
+        return cls(**asdict(prediction))
 
     def of(self, kind: str) -> float | None:
         """The figure that a budget of ``kind`` limits."""
-        return {"latency": self.latency_ms, "memory": self.peak_bytes, "energy": self.energy_mj, "size": self.file_bytes}[kind]
+        value: float | None = getattr(self, FIGURES[kind])
+        return value
 
 
 @dataclass(frozen=True)
@@ -51,14 +60,14 @@ def resolved(budget: Budget, dense: Figures) -> dict[str, float]:
     return limits
 
 
-def figures_of(trial: Trial, dense_ms: float, limit: Limit | None, energy_mj: float) -> Figures:
+def figures_of(trial: Trial, dense_ms: float, limit: Limit | None, predicted: Prediction | Figures) -> Figures:
     """What a trial says, in the terms budgets are judged in.
 
     Under a relative latency budget the interleaved ratio counts (times the dense model's latency); under an absolute one the median itself.
     """
     latency = trial.model.latency_ms if limit is not None and not limit.relative else trial.ratio * dense_ms
-    energy = trial.model.energy_mj if trial.model.energy_mj is not None else energy_mj
-    return Figures(latency, trial.model.peak_bytes, energy, trial.model.file_bytes)
+    energy = trial.model.energy_mj if trial.model.energy_mj is not None else predicted.energy_mj
+    return Figures(latency, trial.model.peak_bytes, energy, trial.model.file_bytes, predicted.macs, predicted.parameters)
 
 
 def use_of(figures: Figures, limits: Mapping[str, float]) -> float:
@@ -136,17 +145,19 @@ class Loop:
     def _measure(self, widths: dict[str, int]) -> Candidate:
         predicted = self.planner.predict(widths)
         trial = self.build_and_try(widths)
-        figures = figures_of(trial, self.dense.latency_ms, self.latency_limit, predicted.energy_mj)
+        figures = figures_of(trial, self.dense.latency_ms, self.latency_limit, predicted)
         value = self.planner.value_of(self.value, widths)
         candidate = Candidate(widths, predicted, trial, figures, value, use_of(figures, self.limits))
         self.candidates.append(candidate)
         observed = [(self.planner.dense, self.dense.latency_ms, self.dense.peak_bytes)]
         observed += [(item.widths, item.figures.latency_ms, item.figures.peak_bytes) for item in self.candidates]
         self.planner.observe(observed)
-        self.listener.note(
-            f"plan {len(self.candidates)}: predicted {format_quantity('latency', predicted.latency_ms)}, "
-            f"measured {format_quantity('latency', figures.latency_ms)}, takes {100 * candidate.use:.1f} % of the budget"
-        )
+        found = [
+            f"{kind} {format_quantity(kind, value)} (foreseen {format_quantity(kind, predicted.of(kind))})"
+            for kind in self.limits
+            if (value := figures.of(kind)) is not None
+        ]
+        self.listener.note(f"plan {len(self.candidates)}: {', '.join(found)}, takes {100 * candidate.use:.1f} % of the budget")
         return candidate
 
     def _missed(self) -> InfeasibleBudgetError:

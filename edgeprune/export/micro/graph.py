@@ -9,8 +9,8 @@ from typing import Any, Final
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeprune.errors import ExportError
+from edgeprune.export import flatbuffer
 
-_BUILTINS: Final[dict[int, str]] = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 _TYPES: Final[dict[int, str]] = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
 
 ELEMENT_BYTES: Final = {"float64": 8, "int64": 8, "uint64": 8, "float32": 4, "int32": 4, "uint32": 4, "float16": 2, "int16": 2}
@@ -68,40 +68,36 @@ class MicroGraph:
 
 def read_graph(content: bytes, name: str) -> MicroGraph:
     """The graph of a TFLite file.  ``name``: what messages call it.  Raises :class:`ExportError` when it is none."""
-    if content[4:8] != b"TFL3":
-        raise ExportError(f"{name} is no TFLite file", remedy="Give a .tflite file.")
     try:
-        model = schema.ModelT.InitFromPackedBuf(content, 0)
-        return _graph(model)
+        return _graph(flatbuffer.read(content))
+    except ExportError as error:
+        raise ExportError(f"{name}: {error.message}", remedy="Give a whole .tflite file.") from error
     except Exception as error:
-        raise ExportError(f"{name} is a damaged TFLite file: {error}", remedy="Export it again.") from error
+        raise ExportError(f"{name}: the TFLite model is damaged: {error}", remedy="Export it again.") from error
 
 
 def _graph(model: Any) -> MicroGraph:
+    parts = {id(part): place for place, part in enumerate(model.subgraphs)}
+    tensors = [[_tensor(tensor, model.buffers) for tensor in part.tensors] for part in model.subgraphs]
     operators: list[Operator] = []
-    everything: list[Tensor] = []
-    ends: list[tuple[Tensor, ...]] = []
-    for place, part in enumerate(model.subgraphs):
-        tensors = [_tensor(tensor, model.buffers) for tensor in part.tensors]
-        everything += tensors
-        for node, entry in enumerate(_items(part.operators)):
-            code = model.operatorCodes[entry.opcodeIndex]
-            builtin = _BUILTINS[max(code.builtinCode, code.deprecatedBuiltinCode)]
-            custom = builtin == "CUSTOM"
-            read = tuple(tensors[index] if index >= 0 else None for index in _items(entry.inputs))
-            made = tuple(tensors[index] for index in _items(entry.outputs))
-            name = code.customCode.decode() if custom else builtin
-            operators.append(Operator(name, custom, int(code.version), place, node, read, made, entry.builtinOptions))
-        if place == 0:
-            ends = [tuple(tensors[index] for index in _items(side)) for side in (part.inputs, part.outputs)]
-    return MicroGraph(tuple(operators), tuple(everything), *ends)
+    for name, version, entry, part in flatbuffer.operators(model):
+        place, custom = parts[id(part)], name == "CUSTOM"
+        own = tensors[place]
+        node = sum(operator.subgraph == place for operator in operators)
+        read = tuple(own[index] if index >= 0 else None for index in _items(entry.inputs))
+        made = tuple(own[index] for index in _items(entry.outputs))
+        title = flatbuffer.text(model.operatorCodes[entry.opcodeIndex].customCode) if custom else name
+        operators.append(Operator(title, custom, int(version), place, node, read, made, entry.builtinOptions))
+    first = model.subgraphs[0]
+    ends = [tuple(tensors[0][index] for index in _items(side)) for side in (first.inputs, first.outputs)]
+    return MicroGraph(tuple(operators), tuple(tensor for own in tensors for tensor in own), *ends)
 
 
 def _tensor(tensor: Any, buffers: Any) -> Tensor:
     found = tensor.quantization
     content = buffers[tensor.buffer]
     return Tensor(
-        name=(tensor.name or b"").decode(errors="replace"),
+        name=flatbuffer.text(tensor.name),
         shape=tuple(int(size) for size in _items(tensor.shape)),
         dtype=_TYPES[tensor.type],
         constant=(content.data is not None and len(content.data) > 0) or bool(content.offset),
