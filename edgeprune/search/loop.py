@@ -153,9 +153,9 @@ class Loop:
         observed += [(item.widths, item.figures.latency_ms, item.figures.peak_bytes) for item in self.candidates]
         self.planner.observe(observed)
         found = [
-            f"{kind} {format_quantity(kind, value)} (foreseen {format_quantity(kind, predicted.of(kind))})"
+            f"{kind} {format_quantity(kind, amount)} (foreseen {format_quantity(kind, predicted.of(kind))})"
             for kind in self.limits
-            if (value := figures.of(kind)) is not None
+            if (amount := figures.of(kind)) is not None
         ]
         self.listener.note(f"plan {len(self.candidates)}: {', '.join(found)}, takes {100 * candidate.use:.1f} % of the budget")
         return candidate
