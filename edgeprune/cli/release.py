@@ -13,7 +13,7 @@ from edgeprune.cli.options import history_option, json_option
 from edgeprune.cli.output import console, print_json
 
 if TYPE_CHECKING:
-    from edgeprune.release import Bundle, Manifest
+    from edgeprune.release import Bundle, Manifest, Variant
 
 BUNDLE = click.Path(path_type=Path)
 
@@ -189,7 +189,9 @@ def _tell(bundle: Bundle, as_json: bool) -> None:
     needed = f"{manifest.threshold} needed" if manifest.threshold > 1 else ""
     click.echo(f"signatures (not verified): {', '.join(brief['signatures']) or 'none'}" + (f"; {needed}" if needed else ""))
     console().print(_files(manifest))
-    console().print(_figures(manifest))
+    for name, variant in manifest.variants.items():
+        for line in _lines(name, variant):
+            click.echo(line)
 
 
 def _size(value: float) -> str:
@@ -201,31 +203,23 @@ def _size(value: float) -> str:
 def _files(manifest: Manifest) -> Any:
     from rich.table import Column, Table
 
-    table = Table(
-        Column("variant", no_wrap=True), "file", "role", "format", Column("size", justify="right"), Column("SHA-256", no_wrap=True)
-    )
+    table = Table("variant", Column("file", overflow="fold"), "role", Column("size", justify="right"), Column("SHA-256", no_wrap=True))
     for name, files in [("all", manifest.files), *((name, variant.files) for name, variant in manifest.variants.items())]:
         for file in files:
-            table.add_row(name, file.path, file.role, file.format, _size(file.bytes), file.sha256[:16])
+            table.add_row(name, file.path, file.role, _size(file.bytes), file.sha256[:12])
     return table
 
 
-def _figures(manifest: Manifest) -> Any:
-    from rich.table import Column, Table
-
-    from edgeprune.budget import format_quantity
+def _lines(name: str, variant: Variant) -> list[str]:
+    from edgeprune.release.card import figures
     from edgeprune.release.gates import describe
 
-    table = Table(Column("variant", no_wrap=True), "for", "gates", "measured on", "latency", "peak memory", "energy", "metric")
-    for name, variant in manifest.variants.items():
-        asked = variant.compatibility
-        kinds = ", ".join((*asked.profiles, *asked.boards, *asked.architectures)) or "any device"
-        gates = "; ".join(map(describe, variant.gates)) or "none"
-        for item in variant.evidence:
-            energy = format_quantity("energy", item.energy_mj) if item.energy_mj is not None else "no meter"
-            metric = f"{item.metric_name} {item.metric:.4g}" if item.metric is not None else "not scored"
-            latency, memory = format_quantity("latency", item.latency_ms), format_quantity("memory", item.peak_bytes)
-            table.add_row(name, kinds, gates, f"{item.device}, {item.runtime} {item.runtime_version}", latency, memory, energy, metric)
-        if not variant.evidence:
-            table.add_row(name, kinds, gates, "nothing", "", "", "", "")
-    return table
+    asked = variant.compatibility
+    kinds = ", ".join((*asked.profiles, *asked.boards, *asked.architectures)) or "any device"
+    runtimes = " or ".join(f"{one.package} {one.versions}".strip() for one in asked.runtimes) or "any runtime"
+    lines = [f"{name} is for {kinds} with {_size(asked.min_memory_bytes)} of memory or more, and {runtimes}"]
+    lines.append(f"  gates met: {'; '.join(map(describe, variant.gates)) or 'none were set'}")
+    for item in variant.evidence:
+        lines.append(f"  measured {item.measured_at} on {item.device}, {item.runtime} {item.runtime_version}, {item.threads} threads:")
+        lines.append("    " + ", ".join(f"{what} {value}" for what, value in figures(item).items()))
+    return lines if variant.evidence else [*lines, "  nothing of it was measured on a device"]

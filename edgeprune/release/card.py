@@ -60,20 +60,23 @@ def _inputs(result: dict[str, Any]) -> str:
 def _evidence(found: tuple[Evidence, ...]) -> list[str]:
     if not found:
         return ["Nothing of this was measured on a device."]
-    lines = ["| device | runtime | threads | measured | latency | peak memory | energy | metric |", "|---|---|---|---|---|---|---|---|"]
+    lines = [f"| device | runtime | threads | measured | {' | '.join(figures(found[0]))} |", "|---|---|---|---|---|---|---|---|"]
     for item in found:
-        latency = f"{_ms(item.latency_ms)} ({_ms(item.low_ms)} to {_ms(item.high_ms)})"
-        energy = f"{format_quantity('energy', item.energy_mj)} ({item.energy_method})" if item.energy_mj is not None else "no meter"
-        metric = f"{item.metric_name} {item.metric:.4g}" if item.metric is not None else "not scored"
-        lines.append(
-            f"| {item.device} | {item.runtime} {item.runtime_version} | {item.threads} | {item.measured_at} | {latency}"
-            f" | {format_quantity('memory', item.peak_bytes)} | {energy} | {metric} |"
-        )
+        runtime = f"{item.runtime} {item.runtime_version}"
+        lines.append(f"| {item.device} | {runtime} | {item.threads} | {item.measured_at} | {' | '.join(figures(item).values())} |")
     return lines
 
 
-def _ms(value: float) -> str:
-    return format_quantity("latency", value)
+def figures(item: Evidence) -> dict[str, str]:
+    """What was measured, as a person reads it: latency, peak memory, energy, and the metric by its name."""
+    low, middle, high = (format_quantity("latency", value) for value in (item.low_ms, item.latency_ms, item.high_ms))
+    energy = "no meter" if item.energy_mj is None else f"{format_quantity('energy', item.energy_mj)} ({item.energy_method})"
+    return {
+        "latency": f"{middle} ({low} to {high})",
+        "peak memory": format_quantity("memory", item.peak_bytes),
+        "energy": energy,
+        item.metric_name or "metric": "not scored" if item.metric is None else f"{item.metric:.4g}",
+    }
 
 
 def _pruning(result: dict[str, Any]) -> list[str]:

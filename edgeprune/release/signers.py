@@ -76,9 +76,9 @@ def _signer(line: str, number: int, where: str) -> Signer:
         key = PublicKey(base64.b64decode(encoded, validate=True))
     except ValueError as error:
         raise SignatureError(f"{where} has a malformed key: {error}") from error
+    load_key(key, where)
     if key.type != kind:
         raise SignatureError(f"{where} calls a key of type {key.type} {kind}")
-    load_key(key, where)
     return Signer(
         principals.strip('"'),
         key,

@@ -185,9 +185,10 @@ def _verify(key: PublicKey, algorithm: str, raw: bytes, signed: bytes, what: str
 
 def load_key(key: PublicKey, what: str) -> Any:
     """The key as ``cryptography`` has it.  Raises :class:`SignatureError` naming ``what`` when it is malformed or of another type."""
-    if key.type not in KEY_TYPES:
-        raise SignatureError(f"{what} has a key of type {key.type!r}", remedy=f"Known types: {', '.join(KEY_TYPES)}.")
+    kind = Reader(key.blob, what).string().decode("ascii", "replace")
+    if kind not in KEY_TYPES:
+        raise SignatureError(f"{what} has a key of type {kind!r}", remedy=f"Known types: {', '.join(KEY_TYPES)}.")
     try:
         return load_ssh_public_key(key.text.encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, NotImplementedError, UnsupportedAlgorithm) as error:
         raise SignatureError(f"{what} has a malformed key: {error}") from error
