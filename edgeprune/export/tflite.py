@@ -14,6 +14,7 @@ from edgeprune.export import cache, converter, flatbuffer, metadata, parity
 from edgeprune.export.formats import Format, Loaded, register
 from edgeprune.export.interpreter import invoke, open_tflite, value_of
 from edgeprune.export.layers import worst_layers
+from edgeprune.export.micro.layout import without_moves
 from edgeprune.export.names import shorten
 from edgeprune.export.quantize import Kind, quantize
 from edgeprune.export.source import Source
@@ -51,6 +52,8 @@ def _quantized(kind: Kind) -> Callable[[Source], bytes]:
             integer_io=source.options.integer_io and kind == "int8",
             keep_float=source.options.keep_float,
         )
+        if source.options.integer_io:
+            content = without_moves(content)
         return _dressed(content, f"tflite-{kind}", source)
 
     return write
