@@ -1,0 +1,119 @@
+"""Finished runs for tests, without pruning anything: a recipe, its exported files, and what a device is said to have measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.bench import Measurement
+from edgeprune.search.rundir import RunDirectory
+from edgeprune.testing.models import dense_tflite
+
+RECIPE = """
+import torch
+from torch import nn
+import edgeprune
+
+def task():
+    inputs = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
+    model = nn.Linear(16, 8, bias=False).requires_grad_(False)
+    labels = torch.arange(40) % 8
+    return edgeprune.Task(model, (torch.zeros(1, 16),), validation=[(inputs[:25], labels[:25]), (inputs[25:], labels[25:])])
+"""
+WEIGHTS = np.random.default_rng(0).standard_normal((8, 16)).astype(np.float32)
+BOARD = {
+    "address": "ssh://pi@192.0.2.4",
+    "cpu": "Cortex-A72",
+    "arch": "aarch64",
+    "cores": 4,
+    "board": "Raspberry Pi 4 Model B Rev 1.4",
+    "memory_bytes": 4_000_000_000,
+    "os": "Debian GNU/Linux 12 (bookworm)",
+    "machine": "0123456789ab",
+    "runtimes": {"tflite": ["ai-edge-litert", "2.3.0"]},
+    "profile": "raspberry-pi-4",
+    "engine": "tflite",
+    "threads": 4,
+}
+
+
+def measurement(content: bytes, **fields: Any) -> Measurement:
+    """Of a file: 10 ms, 5 MB, 40 mJ unless given."""
+    known: dict[str, Any] = {
+        "name": "pruned",
+        "latency_ms": 10.0,
+        "low_ms": 9.9,
+        "high_ms": 10.2,
+        "p90_ms": 11.0,
+        "p99_ms": 12.0,
+        "samples_ns": tuple(10_000_000 + 1000 * number for number in range(100)),
+        "peak_bytes": 5_000_000,
+        "rss_peak_bytes": 60_000_000,
+        "load_ms": 1.0,
+        "first_ms": 12.0,
+        "file_bytes": len(content),
+        "energy_mj": 40.0,
+        "energy_low_mj": 39.0,
+        "energy_high_mj": 41.0,
+        "energy_method": "INA219",
+        "runtime": "ai-edge-litert",
+        "runtime_version": "2.3.0",
+        "threads": 4,
+        "device": "Raspberry Pi 4 Model B Rev 1.4 (aarch64, 4 cores, 0123456789ab)",
+        "stop_reason": "precise",
+        "stable": True,
+        "file_sha256": hashlib.sha256(content).hexdigest(),
+    }
+    return Measurement(**(known | fields))
+
+
+def make_run(folder: Path, device: dict[str, Any] | None = BOARD, weights: np.ndarray = WEIGHTS, **changes: Any) -> Path:
+    """A run directory.  ``changes``: of the measurement; or of the result, those whose names it has."""
+    folder.mkdir(parents=True)
+    (folder / "recipe.py").write_text(RECIPE)
+    run, content = RunDirectory(folder), dense_tflite(weights)
+    result: dict[str, Any] = {
+        "task": "Gadget Classifier",
+        "labels": [f"class {number}" for number in range(8)],
+        "preprocessing": {"input": "16 sensor values", "mean": [0.0], "std": [1.0]},
+        "inputs": [{"shape": [1, 16], "dtype": "float32"}],
+        "measured": device is not None,
+        "metric_name": "accuracy",
+        "dense": {"metric": 20.0, "parameters": 256.0, "macs": 256.0, "file_bytes": 2000},
+        "pruned": {"metric": 15.0, "parameters": 128.0, "macs": 128.0, "file_bytes": len(content)},
+        "budget": {"latency": {"text": "50%", "limit": 12.0, "met": True}},
+        "versions": {"python": "3.11.7", "edgeprune": "0.1.0", "torch": "2.14.1", "scipy": "not installed"},
+        "artifacts": {"tflite": artifact(run.artifacts / "pruned.tflite", content)},
+    }
+    result |= {name: changes.pop(name) for name in list(changes) if name in result}
+    target = device["address"] if device else None
+    inputs = {"task": "gadget", "target": target, "profile": None if device else "raspberry-pi-5", "recipe": str(folder / "recipe.py")}
+    run.update(inputs=inputs, created="2026-01-01 00:00:00", state="done", result=result)
+    if device is not None:
+        run.record("device", device)
+        run.record("final-0-abc", {"ratio": 0.5, "model": measurement(content, **changes).to_json()})
+    run.close()
+    return folder
+
+
+def artifact(path: Path, content: bytes, written_at: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
+    """Write an exported file, and return its entry in run.json."""
+    path.write_bytes(content)
+    return {"file": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "written_at": written_at}
+
+
+def edit_result(run: Path, **fields: Any) -> None:
+    """Change the result in run.json."""
+    document = json.loads((run / "run.json").read_text())
+    document["result"] |= fields
+    (run / "run.json").write_text(json.dumps(document))
+
+
+def age(run: Path, at: str) -> None:
+    """Let everything of the run have been measured at ``at``."""
+    lines = [json.loads(line) for line in (run / "measurements.jsonl").read_text().splitlines()]
+    (run / "measurements.jsonl").write_text("".join(json.dumps(line | {"at": at}) + "\n" for line in lines))

@@ -1,0 +1,388 @@
+"""A release is built of what was measured, says so, and is the same each time."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from release_runs import BOARD, WEIGHTS, age, artifact, edit_result, make_run, measurement
+
+from edgeprune.bench.history import History
+from edgeprune.cli import main
+from edgeprune.errors import EdgepruneError, EvidenceError, GateError, InputError, RunError
+from edgeprune.release import Bundle, Gate
+from edgeprune.release.build import build
+from edgeprune.release.order import Order
+from edgeprune.testing.models import dense_tflite
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    return make_run(tmp_path / "run")
+
+
+def order(*runs: Path, version: str = "1.4.0", **fields: object) -> Order:
+    names = ["pi4", "pi5", "wear"]
+    return Order(runs=dict(zip(names, runs, strict=False)), version=version, **fields)  # type: ignore[arg-type]
+
+
+def fails(wanted: Order | None, kind: type[EdgepruneError], said: str, tmp_path: Path) -> EdgepruneError:
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(kind, match=said) as raised:
+        build(wanted)
+    assert sorted(tmp_path.iterdir()) == before  # no bundle, not even a part of one
+    return raised.value
+
+
+def expected_accuracy() -> float:
+    inputs = torch.randn(40, 16, generator=torch.Generator().manual_seed(0)).numpy()
+    return 100.0 * float(((inputs @ WEIGHTS.T).argmax(1) == np.arange(40) % 8).mean())
+
+
+def test_a_release_holds_the_run_s_files_and_their_evidence(run):
+    path = build(order(run, gates=["latency:15ms,memory:20MB,energy:50mJ,size:1MB"]))
+    assert path == Path("gadget-classifier-1.4.0.epb")
+    with Bundle.open(path) as bundle:
+        bundle.check_contents()
+        manifest, variant = bundle.manifest, bundle.manifest.variants["pi4"]
+        files = {file.path: file for file in manifest.files_of("pi4")}
+        read = {name: bundle.read(file) for name, file in files.items()}
+    assert sorted(files) == [
+        "MODEL_CARD.md",
+        "evidence/1.json",
+        "health/input-0.npy",
+        "health/output-0.npy",
+        "labels.txt",
+        "licences/third-party.md",
+        "model.tflite",
+        "preprocessing.json",
+        "sbom.cdx.json",
+    ]
+    assert (manifest.product, manifest.version, manifest.sequence) == ("gadget-classifier", "1.4.0", 1_004_000)
+    content = (run / "artifacts" / "pruned.tflite").read_bytes()
+    assert read["model.tflite"] == content
+    assert (files["model.tflite"].engine, files["model.tflite"].format) == ("tflite", "tflite")
+    assert read["labels.txt"].decode().splitlines()[7] == "class 7"
+    assert json.loads(read["preprocessing.json"])["input"] == "16 sensor values"
+    (evidence,) = variant.evidence
+    assert evidence.artifact == hashlib.sha256(content).hexdigest()
+    assert (evidence.latency_ms, evidence.low_ms, evidence.high_ms) == (10.0, 9.9, 10.2)
+    assert (evidence.peak_bytes, evidence.energy_mj, evidence.energy_method) == (5_000_000, 40.0, "INA219")
+    assert (evidence.runtime, evidence.runtime_version, evidence.threads) == ("ai-edge-litert", "2.3.0", 4)
+    assert (evidence.metric_name, evidence.metric) == ("accuracy", pytest.approx(expected_accuracy()))  # of the file, not the 15 of PyTorch
+    assert len(json.loads(read["evidence/1.json"])["measurement"]["samples_ns"]) == 100
+    assert variant.gates == (Gate("latency", 15.0), Gate("memory", 20e6), Gate("energy", 50.0), Gate("size", 1e6))
+    asked = variant.compatibility
+    assert (asked.architectures, asked.profiles, asked.min_memory_bytes) == (("aarch64",), ("raspberry-pi-4",), 60_000_000)
+    assert [(one.package, one.versions) for one in asked.runtimes] == [("ai-edge-litert", ">=2.3.0,<3")]
+
+
+def test_the_health_check_is_what_the_model_computes(run):
+    with Bundle.open(build(order(run))) as bundle:
+        variant = bundle.manifest.variants["pi4"]
+        files = {file.path: file for file in variant.files}
+        (given,), (wanted,) = (
+            [np.load(io.BytesIO(bundle.read(files[path]))) for path in paths] for paths in (variant.health.inputs, variant.health.outputs)
+        )
+    assert given.shape == (1, 16)
+    assert np.abs(given).max() > 0.5
+    np.testing.assert_allclose(wanted, given @ WEIGHTS.T, rtol=1e-4, atol=1e-4)
+    assert 0 < variant.health.tolerance < 0.01
+
+
+def test_the_same_runs_make_the_same_bytes(run, tmp_path, monkeypatch):
+    first = build(order(run, gates=["accuracy:0.01"]), tmp_path / "a.epb").read_bytes()
+    assert build(order(run, gates=["accuracy:0.01"]), tmp_path / "b.epb").read_bytes() == first
+    moved = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(run, moved)  # another place, other file times
+    assert build(order(moved, gates=["accuracy:0.01"]), tmp_path / "c.epb").read_bytes() == first
+    script = (
+        f"from edgeprune.cli import main; import sys; sys.exit(main(['release', 'build', '--variants', 'pi4={run}', '--version', '1.4.0', "
+    )
+    script += "'--gate', 'accuracy:0.01', '--output', 'd.epb']))"
+    subprocess.run(
+        [sys.executable, "-c", script], check=True, env={"PATH": "", "PYTHONHASHSEED": "7", "HOME": str(tmp_path)}, capture_output=True
+    )
+    assert (tmp_path / "d.epb").read_bytes() == first
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1800000000")
+    with Bundle.open(build(order(run), tmp_path / "e.epb")) as bundle:
+        assert (bundle.manifest.created, bundle.manifest.expires) == ("2027-01-15T08:00:00Z", "2028-01-15T08:00:00Z")
+
+
+def test_without_a_date_a_release_is_as_old_as_its_newest_evidence(run):
+    build(order(run))
+    age(run, "2026-03-01T12:00:00Z")
+    with Bundle.open(build(order(run, expires="never"))) as bundle:
+        assert (bundle.manifest.created, bundle.manifest.expires) == ("2026-03-01T12:00:00Z", None)
+
+
+def test_variants_are_of_runs_of_their_own(run, tmp_path):
+    facts = BOARD | {"profile": None, "board": "", "arch": "x86_64"}
+    other = make_run(tmp_path / "other", facts, WEIGHTS * 2, latency_ms=3.0, low_ms=2.9, high_ms=3.1)
+    path = build(order(run, other, gates=["pi5=latency:5ms", "latency:15ms"], product="gadget"))
+    with Bundle.open(path) as bundle:
+        pi4, pi5 = (bundle.manifest.variants[name] for name in ("pi4", "pi5"))
+    assert pi4.model.sha256 != pi5.model.sha256
+    assert pi4.gates == (Gate("latency", 15.0),)
+    assert pi5.gates == (Gate("latency", 5.0), Gate("latency", 15.0))
+    assert (pi5.compatibility.architectures, pi5.compatibility.profiles) == (("x86_64",), ())
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ("latency:5ms", r"variant pi4: the gate latency:5ms is not met: latency 10 ms \(9.9 ms to 10.2 ms\), limit 5 ms"),
+        ("latency:10ms", "the gate latency:10ms cannot be decided"),
+        ("memory:1MB", "the gate memory:1MB is not met: memory 5 MB, limit 1 MB"),
+        ("energy:10mJ", "the gate energy:10mJ is not met"),
+        ("size:100B", "the gate size:100B is not met"),
+        ("accuracy:0.91", "the gate accuracy:0.91 is not met: accuracy [0-9.]+, at least 91"),
+        ("accuracy:91%", "the gate accuracy:91% is not met: accuracy [0-9.]+, at least 91"),
+        ("latency:15ms,memory:1MB", "the gate memory:1MB is not met"),
+    ],
+)
+def test_a_gate_that_is_not_met_fails_the_build_and_is_named(run, tmp_path, gate, said):
+    fails(order(run, gates=[gate]), GateError, said, tmp_path)
+
+
+def test_a_gate_without_evidence_fails_the_build(run, tmp_path):
+    fails(order(run, gates=["f1:0.5"]), EvidenceError, "is of f1, and the task's metric is accuracy", tmp_path)
+    predicted = make_run(tmp_path / "predicted", device=None)
+    fails(order(predicted, gates=["latency:15ms"]), EvidenceError, "no measurement to be judged by", tmp_path)
+    unscored = make_run(tmp_path / "unscored")
+    (unscored / "recipe.py").unlink()
+    error = fails(order(unscored, gates=["accuracy:0.1"]), EvidenceError, "has no accuracy of the exported file", tmp_path)
+    assert "--recipe" in error.remedy
+    no_meter = make_run(tmp_path / "no meter", energy_mj=None, energy_low_mj=None, energy_high_mj=None)
+    fails(order(no_meter, gates=["energy:50mJ"]), GateError, "cannot be decided: energy was not measured", tmp_path)
+
+
+def test_accuracy_as_a_fraction_is_judged_as_one(tmp_path):
+    run = make_run(tmp_path / "run", dense={"metric": 0.9, "parameters": 1.0, "macs": 1.0, "file_bytes": 1})
+    source = (run / "recipe.py").read_text()
+    (run / "recipe.py").write_text(source.replace("validation=", "metric=lambda outputs, labels: 0.95, validation="))
+    with Bundle.open(build(order(run, gates=["accuracy:0.91,accuracy:90%"]))) as bundle:
+        assert bundle.manifest.variants["pi4"].gates == (Gate("accuracy", 0.91), Gate("accuracy", 0.9))
+    with pytest.raises(GateError, match=r"accuracy:0.96 is not met: accuracy 0.95, at least 0.96"):
+        build(order(run, gates=["accuracy:0.96"]))
+
+
+def test_a_file_that_is_not_the_measured_one_is_refused(run, tmp_path):
+    (run / "artifacts" / "pruned.tflite").write_bytes(dense_tflite(WEIGHTS + 1))
+    error = fails(order(run), EvidenceError, r"pruned\.tflite is not the file that was measured", tmp_path)
+    assert "measure again" in error.remedy
+
+
+def test_evidence_of_another_file_is_refused(run, tmp_path):
+    """The file and run.json agree, but what was measured is another file."""
+    edit_result(run, artifacts={"tflite": artifact(run / "artifacts" / "pruned.tflite", dense_tflite(WEIGHTS + 1))})
+    fails(order(run), EvidenceError, r"none of pruned\.tflite was measured by the run", tmp_path)
+
+
+def test_evidence_older_than_the_file_is_refused(run, tmp_path):
+    content = (run / "artifacts" / "pruned.tflite").read_bytes()
+    later = artifact(run / "artifacts" / "pruned.tflite", content, "2026-06-01T00:00:00Z")
+    edit_result(run, artifacts={"tflite": later})
+    age(run, "2026-05-31T23:59:59Z")
+    fails(order(run), EvidenceError, r"of 2026-05-31T23:59:59Z\) is older than .*pruned\.tflite, written at 2026-06-01", tmp_path)
+    age(run, "2026-06-01T00:00:00Z")
+    assert build(order(run)).is_file()
+
+
+def test_a_lost_file_a_missed_budget_and_an_unfinished_run_are_refused(run, tmp_path):
+    edit_result(run, budget={"latency": {"text": "9ms", "limit": 9.0, "met": False}, "size": {"text": "1MB", "limit": 1e6, "met": True}})
+    fails(order(run), GateError, "missed its budget: latency 9ms\n", tmp_path)
+    edit_result(run, budget={})
+    (run / "artifacts" / "pruned.tflite").unlink()
+    fails(order(run), EvidenceError, r"pruned\.tflite cannot be read: No such file", tmp_path)
+    document = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({"inputs": document["inputs"], "state": "running"}))
+    fails(order(run), RunError, "is not finished", tmp_path)
+    fails(order(tmp_path), RunError, "is not a run directory", tmp_path)
+    del document["result"]["artifacts"]
+    (run / "run.json").write_text(json.dumps(document))
+    fails(order(run), RunError, "kept no hashes", tmp_path)
+
+
+def test_an_unmeasured_release_says_so(tmp_path):
+    run = make_run(tmp_path / "run", device=None)
+    with Bundle.open(build(order(run))) as bundle:
+        variant = bundle.manifest.variants["pi4"]
+        text = bundle.read(next(file for file in bundle.manifest.files if file.role == "card")).decode()
+    assert variant.evidence == ()
+    assert variant.compatibility.profiles == ("raspberry-pi-5",)
+    assert "Nothing of this was measured on a device." in text
+
+
+def test_results_of_the_history_are_evidence_of_the_very_file_only(run, tmp_path):
+    from edgeprune.bench import Artifact, DeviceInfo, Report
+
+    url = f"sqlite:///{tmp_path / 'history.db'}"
+    content = (run / "artifacts" / "pruned.tflite").read_bytes()
+    info = {item.name: "" for item in dataclasses.fields(DeviceInfo)}
+    with History(url) as history:
+        for latency, measured in ((4.0, content), (5.0, dense_tflite(WEIGHTS + 1))):
+            device = "Raspberry Pi 5 Model B (aarch64, 4 cores, ffffffffffff)"
+            item = measurement(measured, latency_ms=latency, low_ms=latency - 0.1, high_ms=latency + 0.1, device=device)
+            history.add(Report(DeviceInfo(**info), (item,), ()), "pi5", Artifact(run / "artifacts" / "pruned.tflite"))  # type: ignore[arg-type]
+    wanted = order(run, gates=["latency:5ms"], evidence={"pi4": ["1"]}, profiles={"pi4": ["raspberry-pi-5"]}, history=url)
+    with Bundle.open(build(wanted)) as bundle:
+        variant = bundle.manifest.variants["pi4"]
+    assert [(item.latency_ms, item.target) for item in variant.evidence] == [(4.0, "pi5")]
+    assert (variant.compatibility.architectures, variant.compatibility.profiles) == (("aarch64",), ("raspberry-pi-5",))
+    Path("gadget-classifier-1.4.0.epb").unlink()
+    fails(order(run, evidence={"pi4": ["2"]}, history=url), EvidenceError, "result 2 of the history is of another file", tmp_path)
+    edit_result(run, artifacts={"tflite": artifact(run / "artifacts" / "pruned.tflite", content, "2999-01-01T00:00:00Z")})
+    fails(order(run, evidence={"pi4": ["1"]}, history=url), EvidenceError, r"result 1 .* is older than", tmp_path)
+
+
+def test_several_formats_are_shipped_beside_the_model(run, tmp_path):
+    known = json.loads((run / "run.json").read_text())["result"]["artifacts"]
+    more = {"torchscript": "pruned.pt", "pt2": "pruned.pt2"}
+    edit_result(run, artifacts=known | {name: artifact(run / "artifacts" / file, name.encode()) for name, file in more.items()})
+    with Bundle.open(build(order(run))) as bundle:
+        roles = {file.path: (file.role, file.engine) for file in bundle.manifest.variants["pi4"].files if file.engine}
+    assert roles == {"model.tflite": ("model", "tflite"), "alternatives/pruned.pt": ("alternative", "torchscript")}
+    with Bundle.open(build(order(run, formats=["pt2", "tflite"]))) as bundle:
+        assert {"alternatives/pruned.pt2"} < {file.path for file in bundle.manifest.variants["pi4"].files}
+    (tmp_path / "gadget-classifier-1.4.0.epb").unlink()
+    fails(order(run, model="tflite-int8"), InputError, "has no export in the format tflite-int8", tmp_path)
+    fails(order(run, formats=["torchscript"]), EvidenceError, r"none of pruned\.pt was measured", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"version": "1.4"}, "the version '1.4' is not of the form"),
+        ({"version": "1.4.0-rc.1"}, "no sequence can be made of the version 1.4.0-rc.1"),
+        ({"version": "1.1000.0"}, "no sequence can be made"),
+        ({"version": "0.0.0"}, "no sequence can be made"),
+        ({"gates": ["latency:50%"]}, "is a percentage"),
+        ({"gates": ["latency"]}, "'latency' is no condition|no gate"),
+        ({"gates": ["slower:5%"]}, "is a percentage"),
+        ({"gates": ["accuracy:good"]}, "'accuracy:good' is no gate"),
+        ({"gates": ["pi9=latency:5ms"]}, "there is no variant 'pi9'\nVariants: pi4"),
+        ({"evidence": {"pi9": ["1"]}}, "there is no variant 'pi9'"),
+        ({"profiles": {"pi4": ["raspberry"]}}, "unknown profile 'raspberry'"),
+        ({"formats": ["tflight"]}, "unknown export format 'tflight'"),
+        ({"expires": "soon"}, "'soon' is no expiry"),
+        ({"expires": "2026-02-30"}, "is no expiry"),
+        ({"sequence": 0}, "the sequence 0"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_any_work(tmp_path, fields, said):
+    with pytest.raises(EdgepruneError, match=said):
+        Order(**({"runs": {"pi4": tmp_path / "never read"}, "version": "1.0.0"} | fields))
+
+
+def test_versions_make_sequences_that_grow():
+    versions = ["0.0.1", "0.1.0", "0.1.999", "1.0.0", "1.0.1", "1.2.0", "10.0.0"]
+    numbers = [Order(runs={"a": Path()}, version=version).number for version in versions]
+    assert numbers == sorted(set(numbers))
+    assert Order(runs={"a": Path()}, version="1.4.0-rc.1", sequence=7).number == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "expires"),
+    [
+        ("1y", "2027-01-31T00:00:00Z"),
+        ("6w", "2026-03-14T00:00:00Z"),
+        ("90d", "2026-05-01T00:00:00Z"),
+        ("2026-02-01", "2026-02-01T00:00:00Z"),
+        ("never", None),
+    ],
+)
+def test_expiry_is_counted_from_the_creation(text, expires):
+    assert Order(runs={"a": Path()}, version="1.0.0", expires=text).expiry("2026-01-31T00:00:00Z") == expires
+
+
+def test_a_date_before_the_evidence_is_no_expiry(run, tmp_path):
+    fails(order(run, expires="2020-01-01"), InputError, "would expire at 2020-01-01T00:00:00Z, before", tmp_path)
+
+
+def test_runs_of_two_tasks_need_a_product(run, tmp_path):
+    other = make_run(tmp_path / "other", task="another")
+    fails(order(run, other), InputError, "several tasks: another, gadget-classifier", tmp_path)
+
+
+def test_licences_are_put_in(run, tmp_path):
+    (tmp_path / "LICENSE.txt").write_text("all mine\n")
+    with Bundle.open(build(order(run, licences=[tmp_path / "LICENSE.txt"]))) as bundle:
+        files = {file.path: file for file in bundle.manifest.files if file.role == "licence"}
+        assert bundle.read(files["licences/LICENSE.txt"]) == b"all mine\n"
+        assert b"| ai-edge-litert | Apache-2.0 |" in bundle.read(files["licences/third-party.md"])
+    with pytest.raises(InputError, match=r"the licence .*nothing cannot be read"):
+        build(order(run, licences=[tmp_path / "nothing"]))
+
+
+def test_the_bill_of_materials_is_valid_cyclonedx(run):
+    validation = pytest.importorskip("cyclonedx.validation.json")
+    from cyclonedx.schema import SchemaVersion
+
+    with Bundle.open(build(order(run, gates=["accuracy:0.01"]))) as bundle:
+        text = bundle.read(next(file for file in bundle.manifest.files if file.role == "sbom")).decode()
+        model = bundle.manifest.variants["pi4"].model
+    assert validation.JsonStrictValidator(SchemaVersion.V1_5).validate_str(text) is None
+    assert validation.JsonStrictValidator(SchemaVersion.V1_5).validate_str(text.replace("machine-learning-model", "model")) is not None
+    document = json.loads(text)
+    parts = {part["name"]: part for part in document["components"]}
+    assert parts["pi4/model.tflite"]["hashes"] == [{"alg": "SHA-256", "content": model.sha256}]
+    metrics = {item["type"]: item["value"] for item in parts["pi4/model.tflite"]["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]}
+    assert metrics == {"latency_ms": "10", "peak_bytes": "5000000", "energy_mj": "40", "accuracy": f"{expected_accuracy():.6g}"}
+    assert parts["ai-edge-litert"]["licenses"] == [{"license": {"id": "Apache-2.0"}}]
+    refs = {part["bom-ref"] for part in document["components"]} | {document["metadata"]["component"]["bom-ref"]}
+    assert {item for entry in document["dependencies"] for item in (entry["ref"], *entry["dependsOn"])} <= refs
+
+
+def test_the_card_tells_what_was_measured_where(run):
+    with Bundle.open(build(order(run, gates=["latency:15ms"]))) as bundle:
+        text = bundle.read(next(file for file in bundle.manifest.files if file.role == "card")).decode()
+    assert "# gadget-classifier 1.4.0" in text
+    assert "Gates met: latency at most 15 ms" in text
+    assert "| Raspberry Pi 4 Model B Rev 1.4 (aarch64, 4 cores, 0123456789ab) | ai-edge-litert 2.3.0 | 4 |" in text
+    assert f"| 10 ms (9.9 ms to 10.2 ms) | 5 MB | 40 mJ (INA219) | {expected_accuracy():.4g} |" in text
+    assert "raspberry-pi-4; aarch64; 60 MB of memory or more" in text
+
+
+# the command
+
+
+def test_the_command_builds_and_shows(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["release", "build", str(run), "--version", "1.4.0", "--gate", "latency:15ms", "--min-memory", "512MB", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["manifest"]["variants"]["default"]["compatibility"]["min_memory_bytes"] == 512_000_000
+    assert main(["release", "show", "gadget-classifier-1.4.0.epb"]) == 0
+    out = capsys.readouterr().out
+    for told in ("gadget-classifier 1.4.0, sequence 1004000", "signatures (not verified): none", "latency at most 15 ms", "10 ms (9.9 ms"):
+        assert told in out
+    assert main(["release", "show", "gadget-classifier-1.4.0.epb", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == document
+
+
+def test_the_command_fails_by_a_gate_with_one_message(run, capsys):
+    assert main(["release", "build", str(run), "--version", "1.4.0", "--gate", "latency:5ms"]) == 1
+    said = capsys.readouterr()
+    assert "error: variant default: the gate latency:5ms is not met" in said.err
+    assert said.out == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["run", "--variants", "a"], ["--variants", "a=x,a=y"], ["run", "--evidence", "a"],
+                                       ["run", "--evidence", "default=1", "--history", "off"], ["run", "--min-memory", "50%"]])  # fmt: skip
+def test_wrong_usage_is_code_2(arguments):
+    assert main(["release", "build", *arguments, "--version", "1.0.0"]) == 2
