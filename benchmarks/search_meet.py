@@ -17,6 +17,9 @@ AIM = 0.98
 MOST, BUILDS = 5, 6
 """Measurements for one budget, and models built to find one that was not measured yet."""
 
+LEAN = 0.6
+"""Where one end of the bracket stays, the distance to it shrinks by this each time (the idea of the Illinois method of false position)."""
+
 
 @dataclass
 class Built:
@@ -60,7 +63,7 @@ def meet(
     points = [(0.0, 0.0), (1.0, 1.0), *known]
     tried: list[tuple[Built, Timed]] = []
     for _ in range(MOST):
-        built = _untried(build, points, budget, {one.key for one, _ in tried})
+        built = _untried(build, points, budget, [(one.key, timed.ratio > budget) for one, timed in tried])
         if built is None:
             break
         timed = measure(built)
@@ -76,17 +79,24 @@ def meet(
     return Found(*max(met, key=lambda one: one[1].ratio), tried)
 
 
-def _untried(build: Callable[[float], Built], points: list[tuple[float, float]], budget: float, seen: set[str]) -> Built | None:
-    """A model between the nearest measured ones below and above the budget, where the line through them crosses what is aimed at."""
+def _untried(
+    build: Callable[[float], Built], points: list[tuple[float, float]], budget: float, tried: list[tuple[str, bool]]
+) -> Built | None:
+    """A model between the nearest measured ones below and above the budget, where the line through them crosses what is aimed at; further
+    towards the other end the more measurements in a row lay on the same side (``tried``: key, and whether above).
+    """
     below = max((point for point in points if point[1] <= budget), key=lambda point: point[1])
     above = min((point for point in points if point[1] > budget and point[0] > below[0]), default=(1.0, 1.0))
-    share = (AIM * budget - below[1]) / max(above[1] - below[1], 1e-9)
-    first = min(max(share, 0.02), 0.98)
-    for part in (first, 0.5, 0.75, 0.25, 0.9, 0.1)[:BUILDS]:
+    share = min(max((AIM * budget - below[1]) / max(above[1] - below[1], 1e-9), 0.02), 0.98)
+    sides = [over for _, over in tried]
+    stuck = next((number for number, over in enumerate(reversed(sides)) if over != sides[-1]), len(sides)) - 1
+    if stuck > 0:
+        share = share * LEAN**stuck if sides[-1] else 1.0 - (1.0 - share) * LEAN**stuck
+    for part in (share, 0.5, 0.75, 0.25, 0.9, 0.1)[:BUILDS]:
         try:
             built = build(below[0] + part * (above[0] - below[0]))
         except InfeasibleBudgetError:
             continue
-        if built.key not in seen:
+        if built.key not in {key for key, _ in tried}:
             return built
     return None

@@ -45,13 +45,19 @@ class Methods:
             return known
         session.notes.note(f"{method} at {100 * budget:g} %: searching")
         session.restart_data()
-        started, before = time.perf_counter(), session.laboratory.measurements
+        started, cpu, before = time.perf_counter(), time.process_time(), session.laboratory.measurements
         try:
             row = self._edgeprune(budget) if method == "edgeprune" else self._steered(method, budget)
         except EdgepruneError as error:
             row = {"error": str(error.message), "measurements": session.laboratory.measurements - before}
         session.laboratory.release()
-        row |= {"kind": "search", "method": method, "budget": budget, "search_s": time.perf_counter() - started}
+        row |= {
+            "kind": "search",
+            "method": method,
+            "budget": budget,
+            "search_s": time.perf_counter() - started,
+            "search_cpu_s": time.process_time() - cpu,
+        }
         row = {"error": None} | row | session.provenance()
         self.rows.add(row)
         return row
