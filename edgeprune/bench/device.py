@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from edgeprune.bench.info import DeviceInfo
 from edgeprune.bench.results import Artifact, BenchOptions, Comparison, KernelTime, Measurement, Ratio, check_engine, check_names
+from edgeprune.bench.runtimes import check_runtime
 from edgeprune.devices.android import describe
 from edgeprune.devices.connect import connect, with_retries
 from edgeprune.devices.runner import OnEvent, Runner, open_runner, to_error
@@ -72,6 +73,8 @@ class Device:
         """Send a model and describe it to the runner."""
         engine = artifact.engine
         data = artifact.path.read_bytes()
+        if engine in self.info.runtimes and engine == "tflite":
+            check_runtime(data, artifact.name, *self.info.runtimes[engine])
         self._sent[artifact.name] = (len(data), hashlib.sha256(data).hexdigest())
         path = runner.put_model(data, artifact.path.suffix, self._progress(artifact.name))
         specs = [{"shape": list(shape), "dtype": dtype} for shape, dtype in artifact.inputs] or None

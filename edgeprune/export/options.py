@@ -12,11 +12,13 @@ from edgeprune.errors import ExportError
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """``channels_last``: floating-point inputs of three dimensions or more are taken as (N, ..., C) instead of (N, C, ...); TFLite only.
-    ``integer_io``: inputs and outputs of ``tflite-int8`` are int8 too, and needless transposes are left out.  ``keep_float``: regular expressions of names of TFLite
-    operators' outputs that quantization leaves float.  ``signature``, ``inputs``, ``outputs``: names in the TFLite file, the converter's
-    unless given.
-    ``metadata``: what is stored in the file for its user, as JSON: ``labels``, ``normalisation``, how it was pruned.
+    """How TFLite files are laid out, and what every file says about itself.
+
+    ``channels_last``: floating-point inputs of three dimensions or more are taken as (N, ..., C) instead of (N, C, ...).
+    ``integer_io``: inputs and outputs of ``tflite-int8`` are int8 too, and needless transposes are left out.
+    ``keep_float``: regular expressions of names of operators' outputs that quantization leaves float.
+    ``signature``, ``inputs``, ``outputs``: names, the converter's unless given.
+    ``metadata``: what is stored in the file for its user, as JSON: labels, preprocessing, how it was pruned.
     """
 
     channels_last: bool = False

@@ -1,0 +1,234 @@
+"""Whether a device's TFLite is new enough for a file, told before the file is sent.
+
+Every operator of a TFLite file has a version, and a runtime refuses the versions that are newer than itself, or, worse, computes an old
+kernel's result.  The table says in which TensorFlow release each version first shipped, from TensorFlow's own
+(tensorflow/lite/tools/versioning/runtime_version.cc, to release 2.13).  Quantizers do not always raise a version that they should: of a
+fully-connected layer with a scale for each channel, tflite-runtime computes nonsense without a word, up to 2.9.1 with int8 inputs (zeros)
+and up to 2.14 with float ones; measured on every release from 2.7.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from packaging.version import Version
+
+from edgeprune.errors import NoRuntimeError
+
+_NEWER = Version("2.14")
+"""The least release that may have what the table does not know."""
+
+_FIRST_LITERT = Version("2.17")
+"""ai-edge-litert 1.0 continued TensorFlow Lite 2.17; all its releases are newer than everything in the table."""
+
+_PER_CHANNEL_INT8, _PER_CHANNEL_FLOAT = Version("2.10"), Version("2.15")
+"""The releases whose fully-connected kernels heed a scale for each channel, by the type of their input."""
+
+# by operator: the releases of its versions 1, 2, 3, ...
+_RELEASES = {
+    "ABS": "1.13 2.4 2.5 2.6 2.12",
+    "ADD": "1.5 1.14 2.4 2.6",
+    "ADD_N": "1.14",
+    "ARG_MAX": "1.9 1.14 2.9",
+    "ARG_MIN": "1.9 1.14 2.9",
+    "ASSIGN_VARIABLE": "2.6",
+    "ATAN2": "2.10",
+    "AVERAGE_POOL_2D": "1.5 1.14 2.3",
+    "BATCH_MATMUL": "2.3 2.3 2.4 2.5",
+    "BATCH_TO_SPACE_ND": "1.6 1.14 2.3",
+    "BIDIRECTIONAL_SEQUENCE_LSTM": "1.14 1.14 1.14",
+    "BIDIRECTIONAL_SEQUENCE_RNN": "1.14 1.14 2.3",
+    "BROADCAST_ARGS": "2.6",
+    "BROADCAST_TO": "2.5 2.5 2.5",
+    "BUCKETIZE": "2.8",
+    "CALL_ONCE": "2.5",
+    "CAST": "1.5 2.7 2.8 2.9 2.12",
+    "CEIL": "1.14",
+    "COMPLEX_ABS": "2.5",
+    "CONCATENATION": "1.5 1.14 2.3",
+    "CONV_2D": "1.5 1.14 1.14 2.3 2.4 2.9 2.11",
+    "CONV_3D": "2.5",
+    "CONV_3D_TRANSPOSE": "2.6",
+    "COS": "1.14",
+    "CUMSUM": "2.4",
+    "DENSIFY": "2.2",
+    "DEPTHWISE_CONV_2D": "1.5 1.12 1.14 2.2 2.3 2.3 2.11",
+    "DEPTH_TO_SPACE": "2.1 2.5",
+    "DEQUANTIZE": "1.13 1.14 1.15 2.2 2.7",
+    "DIV": "1.6 2.3",
+    "DYNAMIC_UPDATE_SLICE": "2.9",
+    "ELU": "1.14",
+    "EMBEDDING_LOOKUP": "1.13 1.14 1.14",
+    "EMBEDDING_LOOKUP_SPARSE": "1.5",
+    "EQUAL": "1.14 1.14 2.3",
+    "EXP": "1.7",
+    "EXPAND_DIMS": "1.10",
+    "FAKE_QUANT": "1.5 1.10",
+    "FILL": "1.13 2.3 2.5 2.12",
+    "FLOOR": "1.9",
+    "FLOOR_DIV": "1.14 1.14",
+    "FLOOR_MOD": "1.13",
+    "FULLY_CONNECTED": "1.5 1.10 1.14 1.14 2.0 2.1 2.3 2.3 2.3 2.11",
+    "GATHER": "1.6 1.14 1.15 2.4 2.5",
+    "GATHER_ND": "1.14 2.3 2.5",
+    "GELU": "2.9 2.9",
+    "GREATER": "1.14 1.14",
+    "GREATER_EQUAL": "1.14 1.14",
+    "HARD_SWISH": "1.15",
+    "HASHTABLE": "2.5",
+    "HASHTABLE_FIND": "2.5",
+    "HASHTABLE_IMPORT": "2.5",
+    "HASHTABLE_LOOKUP": "1.5",
+    "HASHTABLE_SIZE": "2.5",
+    "IF": "1.15",
+    "IMAG": "2.5",
+    "L2_NORMALIZATION": "1.5 1.14",
+    "L2_POOL_2D": "1.5",
+    "LEAKY_RELU": "1.13 2.3",
+    "LESS": "1.14 1.14",
+    "LESS_EQUAL": "1.14 1.14",
+    "LOCAL_RESPONSE_NORMALIZATION": "1.5",
+    "LOG": "1.14",
+    "LOGICAL_AND": "1.11",
+    "LOGICAL_NOT": "1.11",
+    "LOGICAL_OR": "1.11",
+    "LOGISTIC": "1.14 1.14 2.3",
+    "LOG_SOFTMAX": "1.14 1.14",
+    "LSH_PROJECTION": "1.5",
+    "LSTM": "1.7 1.10 1.14 2.3",
+    "MATRIX_DIAG": "1.14",
+    "MATRIX_SET_DIAG": "1.14",
+    "MAXIMUM": "1.14 1.14 2.3 2.3",
+    "MAX_POOL_2D": "1.5 1.14 2.3",
+    "MEAN": "1.6 1.14 2.4",
+    "MINIMUM": "1.14 1.14 2.3 2.3",
+    "MIRROR_PAD": "1.13 2.3 2.12",
+    "MUL": "1.5 1.14 1.15 2.3 2.6 2.11",
+    "MULTINOMIAL": "2.8",
+    "NEG": "1.9",
+    "NON_MAX_SUPPRESSION_V4": "2.1",
+    "NON_MAX_SUPPRESSION_V5": "2.1",
+    "NOT_EQUAL": "1.14 1.14 2.3",
+    "ONE_HOT": "1.11",
+    "PACK": "1.11 1.14 2.3",
+    "PAD": "1.5 1.14 2.4 2.6",
+    "PADV2": "1.9 1.14 2.4 2.6",
+    "POW": "1.10",
+    "PRELU": "1.8",
+    "QUANTIZE": "1.14 1.15 2.7",
+    "RANDOM_STANDARD_NORMAL": "2.8",
+    "RANDOM_UNIFORM": "2.8",
+    "RANGE": "1.13",
+    "RANK": "1.14",
+    "READ_VARIABLE": "2.6",
+    "REAL": "2.5",
+    "REDUCE_ALL": "2.6",
+    "REDUCE_ANY": "1.11",
+    "REDUCE_MAX": "1.11 1.14 2.5",
+    "REDUCE_MIN": "1.11 1.14 2.5",
+    "REDUCE_PROD": "1.11 2.6",
+    "RELU": "1.5 2.1 2.5",
+    "RELU6": "1.5 1.14 2.5",
+    "RELU_0_TO_1": "2.10",
+    "RELU_N1_TO_1": "1.5",
+    "RESHAPE": "1.5",
+    "RESIZE_BILINEAR": "1.7 1.14 2.2 2.5",
+    "RESIZE_NEAREST_NEIGHBOR": "1.13 1.14 2.3 2.4",
+    "REVERSE_SEQUENCE": "1.14",
+    "REVERSE_V2": "1.14 2.2 2.5",
+    "RFFT2D": "2.5",
+    "RNN": "1.5 1.14 2.3",
+    "ROUND": "1.14",
+    "RSQRT": "1.10 2.5",
+    "SCATTER_ND": "2.1",
+    "SEGMENT_SUM": "2.2",
+    "SELECT": "1.14 1.14 2.12",
+    "SELECT_V2": "2.2",
+    "SHAPE": "1.10",
+    "SIGN": "2.11 2.12",
+    "SIN": "1.9",
+    "SKIP_GRAM": "1.5",
+    "SLICE": "1.14 1.14 1.14 2.4 2.5",
+    "SOFTMAX": "1.5 1.14 2.3",
+    "SPACE_TO_BATCH_ND": "1.6 1.14 2.3",
+    "SPACE_TO_DEPTH": "1.5 1.14",
+    "SPARSE_TO_DENSE": "1.9 1.14 1.15",
+    "SPLIT": "1.5 1.14 1.14 2.3",
+    "SPLIT_V": "1.13 2.3",
+    "SQRT": "1.10",
+    "SQUARE": "1.12",
+    "SQUARED_DIFFERENCE": "1.13 2.5",
+    "SQUEEZE": "1.6 2.5",
+    "STRIDED_SLICE": "1.6 1.14 2.1 2.2 2.5 2.6",
+    "SUB": "1.6 1.14 2.3 2.4 2.4",
+    "SUM": "1.10 1.15",
+    "SVDF": "1.5 1.14 2.2 2.3",
+    "TANH": "1.14 1.14 2.3",
+    "TILE": "1.10 2.2 2.8 2.12",
+    "TOPK_V2": "1.7 1.14",
+    "TRANSPOSE": "1.6 1.14 1.15 2.3 2.4 2.12",
+    "TRANSPOSE_CONV": "1.9 2.2 2.3 2.13",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "1.13 1.14 2.3 2.12",
+    "UNIDIRECTIONAL_SEQUENCE_RNN": "1.14 1.14 2.3",
+    "UNIQUE": "1.14",
+    "UNPACK": "1.11 1.14 2.2 2.3",
+    "UNSORTED_SEGMENT_MAX": "2.10",
+    "UNSORTED_SEGMENT_MIN": "2.11",
+    "UNSORTED_SEGMENT_PROD": "2.10",
+    "UNSORTED_SEGMENT_SUM": "2.10",
+    "VAR_HANDLE": "2.6",
+    "WHERE": "1.14 2.8",
+    "WHILE": "1.15",
+    "ZEROS_LIKE": "1.12",
+}
+
+
+def minimum_runtime(path: str | Path) -> Version:
+    """The least TensorFlow release whose TFLite runs the file at ``path``; a file that is no TFLite model needs none: 0."""
+    return max((release for _, release in _needs(Path(path).read_bytes())), default=Version("0"))
+
+
+def check_runtime(data: bytes, name: str, runtime: str, version: str) -> None:
+    """Raise :class:`NoRuntimeError` when the package ``runtime`` of this ``version`` is too old for the TFLite file in ``data``."""
+    release = _FIRST_LITERT if runtime == "ai-edge-litert" else Version(version)
+    missing = [(operator, needed) for operator, needed in _needs(data) if needed > release]
+    if missing:
+        operator, needed = max(missing, key=lambda item: item[1])
+        raise NoRuntimeError(
+            f"{name} needs TensorFlow Lite {needed} or newer (for {operator}), and the device has {runtime} {version}",
+            remedy="Update the runtime on the device (edgeprune setup), or export tflite in float32, whose operators are older.",
+        )
+
+
+def _needs(data: bytes) -> list[tuple[str, Version]]:
+    """Every kind of operator, with its version, and the release it needs."""
+    if data[4:8] != b"TFL3":
+        return []
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    model, found = schema.Model.GetRootAs(data, 0), []
+    for index in range(model.OperatorCodesLength()):
+        code = model.OperatorCodes(index)
+        name = names.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "")
+        releases, version = _RELEASES.get(name, "").split(), code.Version()
+        found.append((f"{name} version {version}", Version(releases[version - 1]) if 0 < version <= len(releases) else _NEWER))
+        if name == "FULLY_CONNECTED":
+            found += [("FULLY_CONNECTED with a scale for each channel", release) for release in _per_channel(model, index, schema)]
+    return found
+
+
+def _per_channel(model: Any, code: int, schema: Any) -> set[Version]:
+    """What the fully-connected layers of a model need whose weights have several scales."""
+    found = set()
+    for place in range(model.SubgraphsLength()):
+        graph = model.Subgraphs(place)
+        for operator in (graph.Operators(number) for number in range(graph.OperatorsLength())):
+            if operator.OpcodeIndex() != code:
+                continue
+            scales = graph.Tensors(operator.Inputs(1)).Quantization()
+            if scales is not None and scales.ScaleLength() > 1:
+                real = graph.Tensors(operator.Inputs(0)).Type() == schema.TensorType.FLOAT32
+                found.add(_PER_CHANNEL_FLOAT if real else _PER_CHANNEL_INT8)
+    return found
