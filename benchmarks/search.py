@@ -25,8 +25,11 @@ from search_cases import BUDGETS, CASES, METHODS, RESULTS, SEEDS, STAGED_BELOW, 
 from search_methods import Methods
 from search_session import Notes, Session
 
-from edgeprune.errors import EdgepruneError, RecipeError
+from edgeprune.errors import EdgepruneError, RecipeError, TransientError
 from edgeprune.export import warm
+
+ATTEMPTS = 4
+"""How often one piece of work is begun while the device is busy: each time waits ten minutes."""
 
 
 def main() -> int:
@@ -44,7 +47,7 @@ def main() -> int:
             if until is not None and time.monotonic() > until:
                 print("the time is up; the same command goes on", file=sys.stderr)
                 break
-            matrix.work(model, method, budget, seed, options.steps)
+            matrix.insist(model, method, budget, seed, options.steps)
     finally:
         matrix.close()
     return 0
@@ -80,6 +83,17 @@ class Matrix:
         self.methods: Methods
         self.rows: Rows
         self._missing: set[str] = set()
+
+    def insist(self, model: str, method: str, budget: float, seed: int, steps: int | None) -> None:
+        """:meth:`work`, begun again while other users hold the device."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return self.work(model, method, budget, seed, steps)
+            except TransientError as error:
+                print(f"{model}, {method}: {error.message}", file=sys.stderr)
+                self.close()
+                if attempt == ATTEMPTS - 1:
+                    raise
 
     def work(self, model: str, method: str, budget: float, seed: int, steps: int | None) -> None:
         """Make sure of one row."""

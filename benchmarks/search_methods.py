@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from search_cases import Row, Rows
+from search_cases import PEERS, Row, Rows
 from search_meet import Built, Found, Timed, meet
 from search_peers import FastNAS, TorchPruning, kept
 from search_session import THREADS, Notes, Session, macs_of, parameters_of
 from torch import nn
 
 import edgeprune
-from edgeprune.errors import EdgepruneError
+from edgeprune.errors import DeviceError, EdgepruneError
 from edgeprune.search import Options
 from edgeprune.search.baselines import BASELINES
 from edgeprune.surgery import Plan, apply, save
@@ -48,8 +48,12 @@ class Methods:
         started, cpu, before = time.perf_counter(), time.process_time(), session.laboratory.measurements
         try:
             row = self._edgeprune(budget) if method == "edgeprune" else self._steered(method, budget)
-        except EdgepruneError as error:
-            row = {"error": str(error.message), "measurements": session.laboratory.measurements - before}
+        except DeviceError:
+            raise  # says nothing of the method
+        except Exception as error:
+            if method not in PEERS and not isinstance(error, EdgepruneError):
+                raise
+            row = {"error": _reason(error), "measurements": session.laboratory.measurements - before}
         session.laboratory.release()
         row |= {
             "kind": "search",
@@ -186,3 +190,11 @@ class Methods:
 
 def _digest(plan: Plan) -> str:
     return "plan-" + hashlib.sha256(json.dumps(json.loads(plan.to_json())["kept"], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _reason(error: Exception) -> str:
+    """One line."""
+    if isinstance(error, EdgepruneError):
+        return error.message
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from search_cases import METHODS, Rows, plan_of_work
 from search_meet import Built, Timed, meet
 from search_peers import has_shortcuts, keep, kept, plain
 from search_report import Model, document, faster, write
-from search_session import Notes, Shuffled, macs_of, shape_key
+from search_session import Notes, Remembered, Shuffled, macs_of, shape_key
 from torch import nn
 
 from edgeprune.errors import InfeasibleBudgetError
@@ -144,6 +145,16 @@ def test_every_seed_has_its_own_order_of_the_data() -> None:
     assert len(set(inner.seen)) == 6
 
 
+def test_the_teacher_answers_a_batch_once_and_as_the_model_does() -> None:
+    model, calls = network(), []
+    teacher = Remembered(model)
+    teacher.model.register_forward_hook(lambda *_: calls.append(1))
+    first, second = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    for batch in (first, second, first.clone(), first.to(memory_format=torch.channels_last)):
+        assert torch.allclose(copy.deepcopy(teacher)(batch), model(batch), atol=1e-6)
+    assert len(calls) == 2
+
+
 def test_steps_are_counted_over_stages() -> None:
     notes = Notes("test")
     for done in range(1, 4):
@@ -205,7 +216,12 @@ def test_a_peer_s_narrower_model_is_kept_and_made_again(tmp_path: Path) -> None:
     again = kept(model, tmp_path)
     assert shape_key(again) == shape_key(narrow)
     assert torch.equal(again(inputs), narrow(inputs))
-    assert [module.in_channels for module in again.modules() if isinstance(module, nn.Conv2d)] == [3, 4, 4, 8]  # stem, conv1, shortcut, depthwise
+    assert [module.in_channels for module in again.modules() if isinstance(module, nn.Conv2d)] == [
+        3,
+        4,
+        4,
+        8,
+    ]  # stem, conv1, shortcut, depthwise
 
 
 def test_multiplications_are_counted() -> None:
