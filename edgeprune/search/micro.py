@@ -113,7 +113,7 @@ class MicroLaboratory:
             | models
             | {
                 "measured": False,
-                "measured_kinds": ["memory", "size", "max_drop"],
+                "measured_kinds": ["memory", "size", "macs", "parameters", "max_drop"],
                 "methods": {"latency": source, "memory": "arena measured with tflite-micro", "size": "the int8 file"},
                 "device": summary["device"] | {"latency": source, "memory": f"arena measured with tflite-micro {self._version}"},
                 "ratio": None,
