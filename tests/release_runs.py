@@ -100,6 +100,21 @@ def make_run(folder: Path, device: dict[str, Any] | None = BOARD, weights: np.nd
     return folder
 
 
+def make_micro_run(folder: Path) -> Path:
+    """A run for a microcontroller, whose arena is said to be 4096 bytes."""
+    make_run(folder, device=None)
+    content = dense_tflite(WEIGHTS)
+    run = RunDirectory.reopen(folder)
+    run.update(inputs=run.summary["inputs"] | {"profile": "nrf5340"})
+    arena = {"used_bytes": 4000, "head_bytes": 3000, "tail_bytes": 1000, "needed_bytes": 4096, "parts": {}, "version": "0.dev1"}
+    run.record("final-0-abc", {"arena": arena, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "predicted_ms": 1.0})
+    (run.artifacts / "c").mkdir()
+    artifacts = {"tflite-int8": artifact(run.artifacts / "pruned.int8.tflite", content)}
+    edit_result(folder, artifacts=artifacts | {"c-array": artifact(run.artifacts / "c" / "model.c", b"") | {"file": "c/model.c"}})
+    run.close()
+    return folder
+
+
 def artifact(path: Path, content: bytes, written_at: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
     """Write an exported file, and return its entry in run.json."""
     path.write_bytes(content)

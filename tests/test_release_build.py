@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from release_runs import BOARD, WEIGHTS, age, artifact, edit_result, make_run, measurement
+from release_runs import BOARD, WEIGHTS, age, artifact, edit_result, make_micro_run, make_run, measurement
 
 from edgeprune.bench.history import History
 from edgeprune.cli import main
@@ -227,6 +228,28 @@ def test_an_unmeasured_release_says_so(tmp_path):
     assert variant.evidence == ()
     assert variant.compatibility.profiles == ("raspberry-pi-5",)
     assert "Nothing of this was measured on a device." in text
+
+
+def test_a_microcontroller_gets_a_c_array_and_the_arena_as_evidence(tmp_path):
+    run = make_micro_run(tmp_path / "run")
+    with Bundle.open(build(order(run, gates=["memory:8kB,size:100kB"]))) as bundle:
+        variant = bundle.manifest.variants["pi4"]
+        files = {file.path: file for file in variant.files}
+        source, header, model = (bundle.read(files[name]) for name in ("c/model.c", "c/model.h", "model.tflite"))
+        text = bundle.read(next(file for file in bundle.manifest.files if file.role == "card")).decode()
+    assert [(item.latency_ms, item.peak_bytes, item.device, item.runtime) for item in variant.evidence] == [
+        (None, 4096, "nrf5340", "tflite-micro")
+    ]
+    assert (variant.compatibility.profiles, variant.compatibility.min_memory_bytes) == (("nrf5340",), 4096)
+    assert variant.model.engine == ""  # no runtime of a Linux device is meant
+    values = bytes(int(value, 16) for value in re.findall(r"0x([0-9a-f]{2}),", source.decode()))
+    assert values == model
+    assert b"model" in header
+    assert "| nrf5340 | tflite-micro 0.dev1 | 1 |" in text
+    assert "| not measured | 4.1 kB | no meter |" in text
+    (tmp_path / "gadget-classifier-1.4.0.epb").unlink()
+    fails(order(run, gates=["memory:4kB"]), GateError, "the gate memory:4kB is not met: memory 4.1 kB, limit 4 kB", tmp_path)
+    fails(order(run, gates=["latency:5ms"]), EvidenceError, "of a latency that was not measured on nrf5340", tmp_path)
 
 
 def test_results_of_the_history_are_evidence_of_the_very_file_only(run, tmp_path):

@@ -69,10 +69,10 @@ def _evidence(found: tuple[Evidence, ...]) -> list[str]:
 
 def figures(item: Evidence) -> dict[str, str]:
     """What was measured, as a person reads it: latency, peak memory, energy, and the metric by its name."""
-    low, middle, high = (format_quantity("latency", value) for value in (item.low_ms, item.latency_ms, item.high_ms))
+    times = [format_quantity("latency", value) for value in (item.latency_ms, item.low_ms, item.high_ms) if value is not None]
     energy = "no meter" if item.energy_mj is None else f"{format_quantity('energy', item.energy_mj)} ({item.energy_method})"
     return {
-        "latency": f"{middle} ({low} to {high})",
+        "latency": f"{times[0]} ({times[1]} to {times[2]})" if len(times) == 3 else "not measured",
         "peak memory": format_quantity("memory", item.peak_bytes),
         "energy": energy,
         item.metric_name or "metric": "not scored" if item.metric is None else f"{item.metric:.4g}",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from packaging.version import InvalidVersion, Version
@@ -11,6 +12,7 @@ from packaging.version import InvalidVersion, Version
 from edgeprune.bench import Measurement
 from edgeprune.bench.history import Entry
 from edgeprune.errors import EvidenceError
+from edgeprune.profile import MICRO, Profile
 from edgeprune.release.codec import canonical
 from edgeprune.release.manifest import Compatibility, Evidence, Runtime
 from edgeprune.release.runs import Exported, FinishedRun, Record
@@ -20,12 +22,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Found:
-    """A measurement of an exported file. ``at``: UTC. ``facts``: of its device, as far as they are known."""
+    """A measurement of an exported file. ``at``: UTC. ``facts``: of its device, as far as they are known. ``whole``: all that was recorded.
+
+    Of a microcontroller's memory, latencies are NaN: none was measured.
+    """
 
     measurement: Measurement
     at: str
     target: str
     facts: dict[str, Any]
+    whole: dict[str, Any]
 
     def evidence(self, exported: Exported, score: Record | None, raw: str | None = None) -> Evidence:
         """As the manifest holds it."""
@@ -40,9 +46,9 @@ class Found:
             runtime_version=item.runtime_version,
             threads=item.threads,
             measured_at=self.at,
-            latency_ms=item.latency_ms,
-            low_ms=item.low_ms,
-            high_ms=item.high_ms,
+            latency_ms=_known(item.latency_ms),
+            low_ms=_known(item.low_ms),
+            high_ms=_known(item.high_ms),
             peak_bytes=item.peak_bytes,
             rss_peak_bytes=item.rss_peak_bytes,
             energy_mj=item.energy_mj,
@@ -54,7 +60,7 @@ class Found:
 
     def raw(self) -> bytes:
         """All of it, with its samples."""
-        return canonical({"measured_at": self.at, "target": self.target, "device": self.facts, "measurement": self.measurement.to_json()})
+        return canonical({"measured_at": self.at, "target": self.target, "device": self.facts} | self.whole)
 
 
 def from_run(run: FinishedRun, exported: Exported) -> Found | None:
@@ -62,12 +68,47 @@ def from_run(run: FinishedRun, exported: Exported) -> Found | None:
 
     Raises :class:`EvidenceError` when the measurement is older than the file.
     """
+    if run.micro is not None:
+        return _from_arena(run, exported, run.micro)
     found = run.measured(exported.sha256)
     if found is None or run.device is None:
         return None
     record, measurement = found
     _check_age(record.at, exported, f"the measurement in {run.path}")
-    return Found(measurement, record.at, str(run.inputs["target"]), run.device)
+    return Found(measurement, record.at, str(run.inputs["target"]), run.device, {"measurement": measurement.to_json()})
+
+
+def _from_arena(run: FinishedRun, exported: Exported, profile: Profile) -> Found | None:
+    """The arena that TFLite Micro's interpreter needs for the file: all that is measured of a microcontroller."""
+    found = run.arena(exported.sha256)
+    if found is None:
+        return None
+    record, arena = found
+    _check_age(record.at, exported, f"the arena in {run.path}")
+    nothing: dict[str, Any] = dict.fromkeys(("latency_ms", "low_ms", "high_ms", "p90_ms", "p99_ms", "load_ms", "first_ms"), math.nan)
+    measurement = Measurement(
+        name=exported.path.name,
+        **nothing,
+        samples_ns=(),
+        peak_bytes=arena.needed_bytes,
+        rss_peak_bytes=arena.needed_bytes,
+        file_bytes=len(exported.content),
+        energy_mj=None,
+        energy_method=None,
+        runtime=MICRO,
+        runtime_version=arena.version,
+        threads=1,
+        device=profile.name,
+        stop_reason="arena",
+        stable=True,
+        file_sha256=exported.sha256,
+    )
+    facts = {"arch": profile.cpu.architecture, "os": "none", "profile": profile.name}
+    return Found(measurement, record.at, profile.name, facts, {"arena": asdict(arena), "file_sha256": exported.sha256})
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def from_history(entry: Entry, exported: Exported, run: FinishedRun) -> Found:
@@ -85,7 +126,8 @@ def from_history(entry: Entry, exported: Exported, run: FinishedRun) -> Found:
     _check_age(at, exported, what)
     identity = entry.measurement.device
     known = run.device is not None and identity == _identity(run.device)
-    return Found(entry.measurement, at, entry.target, run.device if known and run.device else {"arch": _architecture(identity)})
+    facts = run.device if known and run.device else {"arch": _architecture(identity)}
+    return Found(entry.measurement, at, entry.target, facts, {"measurement": entry.measurement.to_json()})
 
 
 def _identity(facts: dict[str, Any]) -> str:
@@ -114,7 +156,9 @@ def compatibility_of(found: Sequence[Found], engine: str) -> Compatibility:
     return Compatibility(
         architectures=_unique(one.facts["arch"] for one in found),
         min_memory_bytes=max(one.measurement.rss_peak_bytes for one in found),
-        runtimes=_unique(Runtime(engine, one.measurement.runtime, _range(one.measurement.runtime_version)) for one in found),
+        runtimes=_unique(
+            Runtime(engine, one.measurement.runtime, _range(one.measurement.runtime, one.measurement.runtime_version)) for one in found
+        ),
         boards=_unique(boards) if all(boards) and not all(profiles) else (),
         profiles=_unique(profiles) if all(profiles) else (),
     )
@@ -124,7 +168,9 @@ def _unique(values: Iterable[T]) -> tuple[T, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def _range(version: str) -> str:
+def _range(runtime: str, version: str) -> str:
+    if runtime == MICRO:  # its builds are numbered by date, and firmware holds its own
+        return ""
     try:
         parsed = Version(version)
     except InvalidVersion:

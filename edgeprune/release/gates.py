@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ def judge(
     if wanted.kind in KINDS:
         if measurement is None:
             raise EvidenceError(f"{where} has no measurement to be judged by: the run was for a profile", remedy="Prune with --target.")
+        if wanted.kind == "latency" and not math.isfinite(measurement.latency_ms):
+            raise EvidenceError(f"{where} is of a latency that was not measured on {measurement.device}", remedy="Leave this gate out.")
         gate = parse_gate(wanted.text)
         judged = gate.judge(measurement)
         if judged.state != "passed":

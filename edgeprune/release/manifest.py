@@ -18,8 +18,9 @@ from edgeprune.errors import BundleError, ExpiredError
 from edgeprune.release.codec import canonical, decode, parse
 
 SCHEMA: Final = 1
-ROLES: Final = ("model", "alternative", "labels", "preprocessing", "health", "evidence", "card", "sbom", "licence")
-"""``model``: the one artifact that consumers load and gates judge; ``alternative``: the same model in another format."""
+ROLES: Final = ("model", "alternative", "source", "labels", "preprocessing", "health", "evidence", "card", "sbom", "licence")
+"""``model``: the one artifact that consumers load and gates judge; ``alternative``: the same model in another format;
+``source``: the same model as C source, for firmware."""
 
 LARGEST_FILE: Final = 4 << 30
 """Bytes: no file of a release is greater."""
@@ -114,7 +115,8 @@ class Health:
 class Evidence:
     """One measurement of the artifact whose SHA-256 is ``artifact``; what was not measured is None.
 
-    ``device``: identity of the device, reached as ``target``. ``metric``: of the exported file, on ``samples`` validation samples.
+    ``device``: identity of the device, reached as ``target``; of a microcontroller, whose memory is measured without one, its profile.
+    ``peak_bytes``: there the smallest arena. ``metric``: of the exported file, on ``samples`` validation samples.
     ``raw``: the path of the file with all samples.
     """
 
@@ -127,9 +129,9 @@ class Evidence:
     runtime_version: str
     threads: int
     measured_at: str
-    latency_ms: float
-    low_ms: float
-    high_ms: float
+    latency_ms: float | None
+    low_ms: float | None
+    high_ms: float | None
     peak_bytes: int
     rss_peak_bytes: int
     energy_mj: float | None = None

@@ -10,6 +10,9 @@ from typing import Any
 
 from edgeprune.bench import Measurement
 from edgeprune.errors import EvidenceError, GateError, RunError
+from edgeprune.export.micro import Arena
+from edgeprune.profile import Profile
+from edgeprune.profile import load as load_profile
 from edgeprune.search.rundir import read_inputs
 
 
@@ -49,6 +52,13 @@ class FinishedRun:
         return next((record.value for record in self.records if record.key == "device"), None)
 
     @property
+    def micro(self) -> Profile | None:
+        """The microcontroller's profile that the run was for; None when it was for something else."""
+        name = self.inputs.get("profile")
+        profile = load_profile(name) if name and self.device is None else None
+        return profile if profile is not None and profile.micro else None
+
+    @property
     def metric_name(self) -> str:
         """What the task's metric is called."""
         return str(self.result["metric_name"])
@@ -59,6 +69,13 @@ class FinishedRun:
             value = record.value.get("model", record.value)
             if isinstance(value, dict) and value.get("file_sha256") == digest:
                 return record, Measurement.from_json(value)
+        return None
+
+    def arena(self, digest: str) -> tuple[Record, Arena] | None:
+        """The newest measurement of a microcontroller's arena for the file of this SHA-256."""
+        for record in reversed(self.records):
+            if "arena" in record.value and record.value.get("sha256") == digest:
+                return record, Arena(**record.value["arena"])
         return None
 
 

@@ -47,7 +47,7 @@ def sbom(product: str, version: str, created: str, variants: dict[str, Variant],
 
 
 def _models(variant: Variant) -> list[File]:
-    return [file for file in variant.files if file.role in ("model", "alternative")]
+    return [file for file in variant.files if file.role in ("model", "alternative", "source")]
 
 
 def _artifact(name: str, file: File, variant: Variant) -> dict[str, Any]:
@@ -66,13 +66,10 @@ def _artifact(name: str, file: File, variant: Variant) -> dict[str, Any]:
 
 def _metrics(item: Evidence) -> list[dict[str, Any]]:
     where = f"{item.device}, {item.runtime} {item.runtime_version}, {item.threads} threads"
-    latency = {
-        "type": "latency_ms",
-        "value": f"{item.latency_ms:.6g}",
-        "slice": where,
-        "confidenceInterval": {"lowerBound": f"{item.low_ms:.6g}", "upperBound": f"{item.high_ms:.6g}"},
-    }
-    found: list[dict[str, Any]] = [latency, {"type": "peak_bytes", "value": str(item.peak_bytes), "slice": where}]
+    found: list[dict[str, Any]] = [{"type": "peak_bytes", "value": str(item.peak_bytes), "slice": where}]
+    if item.latency_ms is not None:
+        bounds = {"lowerBound": f"{item.low_ms:.6g}", "upperBound": f"{item.high_ms:.6g}"}
+        found.append({"type": "latency_ms", "value": f"{item.latency_ms:.6g}", "slice": where, "confidenceInterval": bounds})
     if item.energy_mj is not None:
         found.append({"type": "energy_mj", "value": f"{item.energy_mj:.6g}", "slice": where})
     if item.metric is not None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgeprune.bench import Measurement
 from edgeprune.bench.history import History
 from edgeprune.errors import EvidenceError, InputError
 from edgeprune.export import formats
+from edgeprune.export.micro import write_c_array
 from edgeprune.profile import load as load_profile
 from edgeprune.release.codec import canonical
 from edgeprune.release.evidence import Found, compatibility_of, from_history, from_run
@@ -58,6 +60,8 @@ class Assembly:
             for one in found[exported.sha256]:
                 raw = self._add(f"evidence/{len(evidence) + 1}.json", one.raw(), "evidence")
                 evidence.append(one.evidence(exported, score if exported is model else None, raw))
+        if self.run.micro is not None:
+            self._add_source(model)
         self._add_task()
         self.times += [item.measured_at for item in evidence] + [one.written_at for one in shipped] + ([score.at] if score else [])
         return Variant(
@@ -80,7 +84,7 @@ class Assembly:
                 f"variant {self.name}: the run {self.run.path} has no export in the format {missing[0]}",
                 remedy=f"It has {', '.join(known)}; a run exports more with --formats.",
             )
-        wanted = self.order.formats or [name for name in known if formats.find(name).engine]
+        wanted = self.order.formats or [name for name in known if name in formats.names() and formats.find(name).engine]
         shipped = [known[name] for name in dict.fromkeys((*wanted, *([self.order.model] if self.order.model else [])))]
         if not shipped:
             raise InputError(f"variant {self.name}: the run {self.run.path} has no export that a device runs")
@@ -121,7 +125,17 @@ class Assembly:
     def _add_artifact(self, exported: Exported, is_model: bool) -> None:
         entry = formats.find(exported.format)
         path = f"model{Path(exported.path.name).suffix}" if is_model else f"alternatives/{exported.path.name}"
-        self._add(path, exported.content, "model" if is_model else "alternative", exported.format, entry.engine or "")
+        engine = entry.engine if self.run.micro is None else None  # firmware holds its own
+        self._add(path, exported.content, "model" if is_model else "alternative", exported.format, engine or "")
+
+    def _add_source(self, model: Exported) -> None:
+        """The model as a C array, for firmware; made of the very bytes that are shipped."""
+        found = self.run.arena(model.sha256)
+        if found is None:
+            return
+        with TemporaryDirectory() as folder:
+            for path in write_c_array(model.content, Path(folder), "model", found[1]):
+                self._add(f"c/{path.name}", path.read_bytes(), "source", "c-array")
 
     def _add_task(self) -> None:
         """Labels, one a line, and preprocessing, where the task told them."""

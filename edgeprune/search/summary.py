@@ -107,7 +107,8 @@ def _artifact(path: Path, job: Job, cut: Cut) -> dict[str, Any]:
     digest = sha256(content).hexdigest()
     if cut.trial is not None and cut.trial.model.file_sha256 == digest:
         written = min(written, job.run_directory.recorded_at(cut.identity) or written)
-    return {"file": path.name, "bytes": len(content), "sha256": digest, "written_at": written}
+    name = str(path.relative_to(job.run_directory.artifacts))
+    return {"file": name, "bytes": len(content), "sha256": digest, "written_at": written}
 
 
 def _budget(budget: Budget, dense: Figures, figures: Figures, metrics: tuple[float | None, float | None]) -> dict[str, Any]:
