@@ -2,41 +2,146 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import print_json
 
+if TYPE_CHECKING:
+    from torch import nn
 
-@click.command(short_help="Write a pruned checkpoint in formats that devices run.")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--recipe", required=True, type=click.Path(path_type=Path), help="The recipe that the checkpoint was pruned from.")
+    from edgeprune.task import Task
+
+
+@click.command(short_help="Write a model in formats that devices run, or show what a file holds.")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--recipe", type=click.Path(path_type=Path), help="The recipe that a checkpoint was pruned from.")
 @click.option(
-    "--format", "formats", default="tflite", show_default=True, metavar="NAMES", help="Joined by commas: tflite, torchscript, pt2."
+    "--format",
+    "formats",
+    default="tflite",
+    show_default=True,
+    metavar="NAMES",
+    help="Joined by commas: tflite, tflite-fp16, tflite-dynamic, tflite-int8, tflite-sparse, torchscript, pt2, onnx, executorch.",
 )
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder of the files; the checkpoint's unless given.")
+@click.option("--calibration", type=int, default=128, show_default=True, help="Inferences of the task's data that int8 ranges are seen on.")
+@click.option("--channels-last", is_flag=True, help="TFLite inputs laid out as (N, ..., C) instead of (N, C, ...).")
+@click.option("--integer-io", is_flag=True, help="Inputs and outputs of tflite-int8 are int8 too.")
+@click.option(
+    "--keep-float", multiple=True, metavar="REGEX", help="TFLite operators that quantization leaves float, by their outputs' names."
+)
+@click.option("--score", is_flag=True, help="The task's metric, computed with every file.")
+@click.option("--show", is_flag=True, help="Write nothing: show what the exported file SOURCE says about itself, and its bytes by part.")
 @json_option
-def command(checkpoint: Path, recipe: Path, formats: str, output: Path | None, as_json: bool) -> None:
-    """Write CHECKPOINT (a pruned model's .safetensors) in formats that devices run, each compared with the PyTorch model."""
-    from edgeprune.errors import CheckpointError
-    from edgeprune.export import export
-    from edgeprune.export.formats import find_all
-    from edgeprune.surgery import load
-    from edgeprune.task import load_recipe
+def command(source: Path, show: bool, as_json: bool, **given: Any) -> None:
+    """Write SOURCE in formats that devices run, each compared with the PyTorch model.
 
-    wanted = [name.strip() for name in formats.split(",") if name.strip()]
-    find_all(wanted)  # what is wrong is said before the recipe's work
-    if not checkpoint.is_file():
-        raise CheckpointError(f"checkpoint {checkpoint} does not exist", remedy="Give the .safetensors file of a pruning run.")
-    task = load_recipe(recipe)
-    model = load(task.model, checkpoint)
-    paths = export(model, task.example_inputs, wanted, output or checkpoint.parent, checkpoint.stem)
+    SOURCE is a pruned model's checkpoint (.safetensors, with --recipe), or a recipe (.py), whose own model is written; with --show, a file
+    written before.
+    """
+    if show:
+        found = _shown(source)
+        print_json(found) if as_json else _print_shown(found)
+        return
+    written = _written(source, **given)
     if as_json:
-        print_json({name: {"path": path, "size_bytes": path.stat().st_size} for name, path in paths.items()})
+        print_json(written)
         return
     from edgeprune.budget import format_quantity
 
-    for name, path in paths.items():
-        click.echo(f"{name}: {path} ({format_quantity('size', path.stat().st_size)})")
+    for name, entry in written.items():
+        score = f", {entry['metric']} {entry['score']:.2f}" if "score" in entry else ""
+        click.echo(f"{name}: {entry['path']} ({format_quantity('size', entry['size_bytes'])}{score})")
+
+
+def _written(
+    source: Path,
+    recipe: Path | None,
+    formats: str,
+    output: Path | None,
+    calibration: int,
+    channels_last: bool,
+    integer_io: bool,
+    keep_float: tuple[str, ...],
+    score: bool,
+) -> dict[str, Any]:
+    from edgeprune.export import ExportOptions, calibration_of, export
+    from edgeprune.export.formats import find_all
+    from edgeprune.export.metadata import task_metadata
+
+    wanted = [name.strip() for name in formats.split(",") if name.strip()]
+    entries = find_all(wanted)  # what is wrong is said before the recipe's work
+    task, model = _loaded(source, recipe)
+    samples = calibration_of(task, calibration) if any(entry.calibrated for entry in entries) else None
+    metadata = task_metadata(task, model if model is not task.model else None)
+    options = ExportOptions(channels_last, integer_io, keep_float, metadata=metadata)
+    paths = export(model, task.example_inputs, wanted, output or source.parent, source.stem, calibration=samples, options=options)
+    return {name: _described(name, path, task if score else None) for name, path in paths.items()}
+
+
+def _loaded(source: Path, recipe: Path | None) -> tuple[Task, nn.Module]:
+    """The task, and the model to write."""
+    from edgeprune.errors import CheckpointError
+    from edgeprune.surgery import load
+    from edgeprune.task import load_recipe
+
+    if source.suffix == ".py":
+        task = load_recipe(source)
+        return task, task.model
+    if not source.is_file():
+        raise CheckpointError(f"checkpoint {source} does not exist", remedy="Give the .safetensors file of a pruning run, or a recipe.")
+    if recipe is None:
+        raise click.UsageError("A checkpoint needs --recipe: the recipe that it was pruned from.")
+    task = load_recipe(recipe)
+    return task, load(task.model, source)
+
+
+def _described(name: str, path: Path, task: Task | None) -> dict[str, Any]:
+    from edgeprune.export.sizes import sizes
+
+    parts = sizes(path)
+    entry: dict[str, Any] = {"path": path, "size_bytes": path.stat().st_size, "sizes": parts.to_json() if parts else None}
+    if task is not None:
+        from edgeprune.export.evaluate import score_file
+
+        entry |= {"metric": task.metric_name, "score": score_file(path, task, name)}
+    return entry
+
+
+def _shown(path: Path) -> dict[str, Any]:
+    from edgeprune.bench.runtimes import minimum_runtime
+    from edgeprune.errors import ExportError
+    from edgeprune.export import read_metadata
+    from edgeprune.export.sizes import sizes
+
+    if not path.is_file():
+        raise ExportError(f"{path} does not exist", remedy="--show takes a file that was exported before.")
+    parts = sizes(path)
+    found: dict[str, Any] = {"path": path, "size_bytes": path.stat().st_size, "metadata": read_metadata(path)}
+    found["sizes"] = parts.to_json() if parts else None
+    if path.suffix == ".tflite":
+        found["tensorflow_lite"] = str(minimum_runtime(path))
+    return found
+
+
+def _print_shown(found: Mapping[str, Any]) -> None:
+    from edgeprune.budget import format_quantity
+
+    def size(value: float) -> str:
+        return format_quantity("size", value)
+
+    click.echo(f"{found['path']}: {size(found['size_bytes'])}")
+    if "tensorflow_lite" in found:
+        click.echo(f"needs TensorFlow Lite {found['tensorflow_lite']} or newer")
+    for name, value in found["metadata"].items():
+        click.echo(f"{name}: {value}")
+    parts = found["sizes"]
+    if parts is not None:
+        click.echo(f"weights {size(parts['weights'])}, graph {size(parts['graph'])}, metadata {size(parts['metadata'])}; most weights:")
+        for layer in parts["layers"]:
+            click.echo(f"  {layer['name']}: {size(layer['bytes'])}")

@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from edgeprune.errors import ExportError
+from edgeprune.task import Task
 
 NAME = "edgeprune"
 EXTRA_FILE = "edgeprune.json"
@@ -22,6 +25,23 @@ def encoded(format_name: str, source: Any, **more: Any) -> bytes:
     """The JSON for ``format_name``: the user's metadata, the inputs and outputs of ``source``, and ``more``."""
     content: dict[str, Any] = {"format": format_name, **dict(source.options.metadata), "inputs": source.described_inputs, **more}
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+def task_metadata(task: Task, pruned: nn.Module | None = None) -> dict[str, Any]:
+    """What the user of a task's exported files has to know: its name, ``labels``, ``preprocessing``, and how much of it ``pruned`` has
+    left (parameters of the pruned model, and of the original)."""
+    found: dict[str, Any] = {"name": task.name}
+    if task.labels:
+        found["labels"] = list(task.labels)
+    if task.preprocessing:
+        found["preprocessing"] = dict(task.preprocessing)
+    if pruned is not None:
+        found["pruned"] = {"parameters": _parameters(pruned), "of": _parameters(task.model)}
+    return found
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
