@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgeprune.task import Task
 
-LABELS = tuple("zero one two three four five six seven eight nine".split())
+LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 RATE, SECONDS = 8000, 1.0  # Hz; longer recordings lose what is later
 WINDOW, HOP, MELS = 256, 160, 32  # samples: 32 ms every 20 ms
 MEAN, STD = -8.0, 4.0  # of the logarithms, about
@@ -34,7 +34,7 @@ def separable(width_in: int, width: int, stride: int = 1) -> nn.Sequential:
 
 
 def network() -> nn.Sequential:
-    """Spectrograms of 1 x 32 x 49 (bands, frames) in, scores of 10 digits out; 6 million multiplications."""
+    """Spectrograms of 1 x 32 x 49 (bands, frames) in, scores of 10 digits out; 7 million multiplications."""
     return nn.Sequential(
         convolution(1, 64, 5, stride=2),
         separable(64, 64),
