@@ -5,12 +5,14 @@ Source of its sections: Mitchell et al., "Model Cards for Model Reporting", FAT*
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeprune.budget import format_quantity
 from edgeprune.release.gates import describe
 from edgeprune.release.manifest import Evidence, Variant
-from edgeprune.release.runs import FinishedRun
+
+if TYPE_CHECKING:
+    from edgeprune.release.runs import FinishedRun
 
 
 def card(product: str, version: str, created: str, variants: dict[str, Variant], runs: dict[str, FinishedRun]) -> bytes:
