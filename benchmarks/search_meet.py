@@ -17,6 +17,9 @@ AIM = 0.98
 MOST, BUILDS = 5, 6
 """Measurements for one budget, and models built to find one that was not measured yet."""
 
+STRIDE = 0.3
+"""How far to go on towards the bracket's other end where a model was measured already."""
+
 LEAN = 0.6
 """Where one end of the bracket stays, the distance to it shrinks by this each time (the idea of the Illinois method of false position)."""
 
@@ -92,11 +95,17 @@ def _untried(
     stuck = next((number for number, over in enumerate(reversed(sides)) if over != sides[-1]), len(sides)) - 1
     if stuck > 0:
         share = share * LEAN**stuck if sides[-1] else 1.0 - (1.0 - share) * LEAN**stuck
-    for part in (share, 0.5, 0.75, 0.25, 0.9, 0.1)[:BUILDS]:
+    low, high = below[0], above[0]
+    x = low + share * (high - low)
+    for _ in range(BUILDS):
         try:
-            built = build(below[0] + part * (above[0] - below[0]))
+            built = build(x)
         except InfeasibleBudgetError:
-            continue
-        if built.key not in {key for key, _ in tried}:
+            built = None
+        if built is not None and built.key not in {key for key, _ in tried}:
             return built
+        if built is None or built.x <= below[0]:
+            low, x = x, x + STRIDE * (high - x)
+        else:
+            high, x = x, x - STRIDE * (x - low)
     return None

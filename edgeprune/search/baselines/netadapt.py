@@ -18,7 +18,7 @@ REDUCTION, DECAY = 0.06, 0.97
 """The share of the dense latency that the first round cuts, and what every round multiplies it by (the paper's are 0.025..0.05, 0.96)."""
 
 PROPOSALS = 6
-"""Groups tried in one round: those that lose the least L2 norm per millisecond; the paper tries all layers."""
+"""Groups tried in one round: those that lose the least L2 norm; the paper tries all layers."""
 
 SHORT, HELD_OUT = 2, 2
 """Training batches of a proposal's short tune, and others it is judged on."""
@@ -36,7 +36,7 @@ class State:
 
 def netadapt(setting: Setting, target_ms: float) -> Plan:
     """Cut the latency a little in every round: by the group that, narrowed alone until the round's latency is met and tuned for a moment,
-    moves the answers least for the milliseconds it saves.
+    moves the answers least.
 
     Loss is the divergence from the dense model's answers on batches of the training data. Rounds are kept, and shared by targets. Only
     the channels to keep are returned: the weights of short tunes serve the search. Raises :class:`InfeasibleBudgetError`,
@@ -74,7 +74,7 @@ def _round(setting: Setting, state: State, now_ms: float, limit_ms: float) -> St
         plan = plan_from_saliency(setting.analysis, saliency, widths)
         pruned = apply(state.model, setting.analysis, plan)
         finetune(pruned.model, tuning, teacher=setting.task.model, epochs=1)
-        loss = mean_divergence(pruned.model, setting.task, held_out, wanted) / (now_ms - setting.latency_ms(widths))
+        loss = mean_divergence(pruned.model, setting.task, held_out, wanted)
         if best is None or loss < best[0]:
             best = loss, State(widths, restore(state.model, setting.analysis, pruned), DECAY * state.cut_ms, plan)
     if best is None:  # times that fall as a group gets wider: no single group's narrowing saves any
@@ -84,18 +84,21 @@ def _round(setting: Setting, state: State, now_ms: float, limit_ms: float) -> St
 
 
 def _proposals(setting: Setting, state: State, saliency: Saliency, now_ms: float, limit_ms: float) -> list[dict[str, int]]:
-    """For the most promising groups the largest width that meets the limit with all others as they are; else the narrowest."""
-    found: list[tuple[float, dict[str, int]]] = []
+    """For every group the largest width that meets the limit with all others as they are, and of these the most promising; where no group
+    can meet it alone, the group that goes narrowest at the least L2 norm for a millisecond."""
+    fitting: list[tuple[float, dict[str, int]]] = []
+    partly: list[tuple[float, dict[str, int]]] = []
     for name, choices in setting.choices.items():
-        narrower = [width for width in choices if width < state.widths[name]]
-        tried = [state.widths | {name: width} for width in reversed(narrower)]
-        fitting = next((widths for widths in tried if setting.latency_ms(widths) <= limit_ms), tried[-1] if tried else None)
-        if fitting is None:
-            continue
-        saved = now_ms - setting.latency_ms(fitting)
-        if saved > 0:
-            found.append((_lost(saliency, name, fitting) / saved, fitting))
-    return [widths for _, widths in sorted(found, key=lambda one: one[0])[:PROPOSALS]]
+        tried = [state.widths | {name: width} for width in reversed(choices) if width < state.widths[name]]
+        for widths in tried:
+            if setting.latency_ms(widths) <= limit_ms:
+                fitting.append((_lost(saliency, name, widths), widths))
+                break
+        else:
+            if tried and (saved := now_ms - setting.latency_ms(tried[-1])) > 0:
+                partly.append((_lost(saliency, name, tried[-1]) / saved, tried[-1]))
+    found = sorted(fitting, key=lambda one: one[0])[:PROPOSALS] or sorted(partly, key=lambda one: one[0])[:1]
+    return [widths for _, widths in found]
 
 
 def _lost(saliency: Saliency, group: str, widths: Mapping[str, int]) -> float:
