@@ -26,7 +26,9 @@ _OPS = {
 }
 
 
-class _Builder:
+class Builder:
+    """A float32 graph put together operator by operator; weights are seeded random numbers."""
+
     def __init__(self) -> None:
         self.buffers: list[Any] = [schema.BufferT()]
         self.tensors: list[Any] = []
@@ -79,13 +81,13 @@ def single_tflite(form: Form, source: int, result: int) -> bytes:
 
     Kinds without an operator of their own (``copy``) are written as an addition over the same elements: the cost of moving them.
     """
-    builder = _Builder()
+    builder = Builder()
     make = {"conv2d": _convolution, "depthwise_conv2d": _convolution, "fully_connected": _fully_connected}.get(form.kind, _elementwise)
     inputs, output = make(builder, form, source, result)
     return builder.build(inputs, [output])
 
 
-def _convolution(builder: _Builder, form: Form, source: int, result: int) -> tuple[list[int], int]:
+def _convolution(builder: Builder, form: Form, source: int, result: int) -> tuple[list[int], int]:
     height, width = form.rows_in
     x = entry = builder.tensor((1, height, width, source))
     same = form.stride == (1, 1) or not form.padded
@@ -114,7 +116,7 @@ def _convolution(builder: _Builder, form: Form, source: int, result: int) -> tup
     return [entry], y
 
 
-def _fully_connected(builder: _Builder, form: Form, source: int, result: int) -> tuple[list[int], int]:
+def _fully_connected(builder: Builder, form: Form, source: int, result: int) -> tuple[list[int], int]:
     rows = form.rows_in[0] * form.rows_in[1]
     options = schema.FullyConnectedOptionsT()
     x, y = builder.tensor((rows, source)), builder.tensor((rows, result))
@@ -122,7 +124,7 @@ def _fully_connected(builder: _Builder, form: Form, source: int, result: int) ->
     return [x], y
 
 
-def _elementwise(builder: _Builder, form: Form, source: int, result: int) -> tuple[list[int], int]:
+def _elementwise(builder: Builder, form: Form, source: int, result: int) -> tuple[list[int], int]:
     x, y = builder.tensor((1, *form.rows_in, result)), builder.tensor((1, *form.rows_out, result))
     kind = form.kind if form.kind in _OPS else "add"
     if kind in ("add", "mul", "concat"):
@@ -146,7 +148,7 @@ def _elementwise(builder: _Builder, form: Form, source: int, result: int) -> tup
     return [x], y
 
 
-def _two_operands(builder: _Builder, kind: str, form: Form, result: int) -> tuple[list[int], int]:
+def _two_operands(builder: Builder, kind: str, form: Form, result: int) -> tuple[list[int], int]:
     y = builder.tensor((1, *form.rows_out, result))
     if kind == "concat":
         halves = (max(result // 2, 1), max(result - result // 2, 1))

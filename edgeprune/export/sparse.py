@@ -32,14 +32,14 @@ _WIDTHS: Final[tuple[tuple[int, str, Any, Any], ...]] = (
 )
 
 
-def sparse_tflite(content: bytes, least: float = LEAST_ZEROS) -> bytes:
+def sparse_tflite(content: bytes, least: float = LEAST_ZEROS, *, arrange: bool = True) -> bytes:
     """The float TFLite file ``content`` with its weights stored sparse, and arranged so that XNNPACK can take its sparse kernels.
 
     Weights of 1x1 convolutions and fully-connected layers of which at least the share ``least`` is zero are stored without their zeros.
     Global averages keep four dimensions; a constant that is added or multiplied becomes the first operand, in four dimensions; a RESHAPE
     that changes nothing keeps out of the sparse part what XNNPACK would misread there, and fully-connected layers.  What the model
     computes does not change, and the same file gives the same bytes.  :func:`edgeprune.export.sparse_check.sparse_check` says what of
-    it will run sparse.
+    it will run sparse.  Without ``arrange`` only the way weights are stored changes.
 
     Raises :class:`ExportError` when no weight has so many zeros, or ``content`` is no TFLite file.
     """
@@ -53,10 +53,12 @@ def sparse_tflite(content: bytes, least: float = LEAST_ZEROS) -> bytes:
             f"tflite-sparse: no 1x1 convolution or linear layer has {100 * least:.0f} % of its weights zero{most}",
             remedy="Sparsify the model first (edgeprune sparsify), or export tflite.",
         )
-    _arrange(file)
+    if arrange:
+        _arrange(file)
     for tensor in chosen:
         _store_sparse(file, tensor, weights[tensor])
-    _keep_apart(file)
+    if arrange:
+        _keep_apart(file)
     return file.pack()
 
 
