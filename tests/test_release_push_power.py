@@ -1,0 +1,247 @@
+"""The device's part of a release, cut off before any change it makes to its disk, with what was not synced lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgeprune.targets.activator.app import answer
+
+from edgeprune.devices.pack import pack
+
+CHANGES = ("fsync", "replace", "rename", "link", "symlink", "unlink", "mkdir", "rmdir")
+
+
+class PowerCut(BaseException):
+    """Not to be caught by what runs."""
+
+
+class Disk:
+    """Counts the changes made below a folder; before number ``at``, the power goes."""
+
+    def __init__(self, root: Path, at: int) -> None:
+        self.root, self.at, self.count = root, at, 0
+        self.synced = {path.stat().st_ino: path.stat().st_mtime_ns for path in root.rglob("*")}
+        self.names: list[str] = []
+
+    def watched(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.count += 1
+            self.names.append(f"{name} {' '.join(item for item in arguments if isinstance(item, str))}")
+            if self.count == self.at:
+                raise PowerCut
+            if name == "fsync":
+                found = os.fstat(arguments[0])
+                self.synced[found.st_ino] = found.st_mtime_ns
+            return real(*arguments, **options)
+
+        return call
+
+    def sync_objects(self) -> None:
+        """As an upload does with each."""
+        self.synced.update({path.stat().st_ino: path.stat().st_mtime_ns for path in (self.root / "objects").iterdir()})
+
+    def lose(self) -> None:
+        """Empty every file whose content was not synced, as file systems do that delay writing."""
+        for path in self.root.rglob("*"):
+            if path.is_file() and not path.is_symlink() and self.synced.get(path.stat().st_ino) != path.stat().st_mtime_ns:
+                path.write_bytes(b"")
+
+
+@contextmanager
+def power(root: Path, at: int) -> Iterator[Disk]:
+    disk = Disk(root, at)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in CHANGES:
+            patch.setattr(os, name, disk.watched(name, getattr(os, name)))
+        try:
+            yield disk
+        except PowerCut:
+            patch.undo()
+            disk.lose()
+
+
+def about(version: str, sequence: int, files: dict[str, bytes]) -> dict[str, Any]:
+    entries = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
+    return {"version": version, "sequence": sequence, "variant": "any", "manifest": f"{sequence:064x}", "files": entries}
+
+
+def files(version: str) -> dict[str, bytes]:
+    return {"model": version.encode() * 1000, "deep/labels.txt": version.encode(), "LICENSE": b"the same in all"}
+
+
+def do(root: Path, command: str, **arguments: Any) -> dict[str, Any]:
+    done = answer(command, {"root": str(root)} | arguments)
+    assert "error" not in done, done
+    return done
+
+
+def send(root: Path, content: dict[str, bytes], missing: list[str]) -> None:
+    """As an upload does."""
+    for data in content.values():
+        digest = hashlib.sha256(data).hexdigest()
+        if digest in missing:
+            (root / "objects" / digest).write_bytes(data)
+
+
+def push(root: Path, version: str, sequence: int, sync: Callable[[], None] = lambda: None) -> None:
+    told = about(version, sequence, files(version))
+    begun = do(root, "begin", token=version, about=told, expires_s=None, signers=None, replace=False)
+    send(root, files(version), begun["missing"])
+    sync()
+    do(root, "stage", token=version, about=told, check=None)
+    do(root, "switch", token=version, version=version)
+    do(root, "commit", token=version, version=version, now_s=1.0)
+
+
+def seen(root: Path) -> str | None:
+    """The version that a program sees: all of its files, and nothing of another."""
+    current = root / "current"
+    if not current.is_symlink():
+        return None
+    found = {str(path.relative_to(current)): path.read_bytes() for path in current.rglob("*") if path.is_file()}
+    version = found["deep/labels.txt"].decode()
+    assert {name: found[name] for name in files(version)} == files(version)
+    assert json.loads(found["release.json"])["version"] == version
+    return version
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here outlives the test: what would be synced is only noted."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "gadget"
+    push(root, "1.0.0", 1)
+    push(root, "1.1.0", 2)
+    return root
+
+
+WORK: dict[str, Callable[[Path, Callable[[], None]], None]] = {
+    "push": lambda root, sync: push(root, "1.2.0", 3, sync),
+    "push again": lambda root, sync: push(root, "1.1.0", 2, sync),
+    "rollback": lambda root, sync: (
+        do(root, "rollback", token="r", version=None),
+        do(root, "commit", token="r", version="1.0.0", now_s=1.0),
+        None,
+    )[-1],
+    "give up": lambda root, sync: (
+        do(root, "rollback", token="r", version=None),
+        do(root, "abandon", token="r", version="1.0.0", remove=False),
+        None,
+    )[-1],
+    "prune": lambda root, sync: (push(root, "1.2.0", 3, sync), do(root, "prune", keep=1), None)[-1],
+}
+ALLOWED = {
+    "push": {"1.1.0", "1.2.0"},
+    "push again": {"1.1.0"},
+    "rollback": {"1.1.0", "1.0.0"},
+    "give up": {"1.1.0", "1.0.0"},
+    "prune": {"1.1.0", "1.2.0"},
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_whatever_change_is_the_last_a_whole_release_is_in_use_and_work_goes_on(root: Path, tmp_path: Path, work: str) -> None:
+    template, at, cut, met = tmp_path / "template", 0, True, set()
+    shutil.copytree(root, template, symlinks=True)
+    while cut:
+        at, cut = at + 1, False
+        shutil.rmtree(root)
+        shutil.copytree(template, root, symlinks=True)
+        with power(root, at) as disk:
+            WORK[work](root, disk.sync_objects)
+        cut = disk.count >= at
+        in_use = seen(root)
+        assert in_use in ALLOWED[work], (at, disk.names[-1])
+        met.add(in_use)
+        state = json.loads((root / "state.json").read_text())
+        do(root, "recover")
+        recovered = seen(root)
+        assert recovered == state["committed"], (at, disk.names[-1])  # what was committed, no matter what was on trial
+        push(root, "1.3.0", 4)
+        assert seen(root) == "1.3.0"
+        do(root, "prune", keep=1)
+        assert not [name for name in os.listdir(root / "releases") if name.startswith(".")]
+    assert met == ALLOWED[work]
+    assert at > 5
+
+
+def test_a_first_release_that_was_cut_off_leaves_nothing_in_use(tmp_path: Path) -> None:
+    """Until it is committed; before the switch there is no `current`, on trial it is whole."""
+    at, cut = 0, True
+    while cut:
+        at, cut = at + 1, False
+        root = tmp_path / f"{at}"
+        root.mkdir()
+        with power(root, at) as disk:
+            push(root, "1.0.0", 1, disk.sync_objects)
+        cut = disk.count >= at
+        assert seen(root) in (None, "1.0.0")
+        if (root / "state.json").exists():
+            committed = json.loads((root / "state.json").read_text())["committed"]
+            do(root, "recover")
+            assert seen(root) == committed
+        push(root, "1.0.0", 1)
+        assert seen(root) == "1.0.0"
+
+
+def test_the_start_of_a_device_goes_back_to_what_is_committed(root: Path) -> None:
+    """As its service does: the program alone, without input."""
+    told = about("1.2.0", 3, files("1.2.0"))
+    begun = do(root, "begin", token="t", about=told, expires_s=None, signers=None, replace=False)
+    send(root, files("1.2.0"), begun["missing"])
+    do(root, "stage", token="t", about=told, check=None)
+    do(root, "switch", token="t", version="1.2.0")
+    assert seen(root) == "1.2.0"
+    program = root.parent / "activator.pyz"
+    program.write_bytes(pack("activator"))
+    done = subprocess.run([sys.executable, str(program), "recover", str(root.parent)], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["gadget"]["recovered"] == "1.2.0"
+    assert seen(root) == "1.1.0"
+
+
+@pytest.mark.parametrize("name", ["../state.json", "/etc/passwd", "a/../../b", ".hidden", "release.json", "a//b", ""])
+def test_no_name_leads_out_of_a_release(root: Path, name: str) -> None:
+    told = about("1.2.0", 3, {name: b"x"})
+    refused = answer("begin", {"root": str(root), "token": "t", "about": told, "expires_s": None, "signers": None, "replace": False})
+    assert refused["kind"] == "name"
+    told = about(f"../{name}", 3, {"model": b"x"})
+    assert answer("stage", {"root": str(root), "token": "t", "about": told, "check": None})["kind"] == "name"
+
+
+def test_a_push_that_another_has_overtaken_changes_nothing(root: Path) -> None:
+    told = about("1.2.0", 3, files("1.2.0"))
+    begin = {"about": told, "expires_s": None, "signers": None, "replace": False}
+    send(root, files("1.2.0"), do(root, "begin", token="slow", **begin)["missing"])
+    do(root, "stage", token="slow", about=told, check=None)
+    push(root, "1.3.0", 4)
+    for command, arguments in (
+        ("stage", {"about": told, "check": None}),
+        ("switch", {"version": "1.2.0"}),
+        ("commit", {"version": "1.2.0", "now_s": 1}),
+    ):
+        assert answer(command, {"root": str(root), "token": "slow"} | arguments)["kind"] == "superseded"
+    assert seen(root) == "1.3.0"
+
+
+def test_an_object_that_rots_is_sent_again_and_the_release_mended(root: Path) -> None:
+    model = next(path for path in (root / "objects").iterdir() if path.read_bytes() == files("1.1.0")["model"])
+    with model.open("r+b") as file:
+        file.write(b"rotten")
+    assert do(root, "status", deep=True)["releases"][1]["damaged"] == ["model"]
+    push(root, "1.1.0", 2)
+    assert do(root, "status", deep=True)["releases"][1]["damaged"] == []
+    assert seen(root) == "1.1.0"
