@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from edgeprune.release.sshsig import Signature, armour
 from edgeprune.release.verify import Verified, verify
 
 KINDS = [("ed25519",), ("ecdsa", "-b", "256"), ("ecdsa", "-b", "384"), ("ecdsa", "-b", "521"), ("rsa", "-b", "2048")]
+DOCUMENT = Path(__file__).parents[1] / "docs" / "release.md"
 MESSAGE = b"a manifest\n"
 
 
@@ -153,24 +155,36 @@ def allow(path: Path, *lines: str) -> Path:
     return path
 
 
-def test_ssh_keygen_verifies_a_bundle_unpacked_by_tar(kit, tmp_path):
-    """What a device without Python does."""
-    path = kit.bundle("1.0.0", 1)
-    script = f"""set -e
-    tar -xf {path} -C {tmp_path}/out
-    cd {tmp_path}/out
-    for signature in manifest.json.*.sig; do
-      ssh-keygen -Y verify -f {kit.allowed} -I release@example.org -n {NAMESPACE} -s "$signature" < manifest.json
-    done
-    cd objects
-    sha256sum * | while read sum name; do [ "$sum" = "$name" ] && grep -q "\\"$sum\\"" ../manifest.json || exit 1; done
-    """
-    (tmp_path / "out").mkdir()
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert 'Good "edgeprune-release" signature for release@example.org' in done.stdout
-    (manifest := tmp_path / "out" / "manifest.json").write_text(manifest.read_text().replace("1.0.0", "1.0.1"))
-    assert subprocess.run(["sh", "-c", script.replace("tar -xf", ": tar -xf")], capture_output=True).returncode != 0
+def check_release(folder: Path, bundle: Path, allowed: Path, principal: str) -> subprocess.CompletedProcess[str]:
+    """The script of the documentation, which a device without Python uses."""
+    (folder / "check.sh").write_text(re.search(r"```sh\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[1])
+    command = ["sh", str(folder / "check.sh"), str(bundle), str(allowed), principal, str(folder / "out")]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_device_without_python_checks_a_bundle(kit, keys, tmp_path):
+    path = kit.bundle("1.0.0", 1, expires="2999-01-01T00:00:00Z")
+    sign(path, keys("ed25519"))  # another signer, whom the device does not know
+    done = check_release(tmp_path, path, kit.allowed, "release@example.org")
+    assert (done.returncode, done.stdout.count('Good "edgeprune-release" signature for release@example.org')) == (0, 1), done.stderr
+    with Bundle.open(path) as bundle:
+        for sha256 in bundle.manifest.objects():
+            assert (tmp_path / "out" / "objects" / sha256).read_bytes() == bundle.read(sha256)
+
+
+@pytest.mark.parametrize("what", ["content", "manifest", "missing", "stranger", "expired"])
+def test_a_device_without_python_refuses_a_bundle_that_is_not_right(kit, tmp_path, what):
+    path = kit.bundle("1.0.0", 1, expires="2026-01-02T00:00:00Z" if what == "expired" else None)
+    content, principal = path.read_bytes(), "release@example.org"
+    assert what == "expired" or check_release(tmp_path, path, kit.allowed, principal).returncode == 0
+    changes = {
+        "content": (b"shared by all", b"shared by NIL"),
+        "manifest": (b'"version": "1.0.0"', b'"version": "1.0.1"'),
+        "missing": (b"objects/", b"OBJECTS/"),
+    }
+    path.write_bytes(content.replace(*changes[what]) if what in changes else content)
+    allowed = Path(f"{make_key(tmp_path / 'stranger')}.allowed") if what == "stranger" else kit.allowed
+    assert check_release(tmp_path, path, allowed, principal).returncode != 0
 
 
 def test_signing_again_replaces_and_by_another_adds(kit, keys, tmp_path):
