@@ -23,7 +23,7 @@ def command() -> None:
     """Build a release of finished runs, sign it, check it, and bring it to devices."""
 
 
-for device_command in (release_device.push, release_device.status, release_device.rollback, release_device.prune):
+for device_command in (release_device.push, release_device.status, release_device.rollback, release_device.prune, release_device.unpack):
     command.add_command(device_command)
 
 

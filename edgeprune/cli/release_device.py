@@ -1,4 +1,4 @@
-"""``edgeprune release push``, ``status``, ``rollback`` and ``prune``."""
+"""``edgeprune release push``, ``status``, ``rollback``, ``prune`` and ``unpack``."""
 
 from __future__ import annotations
 
@@ -227,3 +227,27 @@ def prune(target: str, base: str, keep: int, product: str | None, as_json: bool)
 
     outcomes = _each(target, lambda one: prune_releases(one, keep, product, base))
     return _finish(outcomes, as_json, lambda found: {"products": [asdict(item) for item in found]}, line)
+
+
+@click.command(short_help="Write a release's files into a folder, to be built into a program.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--allowed-signers", type=click.Path(path_type=Path), required=True, help="Whose signatures count (ssh-keygen's format).")
+@click.option("--threshold", type=click.IntRange(min=1), help="How many of them must have signed.  [default: as the release asks]")
+@click.option("--variant", metavar="NAME", help="The variant to write; the only one unless given.")
+@click.option("--out", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder to write.")
+@json_option
+def unpack(bundle: Path, allowed_signers: Path, threshold: int | None, variant: str | None, folder: Path, as_json: bool) -> None:
+    """Verify BUNDLE and write one variant's files, as devices have them: for a phone's assets, or firmware."""
+    from edgeprune.release.bundle import Bundle
+    from edgeprune.release.signers import read_signers
+    from edgeprune.release.unpack import unpack as write
+    from edgeprune.release.verify import verify
+
+    with Bundle.open(bundle) as opened:
+        verify(opened, read_signers(allowed_signers), threshold)
+        write(opened, variant, folder)
+        release = {"product": opened.manifest.product, "version": opened.manifest.version, "folder": folder}
+    if as_json:
+        print_json(release)
+    else:
+        click.echo(f"{release['product']} {release['version']}: {folder}")

@@ -122,7 +122,7 @@ class _Push:
         self._variant = self._manifest.variants[self._name]
         self._place = Place(runner.session, runner.python.path, runner.home, options.base)
         self._token = uuid.uuid4().hex
-        self._contents, self._about = _contents(bundle, self._name)
+        self._contents, self._about = contents_of(bundle, self._name)
         self._bytes = sum(entry["bytes"] for entry in self._about["files"].values())
 
     def _call(self, command: str, **arguments: Any) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def run_after(place: Place, product: str, command: str | None) -> str | None:
     return f"{command!r} ended with exit code {done.code}{': ' + last[0] if last else ''}" if done.code else None
 
 
-def _contents(bundle: Bundle, variant: str) -> tuple[dict[str, Callable[[], bytes]], dict[str, Any]]:
+def contents_of(bundle: Bundle, variant: str) -> tuple[dict[str, Callable[[], bytes]], dict[str, Any]]:
     """Where each content of a variant comes from, by SHA-256; and what the device keeps of the release."""
     manifest = bundle.manifest
     own = {MANIFEST: bundle.manifest_bytes} | {f"{MANIFEST}.{key}.sig": text for key, text in bundle.signatures.items()}

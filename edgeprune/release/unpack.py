@@ -1,0 +1,44 @@
+"""A release as a folder, the same as devices have it: for what is built into a program (a phone's assets, firmware)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from edgeprune.errors import InputError
+from edgeprune.release.bundle import Bundle
+from edgeprune.release.push import contents_of
+
+
+def unpack(bundle: Bundle, variant: str | None, folder: Path) -> Path:
+    """Write the files of a verified bundle's variant (the only one unless named) into ``folder``, whole or not at all; the folder.
+
+    Beside the files are ``release.json`` (what the release is, and which file is its model) and ``SHA256SUMS``.  A folder that an earlier
+    release was unpacked into is replaced.  Raises :class:`BundleError` for an unknown variant or a damaged bundle, :class:`InputError` when
+    the folder has something else in it or cannot be written.
+    """
+    names = list(bundle.manifest.variants)
+    if variant is None and len(names) > 1:
+        raise InputError(f"{bundle.path} has several variants: {', '.join(names)}", remedy="Say which: --variant NAME")
+    contents, about = contents_of(bundle, variant or names[0])
+    if folder.exists() and not (folder / "release.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there, and no release was unpacked into it", remedy="Name another folder, or remove it.")
+    new = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        for name, entry in about["files"].items():
+            path = new / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(contents[entry["sha256"]]())
+        sums = (f"{entry['sha256']}  {name}\n" for name, entry in sorted(about["files"].items()))
+        (new / "SHA256SUMS").write_text("".join(sums), encoding="ascii")
+        (new / "release.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="ascii")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.rename(new, folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return folder
