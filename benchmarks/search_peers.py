@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,9 @@ STEPS, DEEPEST = 50, 0.9
 
 GRADIENT_BATCHES, SCORE_BATCHES = 2, 4
 """Training batches for a step's gradients (Torch-Pruning), and for a candidate's score (FastNAS)."""
+
+QUEUE = 50
+"""Batches that FastNAS keeps for batch-norm statistics (its ``MODELOPT_QUEUE_MAXLEN``): with fewer it takes none."""
 
 MODELOPT = (
     "nvidia-modelopt==0.47.0",
@@ -186,6 +192,9 @@ class FastNAS:
         self.case, self.task, self.cache = case, task, cache
         self.whole = macs_of(task.model, task.example_inputs)
         self.batches = list(islice(task.train, SCORE_BATCHES))  # type: ignore[arg-type]
+        inputs, targets = (torch.cat(list(values)) for values in zip(*self.batches, strict=True))
+        size = len(targets) // QUEUE
+        self.pieces = [*zip(inputs.split(size), targets.split(size), strict=True)][:QUEUE]
 
     def __call__(self, x: float) -> Built:
         """The best subnet it finds with at most that share of the FLOPs."""
@@ -208,19 +217,21 @@ class FastNAS:
         _set_divisors(config, self.case.round_to)
         settings = {
             "score_func": self._score,
-            "forward_loop": lambda model: recalibrate(model, self.batches, 2),
+            "data_loader": self.pieces,
             "checkpoint": str(
                 self.cache / f"fastnas-{self.case.round_to}-{int(shortcuts)}.pth"
             ),  # its sensitivities: of the dense model alone
             "verbose": False,
         }
-        model, _ = mtp.prune(
-            plain(self.task.model, shortcuts),
-            mode=[("fastnas", config)],
-            constraints={"flops": f"{100 * x:.2f}%"},
-            dummy_input=self.task.example_inputs[0],
-            config=settings,
-        )
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # its tables and bars
+            warnings.simplefilter("ignore")
+            model, _ = mtp.prune(
+                plain(self.task.model, shortcuts),
+                mode=[("fastnas", config)],
+                constraints={"flops": f"{100 * x:.2f}%"},
+                dummy_input=self.task.example_inputs[0],
+                config=settings,
+            )
         return model
 
     def _score(self, model: nn.Module) -> float:
