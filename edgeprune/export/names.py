@@ -12,23 +12,41 @@ from typing import Any
 from edgeprune.export import flatbuffer
 
 _CLASS = re.compile(r"^(?:[^/]*\.)?_*[^/_]+_(?=.)")  # of "torch.nn.modules.conv.Conv2d_conv1", all but "conv1"
+_MOVES = {"TRANSPOSE", "RESHAPE", "PAD"}
 _WRAPPERS = {"module"}  # what this package puts around a model
+
+
+class _Names:
+    """Of the tensors of one subgraph, by index."""
+
+    def __init__(self, graph: Any) -> None:
+        self.of = {int(index): flatbuffer.text(graph.tensors[index].name) for index in (*graph.inputs, *graph.outputs)}
+        self._used = set(self.of.values())
+
+    def give(self, index: int, name: str) -> None:
+        """Name a tensor that has no name yet; with a number when another has this one."""
+        if index < 0 or index in self.of:
+            return
+        number, unique = 0, name
+        while unique in self._used:
+            number += 1
+            unique = f"{name}:{number}"
+        self._used.add(unique)
+        self.of[index] = unique
 
 
 def shorten(model: Any) -> None:
     """Rename, in place, every tensor but the inputs and outputs of the ``ModelT``; all names of a subgraph are different."""
+    names = {id(graph): _Names(graph) for graph in model.subgraphs}
+    operators = list(flatbuffer.operators(model))
+    for _, _, operator, graph in sorted(operators, key=lambda item: item[0] in _MOVES):  # what computes gets the plain name
+        for index in map(int, operator.outputs):
+            names[id(graph)].give(index, _path(flatbuffer.text(graph.tensors[index].name)))
+    for _, _, operator, graph in operators:
+        for place, index in enumerate(map(int, operator.inputs)):
+            names[id(graph)].give(index, f"{names[id(graph)].of[int(operator.outputs[0])]}/{place}")
     for graph in model.subgraphs:
-        outside = {int(index) for index in (*graph.inputs, *graph.outputs)}
-        names = {index: flatbuffer.text(graph.tensors[index].name) for index in outside}
-        used = set(names.values())
-        for operator in graph.operators or ():
-            for index in map(int, operator.outputs):
-                if index not in names:
-                    names[index] = _unused(_path(flatbuffer.text(graph.tensors[index].name)), used)
-            for place, index in enumerate(map(int, operator.inputs)):
-                if index >= 0 and index not in names:
-                    names[index] = _unused(f"{names[int(operator.outputs[0])]}/{place}", used)
-        for index, name in names.items():
+        for index, name in names[id(graph)].of.items():
             graph.tensors[index].name = name
 
 
@@ -40,12 +58,3 @@ def _path(name: str) -> str:
     while segments and segments[0] in _WRAPPERS:
         segments.pop(0)
     return ".".join(segments) or "model"
-
-
-def _unused(name: str, used: set[str]) -> str:
-    number, unique = 0, name
-    while unique in used:
-        number += 1
-        unique = f"{name}:{number}"
-    used.add(unique)
-    return unique
