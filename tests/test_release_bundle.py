@@ -158,7 +158,7 @@ def test_an_extra_or_a_missing_member_is_named(kit, whole, tmp_path):
 
 def test_a_member_twice_or_out_of_order_is_refused(kit, whole, tmp_path):
     entries = members(whole)
-    refused(tmp_path, kit, packed([*entries, entries[-1]]), f"has {entries[-1][0]} twice")
+    refused(tmp_path, kit, packed([*entries, entries[-1]]), f"has '{entries[-1][0]}' twice")
     refused(tmp_path, kit, packed([entries[1], entries[0], *entries[2:]]), "first member is not manifest.json")
     refused(tmp_path, kit, packed([entries[0], *reversed(entries[1:])]), "not in order")
     refused(tmp_path, kit, packed([*entries[:2], entries[3], entries[2], *entries[4:]]), "not in order")
@@ -190,7 +190,7 @@ def test_sizes_are_the_manifests_before_anything_is_read(kit, whole, tmp_path):
     name, data = entries[-1]
     refused(tmp_path, kit, packed([*entries[:-1], (name, data + b"!")]), "bytes, and the manifest says")
     huge = packed(entries[:-1])[: -len(END)] + header(name, 8**11 - 1) + data + bytes(-len(data) % BLOCK) + END
-    refused(tmp_path, kit, huge, f"is cut off in {name}")
+    refused(tmp_path, kit, huge, f"is cut off in '{name}'")
     refused(tmp_path, kit, packed([("manifest.json", bytes(5 << 20))]), "manifest.json has 5242880 bytes, more than")
     many = [(f"manifest.json.{number:016x}.sig", b"") for number in range(40)]
     refused(tmp_path, kit, packed([entries[0], *many, *entries[2:]]), "more than 32 signatures")
@@ -265,6 +265,8 @@ def test_the_manifest_and_its_json_are_one_to_one():
         (lambda text: text.replace(b'>=2.3,<3', b'two'), "version range 'two'"),
         (lambda text: text.replace(b'2026-01-01T00:00:00Z', b'2026-01-01 00:00:00'), "is not of the form 2026-01-31T12:00:00Z"),
         (lambda text: text.replace(b'2026-01-01T00', b'2026-1-01T00'), "is not of the form 2026-01-31T12:00:00Z"),
+        (lambda text: text.replace(b'"aarch64"', b'"\\u001b"'), "architectures[0] is .*, which is not all printable"),
+        (lambda text: text.replace(b'"pi4"', b'"pi4\\u001b"'), "is not plain"),
         (lambda text: b"[]\n", "canonical form"),
         (lambda text: b"[" * 100_000, "not JSON"),
         (lambda text: "{\n \"é\": 1\n}\n".encode(), "not JSON"),

@@ -47,13 +47,17 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         return tuple(_decode(inner[0], item, f"{where}[{index}]") for index, item in enumerate(_expect(list, value, where, "a list")))
     if origin is dict:
-        return {key: _decode(inner[1], item, f"{where}.{key}") for key, item in _expect(dict, value, where, "an object").items()}
+        return {
+            key: _decode(inner[1], item, f"{where}.{_short(key)[1:-1]}") for key, item in _expect(dict, value, where, "an object").items()
+        }
     if kind is float:
         good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     else:
         good = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     if not good:
         raise BundleError(f"{where} is {_short(value)}, not {_NAMES[kind]}")
+    if kind is str and not value.isprintable():  # it will be shown to people, before anything is verified
+        raise BundleError(f"{where} is {_short(value)}, which is not all printable")
     return value
 
 

@@ -76,7 +76,7 @@ def read_members(file: BinaryIO, path: Path, most: int) -> list[Member]:
             raise BundleError(f"{path} has more than {most} members")
         member = _read_member(file, path, position, total)
         if member.name in names:
-            raise BundleError(f"{path} has {member.name} twice")
+            raise BundleError(f"{path} has {member.name!r} twice")
         names.add(member.name)
         members.append(member)
         position = member.end
@@ -92,14 +92,14 @@ def _read_member(file: BinaryIO, path: Path, position: int, total: int) -> Membe
     name, size = _name_and_size(found, path, position)
     if header(name, size) != found:
         if kind := _KINDS.get(found[156:157]):
-            raise BundleError(f"{path}: {name} is {kind}, and a bundle holds files only")
+            raise BundleError(f"{path}: {name!r} is {kind}, and a bundle holds files only")
         raise BundleError(f"{path}: the header of {name!r} at byte {position} is damaged, or not of a bundle")
     member = Member(name, position + BLOCK, size)
     if member.end > total - len(END):
-        raise BundleError(f"{path} is cut off in {name}, of {size} bytes", remedy="Get the file again.")
+        raise BundleError(f"{path} is cut off in {name!r}, of {size} bytes", remedy="Get the file again.")
     file.seek(member.offset + size)
     if any(file.read(member.end - member.offset - size)):
-        raise BundleError(f"{path}: the bytes behind {name} are not zeros")
+        raise BundleError(f"{path}: the bytes behind {name!r} are not zeros")
     return member
 
 

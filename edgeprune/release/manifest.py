@@ -110,13 +110,17 @@ class Health:
     outputs: tuple[str, ...]
     tolerance: float
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"the health check's tolerance is {self.tolerance}")
+
 
 @dataclass(frozen=True)
 class Evidence:
     """One measurement of the artifact whose SHA-256 is ``artifact``; what was not measured is None.
 
     ``device``: identity of the device, reached as ``target``; of a microcontroller, whose memory is measured without one, its profile.
-    ``peak_bytes``: there the smallest arena. ``metric``: of the exported file, on ``samples`` validation samples.
+    ``peak_bytes``: there the smallest arena. ``metric``: of the exported file, on the validation data.
     ``raw``: the path of the file with all samples.
     """
 
@@ -138,7 +142,6 @@ class Evidence:
     energy_method: str | None = None
     metric_name: str | None = None
     metric: float | None = None
-    samples: int | None = None
     raw: str | None = None
 
     def __post_init__(self) -> None:
