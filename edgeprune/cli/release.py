@@ -220,6 +220,7 @@ def _lines(name: str, variant: Variant) -> list[str]:
     lines = [f"{name} is for {kinds} with {_size(asked.min_memory_bytes)} of memory or more, and {runtimes}"]
     lines.append(f"  gates met: {'; '.join(map(describe, variant.gates)) or 'none were set'}")
     for item in variant.evidence:
-        lines.append(f"  measured {item.measured_at} on {item.device}, {item.runtime} {item.runtime_version}, {item.threads} threads:")
+        threads = "1 thread" if item.threads == 1 else f"{item.threads} threads"
+        lines.append(f"  measured {item.measured_at} on {item.device}, {item.runtime} {item.runtime_version}, {threads}:")
         lines.append("    " + ", ".join(f"{what} {value}" for what, value in figures(item).items()))
     return lines if variant.evidence else [*lines, "  nothing of it was measured on a device"]

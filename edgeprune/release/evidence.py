@@ -98,7 +98,7 @@ def _from_arena(run: FinishedRun, exported: Exported, profile: Profile) -> Found
         runtime=MICRO,
         runtime_version=arena.version,
         threads=1,
-        device=profile.name,
+        device=f"{profile.name} (by TFLite Micro's interpreter on the build machine)",
         stop_reason="arena",
         stable=True,
         file_sha256=exported.sha256,
