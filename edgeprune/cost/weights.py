@@ -55,9 +55,10 @@ class Storage:
 FLOAT32 = Storage(activation=4, weight=4, channel=4, resident_weight=4, resident_channel=4, copies=2.0)
 """Weights and biases are floats, held as in the file and repacked."""
 
-INT8_MICRO = Storage(activation=1, weight=1, channel=16, resident_weight=0, resident_channel=8, copies=1.0)
-"""int8 under TFLite Micro: weights stay in flash. A channel has an int32 bias, a float32 scale and an int64 zero point in the file, and
-an int32 multiplier and an int32 shift in the arena (TFLite's quantization specification; OpDataConv of TFLite Micro's kernels/conv.h)."""
+INT8_MICRO = Storage(activation=1, weight=1, channel=28, resident_weight=0, resident_channel=8, copies=1.0)
+"""int8 under TFLite Micro: weights stay in flash. A channel has an int32 bias in the file, and for weights and bias a float32 scale and an
+int64 zero point each; in the arena an int32 multiplier and an int32 shift (TFLite's quantization specification; OpDataConv of TFLite
+Micro's kernels/conv.h)."""
 
 
 def _bytes(kernel: Kernel, source: float, result: float, weight: int, channel: int) -> float:
