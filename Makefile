@@ -33,7 +33,7 @@ wheel-test: $(INSTALLED)
 	$(PYTEST) -m wheel $(ARGS)
 
 bench: $(INSTALLED)
-	set -e; for script in $(filter-out benchmarks/coverage_% benchmarks/search_%,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
+	set -e; for script in $(filter-out benchmarks/coverage_% benchmarks/search_% benchmarks/exports_%,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
