@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,18 +48,16 @@ class Removal:
 class Removals:
     """Measures plans by masking.
 
-    ``images``: how many training samples the effect is measured on, from behind those that criteria look at (the last ones where there are
+    ``images``: how many training samples, at least, the effect is measured on, from behind those that criteria look at (the last ones where there are
     not so many); half as many before them serve recalibration.
     """
 
     def __init__(self, task: Task, analysis: Analysis, images: int) -> None:
         self.task, self.analysis = task, analysis
-        size = captured_size(analysis) or PIECE
-        count = -(-(images + images // 2) // size)
-        later = list(deque(pieces(task, size, SAMPLES + size * count), maxlen=count))
-        first = len(later) // 3
-        self.calibration, self.measured = later[:first] or later, later[first:]
-        self.images = sum(batch_size(inputs, targets) for inputs, targets in self.measured)
+        later = _last(pieces(task, captured_size(analysis) or PIECE, SAMPLES + images + images // 2), images + images // 2)
+        self.measured = _last(later, images)
+        self.calibration = later[: -len(self.measured)] or later
+        self.images = _count(self.measured)
         self.answers = self._run(task.model)
         self.dense = self._both(copy.deepcopy(task.model))
 
@@ -87,3 +86,17 @@ class Removals:
         """The outputs on all measured pieces, in float32: the smallest removals change less than bfloat16 tells."""
         with eval_mode(model), torch.inference_mode():
             return [model(*batch_inputs(inputs)) for inputs, _ in self.measured]
+
+
+def _last(batches: Iterable[tuple[Any, Any]], samples: int) -> list[tuple[Any, Any]]:
+    """The last of ``batches`` that hold ``samples``."""
+    kept = deque[tuple[Any, Any]]()
+    for batch in batches:
+        kept.append(batch)
+        while _count(kept) - batch_size(*kept[0]) >= samples:
+            kept.popleft()
+    return list(kept)
+
+
+def _count(batches: Iterable[tuple[Any, Any]]) -> int:
+    return sum(batch_size(inputs, targets) for inputs, targets in batches)
