@@ -48,8 +48,8 @@ class Removal:
 class Removals:
     """Measures plans by masking.
 
-    ``images``: how many training samples, at least, the effect is measured on, from behind those that criteria look at (the last ones where there are
-    not so many); half as many before them serve recalibration.
+    ``images``: how many training samples, at least, the effect is measured on, from behind those that criteria look at (the last ones
+    where there are not so many); half as many before them serve recalibration.
     """
 
     def __init__(self, task: Task, analysis: Analysis, images: int) -> None:
