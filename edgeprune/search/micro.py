@@ -13,19 +13,27 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from edgeprune.bench import Measurement
 from edgeprune.budget import Budget
 from edgeprune.cost.kernels import Kernel, macs
 from edgeprune.cost.latency import KernelTimes
 from edgeprune.cost.prior import PriorTimes
-from edgeprune.errors import BudgetError, ExportError, InputError
-from edgeprune.export.micro import Arena, macs_of, measure_arena, predict_ms, read_graph, write_c_array
+from edgeprune.errors import BudgetError, ExportError, InputError, ParityError
+from edgeprune.export.interpreter import invoke, open_tflite
+from edgeprune.export.micro import Arena, macs_of, measure_arena, predict_ms, read_graph, run_micro, write_c_array
 from edgeprune.profile import MICRO, Profile
 from edgeprune.search.events import Listener
 from edgeprune.search.laboratory import Trial
 from edgeprune.search.rundir import RunDirectory
 
 ENGINE = "tflite-int8"
+
+STEPS = 16
+"""How many of 256 steps an output may differ between the kernels of TFLite Micro and of TFLite, which round otherwise: MLPerf Tiny's models
+differ by up to 8."""
 
 
 @dataclass
@@ -93,6 +101,18 @@ class MicroLaboratory:
         before, after = self._measured("dense", dense), self._measured(key, path)
         ratio = after.latency_ms / before.latency_ms
         return Trial(ratio, ratio, ratio, before, after)
+
+    def check_outputs(self, path: Path, seed: int) -> None:
+        """TFLite Micro computes what TFLite does here, on seeded inputs.  Raises :class:`ParityError`."""
+        content = path.read_bytes()
+        random = np.random.default_rng(seed)
+        probe = [random.integers(-128, 128, tensor.shape).astype(tensor.dtype) for tensor in read_graph(content, path.name).inputs]
+        interpreter = open_tflite(content)
+        invoke(interpreter, [torch.from_numpy(value) for value in probe])
+        for index, (detail, found) in enumerate(zip(interpreter.get_output_details(), run_micro(content, probe, path.name), strict=True)):
+            steps = np.abs(interpreter.get_tensor(detail["index"]).astype(int) - found.astype(int)).max()
+            if steps > STEPS:
+                raise ParityError(f"output {index} of {path.name} differs by {steps} of 256 steps between TFLite Micro and TFLite")
 
     def c_array(self, path: Path) -> Path:
         """The file as a C array with its header, beside it; the path of the source."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeprune.export.micro.arena import Arena, measure_arena
+from edgeprune.export.micro.arena import Arena, measure_arena, run_micro
 from edgeprune.export.micro.carray import write_c_array
 from edgeprune.export.micro.graph import MicroGraph, read_graph
 from edgeprune.export.micro.latency import macs_of, predict_ms
@@ -17,6 +17,7 @@ __all__ = [
     "predict_ms",
     "read_graph",
     "require_supported",
+    "run_micro",
     "unsupported",
     "write_c_array",
 ]

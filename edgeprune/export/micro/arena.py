@@ -1,4 +1,4 @@
-"""The arena of a model, measured by TFLite Micro's own interpreter on this machine."""
+"""A model in TFLite Micro's own interpreter on this machine: the arena it needs, and what it computes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from edgeprune.errors import ExportError
 from edgeprune.export.micro.graph import MicroGraph, read_graph
@@ -47,27 +51,39 @@ def measure_arena(content: bytes, name: str = "the model") -> Arena:
     """
     graph = read_graph(content, name)
     require_supported(graph, name)
-    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
-        path = Path(folder, "model.tflite")
-        path.write_bytes(content)
-        answer = _ask(path, graph, name)
+    answer = json.loads(_ask(content, graph, [np.zeros(tensor.shape, tensor.dtype) for tensor in graph.inputs], name))
     words = answer["allocations"]
     used, head, tail = (int(words.partition(f"allocation {part} ")[2].split()[0]) for part in ("total", "head", "tail"))
     parts = {part: int(size) for part, size in _PART.findall(words)}
     return Arena(used, head, tail, int(answer["least_bytes"]), parts, answer["version"])
 
 
-def _ask(path: Path, graph: MicroGraph, name: str) -> dict[str, str]:
-    child = Path(__file__).with_name("arena_child.py")
-    command = [sys.executable, "-P", str(child), str(path), str(_upper(graph)), str(len(graph.inputs))]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        raise ExportError(f"{name}: TFLite Micro's interpreter did not end within {TIME_LIMIT_S:g} s and was stopped") from None
-    if done.returncode == 0:
-        answer: dict[str, str] = json.loads(done.stdout)
-        return answer
-    raise _refused(done.returncode, done.stderr, graph, name)
+def run_micro(content: bytes, inputs: Sequence[np.ndarray[Any, Any]], name: str = "the model") -> list[np.ndarray[Any, Any]]:
+    """The outputs of a TFLite file by TFLite Micro's reference kernels, for inputs of its own types.  Raises as :func:`measure_arena`."""
+    graph = read_graph(content, name)
+    require_supported(graph, name)
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        outputs = Path(folder, "outputs.npz")
+        _ask(content, graph, inputs, name, str(outputs), str(len(graph.outputs)))
+        with np.load(outputs) as held:
+            return [held[f"arr_{index}"] for index in range(len(graph.outputs))]
+
+
+def _ask(content: bytes, graph: MicroGraph, inputs: Sequence[np.ndarray[Any, Any]], name: str, *wanted: str) -> str:
+    """What the child process prints."""
+    with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+        path, given = Path(folder, "model.tflite"), Path(folder, "inputs.npz")
+        path.write_bytes(content)
+        np.savez(given, *inputs)
+        child = Path(__file__).with_name("child.py")
+        command = [sys.executable, "-P", str(child), str(path), str(_upper(graph)), str(given), *wanted]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            raise ExportError(f"{name}: TFLite Micro's interpreter did not end within {TIME_LIMIT_S:g} s and was stopped") from None
+    if done.returncode != 0:
+        raise _refused(done.returncode, done.stderr, graph, name)
+    return done.stdout
 
 
 def _upper(graph: MicroGraph) -> int:
