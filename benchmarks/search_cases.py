@@ -31,7 +31,8 @@ Key = tuple[str, str, str, float, int]
 
 @dataclass(frozen=True)
 class Case:
-    """``steps``: of fine-tuning, for every method. ``round_to``: what the peers' widths are multiples of."""
+    """``steps``: of fine-tuning, for every method. ``round_to``: what the peers' widths are multiples of, as fine as edgeprune's of the
+    narrowest layers."""
 
     name: str
     recipe: Path
@@ -42,8 +43,8 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        Case("resnet20", RECIPES / "cifar10_resnet20.py", 120, 8),
-        Case("resnet56", RECIPES / "cifar10_resnet56.py", 60, 8),
+        Case("resnet20", RECIPES / "cifar10_resnet20.py", 120, 4),
+        Case("resnet56", RECIPES / "cifar10_resnet56.py", 60, 4),
         Case("mobilenetv2", RECIPES / "cifar10_mobilenetv2.py", 80, 8),
         Case("dscnn", RECIPES / "fsdd.py", 120, 8),
     )

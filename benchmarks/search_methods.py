@@ -7,7 +7,6 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from search_cases import PEERS, Row, Rows
 from search_meet import Built, Found, Timed, meet
@@ -29,6 +28,7 @@ class Methods:
     session: Session
     rows: Rows
     _peers: dict[str, TorchPruning | FastNAS] = field(default_factory=dict)
+    _tried: list[Row] = field(default_factory=list)
 
     def recall_observed(self) -> None:
         """Give the planner what earlier calls measured."""
@@ -45,7 +45,7 @@ class Methods:
             return known
         session.notes.note(f"{method} at {100 * budget:g} %: searching")
         session.restart_data()
-        started, cpu, before = time.perf_counter(), time.process_time(), session.laboratory.measurements
+        started, cpu, self._tried = time.perf_counter(), time.process_time(), []
         try:
             row = self._edgeprune(budget) if method == "edgeprune" else self._steered(method, budget)
         except DeviceError:
@@ -53,7 +53,7 @@ class Methods:
         except Exception as error:
             if method not in PEERS and not isinstance(error, EdgepruneError):
                 raise
-            row = {"error": _reason(error), "measurements": session.laboratory.measurements - before}
+            row = {"error": _reason(error), "tried": self._tried, "measurements": len(self._tried)}
         session.laboratory.release()
         row |= {
             "kind": "search",
@@ -78,8 +78,7 @@ class Methods:
 
     def _steered(self, method: str, budget: float) -> Row:
         """A method whose knob is turned until the measurement is at the budget."""
-        session, before = self.session, self.session.laboratory.measurements
-        tried: list[dict[str, Any]] = []
+        session = self.session
 
         def measure(built: Built) -> Timed:
             predicted = session.setting.latency_ms(built.widths) if built.widths else None
@@ -89,7 +88,7 @@ class Methods:
             if built.widths:
                 session.observe(built.widths, timed.latency_ms)
             step = {"x": built.x, "ratio": timed.ratio, "predicted_ms": predicted, "measured_ms": timed.latency_ms}
-            tried.append(step | {"widths": built.widths, "calibrated_on": calibrated})
+            self._tried.append(step | {"widths": built.widths, "calibrated_on": calibrated})
             session.notes.note(f"{method} at {100 * budget:g} %: {100 * timed.ratio:.1f} % measured at {100 * built.x:.1f} %")
             return timed
 
@@ -99,14 +98,14 @@ class Methods:
             earlier = [one for row in self.rows.of("search") if row["method"] == method for one in row.get("tried", [])]
             found = meet(self._peer(method), measure, budget, [(one["x"], one["ratio"]) for one in earlier])
         self._keep(found, method, budget)
-        return self._row(found, tried) | {"measurements": session.laboratory.measurements - before}
+        return self._row(found)
 
     def _keep(self, found: Found, method: str, budget: float) -> None:
         folder = self._folder(method, budget)
         folder.mkdir(parents=True, exist_ok=True)
         found.built.save(folder)
 
-    def _row(self, found: Found, tried: list[dict[str, Any]]) -> Row:
+    def _row(self, found: Found) -> Row:
         timed, model = found.timed, found.built.model
         return {
             "ratio": timed.ratio,
@@ -115,7 +114,8 @@ class Methods:
             "latency_ms": timed.latency_ms,
             "macs": macs_of(model, self.session.task.example_inputs),
             "parameters": parameters_of(model),
-            "tried": tried,
+            "tried": self._tried,
+            "measurements": len(self._tried),
         }
 
     def _own(self, method: str, x: float) -> Built:

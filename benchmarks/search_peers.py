@@ -27,7 +27,7 @@ from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.task import Task
 from edgeprune.tuning import recalibrate
 
-STEPS, DEEPEST = 50, 0.9
+STEPS, DEEPEST = 100, 0.9
 """Iterative steps of Torch-Pruning, and the share of channels that go by the last."""
 
 GRADIENT_BATCHES, SCORE_BATCHES = 2, 4

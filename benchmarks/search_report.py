@@ -39,7 +39,8 @@ RULES = f"""All methods start from the same weights and are brought to the same 
     from the dense model's answers on it is given too: smaller is better, and it tells methods apart that accuracy cannot."""
 OTHERS = """Uniform, global magnitude, HALP and NetAdapt are own implementations from the papers (`edgeprune/search/baselines/`), with the
     same device table and the same widths to choose from as edgeprune. Torch-Pruning 1.6.1 and ModelOpt 0.47.0 are run as they are, in
-    multiples of 8 channels; Torch-Pruning gets zero-padding shortcuts as equivalent 1 x 1 convolutions, without which it breaks these
+    multiples of 4 channels on the ResNets and 8 elsewhere; Torch-Pruning gets zero-padding shortcuts as equivalent 1 x 1 convolutions,
+    without which it breaks these
     ResNets, and FastNAS where the budget is out of its reach without."""
 MARGINS = """Accuracy in percent, mean over the seeds; the best other method is another one at each point. A difference of less than about
     1.3 points lies within the standard error of 1,000 images."""
