@@ -31,6 +31,7 @@ COMMANDS = {
     "teardown": "Remove from a device all that edgeprune put there.",
     "targets": "Keep names for devices.",
     "export": "Write a pruned checkpoint in formats that devices run.",
+    "micro": "Check a TFLite file for a microcontroller, and write it as a C array.",
     "release": "Build releases, sign and verify them, bring them to devices.",
     "profiles": "List the known devices and show what is known of them.",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeprune.export.micro.arena import Arena, measure_arena, run_micro
 from edgeprune.export.micro.carray import write_c_array
+from edgeprune.export.micro.flash import Flash, estimate_flash
 from edgeprune.export.micro.graph import MicroGraph, read_graph
 from edgeprune.export.micro.latency import macs_of, predict_ms
 from edgeprune.export.micro.operators import Finding, require_supported, unsupported
@@ -11,7 +12,9 @@ from edgeprune.export.micro.operators import Finding, require_supported, unsuppo
 __all__ = [
     "Arena",
     "Finding",
+    "Flash",
     "MicroGraph",
+    "estimate_flash",
     "macs_of",
     "measure_arena",
     "predict_ms",

@@ -1,0 +1,109 @@
+"""``edgeprune micro``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprune.cli.options import json_option
+from edgeprune.cli.output import console, print_json
+
+if TYPE_CHECKING:
+    from edgeprune.export.micro import MicroGraph, Tensor
+    from edgeprune.profile import Profile
+
+
+@click.command(short_help="Check a TFLite file for a microcontroller, and write it as a C array.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the C array and its header.")
+@click.option("--name", default="model", show_default=True, metavar="C_NAME", help="Name of the C files and prefix of their symbols.")
+@click.option("--profile", metavar="NAME", help="Microcontroller to predict the latency for, and whose RAM and flash it must fit.")
+@json_option
+def command(file: Path, out: Path | None, name: str, profile: str | None, as_json: bool) -> int:
+    """Check the operators of FILE (a TFLite model, best int8) against TFLite Micro's, and measure its arena with tflite-micro.
+
+    The exit code is 0 when every operator runs, and the model fits the profile's memory where one is given.
+    """
+    from edgeprune.errors import InputError
+    from edgeprune.export.micro import estimate_flash, macs_of, measure_arena, read_graph, write_c_array
+
+    known = _profile(profile)
+    if not file.is_file():
+        raise InputError(f"model {file} does not exist")
+    content = file.read_bytes()
+    graph, arena = read_graph(content, file.name), measure_arena(content, file.name)
+    flash = estimate_flash(graph, len(content))
+    found: dict[str, Any] = {
+        "file": file,
+        "arena": asdict(arena),
+        "flash": asdict(flash) | {"total_bytes": flash.total_bytes},
+        "operators": dict(Counter(operator.name for operator in graph.operators)),
+        "macs": macs_of(graph),
+        "inputs": [_tensor(tensor) for tensor in graph.inputs],
+        "outputs": [_tensor(tensor) for tensor in graph.outputs],
+        "c_files": write_c_array(content, out, name, arena) if out is not None else [],
+    }
+    if known is not None:
+        found |= _on_profile(known, graph, arena.needed_bytes, flash.total_bytes)
+    print_json(found) if as_json else _show(found)
+    return 0 if all(fit is not False for fit in found.get("fits", {}).values()) else 1
+
+
+def _profile(name: str | None) -> Profile | None:
+    from edgeprune.errors import ProfileError
+    from edgeprune.profile import load, names
+
+    if name is None:
+        return None
+    profile = load(name)
+    if not profile.micro:
+        micro = [entry for entry in names() if load(entry).micro]
+        raise ProfileError(f"{profile.name} is no microcontroller", remedy=f"Microcontrollers: {', '.join(micro)}.")
+    return profile
+
+
+def _tensor(tensor: Tensor) -> dict[str, Any]:
+    return {name: getattr(tensor, name) for name in ("name", "shape", "dtype", "scales", "zero_points")}
+
+
+def _on_profile(profile: Profile, graph: MicroGraph, arena_bytes: int, flash_bytes: int) -> dict[str, Any]:
+    """The predicted latency, and whether arena and flash fit: None where the profile does not say how much there is."""
+    from edgeprune.export.micro import predict_ms
+
+    memory = profile.memory
+    return {
+        "profile": profile.name,
+        "latency_ms": predict_ms(graph, profile) if profile.prior else None,
+        "latency_method": f"predicted from {profile.prior.runtime}, not measured" if profile.prior else "not known",
+        "fits": {
+            "ram": None if memory.bytes is None else arena_bytes <= memory.bytes,
+            "flash": None if memory.flash_bytes is None else flash_bytes <= memory.flash_bytes,
+        },
+    }
+
+
+def _show(found: dict[str, Any]) -> None:
+    from edgeprune.budget import format_quantity
+
+    out = console()
+
+    def line(name: str, text: str) -> None:
+        out.print(f"{name:10} {text}", highlight=False, soft_wrap=True)
+
+    arena, flash = found["arena"], found["flash"]
+    line("operators", ", ".join(f"{name} x {count}" for name, count in found["operators"].items()) + ": TFLite Micro runs them all")
+    line("arena", f"{arena['needed_bytes']} B needed, {arena['used_bytes']} B used: measured with tflite-micro {arena['version']}")
+    line("flash", f"{flash['total_bytes']} B: file {flash['file_bytes']} B + code {flash['code_bytes']} B, estimated ({flash['method']})")
+    line("work", f"{found['macs']:.0f} multiply-accumulates")
+    if "profile" in found:
+        latency = "" if found["latency_ms"] is None else f"{format_quantity('latency', found['latency_ms'])}, "
+        line("latency", f"{latency}{found['latency_method']}")
+        words = {True: "fits", False: "does not fit", None: "not judged: the profile does not say how much there is"}
+        for kind, fits in found["fits"].items():
+            line(kind, f"{words[fits]} ({found['profile']})")
+    for path in found["c_files"]:
+        line("C", str(path))
