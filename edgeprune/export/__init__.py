@@ -126,7 +126,7 @@ def _folder(folder: str | Path) -> Path:
 
 def _write(entry: Format, source: Source, path: Path) -> None:
     """Write, compare, and only then name the file."""
-    content = entry.write(source)
+    content = _content(entry, source)
     temporary = temporary_name(path)
     try:
         temporary.write_bytes(content)
@@ -138,13 +138,25 @@ def _write(entry: Format, source: Source, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _content(entry: Format, source: Source) -> bytes:
+    try:
+        return entry.write(source)
+    except ExportError as error:
+        refused = source.refused_dtype(entry.dtypes)
+        if refused is None:
+            raise
+        raise ExportError(f"{entry.name}: {refused}, a type that the format does not hold", remedy="Export model.float().") from error
+
+
 def _verify(entry: Format, source: Source, path: Path) -> None:
     try:
         loaded = entry.load(path)
         produced = loaded(source.probe)
     except Exception as error:
         reason = str(error).strip().splitlines()
-        raise ExportError(f"{entry.name}: the exported file does not run: {reason[0] if reason else type(error).__name__}") from error
+        refused = source.refused_dtype(entry.dtypes)
+        why = f" ({refused}, a type that it may not know)" if refused else ""
+        raise ExportError(f"{entry.name}: the exported file does not run{why}: {reason[0] if reason else type(error).__name__}") from error
     if entry.verify is not None:
         entry.verify(source, loaded)
     else:

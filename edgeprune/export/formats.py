@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import torch
 from torch import Tensor
 
 from edgeprune.errors import ExportError
@@ -24,7 +25,8 @@ class Format:
     file, ready to run on this machine. ``engine``: what runs it on a device; None when nothing does. ``tolerance``: largest error allowed,
     as a fraction of an output's largest magnitude. ``verify(source, loaded)``: for formats that compute something else on purpose,
     how far that may be from the PyTorch model; raises :class:`ParityError`. ``external``: the work is done by another process, so
-    it can overlap this one's. ``calibrated``: it needs calibration data. ``extra``: what its packages are installed by.
+    it can overlap this one's. ``calibrated``: it needs calibration data. ``extra``: what its packages are installed by. ``dtypes``: the
+    real types that it is sure to hold.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Format:
     external: bool = False
     calibrated: bool = False
     extra: str | None = None
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16)
 
     def run(self, path: Path, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         """The file's outputs for one inference."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -119,6 +119,14 @@ class Source:
     def described_inputs(self) -> list[dict[str, Any]]:
         """Shape and dtype of every input, as the PyTorch model takes them."""
         return [{"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")} for value in self.inputs]
+
+    def refused_dtype(self, held: Collection[torch.dtype]) -> str | None:
+        """The first input or weight that is of none of the real types ``held``, with its type; None when all are."""
+        named = {f"input {place}": value for place, value in enumerate(self.inputs)}
+        for name, value in {**named, **dict(self.module.named_parameters()), **dict(self.module.named_buffers())}.items():
+            if (value.is_floating_point() or value.is_complex()) and value.dtype not in held:
+                return f"{name} is {str(value.dtype).removeprefix('torch.')}"
+        return None
 
     @cached_property
     def probe(self) -> tuple[Tensor, ...]:
