@@ -29,8 +29,13 @@ from edgeprune.cost.prior import PriorTimes
 from edgeprune.graph import analyze
 from edgeprune.profile import Profile, load, names
 
-# XNNPACK README, C++ end-to-end, multi-threaded, 2022-02, float32, milliseconds
-XNNPACK_PI4 = {"v1": 77.0, "v2": 46.0, "v3-large": 40.0, "v3-small": 15.0}
+# XNNPACK README, C++ end-to-end, float32, milliseconds: the Pis multi-threaded, 2022-02 (Pi 4 in 64 bits); Pixel one thread, 2020-03
+XNNPACK = {
+    "raspberry-pi-4": {"v1": 77.0, "v2": 46.0, "v3-large": 40.0, "v3-small": 15.0},
+    "raspberry-pi-3b-plus": {"v1": 114.0, "v2": 79.0, "v3-large": 67.0, "v3-small": 22.0},
+    "raspberry-pi-zero-w": {"v1": 3919.0, "v2": 1987.0, "v3-large": 1658.0, "v3-small": 474.0},
+    "pixel-1": {"v1": 82.0, "v2": 49.0, "v3-large": 39.0, "v3-small": 12.0},
+}
 XNNPACK_PIXEL_3A = {"v1": 46.0, "v2": 28.0, "v3-large": 24.0, "v3-small": 8.0}
 # ncnn benchmark README, milliseconds with all (big) cores; half precision where the processor has it
 NCNN = {
@@ -42,8 +47,11 @@ NCNN = {
 }
 # Half precision halves bytes and doubles MACs an instruction: a float32 figure is this many times ncnn's on such a processor.
 HALF_PRECISION = {"raspberry-pi-5": 2.0, "jetson-orin-nano": 2.0}
-# MobileNetV2 on Pixel 1 (MobileNetV2 model zoo): milliseconds by width
-PIXEL_1_WIDTHS = {1.0: 73.8, 0.75: 55.8, 0.5: 28.7, 0.35: 19.7}
+# Measured: one thread of an x86-64 server processor (AMD EPYC, AVX-512), ai-edge-litert 2.3.0, median processor time of 400 inferences.
+# On another x86-64 machine MobileNetV2 took 9.0 ms [3P].
+X86 = {"v1": 5.4, "v2": 3.5, "v3-large": 3.4, "v3-small": 1.1}
+# The same processor cores (Cortex-A53) at another clock: Pi 3B+ 1.4 GHz, Snapdragon W5+ Gen 1 1.7 GHz
+W5_CLOCK = 1.7 / 1.4
 
 
 @dataclass(frozen=True)
@@ -54,15 +62,21 @@ class Anchor:
     bytes_per_s: float
 
 
-# cores x clock x (128-bit FMA pipes x 4 lanes), from Arm's software optimization guides: A53, A57, A72 one pipe, A76, A78 two, X1 four
+# cores x clock x (128-bit FMA pipes x 4 lanes), from Arm's software optimization guides: A53, A57, A72 one pipe, A76, A78 two, X1 four;
+# Pixel 1's Kryo as two pipes [U]; the Pi Zero's ARM1176 has no vector unit: one scalar multiply-accumulate a clock;
+# the x86-64 core two AVX-512 pipes at 3.5 GHz [U]
 ANCHORS = {
     "raspberry-pi-4": Anchor(4 * 1.5e9 * 4, 4e9),
+    "raspberry-pi-3b-plus": Anchor(4 * 1.4e9 * 4, 2e9),
+    "raspberry-pi-zero-w": Anchor(1.0e9, 0.3e9),
+    "pixel-1": Anchor(2.15e9 * 8, 6e9),
+    "wear-os": Anchor(4 * 1.7e9 * 4, 2.4e9),
     "raspberry-pi-5": Anchor(4 * 2.4e9 * 8, 8e9),
     "raspberry-pi-zero-2w": Anchor(4 * 1.0e9 * 4, 1.6e9),
     "jetson-nano": Anchor(4 * 1.43e9 * 4, 6e9),
     "jetson-orin-nano": Anchor(6 * 1.5e9 * 8, 12e9),
     "pixel-6": Anchor(2 * 2.8e9 * 16 + 2 * 2.25e9 * 8, 12e9),
-    "generic-linux": Anchor(2 * 3e9 * 16, 12e9),
+    "generic-linux": Anchor(3.5e9 * 32, 20e9),
 }
 GEMM_SHARE, DEPTHWISE_SHARE, OVERHEAD_MS = 0.4, 0.2, 0.02  # of the peak; milliseconds of a kernel on a Pi 4
 DATA_SPREAD, ANCHOR_SPREAD = 0.05, 0.7  # standard deviations, natural logarithm
@@ -70,34 +84,36 @@ DATA_SPREAD, ANCHOR_SPREAD = 0.05, 0.7  # standard deviations, natural logarithm
 
 def published(name: str) -> dict[str, float]:
     """Latencies (ms) the profile should reproduce: published ones, or estimated from published ones as its file explains."""
-    if name == "raspberry-pi-4":
-        return XNNPACK_PI4
+    pi4 = XNNPACK["raspberry-pi-4"]
+    if name in XNNPACK:
+        return XNNPACK[name]
+    if name == "wear-os":
+        return {model: ms / W5_CLOCK for model, ms in XNNPACK["raspberry-pi-3b-plus"].items()}
     if name in NCNN:
         factor = HALF_PRECISION.get(name, 1.0)
-        return {model: factor * XNNPACK_PI4[model] * ms / NCNN["raspberry-pi-4"][model] for model, ms in NCNN[name].items()}
+        return {model: factor * pi4[model] * ms / NCNN["raspberry-pi-4"][model] for model, ms in NCNN[name].items()}
     if name == "pixel-6":
         # TFLite, 4 threads, MobileNetV1 on Pixel 4 (A76: 2.84 + 3 x 2.42 GHz): 14.0 ms; half (geometrically) of the peak's gain is believed
         gain = math.sqrt(ANCHORS[name].peak / ((2.84e9 + 3 * 2.42e9) * 8))
         return {model: 14.0 / gain * ms / XNNPACK_PIXEL_3A["v1"] for model, ms in XNNPACK_PIXEL_3A.items()}
-    # one x86-64 machine under ai-edge-litert 2.3.0: MobileNetV2 9.0 ms; the others in the Pi 4's proportions
-    return {model: 9.0 * ms / XNNPACK_PI4["v2"] for model, ms in XNNPACK_PI4.items()}
+    return X86
 
 
-def mobilenet_v1() -> nn.Module:
-    """MobileNetV1 1.0 at 224 (Howard et al., 2017), 569 million MACs."""
+def mobilenet_v1(multiplier: float = 1.0) -> nn.Module:
+    """MobileNetV1 at 224 (Howard et al., 2017), all widths times ``multiplier``; 569 million MACs at 1."""
     layers: list[nn.Module] = []
 
     def add(source: int, result: int, window: int, stride: int, groups: int = 1) -> None:
         convolution = nn.Conv2d(source, result, window, stride, window // 2, groups=groups, bias=False)
         layers.extend([convolution, nn.BatchNorm2d(result), nn.ReLU6(inplace=True)])
 
-    add(3, 32, 3, 2)
-    width = 32
-    for result, stride in [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]:
+    width = int(32 * multiplier)
+    add(3, width, 3, 2)
+    for channels, stride in [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]:
         add(width, width, 3, stride, width)
-        add(width, result, 1, 1)
-        width = result
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1024, 1000))
+        add(width, int(channels * multiplier), 1, 1)
+        width = int(channels * multiplier)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 1000))
 
 
 BUILDERS = {
@@ -105,7 +121,8 @@ BUILDERS = {
     "v2": mobilenet_v2,
     "v3-large": mobilenet_v3_large,
     "v3-small": mobilenet_v3_small,
-    **{f"v2 x {width}": (lambda width=width: mobilenet_v2(width_mult=width)) for width in PIXEL_1_WIDTHS},
+    "v1 x 0.75": lambda: mobilenet_v1(0.75),
+    **{f"v2 x {width}": (lambda width=width: mobilenet_v2(width_mult=width)) for width in (0.75, 0.5, 0.35)},
 }
 
 
@@ -153,22 +170,12 @@ def operations_w(profile: Profile) -> float:
     return 1e-9 * picojoules / predict(profile, "v1")
 
 
-def width_ratios(profile: Profile) -> dict[float, tuple[float, float]]:
-    """By width of MobileNetV2: (published, predicted) latency relative to width 1.0."""
-    full = predict(profile, "v2 x 1.0")
-    return {width: (ms / PIXEL_1_WIDTHS[1.0], predict(profile, f"v2 x {width}") / full) for width, ms in PIXEL_1_WIDTHS.items()}
-
-
 def show(profile: Profile, target: Mapping[str, float]) -> None:
     """Print published against predicted, and the prior."""
     print(f"\n{profile.title}  ({operations_w(profile):.2f} W of MobileNetV1 in MACs and bytes)")
     for model, ms in target.items():
         predicted = predict(profile, model)
         print(f"  {model:10} {ms:8.1f} ms   predicted {predicted:8.1f} ms   {100 * (predicted / ms - 1):+6.1f} %")
-    ratios = "   ".join(
-        f"x{width}: {known:.3f} / {got:.3f} {100 * (got / known - 1):+.0f} %" for width, (known, got) in width_ratios(profile).items()
-    )
-    print(f"  MobileNetV2 by width, Pixel 1 / predicted:  {ratios}")
     prior = profile.prior
     rates = "  ".join(f"{kind} {rate:.3g}" for kind, rate in prior.macs_per_s.items())
     print(f"  MAC/s: {rates}   B/s: {prior.bytes_per_s:.3g}   overhead: {prior.kernel_overhead_ms:.3g} ms")

@@ -21,7 +21,19 @@ from edgeprune.profile import KINDS, load, match, names
 from edgeprune.resources import resource
 
 MICRO = ["esp32-s3", "nrf5340", "stm32h7a3", "stm32l4r5"]  # test_micro_profiles.py
-SHIPPED = ["generic-linux", "jetson-nano", "jetson-orin-nano", "pixel-6", "raspberry-pi-4", "raspberry-pi-5", "raspberry-pi-zero-2w"]
+SHIPPED = [
+    "generic-linux",
+    "jetson-nano",
+    "jetson-orin-nano",
+    "pixel-1",
+    "pixel-6",
+    "raspberry-pi-3b-plus",
+    "raspberry-pi-4",
+    "raspberry-pi-5",
+    "raspberry-pi-zero-2w",
+    "raspberry-pi-zero-w",
+    "wear-os",
+]
 
 
 def test_the_shipped_profiles():
@@ -34,7 +46,7 @@ def test_a_profile_is_complete_and_every_number_has_a_unit_and_a_source(name):
     assert profile.name == name
     assert set(profile.prior.macs_per_s) == set(KINDS) == {"conv", "pointwise", "depthwise", "fully_connected"}
     assert 1 <= profile.prior.threads <= profile.cpu.cores
-    assert profile.channel_step == profile.prior.channel_step == 8
+    assert profile.channel_step == profile.prior.channel_step == (4 if name == "raspberry-pi-zero-w" else 8)  # no vector unit
     assert 0 < profile.power.idle_w < profile.power.active_w
     for key, fact in profile.facts.items():
         assert fact.source, key
@@ -68,7 +80,9 @@ class Info:
         (Info("Raspberry Pi 5 Model B Rev 1.0", "Cortex-A76"), "raspberry-pi-5"),
         (Info("Raspberry Pi Compute Module 5 Rev 1.0", "Cortex-A76"), "raspberry-pi-5"),
         (Info("Raspberry Pi Zero 2 W Rev 1.0", "Cortex-A53"), "raspberry-pi-zero-2w"),
-        (Info("Raspberry Pi 3 Model B Plus Rev 1.3", "Cortex-A53"), None),
+        (Info("Raspberry Pi 3 Model B Plus Rev 1.3", "Cortex-A53"), "raspberry-pi-3b-plus"),
+        (Info("Raspberry Pi 3 Model B Rev 1.2", "Cortex-A53"), None),
+        (Info("Raspberry Pi Zero W Rev 1.1", "ARM1176", arch="armv6l", cores=1), "raspberry-pi-zero-w"),
         (Info("NVIDIA Jetson Nano Developer Kit", "Cortex-A57"), "jetson-nano"),
         (Info("NVIDIA Jetson Orin Nano Developer Kit", "Cortex-A78AE", cores=6), "jetson-orin-nano"),
         (Info("NVIDIA Jetson AGX Orin Developer Kit", "Cortex-A78AE", cores=12), None),
@@ -86,8 +100,8 @@ def test_devices_are_recognised(info, expected):
 
 
 @cache
-def latency_ms(name: str, width: float = 1.0) -> float:
-    analysis = analyze(mobilenet_v2(width_mult=width).eval(), (torch.zeros(1, 3, 224, 224),))
+def latency_ms(name: str) -> float:
+    analysis = analyze(mobilenet_v2().eval(), (torch.zeros(1, 3, 224, 224),))
     full = {group.name: group.size for group in analysis.groups}
     times = PriorTimes(load(name))
     return sum(times.milliseconds(kernel, kernel.source.at(full), kernel.result.at(full)) for kernel in kernels(analysis))
@@ -97,9 +111,15 @@ def test_mobilenet_v2_on_a_pi_4_takes_what_xnnpack_published():
     assert latency_ms("raspberry-pi-4") == pytest.approx(46.0, rel=0.05)
 
 
-@pytest.mark.parametrize(("width", "published_ms"), [(0.75, 55.8), (0.5, 28.7), (0.35, 19.7)])
-def test_mobilenet_v2_scales_with_width_as_published(width, published_ms):
-    assert latency_ms("raspberry-pi-4", width) / latency_ms("raspberry-pi-4") == pytest.approx(published_ms / 73.8, rel=0.15)
+def test_priors_scale_with_width_as_published():
+    import prior_width
+
+    found = prior_width.ratios(load("pixel-1"))
+    assert {name: known for name, (known, _) in found.items()} == pytest.approx(
+        {"v2 x 0.75": 55.8 / 73.8, "v2 x 0.5": 28.7 / 73.8, "v2 x 0.35": 19.7 / 73.8, "v1 x 0.75": 72.5 / 123}
+    )
+    for name, (known, predicted) in found.items():
+        assert predicted == pytest.approx(known, rel=0.15), name
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +152,16 @@ def test_mobilenet_v1_of_the_benchmark_is_the_papers(fit_priors):
 
 
 def test_faster_boards_are_predicted_faster():
-    order = ["raspberry-pi-zero-2w", "raspberry-pi-4", "jetson-nano", "raspberry-pi-5", "jetson-orin-nano"]
+    order = [
+        "raspberry-pi-zero-w",
+        "raspberry-pi-zero-2w",
+        "raspberry-pi-3b-plus",
+        "wear-os",
+        "raspberry-pi-4",
+        "jetson-nano",
+        "raspberry-pi-5",
+        "jetson-orin-nano",
+    ]
     rates = [load(name).prior.macs_per_s["pointwise"] for name in order]
     assert rates == sorted(rates)
 
