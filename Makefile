@@ -7,6 +7,7 @@ INSTALLED := $(VENV)/.stamp-installed
 SYSTEM := $(VENV)/.stamp-system
 BOARD := $(VENV)/.stamp-board
 POSTGRES := $(VENV)/.stamp-postgres
+ARM := $(VENV)/.stamp-arm
 # one thread each: what tests measure and compare is small, and waiting threads only slow each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
@@ -20,7 +21,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED) $(SYSTEM)
 	$(PYTEST) -m "not device and not slow and not wheel" $(ARGS)
 
-test-device: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES)
+test-device: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES) $(ARM)
 	$(PYTEST) -m "device and not slow" $(ARGS)
 
 lint: $(INSTALLED)
@@ -73,3 +74,10 @@ $(POSTGRES): | $(BIN)/python
 	  mkdir -p /etc/postgresql-common && echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null && touch $@; \
 	else echo "skipped: the tests of the history on PostgreSQL (apt-get install postgresql)"; fi
+
+# C arrays for microcontrollers are compiled as firmware is.  The compiler takes 300 MB and more.
+$(ARM): | $(BIN)/python
+	@if command -v arm-none-eabi-gcc >/dev/null; then touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi >/dev/null && touch $@; \
+	else echo "skipped: C arrays compiled for Arm microcontrollers (apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi)"; fi

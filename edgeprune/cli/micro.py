@@ -13,7 +13,8 @@ from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
 
 if TYPE_CHECKING:
-    from edgeprune.export.micro import MicroGraph, Tensor
+    from edgeprune.export.micro import MicroGraph
+    from edgeprune.export.micro.graph import Tensor
     from edgeprune.profile import Profile
 
 

@@ -23,7 +23,7 @@ from edgeprune.cost.latency import KernelTimes
 from edgeprune.cost.prior import PriorTimes
 from edgeprune.errors import BudgetError, ExportError, InputError, ParityError
 from edgeprune.export.interpreter import invoke, open_tflite
-from edgeprune.export.micro import Arena, macs_of, measure_arena, predict_ms, read_graph, run_micro, write_c_array
+from edgeprune.export.micro import Arena, estimate_flash, macs_of, measure_arena, predict_ms, read_graph, run_micro, write_c_array
 from edgeprune.profile import MICRO, Profile
 from edgeprune.search.events import Listener
 from edgeprune.search.laboratory import Trial
@@ -119,8 +119,10 @@ class MicroLaboratory:
         content = path.read_bytes()
         return write_c_array(content, path.parent / "c", "model", measure_arena(content, path.name))[0]
 
-    def label(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """A run's summary with what is measured and what predicted said, and without what is not known."""
+    def label(self, summary: dict[str, Any], path: Path) -> dict[str, Any]:
+        """A run's summary with what is measured and what predicted said, and without what is not known.  ``path``: the int8 file."""
+        content = path.read_bytes()
+        flash = estimate_flash(read_graph(content, path.name), len(content))
         prior = self._profile.prior
         source = f"predicted from {prior.runtime}" if prior else "not known"
         models = {name: summary[name] | {"low_ms": None, "high_ms": None} for name in ("dense", "pruned")}
@@ -135,7 +137,9 @@ class MicroLaboratory:
                 "measured": False,
                 "measured_kinds": ["memory", "size", "macs", "parameters", "max_drop"],
                 "methods": {"latency": source, "memory": "arena measured with tflite-micro", "size": "the int8 file"},
-                "device": summary["device"] | {"latency": source, "memory": f"arena measured with tflite-micro {self._version}"},
+                "device": summary["device"]
+                | {"latency": source, "memory": f"arena measured with tflite-micro {self._version}"}
+                | {"flash": f"{flash.total_bytes} bytes, of which {flash.code_bytes} are code, estimated from {flash.method}"},
                 "ratio": None,
                 "candidates": [],
             }

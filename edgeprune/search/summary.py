@@ -82,7 +82,7 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
         "unsupported": [{"node": node, "operation": op} for node, op in job.analysis.unsupported],
         "warnings": _warnings(job, cut),
     }
-    return job.laboratory.label(summary) if isinstance(job.laboratory, MicroLaboratory) else summary
+    return job.laboratory.label(summary, cut.files[job.engine]) if isinstance(job.laboratory, MicroLaboratory) else summary
 
 
 def _model(figures: Figures, metric: float | None, size: Any, measured: Any, energy: EnergyModel) -> dict[str, Any]:
