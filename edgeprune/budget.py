@@ -10,18 +10,33 @@ from edgeprune.errors import BudgetError
 
 _NUMBER = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([^\d\s]*)\s*$")
 
-# factors to the base unit of each kind: milliseconds, bytes, millijoules
+FIGURES: Final = {
+    "latency": "latency_ms",
+    "memory": "peak_bytes",
+    "energy": "energy_mj",
+    "size": "file_bytes",
+    "macs": "macs",
+    "parameters": "parameters",
+}
+"""For every kind of limit the name of the figure that it limits."""
+
+COUNTED: Final = ("macs", "parameters")
+"""Kinds that are counted, not measured."""
+
+# factors to the base unit of each kind: milliseconds, bytes, millijoules, one
 _UNITS: Final[dict[str, dict[str, float]]] = {
     "latency": {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3},
     "memory": {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30},
     "energy": {"nj": 1e-6, "uj": 1e-3, "µj": 1e-3, "mj": 1.0, "j": 1e3},
 }
 _UNITS["size"] = _UNITS["memory"]
+_UNITS["macs"] = _UNITS["parameters"] = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
+_EXAMPLES: Final = {"latency": "15ms", "memory": "20MB", "energy": "40mJ", "size": "1MB", "macs": "40M", "parameters": "300k"}
 
 
 @dataclass(frozen=True)
 class Limit:
-    """An upper limit: ``value`` in the kind's base unit (ms, bytes, mJ), or a fraction of the dense model's value."""
+    """An upper limit: ``value`` in the kind's base unit (ms, bytes, mJ, one), or a fraction of the dense model's value."""
 
     kind: str
     value: float
@@ -36,20 +51,21 @@ class Limit:
 
 
 def parse_limit(kind: str, text: str) -> Limit:
-    """Parse ``15ms``, ``20MB``, ``40mJ`` or ``50%`` into a :class:`Limit` of ``kind`` (latency, memory, energy, size).
+    """Parse ``15ms``, ``20MB``, ``40mJ``, ``40M`` or ``50%`` into a :class:`Limit` of ``kind``: latency, memory, energy, size, macs,
+    parameters.
 
     Raises :class:`BudgetError` when the unit is missing or of another kind, or the value is not positive.
     """
     units = _UNITS[kind]
-    example = {"latency": "15ms", "memory": "20MB", "energy": "40mJ", "size": "1MB"}[kind]
+    example = _EXAMPLES[kind]
     match = _NUMBER.match(text)
     if not match:
         raise BudgetError(f"{kind} {text!r} is not a quantity", remedy=f"Write a number with a unit: {example}, or 50% of the dense model.")
     number, unit = float(match[1]), match[2]
-    if not unit:
+    if not unit and "" not in units:
         raise BudgetError(f"{kind} {text!r} has no unit", remedy=f"Write for example {example}, or {match[1]}% of the dense model.")
     if unit != "%" and unit.lower() not in units:
-        known = ", ".join(sorted(units))
+        known = ", ".join(sorted(filter(None, units)))
         raise BudgetError(f"{kind} {text!r} has the unknown unit {unit!r}", remedy=f"Known units of {kind}: {known}, or %.")
     if number <= 0:
         raise BudgetError(f"{kind} {text!r} must be greater than zero")
@@ -62,8 +78,9 @@ def parse_limit(kind: str, text: str) -> Limit:
 class Budget:
     """Upper limits that the pruned model must be measured to meet.
 
-    Each is a quantity with a unit (``"15ms"``, ``"20MB"``, ``"40mJ"``) or a percentage of the dense model (``"50%"``) as
-    measured in the same session. ``None`` leaves it free. ``max_drop`` is the largest loss of the task's metric, in the
+    Each is a quantity with a unit (``"15ms"``, ``"20MB"``, ``"40mJ"``, ``"40M"`` multiply-accumulates or parameters, which are counted) or
+    a percentage of the dense model (``"50%"``) as measured in the same session. ``None`` leaves it free.
+    ``max_drop`` is the largest loss of the task's metric, in the
     metric's own units.
     """
 
@@ -71,6 +88,8 @@ class Budget:
     memory: str | None = None
     energy: str | None = None
     size: str | None = None
+    macs: str | None = None
+    parameters: str | None = None
     max_drop: float | None = None
 
     def __post_init__(self) -> None:
@@ -85,12 +104,17 @@ class Budget:
 
 
 def format_quantity(kind: str, value: float) -> str:
-    """A value in the kind's base unit (ms, bytes, mJ) as a person reads it."""
+    """A value in the kind's base unit (ms, bytes, mJ, one) as a person reads it."""
     if kind in ("memory", "size"):
         for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
             if abs(value) >= factor:
                 return f"{value / factor:.3g} {unit}" if abs(value) < 100 * factor else f"{value / factor:.0f} {unit}"
         return f"{value:.0f} B"
+    if kind in COUNTED:
+        for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+            if abs(value) >= factor:
+                return f"{value / factor:.3g} {unit}"
+        return f"{value:.0f}"
     small, base, large = {"latency": ("µs", "ms", "s"), "energy": ("µJ", "mJ", "J")}[kind]
     if abs(value) >= 1e3:
         return f"{value / 1e3:.3g} {large}"

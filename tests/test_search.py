@@ -101,7 +101,7 @@ def test_the_loop_corrects_the_model_until_the_measurement_fits(planner: Planner
             for k in kernels(planner.analysis)
         )
 
-    dense = Figures(truth(planner.dense), 1000, 1.0, 500)
+    dense = Figures(truth(planner.dense), 1000, 1.0, 500, 4e6, 1000)
     planner.observe_dense(dense.latency_ms, 1000, 500, None)
     tried: list[dict[str, int]] = []
 
@@ -118,7 +118,7 @@ def test_the_loop_corrects_the_model_until_the_measurement_fits(planner: Planner
 
 
 def test_a_loop_that_never_fits_says_by_how_much(planner: Planner) -> None:
-    dense = Figures(1.0, 1000, 1.0, 500)
+    dense = Figures(1.0, 1000, 1.0, 500, 4e6, 1000)
     planner.observe_dense(1.0, 1000, 500, None)
     loop = Loop(planner, curves_of(planner, 0), Budget(latency="50%"), dense, lambda widths: trial_of(0.9, 1.0), Silent(), 3)
     with pytest.raises(InfeasibleBudgetError, match="latency 900 µs instead of 500 µs"):
@@ -126,8 +126,17 @@ def test_a_loop_that_never_fits_says_by_how_much(planner: Planner) -> None:
 
 
 def test_budgets_are_resolved_against_the_dense_model() -> None:
-    limits = resolved(Budget(latency="50%", memory="2MB", energy="40mJ"), Figures(8.0, 5_000_000, 90.0, 1_000_000))
-    assert limits == {"latency": 4.0, "memory": 2_000_000, "energy": 40.0}
+    dense = Figures(8.0, 5_000_000, 90.0, 1_000_000, 80e6, 300_000)
+    limits = resolved(Budget(latency="50%", memory="2MB", energy="40mJ", macs="20M", parameters="10%"), dense)
+    assert limits == {"latency": 4.0, "memory": 2_000_000, "energy": 40.0, "macs": 20e6, "parameters": 30_000}
+
+
+@pytest.mark.parametrize(("kind", "share"), [("macs", 0.5), ("parameters", 0.4), ("latency", 0.6)])
+def test_every_kind_of_limit_binds(planner: Planner, kind: str, share: float) -> None:
+    planner.observe_dense(1.0, 1000, 500, None)
+    dense = planner.predict(planner.dense)
+    found = planner.predict(planner.solve(curves_of(planner, 3), {kind: share * dense.of(kind)}))
+    assert 0.75 * share < found.of(kind) / dense.of(kind) <= share
 
 
 @pytest.mark.parametrize("text", ["15", "15 parsecs", "ms", "-3ms", "0ms", "nan%"])

@@ -61,7 +61,7 @@ def history_option(function: F) -> F:
 
 
 def budget_options(function: F) -> F:
-    """Add ``--latency``, ``--memory``, ``--energy``, ``--size`` (quantities with units, or percentages) and ``--max-drop`` (a number)."""
+    """Add an option for every kind of limit (quantities with units, or percentages) and ``--max-drop`` (a number)."""
 
     def check(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
         if value is not None:
@@ -73,6 +73,8 @@ def budget_options(function: F) -> F:
         click.option("--memory", metavar="BYTES", callback=check, help="Largest peak memory: 20MB, or 60%."),
         click.option("--energy", metavar="ENERGY", callback=check, help="Most energy an inference: 40mJ, or 50%."),
         click.option("--size", metavar="BYTES", callback=check, help="Largest exported file: 1MB, or 50%."),
+        click.option("--macs", metavar="COUNT", callback=check, help="Most multiply-accumulates: 40M, or 50%."),
+        click.option("--parameters", metavar="COUNT", callback=check, help="Most parameters: 300k, or 50%."),
         click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Largest loss of the metric, in its own units."),
     ]
     for option in reversed(options):

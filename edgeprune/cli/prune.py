@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgeprune.budget import Budget, format_quantity
+from edgeprune.budget import FIGURES, Budget, format_quantity
 from edgeprune.cli.options import budget_options, json_option
 from edgeprune.cli.output import console, print_json, progress
 
@@ -30,6 +30,7 @@ from edgeprune.cli.output import console, print_json, progress
 )
 @click.option("--criterion", metavar="NAME", help="Channel importance [default: taylor with data, else l2].")
 @click.option("--no-sensitivity", is_flag=True, help="Do not measure how the loss depends on every group.")
+@click.option("--no-reconstruction", is_flag=True, help="Do not solve the weights that are left anew from calibration data.")
 @click.option("--engine", type=click.Choice(["tflite", "torchscript"]), help="What the device runs [default: tflite where it can].")
 @click.option(
     "--format", "formats", default="tflite,torchscript,pt2", show_default=True, metavar="LIST", help="Formats exported at the end."
@@ -88,9 +89,10 @@ def _new(recipe: str | None, given: dict[str, Any]) -> dict[str, Any]:
 
     if recipe is None:
         raise click.UsageError("Give a RECIPE, or --resume RUN.")
-    budget = Budget(**{kind: given[kind] for kind in ("latency", "memory", "energy", "size", "max_drop")})
+    budget = Budget(**{kind: given[kind] for kind in (*FIGURES, "max_drop")})
     options = Options(
         sensitivity=not given["no_sensitivity"],
+        reconstruction=not given["no_reconstruction"],
         formats=tuple(name.strip() for name in given["formats"].split(",") if name.strip()),
         **{name: given[name] for name in ("criterion", "schedule", "epochs", "engine", "threads", "step", "measurements", "seed")},
     )
@@ -140,12 +142,11 @@ def _show_plan(plan: dict[str, Any]) -> None:
     out = console()
     out.print(table)
     out.print("Predicted, not measured:")
-    figures = {"latency": "latency_ms", "memory": "peak_bytes", "energy": "energy_mj", "size": "file_bytes"}
-    for kind, name in figures.items():
+    for kind, name in FIGURES.items():
         limit = plan["limits"].get(kind)
         bound = f", at most {format_quantity(kind, limit)}" if limit is not None else ""
         out.print(
-            f"{kind:8} {format_quantity(kind, plan['dense'][name])} -> {format_quantity(kind, plan['predicted'][name])}{bound}",
+            f"{kind:10} {format_quantity(kind, plan['dense'][name])} -> {format_quantity(kind, plan['predicted'][name])}{bound}",
             highlight=False,
         )
 

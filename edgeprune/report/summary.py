@@ -16,8 +16,9 @@ A *run* is a mapping; every key may be missing or ``None`` (shown as a dash), an
 ``ratio``
     pruned latency over dense from interleaved measurement: ``value`` with the interval ``low``, ``high``
 ``budget``
-    by kind (``latency``, ``memory``, ``energy``, ``size``, ``macs``, ``parameters``, ``max_drop``): ``text`` as the user wrote it, ``limit`` in the kind's unit (ms,
-    bytes, mJ, the metric's), and ``met`` if the caller has judged it; else the pruned model's figure is compared with ``limit``
+    by kind (``latency``, ``memory``, ``energy``, ``size``, ``macs``, ``parameters``, ``max_drop``): ``text`` as the user wrote it,
+    ``limit`` in the kind's unit (ms, bytes, mJ, the metric's), and ``met`` if the caller has judged it; else the pruned model's figure
+    is compared with ``limit``
 ``device``, ``versions``
     facts by name: device, runtime, threads, clocks and temperature; versions of what was used
 ``groups``

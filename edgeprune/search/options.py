@@ -12,7 +12,9 @@ Schedule = Literal["auto", "one-shot", "iterative"]
 
 @dataclass(frozen=True)
 class Options:
-    """``criterion``: None is Taylor with training data, L2 without. ``sensitivity``: weigh groups by measured calibration loss.
+    """``criterion``: None is Taylor with training data, L2 without. ``sensitivity``: weigh groups by measured calibration loss. ``reconstruction``:
+    solve the weights
+    that are left anew, from calibration data.
     ``schedule``: "auto" is iterative (two
     stages) below 40 % of the dense latency. ``epochs``: of fine-tuning in all; None is the task's, 0 none. ``engine``: what the
     device runs;
@@ -23,6 +25,7 @@ class Options:
 
     criterion: str | None = None
     sensitivity: bool = True
+    reconstruction: bool = True
     schedule: Schedule = "auto"
     epochs: float | None = None
     engine: str | None = None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeprune.budget import format_quantity
+from edgeprune.budget import FIGURES, format_quantity
 from edgeprune.cost.choices import width_choices
 from edgeprune.cost.energy import EnergyModel
 from edgeprune.cost.kernels import alive, kernels, macs
 from edgeprune.cost.latency import KernelTimes, LatencyModel
 from edgeprune.cost.memory import memory_model
-from edgeprune.cost.weights import FLOAT32, Storage, parameters
+from edgeprune.cost.weights import FLOAT32, Storage, kernel_parameters, parameters
 from edgeprune.cost.width import Widths
 from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.graph import Analysis
@@ -34,7 +34,7 @@ class Prediction:
 
     def of(self, kind: str) -> float:
         """The figure that a budget of ``kind`` limits."""
-        return {"latency": self.latency_ms, "memory": self.peak_bytes, "energy": self.energy_mj, "size": self.file_bytes}[kind]
+        return float(getattr(self, FIGURES[kind]))
 
 
 class Planner:
@@ -127,6 +127,10 @@ class Planner:
             program.limit(latency, limits["latency"])
         if "size" in limits:
             program.limit(program.total(self.kernels, self.storage.file_bytes), limits["size"] - self.file_offset)
+        if "macs" in limits:
+            program.limit(program.total(self.kernels, lambda kernel, source, result: macs(kernel.form, source, result)), limits["macs"])
+        if "parameters" in limits:
+            program.limit(program.total(self.kernels, kernel_parameters), limits["parameters"])
         if "energy" in limits:
             energy = program.total(self.kernels, lambda kernel, source, result: self.energy.kernel_mj(kernel, source, result, 0.0))
             program.limit(energy.plus(latency, self.energy.scale * self.energy.active_w), limits["energy"])
