@@ -276,6 +276,28 @@ def test_results_of_the_history_are_evidence_of_the_very_file_only(run, tmp_path
     fails(order(run, evidence={"pi4": ["1"]}, history=url), EvidenceError, r"result 1 .* is older than", tmp_path)
 
 
+def test_a_quantized_export_measured_later_is_released_instead(run, tmp_path):
+    """The run measured its float file; what the product loads is another export, measured by edgeprune bench."""
+    from edgeprune.bench import Artifact, DeviceInfo, Report
+
+    url, quantized = f"sqlite:///{tmp_path / 'history.db'}", dense_tflite(WEIGHTS / 2)
+    known = json.loads((run / "run.json").read_text())["result"]["artifacts"]
+    path = run / "artifacts" / "pruned.dynamic.tflite"
+    edit_result(run, artifacts=known | {"tflite-dynamic": artifact(path, quantized)})
+    identity = measurement(quantized).device
+    info = {item.name: "" for item in dataclasses.fields(DeviceInfo)}
+    with History(url) as history:
+        history.add(Report(DeviceInfo(**info), (measurement(quantized, latency_ms=6.0),), ()), "pi4", Artifact(path), label="q8")  # type: ignore[arg-type]
+    with Bundle.open(build(order(run, evidence={"pi4": ["q8"]}, history=url))) as bundle:
+        variant = bundle.manifest.variants["pi4"]
+        assert bundle.read(variant.model) == quantized
+    assert variant.model.format == "tflite-dynamic"
+    assert {file.path for file in variant.files if file.role == "alternative"} == {"alternatives/pruned.tflite"}
+    assert [(item.latency_ms, item.device, item.os) for item in variant.evidence] == [(6.0, identity, BOARD["os"])]  # the run's own device
+    assert variant.compatibility.profiles == ("raspberry-pi-4",)
+    assert variant.evidence[0].metric == pytest.approx(expected_accuracy())
+
+
 def test_several_formats_are_shipped_beside_the_model(run, tmp_path):
     known = json.loads((run / "run.json").read_text())["result"]["artifacts"]
     more = {"torchscript": "pruned.pt", "pt2": "pruned.pt2"}
