@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
+import fit_priors
+import prior_width
 import pytest
 import torch
 from torchvision.models import mobilenet_v2
@@ -112,8 +111,6 @@ def test_mobilenet_v2_on_a_pi_4_takes_what_xnnpack_published():
 
 
 def test_priors_scale_with_width_as_published():
-    import prior_width
-
     found = prior_width.ratios(load("pixel-1"))
     assert {name: known for name, (known, _) in found.items()} == pytest.approx(
         {"v2 x 0.75": 55.8 / 73.8, "v2 x 0.5": 28.7 / 73.8, "v2 x 0.35": 19.7 / 73.8, "v1 x 0.75": 72.5 / 123}
@@ -122,21 +119,8 @@ def test_priors_scale_with_width_as_published():
         assert predicted == pytest.approx(known, rel=0.15), name
 
 
-@pytest.fixture(scope="module")
-def fit_priors() -> ModuleType:
-    """The benchmark that fits the priors."""
-    path = Path(__file__).parents[1] / "benchmarks" / "fit_priors.py"
-    spec = importlib.util.spec_from_file_location("fit_priors_under_test", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its data classes look themselves up there
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_prior_predicts_what_it_was_fitted_to(fit_priors, name):
+def test_a_prior_predicts_what_it_was_fitted_to(name):
     profile = load(name)
     published = fit_priors.published(name)
     assert len(published) >= 3
@@ -144,7 +128,7 @@ def test_a_prior_predicts_what_it_was_fitted_to(fit_priors, name):
         assert fit_priors.predict(profile, model) == pytest.approx(milliseconds, rel=0.12), model
 
 
-def test_mobilenet_v1_of_the_benchmark_is_the_papers(fit_priors):
+def test_mobilenet_v1_of_the_benchmark_is_the_papers():
     model = fit_priors.mobilenet_v1()
     assert sum(parameter.numel() for parameter in model.parameters()) == 4_231_976  # Howard et al., 2017: 4.2 million
     total = sum(macs(kernel.form, source, result) for kernel, source, result in fit_priors.shapes("v1"))
