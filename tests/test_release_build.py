@@ -194,7 +194,7 @@ def test_a_file_that_is_not_the_measured_one_is_refused(run, tmp_path):
 def test_evidence_of_another_file_is_refused(run, tmp_path):
     """The file and run.json agree, but what was measured is another file."""
     edit_result(run, artifacts={"tflite": artifact(run / "artifacts" / "pruned.tflite", dense_tflite(WEIGHTS + 1))})
-    fails(order(run), EvidenceError, r"none of pruned\.tflite was measured by the run", tmp_path)
+    fails(order(run), EvidenceError, r"variant pi4: pruned\.tflite was not measured", tmp_path)
 
 
 def test_evidence_older_than_the_file_is_refused(run, tmp_path):
@@ -224,12 +224,14 @@ def test_a_lost_file_a_missed_budget_and_an_unfinished_run_are_refused(run, tmp_
 
 def test_an_unmeasured_release_says_so(tmp_path):
     run = make_run(tmp_path / "run", device=None)
-    with Bundle.open(build(order(run))) as bundle:
+    notes: list[str] = []
+    with Bundle.open(build(order(run), note=notes.append)) as bundle:
         variant = bundle.manifest.variants["pi4"]
         text = bundle.read(next(file for file in bundle.manifest.files if file.role == "card")).decode()
     assert variant.evidence == ()
     assert variant.compatibility.profiles == ("raspberry-pi-5",)
     assert "Nothing of this was measured on a device." in text
+    assert "variant pi4: pruned.tflite was measured on no device, and the release will say so" in notes
 
 
 def test_a_microcontroller_gets_a_c_array_and_the_arena_as_evidence(tmp_path):
@@ -309,7 +311,9 @@ def test_several_formats_are_shipped_beside_the_model(run, tmp_path):
         assert {"alternatives/pruned.pt2"} < {file.path for file in bundle.manifest.variants["pi4"].files}
     (tmp_path / "gadget-classifier-1.4.0.epb").unlink()
     fails(order(run, model="tflite-int8"), InputError, "has no export in the format tflite-int8", tmp_path)
-    fails(order(run, formats=["torchscript"]), EvidenceError, r"none of pruned\.pt was measured", tmp_path)
+    fails(order(run, formats=["torchscript"]), EvidenceError, r"variant pi4: pruned\.pt was not measured", tmp_path)
+    error = fails(order(run, model="torchscript"), EvidenceError, r"variant pi4: pruned\.pt was not measured", tmp_path)
+    assert "--evidence" in error.remedy
 
 
 @pytest.mark.parametrize(

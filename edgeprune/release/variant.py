@@ -53,6 +53,8 @@ class Assembly:
         shipped = self._shipped()
         found = self._found(shipped)
         model = self._model(shipped, found)
+        if not found[model.sha256]:
+            note(f"variant {self.name}: {model.path.name} was measured on no device, and the release will say so")
         score = score_of(self.run, model, self.order.recipe, note)
         evidence: list[Evidence] = []
         for exported in shipped:
@@ -82,7 +84,7 @@ class Assembly:
         if missing := [name for name in (*self.order.formats, *([self.order.model] if self.order.model else [])) if name not in known]:
             raise InputError(
                 f"variant {self.name}: the run {self.run.path} has no export in the format {missing[0]}",
-                remedy=f"It has {', '.join(known)}; a run exports more with --formats.",
+                remedy=f"It has {', '.join(known)}; a run exports more with --format.",
             )
         wanted = self.order.formats or [name for name in known if name in formats.names() and formats.find(name).engine]
         shipped = [known[name] for name in dict.fromkeys((*wanted, *([self.order.model] if self.order.model else [])))]
@@ -107,20 +109,19 @@ class Assembly:
 
     def _model(self, shipped: Sequence[Exported], found: dict[str, list[Found]]) -> Exported:
         """The artifact that consumers load: the one asked for, or the one that was measured."""
-        if self.order.model:
-            return next(one for one in shipped if one.format == self.order.model)
-        measured = [one for one in shipped if found[one.sha256]]
+        measured = [one for one in shipped if found[one.sha256] and self.order.model in (None, one.format)]
         if len(measured) > 1:
             names = ", ".join(one.format for one in measured)
             raise InputError(
                 f"variant {self.name}: several formats were measured ({names})", remedy="Choose the one to load: --model FORMAT."
             )
-        if not measured and self.run.result["measured"]:
+        wanted = [one for one in shipped if self.order.model in (None, one.format)]
+        if not measured and (self.run.result["measured"] or any(found.values())):
             raise EvidenceError(
-                f"variant {self.name}: none of {', '.join(one.path.name for one in shipped)} was measured by the run {self.run.path}",
-                remedy="Ship the format that was measured (--formats), or measure one: edgeprune bench, then --evidence.",
+                f"variant {self.name}: {' and '.join(one.path.name for one in wanted)} was not measured",
+                remedy="Let the format that was measured be the one to load (--model), or measure it: edgeprune bench, then --evidence.",
             )
-        return (measured or shipped)[0]
+        return (measured or wanted)[0]
 
     def _add_artifact(self, exported: Exported, is_model: bool) -> None:
         entry = formats.find(exported.format)
