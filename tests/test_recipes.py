@@ -113,6 +113,15 @@ def test_missing_data_says_what_to_set(name: str, tmp_path: Path, monkeypatch: p
         load_recipe(RECIPES / f"{name}.py")
 
 
+@pytest.mark.parametrize("name", ["har", "fsdd", "snips", "ecg"])
+def test_missing_recordings_are_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPRUNE_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(RecipeError, match=rf"{tmp_path}/{name}/.* does not exist") as caught:
+        load_recipe(RECIPES / f"{name}.py")
+    assert "EDGEPRUNE_DATA" in caught.value.remedy
+
+
 @needs_data
 @pytest.mark.parametrize(("name", "expected"), [("cifar10_resnet20", 91.5), ("cifar10_resnet56", 92.6)])
 def test_pretrained_networks_score_as_published_with_the_data(name: str, expected: float) -> None:
