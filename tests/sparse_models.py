@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edgeprune.cost.single_tflite import Builder
 from edgeprune.export.sparse import sparse_tflite
 
-SIZE = 64
+SIZE = 48
 CLASSES = 10
 
 

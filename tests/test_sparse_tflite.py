@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
-from sparse_models import Net, body, stored, variants
+from sparse_models import SIZE, Net, body, stored, variants
 from torch import nn
 
 from edgeprune.errors import ExportError, InputError
@@ -121,7 +121,7 @@ def test_dense_and_quantized_files_are_told() -> None:
     assert [finding.why for finding in sparse_check(DENSE["whole"]).findings] == ["its weights are stored with their zeros"]
     from edgeprune.export.quantize import quantize
 
-    image = [(np.random.default_rng(index).standard_normal((1, 64, 64, 3)).astype(np.float32),) for index in range(8)]
+    image = [(np.random.default_rng(index).standard_normal((1, SIZE, SIZE, 3)).astype(np.float32),) for index in range(8)]
     quantized = quantize(_with_signature(DENSE["whole"]), "int8", image)
     assert "it does not compute in floating point" in {finding.why for finding in sparse_check(quantized).findings}
 

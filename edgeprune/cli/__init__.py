@@ -21,6 +21,7 @@ from edgeprune.errors import EdgepruneError
 # name: what it does.  The command is `command` in the file of this name (- as _) beside this one, imported when it is used.
 COMMANDS = {
     "prune": "Prune a model to budgets that are measured on a device.",
+    "frontier": "Prune to several limits and show accuracy against them.",
     "inspect": "Show what may be pruned in a model, and what is fixed and why.",
     "compare-criteria": "Show how well each criterion predicts what a removal changes.",
     "bench": "Measure an exported model on a device, or compare two.",
@@ -30,6 +31,7 @@ COMMANDS = {
     "setup": "Install a runtime on a device, from this machine.",
     "teardown": "Remove from a device all that edgeprune put there.",
     "targets": "Keep names for devices.",
+    "sparsify": "Make most weights zero, in the form that ARM devices run faster.",
     "export": "Write a pruned checkpoint in formats that devices run.",
     "micro": "Check a TFLite file for a microcontroller, and write it as a C array.",
     "release": "Build releases, sign and verify them, bring them to devices.",

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from edgeprune.cost.sparse_weights import without_zeros
 from edgeprune.errors import ExportError
 from edgeprune.export import flatbuffer, metadata, tflite
 from edgeprune.export.formats import Format, register
@@ -24,12 +25,6 @@ from edgeprune.export.sparse_nodes import APART, Layout, Node, nodes_of
 
 LEAST_ZEROS: Final = 0.5
 """The share of zeros from which a weight is stored sparse: a value takes 4 bytes, and with its place 5 to 8."""
-
-_WIDTHS: Final[tuple[tuple[int, str, Any, Any], ...]] = (
-    (1 << 8, "Uint8Vector", np.uint8, schema.Uint8VectorT),
-    (1 << 16, "Uint16Vector", np.uint16, schema.Uint16VectorT),
-    (1 << 31, "Int32Vector", np.int32, schema.Int32VectorT),
-)
 
 
 def sparse_tflite(content: bytes, least: float = LEAST_ZEROS, *, arrange: bool = True) -> bytes:
@@ -76,42 +71,13 @@ def _prunable(file: TfliteFile) -> dict[int, np.ndarray[Any, Any]]:
 
 def _store_sparse(file: TfliteFile, tensor: int, values: np.ndarray[Any, Any]) -> None:
     """Keep only the values that are not zero, and put a DENSIFY between them and whoever reads them."""
-    rows = values.reshape(-1, values.shape[-1])
     dense = file.add_tensor(tensor, f"{file.name(tensor)}/dense", values.shape)
     for operator in file.operators:
         operator.inputs = np.array([dense if place == tensor else place for place in operator.inputs], np.int32)
     file.add_operator(0, "DENSIFY", [tensor], [dense], ("DensifyOptions", schema.DensifyOptionsT()))
-    row, column = np.nonzero(rows)
+    kept, sparsity = without_zeros(values)
     stored = file.graph.tensors[tensor]
-    stored.buffer = file.add_buffer(rows[row, column])
-    stored.sparsity = schema.SparsityParametersT()
-    stored.sparsity.traversalOrder = np.arange(values.ndim, dtype=np.int32)
-    stored.sparsity.dimMetadata = [_dense_dimension(size) for size in values.shape[:-1]]
-    segments = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(rows)))])
-    stored.sparsity.dimMetadata.append(_compressed_dimension(segments, column))
-
-
-def _dense_dimension(size: int) -> Any:
-    dimension = schema.DimensionMetadataT()
-    dimension.format, dimension.denseSize = schema.DimensionType.DENSE, size
-    return dimension
-
-
-def _compressed_dimension(segments: np.ndarray[Any, Any], indices: np.ndarray[Any, Any]) -> Any:
-    dimension = schema.DimensionMetadataT()
-    dimension.format = schema.DimensionType.SPARSE_CSR
-    dimension.arraySegmentsType, dimension.arraySegments = _vector(segments)
-    dimension.arrayIndicesType, dimension.arrayIndices = _vector(indices)
-    return dimension
-
-
-def _vector(values: np.ndarray[Any, Any]) -> tuple[int, Any]:
-    """Whole numbers in the narrowest of the schema's vectors that holds them."""
-    largest = int(values.max(initial=0))
-    _, name, dtype, make = next(width for width in _WIDTHS if largest < width[0])
-    vector = make()
-    vector.values = values.astype(dtype)
-    return getattr(schema.SparseIndexVector, name), vector
+    stored.buffer, stored.sparsity = file.add_buffer(kept), sparsity
 
 
 def _arrange(file: TfliteFile) -> None:

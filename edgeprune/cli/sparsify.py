@@ -1,0 +1,157 @@
+"""``edgeprune sparsify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeprune.budget import format_quantity, parse_limit
+from edgeprune.cli.options import json_option
+from edgeprune.cli.output import console, print_json
+
+
+def _share(_: click.Context, __: click.Parameter, value: str | None) -> float | str | None:
+    """85%, 0.85 or auto."""
+    if value is None or value == "auto":
+        return value
+    try:
+        share = float(value[:-1]) / 100 if value.endswith("%") else float(value)
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise click.BadParameter(f"{value!r} is no share of zeros: write 85%, 0.85 or auto")
+    return share
+
+
+def _latency(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        parse_limit("latency", value)
+    return value
+
+
+@click.command(short_help="Make most weights zero, in the form that ARM devices run faster.")
+@click.argument("recipe", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--check", metavar="FILE", type=click.Path(path_type=Path), help="Say whether sparse kernels will run this TFLite file, and if not why."
+)
+@click.option(
+    "--sparsity", metavar="SHARE", callback=_share, help="Share of the weights that go: 85%; or auto, with --target and --latency."
+)
+@click.option("--target", metavar="TARGET", help="Device to measure on: a name, local:, or ssh://user@host:port.")
+@click.option("--latency", metavar="TIME", callback=_latency, help="For auto: largest median latency: 15ms, or 50% of the dense model.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Start from this pruned model (.safetensors) of the recipe.")
+@click.option(
+    "--scope", type=click.Choice(["layer", "global"]), default="layer", show_default=True, help="The share of each layer, or of all."
+)
+@click.option("--block", type=click.Choice(["1", "2", "4"]), default="1", show_default=True, help="Output channels that are zero together.")
+@click.option("--no-linear", is_flag=True, help="Leave linear layers dense: only 1x1 convolutions get faster.")
+@click.option("--epochs", type=click.FloatRange(min=0), help="Epochs of training [default: the task's].")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads on the device [default: its cores, at most 4].")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Folder of the run; an interrupted one goes on there [default: runs/...].",
+)
+@json_option
+def command(recipe: Path | None, check: Path | None, as_json: bool, **given: Any) -> int:
+    """Make most of the 1x1 convolutions' and linear layers' weights of RECIPE's model zero while training it, and export it sparse.
+
+    ARM devices with XNNPACK (ai-edge-litert, tflite-runtime) run such a file faster where the network's form allows it; --check says so of
+    any file. With --sparsity auto the least loss of sparse weights, fewer channels or both that meets --latency on --target is made.
+    """
+    if check is not None:
+        return _check(check, as_json)
+    if recipe is None or given["sparsity"] is None:
+        raise click.UsageError("Give a RECIPE and --sparsity, or --check FILE.")
+    if given["sparsity"] == "auto" and (given["target"] is None or given["latency"] is None or given["checkpoint"] is not None):
+        raise click.UsageError("--sparsity auto needs --target and --latency, and starts from the recipe's model, not from a checkpoint.")
+    if given["sparsity"] != "auto" and given["latency"] is not None:
+        raise click.UsageError("--latency needs --sparsity auto.")
+    outcome = _run(recipe, given)
+    if as_json:
+        print_json(_document(outcome))
+    else:
+        _show(outcome)
+    return 1 if outcome.met is False else 0
+
+
+def _check(path: Path, as_json: bool) -> int:
+    from edgeprune.export.sparse_check import sparse_check
+
+    report = sparse_check(path)
+    if as_json:
+        print_json({"path": path} | _check_json(report))
+    else:
+        _show_check(report)
+    return 0 if report.taken else 1
+
+
+def _run(recipe: Path, given: dict[str, Any]) -> Any:
+    from edgeprune.cli.prune import _Progress
+    from edgeprune.search.rundir import RunDirectory
+    from edgeprune.search.sparse_run import SparseSettings, make_sparse, sparsify_to
+    from edgeprune.task import load_recipe
+
+    task = load_recipe(recipe)
+    settings = SparseSettings(
+        given["scope"], int(given["block"]), not given["no_linear"], given["epochs"], threads=given["threads"], seed=given["seed"]
+    )
+    run = RunDirectory(given["output"]) if given["output"] is not None else RunDirectory.create(Path("runs"), f"{task.name}-sparse")
+    try:
+        with _Progress() as listener:
+            if given["sparsity"] == "auto":
+                return sparsify_to(task, given["latency"], given["target"], run, listener, settings)
+            return make_sparse(task, given["sparsity"], run, listener, settings, pruned=given["checkpoint"], target=given["target"])
+    except BaseException as error:
+        error.add_note(f"What was done is kept in {run.path}. Go on with the same command and --output {run.path}")
+        raise
+    finally:
+        run.close()
+
+
+def _document(outcome: Any) -> dict[str, Any]:
+    files = {name: {"path": path, "size_bytes": path.stat().st_size} for name, path in outcome.files.items()}
+    ratio = None if outcome.ratio is None else dict(zip(("ratio", "low", "high"), outcome.ratio, strict=True))
+    names = ("kind", "sparsity", "layers", "dense_score", "score", "checkpoint", "met")
+    check = None if outcome.check is None else _check_json(outcome.check)
+    return {name: getattr(outcome, name) for name in names} | {"files": files, "latency": ratio, "check": check}
+
+
+def _check_json(report: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {"taken": report.taken, "wrong": report.wrong} | asdict(report)
+
+
+def _show(outcome: Any) -> None:
+    out = console()
+    if outcome.kind != "channel":
+        out.print(f"{100 * outcome.sparsity:.1f} % of the weights are zero", highlight=False)
+    if outcome.score is not None:
+        out.print(f"score      {outcome.dense_score:.2f} -> {outcome.score:.2f}", highlight=False)
+    if outcome.ratio is not None:
+        ratio, low, high = outcome.ratio
+        against = "dense file's" if outcome.met is None else "dense model's"
+        out.print(f"latency    {ratio:.3f} of the {against} ({low:.3f} to {high:.3f}), measured in turns", highlight=False)
+    for name, path in outcome.files.items():
+        out.print(f"{name:13} {path} ({format_quantity('size', path.stat().st_size)})", highlight=False)
+    out.print(f"{'checkpoint':13} {outcome.checkpoint}", highlight=False)
+    if outcome.check is not None:
+        _show_check(outcome.check)
+
+
+def _show_check(report: Any) -> None:
+    out = console()
+    if report.taken:
+        share = f"{100 * report.zeros:.0f} % of their weights are zero"
+        out.print(f"Sparse kernels run {report.sparse} of {report.pointwise} 1x1 convolutions on ARM: {share}.", highlight=False)
+    elif report.wrong:
+        out.print("This file computes something else on ARM devices, or does not load there.", highlight=False)
+    else:
+        out.print("No sparse kernel will run: this file is as fast as the dense one.", highlight=False)
+    for finding in report.findings:
+        out.print(f"  operator {finding.index}, {finding.operation} ({finding.output}): {finding.why}. {finding.remedy}", highlight=False)
