@@ -138,11 +138,6 @@ class Source:
         """The PyTorch model's outputs for :attr:`probe`, flattened in order."""
         return flat_outputs(self._outputs())
 
-    def outputs_for(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-        """The PyTorch model's outputs for other inputs."""
-        with torch.no_grad():
-            return flat_outputs(self.module(*(value.clone() for value in inputs)))
-
     def _outputs(self) -> Any:
         try:
             with torch.no_grad():

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from edgeprune.errors import ExportError, ParityError
@@ -20,7 +19,7 @@ from edgeprune.export.quantize import Kind, quantize
 from edgeprune.export.source import Source
 
 COMPARED = 32
-"""Inferences on which a quantized file is compared with the model."""
+"""Inferences on which a quantized file is compared with the float one, which is compared with the model."""
 
 
 def float_content(source: Source) -> bytes:
@@ -91,12 +90,15 @@ def _rename(format_name: str, names: Any, entries: Any, order: list[int], graph:
 
 def load(path: Path) -> Loaded:
     """The file, taking and giving what the PyTorch model does: its layout, and real numbers where the file's are int8."""
-    last = metadata.read_metadata(path).get("channels_last", [])
-    interpreter = open_tflite(path.read_bytes())
+    return _loaded(path.read_bytes(), metadata.read_metadata(path).get("channels_last", []))
+
+
+def _loaded(content: bytes, channels_last: Sequence[int]) -> Loaded:
+    interpreter = open_tflite(content)
     outputs = interpreter.get_output_details()
 
     def run(values: tuple[Tensor, ...]) -> list[Tensor]:
-        invoke(interpreter, [value.movedim(1, -1) if place in last else value for place, value in enumerate(values)])
+        invoke(interpreter, [value.movedim(1, -1) if place in channels_last else value for place, value in enumerate(values)])
         return [value_of(interpreter, detail) for detail in outputs]
 
     return run
@@ -105,9 +107,9 @@ def load(path: Path) -> Loaded:
 def _verify(kind: Kind) -> Callable[[Source, Loaded], None]:
     def verify(source: Source, loaded: Loaded) -> None:
         samples = (source.calibration or [source.probe])[:COMPARED]
-        with torch.no_grad():
-            expected = [source.outputs_for(sample) for sample in samples]
-        found = parity.fidelity(expected, [loaded(sample) for sample in samples])
+        real = _loaded(float_content(source), source.channels_last)
+        parity.compare("tflite", source.expected, real(source.probe), TFLITE.tolerance)
+        found = parity.fidelity([real(sample) for sample in samples], [loaded(sample) for sample in samples])
         if not found.good:
             content = _quantized(kind)(source)
             worst = worst_layers(float_content(source), content, [_laid_out(source, sample) for sample in samples])
