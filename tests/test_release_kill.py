@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from release_faults import FAULTS, Fault, Pusher, Step, Victim, harm, which
+from release_faults import FAULTS, Fault, Pusher, Step, Victim, harm, own_lock, which
 from release_kit import Kit
 
 from edgeprune.release import Bundle
@@ -82,11 +82,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def scene(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     if find_sshd() is None or os.getuid() != 0:
         pytest.skip("stopping a device needs root and sshd: all processes of a user that is made for it are killed")
-    own_lock = tmp_path_factory.mktemp("lock") / "lock"  # others on this machine may hold its lock for long
-    own_lock.touch()
-    own_lock.chmod(0o666)
-    mount = 'touch /tmp/edgeprune.lock; mount --bind "$0" /tmp/edgeprune.lock; exec "$@"'
-    with SshServer(enter=["unshare", "--mount", "sh", "-c", mount, str(own_lock)]) as server:
+    with SshServer(enter=own_lock(tmp_path_factory.mktemp("lock"))) as server:
         server.make_python()
         (home / ".ssh/known_hosts").write_text(server.host_key)
         (home / ".ssh/config").write_text(f"Host *\n  IdentityFile {server.key}\n")

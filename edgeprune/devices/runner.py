@@ -186,13 +186,15 @@ def open_runner(
     lock_timeout_s: float = 600.0,
     on_event: OnEvent | None = None,
     native: str | None = None,
+    session: Session | None = None,
 ) -> Runner:
     """Connect, find a Python that can import the runtime of each of ``engines``, push the runner, and hold the device.
 
-    ``native``: path on the device of the binary of the engine ``native``, where it is not on the PATH.
+    ``native``: path on the device of the binary of the engine ``native``, where it is not on the PATH.  ``session``: an open one to the
+    address, to use instead of another; it is closed with the runner.
     Raises what :func:`connect` raises, :class:`NoRuntimeError`, :class:`DeviceFullError`, :class:`DeviceBusyError`.
     """
-    session = connect(address)
+    session = session or connect(address)
     runner: Runner | None = None
     try:
         python = parse_address(address).python or (sys.executable if session.address == "local:" else None)

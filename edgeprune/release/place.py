@@ -39,11 +39,12 @@ class Place:
         self.base = posixpath.normpath(home + base[1:] if base == "~" or base.startswith("~/") else base)
         if not self.base.startswith("/"):
             raise ReleaseError(f"the folder {base!r} is not a whole path", remedy="Write one such as /opt/edgeprune or ~/edgeprune.")
+        self.program = f"{self.base}/{_PROGRAM}"
 
     def install(self) -> None:
         """Bring the program, unless it is there."""
         self.session.run(["mkdir", "-p", self.base])
-        self.session.put(pack("activator"), f"{self.base}/{_PROGRAM}")
+        self.session.put(pack("activator"), self.program)
 
     def root(self, product: str) -> str:
         """The folder of a product's releases."""
@@ -51,7 +52,7 @@ class Place:
 
     def products(self) -> list[str]:
         """The products that have releases here, sorted."""
-        if not self.session.exists(f"{self.base}/{_PROGRAM}"):
+        if not self.session.exists(self.program):
             return []
         found: list[str] = self._call("products", self.base, 0)["products"]
         return found
@@ -65,7 +66,7 @@ class Place:
 
     def _call(self, command: str, root: str, reads_bytes: int, **arguments: Any) -> dict[str, Any]:
         request = json.dumps(arguments | {"root": root}).encode()
-        argv = [self._python, f"{self.base}/{_PROGRAM}", command]
+        argv = [self._python, self.program, command]
         done = self.session.run(argv, request, timeout_s=_LEAST_S + reads_bytes / _SLOWEST_B_S)
         try:
             answer: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])  # behind what others say, such as a banner
@@ -75,12 +76,19 @@ class Place:
             raise DeviceError(f"{self._python} on {self.session.address} failed to {command} a release: {last[0]}") from None
         if protocol != PROTOCOL:
             raise DeviceError(
-                f"{self.base}/{_PROGRAM} on {self.session.address} speaks protocol {protocol}, and {PROTOCOL} was expected",
+                f"{self.program} on {self.session.address} speaks protocol {protocol}, and {PROTOCOL} was expected",
                 remedy="Another edgeprune replaced it meanwhile: use one version.",
             )
         if "error" in answer:
             raise _error(answer["kind"], f"{self.session.address}: {answer['error']}")
         return answer
+
+
+def find_python(session: Session, address: str) -> tuple[str, str]:
+    """The path of the device's first Python, and its home folder.  Raises :class:`NoRuntimeError` when it has none."""
+    named = parse_address(address).python or (sys.executable if session.address == "local:" else None)
+    found = discover(session, [named] if named else [])
+    return found.pythons[0].path, found.home
 
 
 class OpenPlace(Place):
@@ -89,9 +97,7 @@ class OpenPlace(Place):
     def __init__(self, address: str, base: str = BASE) -> None:
         session = connect(address)
         try:
-            named = parse_address(address).python or (sys.executable if session.address == "local:" else None)
-            found = discover(session, [named] if named else [])
-            super().__init__(session, found.pythons[0].path, found.home, base)
+            super().__init__(session, *find_python(session, address), base)
         except BaseException:
             session.close()
             raise

@@ -15,15 +15,16 @@ from typing import Any, Literal
 
 from edgeprune.bench.info import DeviceInfo
 from edgeprune.budget import format_quantity
-from edgeprune.devices.connect import with_retries
+from edgeprune.devices.connect import connect, with_retries
 from edgeprune.devices.runner import OnEvent, Runner, open_runner
+from edgeprune.devices.session import Session
 from edgeprune.devices.targets import Target
 from edgeprune.errors import DeviceError, DeviceFullError, HealthError, IncompatibleError, ReleaseError, TransientError
 from edgeprune.release.bundle import MANIFEST, NAMESPACE, Bundle
 from edgeprune.release.checkup import Checked, check_up
 from edgeprune.release.fit import choose, obstacles
-from edgeprune.release.manifest import parse_time
-from edgeprune.release.place import BASE, Place
+from edgeprune.release.manifest import Variant, parse_time
+from edgeprune.release.place import BASE, Place, find_python
 
 _AFTER_S = 300.0
 _SKEW_S = 300.0
@@ -65,11 +66,11 @@ class Pushed:
     variant: str
     state: Literal["committed", "unchanged"]
     path: str
-    previous: str | None
-    recovered: str | None
-    sent_files: int
-    sent_bytes: int
-    signed: int | None
+    previous: str | None = None
+    recovered: str | None = None
+    sent_files: int = 0
+    sent_bytes: int = 0
+    signed: int | None = None
     health: Checked = field(default_factory=Checked)
     notes: tuple[str, ...] = ()
 
@@ -89,16 +90,45 @@ def push(
     bundle.manifest.check_time(moment)
 
     def once() -> Pushed:
-        with _open(bundle, target, options, tell) as runner:
+        tell({"event": "connecting", "name": target.name})
+        session = connect(target.address)
+        try:
+            unchanged = None if options.replace_signers else _unchanged(session, bundle, target, options)
+        except BaseException:
+            session.close()
+            raise
+        if unchanged:
+            session.close()
+            return unchanged
+        with _open(session, bundle, target, options, tell) as runner:
             return _Push(bundle, target, options, tell, runner, moment).run()
 
     return with_retries(once, options.retries)
 
 
-def _open(bundle: Bundle, target: Target, options: PushOptions, tell: OnEvent) -> Runner:
+def _unchanged(session: Session, bundle: Bundle, target: Target, options: PushOptions) -> Pushed | None:
+    """What there is to say when the device uses this very release, whole: nobody need wait for it then, and hardly anything is sent."""
+    place, manifest = Place(session, *find_python(session, target.address), options.base), bundle.manifest
+    if not session.exists(place.program):
+        return None
+    try:
+        found = place.call("held", manifest.product, sum(manifest.objects().values()))
+    except TransientError:
+        raise
+    except (DeviceError, ReleaseError):
+        return None  # damaged, or the program there does not know the command: what follows puts it right, or says so
+    about = found["about"]
+    if about is None or about["manifest"] != bundle.identity or options.variant not in (None, about["variant"]):
+        return None
+    if about != contents_of(bundle, about["variant"])[1]:
+        return None
+    path, notes = f"{place.root(manifest.product)}/current", _notes(found["clock_s"], Checked())
+    return Pushed(target.name, manifest.product, manifest.version, about["variant"], "unchanged", path, notes=notes)
+
+
+def _open(session: Session, bundle: Bundle, target: Target, options: PushOptions, tell: OnEvent) -> Runner:
     """The device, locked, with a Python that has the runtime of its variant's model."""
-    tell({"event": "connecting", "name": target.name})
-    runner = open_runner(target.address, lock_timeout_s=options.lock_timeout_s, on_event=tell)
+    runner = open_runner(target.address, lock_timeout_s=options.lock_timeout_s, on_event=tell, session=session)
     try:
         device = DeviceInfo.from_probe(target.address, runner.probe)
         engine = bundle.manifest.variants[choose(bundle.manifest, device, options.variant)].model.engine
@@ -133,8 +163,6 @@ class _Push:
             raise IncompatibleError(f"{self._manifest.product} {self._manifest.version} is not for {self._target.name}: {', '.join(why)}")
         self._place.install()
         found = self._begin()
-        if found["unchanged"]:
-            return self._pushed("unchanged", found, None, 0, 0, None, Checked())
         try:
             sent = self._send(found["missing"], found["free_bytes"])
             self._tell({"event": "staging", "name": self._manifest.version})
@@ -148,7 +176,10 @@ class _Push:
             with suppress(DeviceError, ReleaseError):
                 self._call("abandon", version=self._manifest.version)
             raise
-        return self._pushed("committed", found, previous, len(found["missing"]), sent, staged["signed"], health)
+        path = f"{self._place.root(self._manifest.product)}/current"
+        about = (self._target.name, self._manifest.product, self._manifest.version, self._name)
+        sizes, notes = (len(found["missing"]), sent), _notes(found["clock_s"], health, self._variant)
+        return Pushed(*about, "committed", path, previous, found["recovered"], *sizes, staged["signed"], health, notes)
 
     def _begin(self) -> dict[str, Any]:
         signers = self._options.signers.read_text("utf-8") if self._options.signers else None
@@ -195,26 +226,14 @@ class _Push:
         self._call("commit", version=version, now_s=self._now_s)
         return str(before) if before is not None else None
 
-    def _pushed(
-        self,
-        state: Literal["committed", "unchanged"],
-        found: dict[str, Any],
-        previous: str | None,
-        files: int,
-        sent: int,
-        signed: int | None,
-        health: Checked,
-    ) -> Pushed:
-        notes = list(health.notes)
-        skew = found["clock_s"] - time.time()
-        if abs(skew) > _SKEW_S:
-            notes.append(f"the device's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's, which counts")
-        if state == "committed" and self._variant.model.engine and self._variant.health is None:
-            notes.append("the release has no health check: no output was compared")
-        path = f"{self._place.root(self._manifest.product)}/current"
-        version, recovered = self._manifest.version, found["recovered"]
-        about = (self._target.name, self._manifest.product, version, self._name)
-        return Pushed(*about, state, path, previous, recovered, files, sent, signed, health, tuple(notes))
+
+def _notes(clock_s: float, health: Checked, variant: Variant | None = None) -> tuple[str, ...]:
+    notes, skew_s = list(health.notes), clock_s - time.time()
+    if abs(skew_s) > _SKEW_S:
+        notes.append(f"the device's clock is {abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} this machine's, which counts")
+    if variant and variant.model.engine and variant.health is None:
+        notes.append("the release has no health check: no output was compared")
+    return tuple(notes)
 
 
 def run_after(place: Place, product: str, command: str | None) -> str | None:

@@ -17,7 +17,7 @@ from .store import check_names
 PROTOCOL = 1
 _LOCK_WAIT_S = 60.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_READING = {"products": commands.products, "status": commands.status}
+_READING = {"products": commands.products, "status": commands.status, "held": commands.held}
 _CHANGING = {
     "begin": commands.begin,
     "stage": commands.stage,
@@ -37,6 +37,8 @@ def _change(command: str, root: str, arguments: Dict[str, Any]) -> Dict[str, Any
             os.makedirs(os.path.join(root, name), exist_ok=True)
     if not os.path.isdir(os.path.join(root, "releases")):
         raise Refused("unknown", "there are no releases in %s" % root)
+    if command not in _CHANGING:
+        raise Refused("unknown", "%r is no command" % command)
     with open(os.path.join(root, ".lock"), "a") as file:
         end = time.monotonic() + _LOCK_WAIT_S
         while True:

@@ -37,6 +37,15 @@ def status(root: str, deep: bool = False) -> Dict[str, Any]:
     return dict({name: store.state[name] for name in known}, current=store.current(), releases=releases)
 
 
+def held(root: str) -> Dict[str, Any]:
+    """What is said of the release in use, if it is committed and whole, and the device's clock."""
+    store = Store(root)
+    current, about = store.path("current"), None
+    if store.state["committed"] is not None and store.state["pending"] is None and not store.damaged(current):
+        about = store.about(current)
+    return {"about": about, "clock_s": time.time()}
+
+
 def begin(
     root: str, token: str, about: Dict[str, Any], expires_s: Optional[float], signers: Optional[str], replace: bool
 ) -> Dict[str, Any]:
@@ -59,14 +68,11 @@ def begin(
             if os.path.lexists(path):
                 os.unlink(path)  # rotten
             missing.append(entry["sha256"])
-    current = store.path("current")
-    unchanged = store.state["committed"] == about["version"] and store.about(current) == about and not store.damaged(current)
     store.save(token=token)
     disk = os.statvfs(root)
     return {
         "recovered": recovered,
         "committed": store.state["committed"],
-        "unchanged": unchanged,
         "missing": sorted(set(missing)),
         "trusts": os.path.exists(trust),
         "clock_s": time.time(),
