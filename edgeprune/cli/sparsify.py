@@ -91,7 +91,7 @@ def _check(path: Path, as_json: bool) -> int:
 
 
 def _run(recipe: Path, given: dict[str, Any]) -> Any:
-    from edgeprune.cli.prune import _Progress
+    from edgeprune.cli.job import Progress
     from edgeprune.search.rundir import RunDirectory
     from edgeprune.search.sparse_run import SparseSettings, make_sparse, sparsify_to
     from edgeprune.task import load_recipe
@@ -102,7 +102,7 @@ def _run(recipe: Path, given: dict[str, Any]) -> Any:
     )
     run = RunDirectory(given["output"]) if given["output"] is not None else RunDirectory.create(Path("runs"), f"{task.name}-sparse")
     try:
-        with _Progress() as listener:
+        with Progress() as listener:
             if given["sparsity"] == "auto":
                 return sparsify_to(task, given["latency"], given["target"], run, listener, settings)
             return make_sparse(task, given["sparsity"], run, listener, settings, pruned=given["checkpoint"], target=given["target"])
@@ -138,7 +138,7 @@ def _show(outcome: Any) -> None:
         against = "dense file's" if outcome.met is None else "dense model's"
         out.print(f"latency    {ratio:.3f} of the {against} ({low:.3f} to {high:.3f}), measured in turns", highlight=False)
     for name, path in outcome.files.items():
-        out.print(f"{name:13} {path} ({format_quantity('size', path.stat().st_size)})", highlight=False)
+        out.print(f"{name:13} {path} ({format_quantity('size', path.stat().st_size)})", highlight=False, soft_wrap=True)
     out.print(f"{'checkpoint':13} {outcome.checkpoint}", highlight=False)
     if outcome.check is not None:
         _show_check(outcome.check)
@@ -148,10 +148,15 @@ def _show_check(report: Any) -> None:
     out = console()
     if report.taken:
         share = f"{100 * report.zeros:.0f} % of their weights are zero"
-        out.print(f"Sparse kernels run {report.sparse} of {report.pointwise} 1x1 convolutions on ARM: {share}.", highlight=False)
+        out.print(
+            f"Sparse kernels run {report.sparse} of {report.pointwise} 1x1 convolutions on ARM: {share}.", highlight=False, soft_wrap=True
+        )
     elif report.wrong:
         out.print("This file computes something else on ARM devices, or does not load there.", highlight=False)
     else:
         out.print("No sparse kernel will run: this file is as fast as the dense one.", highlight=False)
     for finding in report.findings:
-        out.print(f"  operator {finding.index}, {finding.operation} ({finding.output}): {finding.why}. {finding.remedy}", highlight=False)
+        place = finding.output.split(";")[0].rsplit("/", 1)[-1]
+        out.print(
+            f"  operator {finding.index}, {finding.operation} ({place}): {finding.why}. {finding.remedy}", highlight=False, soft_wrap=True
+        )
