@@ -254,8 +254,9 @@ def test_names_that_do_not_fit(model, tmp_path):
 def test_a_calibration_is_of_the_task_s_training_data(model):
     batches = [(torch.full((4, 3, 8, 8), float(number)), torch.zeros(4)) for number in range(3)]
     task = Task(model, (torch.zeros(1, 3, 8, 8),), train=batches, validation=[(torch.full((4, 3, 8, 8), 9.0), torch.zeros(4))])
-    samples = calibration_of(task, 10)
-    assert [float(value.mean()) for (value,) in samples] == [0.0] * 4 + [1.0] * 4 + [2.0] * 2
+    assert [float(value.mean()) for (value,) in calibration_of(task, 6)] == [0.0, 0.0, 1.0, 1.0, 2.0, 2.0], "spread over the batches"
+    samples = calibration_of(task, 100)
+    assert [float(value.mean()) for (value,) in samples] == [0.0] * 4 + [1.0] * 4 + [2.0] * 4, "all there are"
     assert samples[0][0].shape == (1, 3, 8, 8)
     with pytest.raises(ExportError, match="no data to calibrate on"):
         calibration_of(Task(model, (torch.zeros(1, 3, 8, 8),)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,23 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import ExportError
-from edgeprune.task import Batches, Task, as_inputs
+from edgeprune.task import Task, as_inputs
 
 Sample = Sequence[Tensor | np.ndarray[Any, Any]]
 
 SAMPLES = 128
 """Inferences that a calibration takes from a task."""
 
+BATCHES = 16
+"""Batches of a task's data that a calibration is spread over: data may be sorted by class."""
+
 LEAST_SAMPLES = 8
 """Inferences that a calibration has at least: ranges seen in fewer are those of the samples, not of the data."""
 
 
 def calibration_of(task: Task, count: int = SAMPLES) -> list[tuple[Tensor, ...]]:
-    """The inputs of the first ``count`` inferences in the task's training data (its validation data when it has no other), each in the
-    shapes of its example inputs.  Raises :class:`ExportError` when the task has no data."""
+    """The inputs of ``count`` inferences, evenly spread over the first batches of the task's training data (of its validation data when it
+    has no other), each in the shapes of its example inputs.  Raises :class:`ExportError` when the task has no data."""
     data = task.train if task.train is not None else task.validation
     if data is None:
         raise ExportError(f"{task.name} has no data to calibrate on", remedy="Give the task `train` or `validation` batches.")
@@ -33,12 +36,13 @@ def calibration_of(task: Task, count: int = SAMPLES) -> list[tuple[Tensor, ...]]
     state = torch.random.get_rng_state()  # a shuffling loader draws from it
     try:
         torch.manual_seed(0)
-        return list(itertools.islice(_inferences(data, size), count))
+        found = list(_inferences(itertools.islice(data, BATCHES), size))
     finally:
         torch.random.set_rng_state(state)
+    return [found[place * len(found) // count] for place in range(count)] if len(found) > count else found
 
 
-def _inferences(data: Batches, size: int) -> Iterator[tuple[Tensor, ...]]:
+def _inferences(data: Iterable[tuple[Any, Any]], size: int) -> Iterator[tuple[Tensor, ...]]:
     for inputs, _ in data:
         tensors = [value.detach().cpu() for value in as_inputs(inputs) if isinstance(value, Tensor)]
         for start in range(0, int(tensors[0].shape[0]) - size + 1, size):
