@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -23,11 +23,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import torch
 from exports_report import document
 from torch import Tensor
 
-from edgeprune.bench import Artifact, BenchOptions, Device, open_device
+from edgeprune.bench import Artifact, BenchOptions, open_device
 from edgeprune.bench.runtimes import minimum_runtime
 from edgeprune.errors import EdgepruneError
 from edgeprune.export import ExportOptions, calibration_of, export, formats
@@ -51,57 +52,59 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(RECIPES), help="recipes, joined by commas")
     parser.add_argument("--formats", default=",".join(FORMATS), help="formats, joined by commas")
+    parser.add_argument("--parts", default="files,latency", help="what is measured: the files themselves, their latency")
     parser.add_argument("--render", action="store_true", help="measure nothing")
     given = parser.parse_args()
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     wanted = [name for name in given.formats.split(",") if find_spec(NEEDED.get(name, "torch"))]
-    for name in () if given.render else given.only.split(","):
-        rows[name] = rows.get(name, {"files": {}}) | measure_recipe(name, wanted, rows.get(name, {}).get("files", {}))
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    for part in () if given.render else given.parts.split(","):
+        for name in given.only.split(","):
+            print(f"== {name}: {part}", file=sys.stderr)
+            row = rows.setdefault(name, {"files": {}})
+            measure_files(name, wanted, row) if part == "files" else measure_latency(name, wanted, row)
+            RESULTS.parent.mkdir(exist_ok=True)
+            RESULTS.write_text(json.dumps({known: rows[known] for known in RECIPES if known in rows}, indent=1) + "\n")
     DOCUMENT.write_text(document({name: rows[name] for name in RECIPES if name in rows}, FORMATS))
 
 
-def measure_recipe(name: str, wanted: Sequence[str], known: dict[str, Any]) -> dict[str, Any]:
-    """The row of one recipe: its model, and every file."""
-    print(f"== {name}", file=sys.stderr)
+def measure_files(name: str, wanted: Sequence[str], row: dict[str, Any]) -> None:
+    """Fill in the row of one recipe: its model, and every file, which stays in the user's cache for the latencies."""
     task = load_recipe(ROOT / "recipes" / f"{name}.py")
-    row: dict[str, Any] = {
+    row |= {
         "date": date.today().isoformat(),
-        "machine": f"{platform.machine()} with {torch.get_num_threads()} thread(s) for PyTorch",
+        "machine": f"{platform.machine()} with {os.cpu_count()} processors",
         "versions": {package: version(package) for package in ("torch", "litert-torch", "ai-edge-litert", "ai-edge-quantizer")},
         "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
         "metric": task.metric_name,
         "score": score(task.model, task),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        paths, files = {}, dict(known)
-        samples, probes = calibration_of(task), list(itertools.islice(validation_inputs(task), COMPARED))
-        for form in wanted:
-            try:
-                paths[form], files[form] = measure_file(task, form, samples, probes, Path(folder))
-            except EdgepruneError as error:
-                files[form] = {"error": error.message}
-            print(f"{form}: {files[form]}", file=sys.stderr)
-        for form, latency in latencies(paths).items():
-            files[form] |= latency
-            print(f"{form}: {latency}", file=sys.stderr)
-    return row | {"files": {form: files[form] for form in FORMATS if form in files}}
+    samples, probes = calibration_of(task), list(itertools.islice(validation_inputs(task), COMPARED))
+    for form in wanted:
+        known = row["files"].get(form, {})
+        try:
+            row["files"][form] = known | measure_file(task, form, samples, probes)
+        except EdgepruneError as error:
+            row["files"][form] = {"error": error.message}
+        print(f"{form}: {row['files'][form]}", file=sys.stderr)
 
 
-def measure_file(
-    task: Task, form: str, samples: Sequence[tuple[Tensor, ...]], probes: Sequence[tuple[Tensor, ...]], folder: Path
-) -> tuple[Path, dict[str, Any]]:
-    """Export in one format; the path, and all that is measured without a device."""
+def file_of(name: str, form: str) -> Path:
+    """Where a recipe's file is kept."""
+    return platformdirs.user_cache_path("edgeprune") / "benchmarks" / "exports" / f"{name}{formats.find(form).suffix}"
+
+
+def measure_file(task: Task, form: str, samples: Sequence[tuple[Tensor, ...]], probes: Sequence[tuple[Tensor, ...]]) -> dict[str, Any]:
+    """Export in one format; all that is measured without a device."""
     began = time.perf_counter()
     options = ExportOptions(metadata=task_metadata(task))
-    path = export(task.model, task.example_inputs, [form], folder, task.name, calibration=samples, options=options)[form]
+    path = file_of(task.name, form)
+    export(task.model, task.example_inputs, [form], path.parent, task.name, calibration=samples, options=options)
     seconds = time.perf_counter() - began
     loaded = formats.find(form).load(path)
     with torch.no_grad():
         expected = [[task.model(*probe)] for probe in probes]
     near, parts = fidelity(expected, [loaded(probe) for probe in probes]), sizes(path)
-    return path, {
+    return {
         "export_s": round(seconds, 1),
         "sqnr_db": round(near.sqnr_db, 1),
         "agreement": near.agreement,
@@ -120,24 +123,19 @@ def validation_inputs(task: Task) -> Iterator[tuple[Tensor, ...]]:
         yield from (tuple(value[index : index + 1] for value in tensors) for index in range(tensors[0].shape[0]))
 
 
-def latencies(paths: dict[str, Path]) -> dict[str, dict[str, Any]]:
-    """Of every file that a runtime here runs: each measured in turns with the float TFLite file, one thread."""
-    options, found = BenchOptions(threads=1, energy=False, max_time_s=8.0), {}
-    runnable = {form: path for form, path in paths.items() if formats.find(form).engine and form != "tflite"}
-    if "tflite" not in paths:
-        return {}
+def measure_latency(name: str, wanted: Sequence[str], row: dict[str, Any]) -> None:
+    """Fill in the latency of every file that a runtime here runs: each in turns with the float TFLite file, one thread."""
+    base, options = file_of(name, "tflite"), BenchOptions(threads=1, energy=False, max_time_s=4.0)
     with open_device("local:", engine=None) as device:
-        for form, path in runnable.items():
-            if formats.find(form).engine in device.info.runtimes:
-                found |= _turns(device, paths["tflite"], form, path, options, "tflite" not in found)
-    return found
-
-
-def _turns(device: Device, base: Path, form: str, path: Path, options: BenchOptions, with_base: bool) -> dict[str, dict[str, Any]]:
-    compared = device.compare(Artifact(base, "tflite"), [Artifact(path, form)], options)
-    ratio, measured = compared.ratios[0], compared.measurements
-    row = {form: {"latency_ms": measured[1].latency_ms, "ratio": ratio.ratio, "ratio_low": ratio.low, "ratio_high": ratio.high}}
-    return row | ({"tflite": {"latency_ms": measured[0].latency_ms}} if with_base else {})
+        for form in wanted:
+            path, known = file_of(name, form), row["files"].get(form, {})
+            if form == "tflite" or "error" in known or not path.is_file() or formats.find(form).engine not in device.info.runtimes:
+                continue
+            compared = device.compare(Artifact(base, "tflite"), [Artifact(path, form)], options)
+            ratio, measured = compared.ratios[0], compared.measurements
+            known |= {"latency_ms": measured[1].latency_ms, "ratio": ratio.ratio, "ratio_low": ratio.low, "ratio_high": ratio.high}
+            row["files"]["tflite"]["latency_ms"] = measured[0].latency_ms
+            print(f"{form}: {ratio}", file=sys.stderr)
 
 
 if __name__ == "__main__":
