@@ -19,10 +19,10 @@ from edgeprune.devices.connect import connect, with_retries
 from edgeprune.devices.runner import OnEvent, Runner, open_runner
 from edgeprune.devices.session import Session
 from edgeprune.devices.targets import Target
-from edgeprune.errors import DeviceError, DeviceFullError, HealthError, IncompatibleError, ReleaseError, TransientError
+from edgeprune.errors import DeviceError, DeviceFullError, DeviceTimeoutError, HealthError, ReleaseError, TransientError
 from edgeprune.release.bundle import MANIFEST, NAMESPACE, Bundle
 from edgeprune.release.checkup import Checked, check_up
-from edgeprune.release.fit import choose, obstacles
+from edgeprune.release.fit import choose
 from edgeprune.release.manifest import Variant, parse_time
 from edgeprune.release.place import BASE, Place, find_python
 
@@ -159,8 +159,6 @@ class _Push:
         return self._place.call(command, self._manifest.product, self._bytes, token=self._token, **arguments)
 
     def run(self) -> Pushed:
-        if why := obstacles(self._variant.compatibility, self._device):
-            raise IncompatibleError(f"{self._manifest.product} {self._manifest.version} is not for {self._target.name}: {', '.join(why)}")
         self._place.install()
         found = self._begin()
         try:
@@ -241,7 +239,10 @@ def run_after(place: Place, product: str, command: str | None) -> str | None:
     if command is None:
         return None
     script = 'cd "$1" 2> /dev/null || cd /; eval "$2"'
-    done = place.session.run(["sh", "-c", script, "edgeprune", f"{place.root(product)}/current", command], timeout_s=_AFTER_S)
+    try:
+        done = place.session.run(["sh", "-c", script, "edgeprune", f"{place.root(product)}/current", command], timeout_s=_AFTER_S)
+    except DeviceTimeoutError:
+        return f"{command!r} did not end within {_AFTER_S:.0f} s"
     last = (done.stderr + done.stdout).decode("utf-8", "replace").strip().splitlines()[-1:]
     return f"{command!r} ended with exit code {done.code}{': ' + last[0] if last else ''}" if done.code else None
 
