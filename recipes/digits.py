@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from functools import cache
-from pathlib import Path
-
 import torch
+from _data import ImageBatches
+from _trained import trained
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeprune.task import Task
-from edgeprune.tuning import finetune
 
-_spec = importlib.util.spec_from_file_location("edgeprune_recipes_data", Path(__file__).with_name("_data.py"))
-assert _spec is not None
-assert _spec.loader is not None
-_data = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_data)
-
+LABELS = tuple("0123456789")
 SIDE = 16  # pixels; the originals have 8
 MEAN, STD = (0.31,), (0.35,)
 HELD_OUT = 500  # the last images, of writers who come late in the file
@@ -66,25 +58,23 @@ def images() -> tuple[Tensor, Tensor]:
     return large.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous(), torch.from_numpy(labels).long()
 
 
-@cache
-def trained() -> nn.Module:
-    """The network, trained from scratch on the training images; the same one each time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        model = network()
-    job = make_task(model)
-    job.validation, job.learning_rate = None, 0.1
-    finetune(model, job, epochs=4)
-    return model.eval()
-
-
 def make_task(model: nn.Module) -> Task:
     """The task of telling digits for any ``model`` of 1 x 16 x 16 inputs."""
     pixels, labels = images()
-    train = _data.ImageBatches(pixels[:-HELD_OUT], labels[:-HELD_OUT], 64, MEAN, STD, augment=True, crop=1)
-    validation = _data.ImageBatches(pixels[-HELD_OUT:], labels[-HELD_OUT:], 250, MEAN, STD)
-    return Task(model, (torch.zeros(1, 1, SIDE, SIDE),), train=train, validation=validation, epochs=6, learning_rate=0.05)
+    train = ImageBatches(pixels[:-HELD_OUT], labels[:-HELD_OUT], 64, MEAN, STD, augment=True, crop=1)
+    validation = ImageBatches(pixels[-HELD_OUT:], labels[-HELD_OUT:], 250, MEAN, STD)
+    preprocessing = {"input": "grey image of 16 x 16 pixels, 0 to 255", "scale": 255, "mean": MEAN, "std": STD}
+    return Task(model, (torch.zeros(1, 1, SIDE, SIDE),), train, validation, labels=LABELS, preprocessing=preprocessing)
+
+
+def lesson(model: nn.Module) -> Task:
+    """How it is trained."""
+    job = make_task(model)
+    job.validation, job.epochs, job.learning_rate = None, 4, 0.1
+    return job
 
 
 def task() -> Task:
-    return make_task(trained())
+    job = make_task(trained(__file__, network, lesson))
+    job.epochs, job.learning_rate = 6, 0.05
+    return job

@@ -93,7 +93,8 @@ def test_cutout_removes_one_square_to_the_mean(data: ModuleType) -> None:
 # --- recipes ---------------------------------------------------------------------------------------------------------
 
 
-def test_digits_are_learnt_without_any_data_at_hand() -> None:
+def test_digits_are_learnt_without_any_data_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     task = load_recipe(RECIPES / "digits.py")
     assert task.name == "digits"
     assert score(task.model, task) >= 97
