@@ -113,9 +113,9 @@ def test_taylor_is_the_squared_slope_of_the_loss_in_the_gate() -> None:
     task, analysis, inputs, targets = random_task(0, 96)
     expected, step = np.zeros(6), 1e-5
     for place in range(6):
-        for x, y in zip(inputs.split(32), targets.split(32), strict=True):
+        for x, y in zip(inputs.split(8), targets.split(8), strict=True):
             above, below = (float(gated_loss(task, place, gate, x, y)) for gate in (1 + step, 1 - step))
-            expected[place] += ((above - below) / (2 * step)) ** 2 / 3
+            expected[place] += ((above - below) / (2 * step)) ** 2 / 12
     assert only(score(task, analysis, "taylor")) == pytest.approx(expected, rel=1e-3)
 
 
@@ -141,6 +141,22 @@ def test_fisher_sees_what_taylor_cannot_on_data_learnt_by_heart() -> None:
         targets = task.model(inputs).argmax(1)
     certain, _ = made(task.model, inputs, targets)
     assert only(score(certain, analysis, "fisher")).max() > 0
+
+
+def test_fisher_knows_that_new_statistics_make_up_for_a_shifted_mean() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        model[0].weight[2], model[0].bias[2] = 0.0, 5.0  # what its readers see never changes
+    inputs, targets = torch.randn(57, 3, 4, 4, generator=generator), torch.randint(0, 3, (57,), generator=generator)
+    task, analysis = made(model.eval(), inputs, targets, batch=57)  # the last piece is one sample
+    tracked = [buffer.clone() for buffer in model[3].buffers()]
+    fisher, taylor = (score(task, analysis, name)["0"][0] for name in ("fisher", "taylor"))
+    assert fisher[2] < 0.1 * np.median(fisher)
+    assert taylor[2] > np.median(taylor)
+    assert all(torch.equal(buffer, before) for buffer, before in zip(model[3].buffers(), tracked, strict=True))
 
 
 def test_fisher_takes_given_targets_where_answers_are_no_classes() -> None:

@@ -15,7 +15,7 @@ from edgeprune.errors import InputError
 from edgeprune.graph import Analysis, analyze
 from edgeprune.importance import CRITERIA, Criterion, Saliency, score
 from edgeprune.importance.data import SAMPLES
-from edgeprune.search.correlation import rank_correlation
+from edgeprune.search.correlation import mean_ratio, rank_correlation
 from edgeprune.search.ranking import compare_criteria
 from edgeprune.search.removals import Removals
 from edgeprune.surgery import Plan, plan_from_saliency
@@ -54,6 +54,13 @@ def test_strata_are_averaged_and_the_interval_shrinks_with_more_pairs() -> None:
     few, many = (rank_correlation([random.standard_normal((2, size))]) for size in (8, 200))
     assert few.low < few.value < few.high
     assert many.high - many.low < (few.high - few.low) / 2
+
+
+def test_a_ratio_is_the_geometric_mean_and_its_interval_spans_the_pairs() -> None:
+    found = mean_ratio([1.0, 8.0], [2.0, 1.0])
+    assert found.value == pytest.approx(2.0)
+    assert (found.low, found.high) == (pytest.approx(0.5), pytest.approx(8.0))
+    assert mean_ratio([0.0], [0.0]).value == 1.0
 
 
 def test_a_removal_is_measured_on_batches_behind_those_that_criteria_see() -> None:
@@ -110,7 +117,12 @@ def test_an_oracle_is_right_its_reverse_wrong_and_the_best_comes_first(monkeypat
     assert best.subset.value > 0.5 > -0.5 > worst.subset.value
     assert [followed.share for followed in best.followed] == [0.25, 0.5]
     assert best.followed[0].effect.plain.divergence < best.followed[1].effect.plain.divergence
-    assert len(found.channels) == len(found.subsets) == 40
+    assert (len(found.channels), len(found.subsets)) == (40, 20)
+    assert best.alone.value < min(1, worst.alone.value)
+    lowest = {"0": 6}
+    expected = [Removals(task, analysis, 256).measure(plan_from_saliency(analysis, oracle(task, analysis), lowest)).recalibrated.divergence]
+    expected.append(float(np.mean([cut.effect.recalibrated.divergence for cut in found.subsets])))
+    assert best.alone.value == pytest.approx(expected[0] / expected[1])
     assert all(len(cut.removed[0]) == 6 for cut in found.subsets)
     assert seen[-1][0] == seen[-1][1] == len(seen)
     assert [done for done, _, _ in seen] == list(range(1, len(seen) + 1))

@@ -28,10 +28,11 @@ def _shares(_: click.Context, __: click.Parameter, value: str) -> list[float]:
 def command(recipe: str, criteria: str | None, as_json: bool, **options: Any) -> None:
     """Show how well each criterion predicts what a removal changes in the model of RECIPE.
 
-    Channels, and random subsets of them, are masked, batch-norm statistics recalibrated, and the answers compared with the whole
-    model's on training data that no criterion has seen. Rank correlations within groups, with their 95 % intervals, say how well a
-    criterion puts channels in order (1: as they really are, 0: no better than chance); the losses, what is left when the share that it
-    ranks lowest is removed from every group. Nothing is changed, and no device is needed.
+    Channels, and random subsets of them, are masked, batch-norm statistics measured anew, and the answers compared with the whole
+    model's on training data that no criterion has seen. "one channel", "all groups" (their channels together) and "subset" are rank
+    correlations of what was predicted with what was measured, with 95 % intervals: 1 is the true order, 0 chance. "one group" is what is
+    lost when the largest share goes from one group as the criterion says, relative to random subsets: 1 is chance, less is better. The
+    losses are those of the model without the share that is ranked lowest in every group. Nothing is changed, and no device is needed.
     """
     from edgeprune.graph import analyze
     from edgeprune.search.ranking import compare_criteria
@@ -59,12 +60,12 @@ def _show(found: Any) -> None:
     from rich.table import Table
 
     shares = [followed.share for followed in found.criteria[0].followed] if found.criteria else []
-    table = Table("criterion", "one channel", "all groups", "subset", *(f"loss -{share:.0%}" for share in shares), "seconds")
+    table = Table("criterion", "one channel", "all groups", "subset", "one group", *(f"loss -{share:.0%}" for share in shares), "seconds")
     for column in table.columns[1:]:
         column.justify = "right"
     for one in found.criteria:
         losses = [f"{followed.effect.recalibrated.loss:.3g}" for followed in one.followed]
-        table.add_row(one.name, *map(_interval, (one.channel, one.across, one.subset)), *losses, f"{one.seconds:.1f}")
+        table.add_row(one.name, *map(_interval, (one.channel, one.across, one.subset, one.alone)), *losses, f"{one.seconds:.1f}")
     out = console()
     out.print(table)
     out.print(
@@ -76,5 +77,5 @@ def _show(found: Any) -> None:
         out.print(f"{name}: {reason}", highlight=False)
 
 
-def _interval(correlation: Any) -> str:
-    return f"{correlation.value:.2f} ({correlation.low:.2f}..{correlation.high:.2f})"
+def _interval(estimate: Any) -> str:
+    return f"{estimate.value:.2f} ({estimate.low:.2f}..{estimate.high:.2f})"

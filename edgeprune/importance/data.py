@@ -26,7 +26,7 @@ def pieces(task: Task, size: int, samples: int = SAMPLES) -> Iterator[tuple[tupl
     left = samples
     for inputs, targets in task.train:
         values = as_inputs(inputs)
-        held = _samples(values, targets)
+        held = samples_of(values, targets)
         for start in range(0, held or 1, size):
             if held is None:
                 yield values, targets
@@ -49,7 +49,7 @@ def example_size(analysis: Analysis) -> int:
     return next(int(value.shape[0]) for value in pytree.tree_leaves(analysis.captured.inputs) if isinstance(value, Tensor) and value.dim())
 
 
-def _samples(values: tuple[Any, ...], targets: Any) -> int | None:
-    """The first dimension that all of them share; None where they do not."""
+def samples_of(values: tuple[Any, ...], targets: Any) -> int | None:
+    """How many samples inputs and targets hold: the first dimension that all of them share; None where they do not."""
     sizes = {value.shape[0] if isinstance(value, Tensor) and value.dim() else None for value in (*values, targets)}
     return sizes.pop() if len(sizes) == 1 else None

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from edgeprune.graph import Analysis
-from edgeprune.importance.gates import gate_gradients
+from edgeprune.importance.gates import CHUNK, gate_gradients
 from edgeprune.importance.reduce import by_group
 from edgeprune.importance.registry import Saliency, criterion
 from edgeprune.task import Task
-
-CHUNK = 8
 
 
 @criterion("fisher", comparable=True, needs_data=True)
@@ -25,13 +23,14 @@ def fisher(task: Task, analysis: Analysis) -> Saliency:
     For class scores with integer targets the targets are drawn from the model's own answers: that is the true Fisher matrix, the curvature
     of the divergence from the dense model, and it does not vanish on data that was learnt by heart (Kunstner et al., "Limitations of the
     Empirical Fisher Approximation", 2019). A piece's mean gradient then serves for all of its samples, as drawn ones are independent. For
-    any other output the given targets are used: the empirical Fisher matrix.
+    any other output the given targets are used: the empirical Fisher matrix. Batch norm takes the statistics of the piece, as they are
+    measured anew after every cut: a channel that only shifts a mean is worth nothing.
     """
 
     def loss_of(outputs: Any, targets: Any) -> Tensor:
         return task.loss(outputs, _drawn(outputs, targets))
 
-    squares = [gradients**2 for gradients in gate_gradients(task, analysis, CHUNK, loss_of)]
+    squares = [gradients**2 for gradients in gate_gradients(task, analysis, loss_of, own_statistics=True)]
     return by_group(analysis, CHUNK * np.mean(squares, 0) / 2)
 
 

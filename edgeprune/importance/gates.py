@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeprune.errors import TrainingError
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
-from edgeprune.importance.data import pieces
+from edgeprune.importance.data import pieces, samples_of
 from edgeprune.importance.reduce import owned, per_channel
 from edgeprune.task import Task
 
+CHUNK = 8
+"""Samples a piece: so few that opposite signs hardly cancel."""
 
-def gate_gradients(task: Task, analysis: Analysis, size: int, loss_of: Callable[[Any, Any], Tensor]) -> Iterator[np.ndarray]:
-    """For every piece of ``size`` samples the derivative of ``loss_of(outputs, targets)`` in every channel's gate.
+
+def gate_gradients(
+    task: Task, analysis: Analysis, loss_of: Callable[[Any, Any], Tensor], *, own_statistics: bool = False
+) -> Iterator[np.ndarray]:
+    """For every piece of ``CHUNK`` samples the derivative of ``loss_of(outputs, targets)`` in every channel's gate.
 
     The gate stands where the channel's readers (the columns of the next layers' weights) take it in, so the derivative is the sum
     of weight x gradient over those columns, whatever lies between. A channel that no weight reads (it meets another in a product, as those
-    of queries and keys do) has its gate where it begins. In eval mode; the model is left as it was, gradients too. Raises
+    of queries and keys do) has its gate where it begins. In eval mode; with ``own_statistics`` batch norm takes those of the piece, so that
+    what its statistics make up for once they are measured anew does not count. The model is left as it was, gradients too. Raises
     :class:`TrainingError` when the loss is not a number.
     """
     model = task.model
@@ -32,8 +40,10 @@ def gate_gradients(task: Task, analysis: Analysis, size: int, loss_of: Callable[
     try:
         for parameter in wanted:
             parameter.requires_grad_(True)
-        with eval_mode(model), torch.enable_grad():
-            for inputs, targets in pieces(task, size):
+        with eval_mode(model), _own_statistics(model if own_statistics else None) as norms, torch.enable_grad():
+            for inputs, targets in pieces(task, CHUNK):
+                for norm in norms:
+                    norm.training = samples_of(inputs, targets) != 1
                 loss = loss_of(model(*inputs), targets)
                 if not bool(torch.isfinite(loss)):
                     raise TrainingError(f"the loss of the dense model is {loss.item()}", remedy="Check the data and the model's weights.")
@@ -45,6 +55,18 @@ def gate_gradients(task: Task, analysis: Analysis, size: int, loss_of: Callable[
     finally:
         for parameter, flag in zip(wanted, flags, strict=True):
             parameter.requires_grad_(flag)
+
+
+@contextmanager
+def _own_statistics(model: nn.Module | None) -> Iterator[list[_BatchNorm]]:
+    """The batch norms whose statistics are those of what they see while they train; what they track is put back after."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats] if model else []
+    tracked = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+    try:
+        yield norms
+    finally:
+        for buffer, value in tracked:
+            buffer.copy_(value)
 
 
 def _unread(analysis: Analysis, model: nn.Module) -> np.ndarray:

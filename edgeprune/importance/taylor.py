@@ -11,12 +11,12 @@ from edgeprune.importance.reduce import by_group
 from edgeprune.importance.registry import Saliency, criterion
 from edgeprune.task import Task
 
-CHUNK = 32
-"""Samples a piece: so few that opposite signs do not cancel."""
-
 
 @criterion("taylor", comparable=True, needs_data=True)
 def taylor(task: Task, analysis: Analysis) -> Saliency:
-    """Mean over small pieces of the squared change of ``task.loss``, to first order, when the channel's readers no longer see it."""
-    squares = [gradients**2 for gradients in gate_gradients(task, analysis, CHUNK, task.loss)]
+    """Mean over small pieces of the squared change of ``task.loss``, to first order, when the channel's readers no longer see it.
+
+    Batch norm keeps the statistics it has: what measuring them anew makes up for counts as lost.
+    """
+    squares = [gradients**2 for gradients in gate_gradients(task, analysis, task.loss)]
     return by_group(analysis, np.mean(squares, 0))

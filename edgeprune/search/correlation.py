@@ -1,4 +1,4 @@
-"""Rank correlation with its uncertainty."""
+"""Rank correlations and ratios with their uncertainty."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Correlation:
-    """``value``: -1 to 1, and the 95 % bootstrap interval around it."""
+class Estimate:
+    """A ``value`` and the 95 % bootstrap interval around it."""
 
     value: float
     low: float
     high: float
 
 
-def rank_correlation(strata: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int = 0) -> Correlation:
-    """Spearman's rank correlation within each stratum, a pair of equally long (predicted, true), averaged over strata.
+def rank_correlation(strata: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int = 0) -> Estimate:
+    """Spearman's rank correlation within each stratum, a pair of equally long (predicted, true), averaged over strata: -1 to 1.
 
     What tells nothing apart (all values equal) counts as 0. The interval is the percentile bootstrap: pairs are drawn anew within every
     stratum, ``RESAMPLES`` times (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
@@ -34,7 +34,14 @@ def rank_correlation(strata: Sequence[tuple[Sequence[float], Sequence[float]]], 
         values.append(_spearman(pairs[:, None, :])[0])
         resampled.append(_spearman(pairs[:, drawn]))
     low, high = np.quantile(np.mean(resampled, 0), [0.025, 0.975])
-    return Correlation(float(np.mean(values)), float(low), float(high))
+    return Estimate(float(np.mean(values)), float(low), float(high))
+
+
+def mean_ratio(above: Sequence[float], below: Sequence[float], seed: int = 0) -> Estimate:
+    """The geometric mean of ``above`` / ``below`` (what is less than 1e-12 counts as that), and its percentile bootstrap over the pairs."""
+    logs = np.subtract(*(np.log(np.maximum(values, 1e-12)) for values in (above, below)))
+    resampled = logs[np.random.default_rng(seed).integers(0, len(logs), (RESAMPLES, len(logs)))].mean(1)
+    return Estimate(*(float(np.exp(value)) for value in (logs.mean(), *np.quantile(resampled, [0.025, 0.975]))))
 
 
 def _spearman(pairs: np.ndarray) -> np.ndarray:

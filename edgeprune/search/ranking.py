@@ -12,8 +12,8 @@ from edgeprune.errors import InputError
 from edgeprune.graph import Analysis, Group
 from edgeprune.importance import CRITERIA, Saliency, score
 from edgeprune.importance.registry import find
-from edgeprune.search.correlation import Correlation, rank_correlation
-from edgeprune.search.removals import Effect, Removal, Removals
+from edgeprune.search.correlation import Estimate, mean_ratio, rank_correlation
+from edgeprune.search.removals import Removal, Removals
 from edgeprune.surgery import Plan, plan_from_saliency
 from edgeprune.task import Task
 from edgeprune.tuning.context import seeded
@@ -45,26 +45,29 @@ class Followed:
 
 @dataclass(frozen=True)
 class Judgement:
-    """How well one criterion predicts the divergence after recalibration, as rank correlations.
+    """How well one criterion predicts the divergence after recalibration.
 
-    ``channel``: of channels removed one at a time, within groups; ``channel_plain``: the same without recalibration; ``across``: of the
-    channels of all groups together; ``subset``: of random subsets of a group as large as the largest share, within groups. ``followed``:
-    one for every share. ``seconds``: what computing the criterion took.
+    Rank correlations: ``channel``: of channels removed one at a time, within groups; ``channel_plain``: the same without recalibration;
+    ``across``: of the channels of all groups together; ``subset``: of random subsets of a group as large as the largest share, within
+    groups. ``alone``: the divergence when that share goes from one group as the criterion says, over that of random subsets, the geometric
+    mean over groups: 1 is chance. ``followed``: one for every share, from every group at once. ``seconds``: what computing the criterion
+    took.
     """
 
     name: str
-    channel: Correlation
-    channel_plain: Correlation
-    across: Correlation
-    subset: Correlation
+    channel: Estimate
+    channel_plain: Estimate
+    across: Estimate
+    subset: Estimate
+    alone: Estimate
     followed: list[Followed]
     seconds: float
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``dense``: the model as it is. ``images``: how many samples every removal was measured on. ``criteria``: the one whose largest share
-    costs least comes first. ``channels``, ``subsets``: all that was removed at random. ``skipped``: criteria that do not apply, and why."""
+    """``dense``: the model as it is. ``images``: how many samples every removal was measured on. ``criteria``: the one that loses least
+    ``alone`` comes first. ``channels``, ``subsets``: all that was removed at random. ``skipped``: criteria that do not apply, and why."""
 
     dense: Removal
     images: int
@@ -87,8 +90,8 @@ def compare_criteria(
     """Judge criteria by removals that are measured.
 
     ``names``: all that apply unless given. ``shares``: how much of every group goes to see what following a criterion costs.
-    ``samples``: how many channels are removed one at a time, and how many random subsets, spread evenly over at most ``GROUPS``
-    groups, ``EACH`` in each at least. ``images``: training samples that each is measured on. Raises :class:`InputError` for unknown
+    ``samples``: how many channels are removed one at a time, spread evenly over at most ``GROUPS`` groups, ``EACH`` in each at least;
+    half as many random subsets are. ``images``: training samples that each is measured on. Raises :class:`InputError` for unknown
     criteria, missing data, and shares that are none.
     """
     if not shares or not all(0 < share < 1 for share in shares):
@@ -96,28 +99,18 @@ def compare_criteria(
     if task.train is None:
         raise InputError(f"task {task.name} has no training data to measure removals on", remedy="Give the task `train` batches.")
     groups = [analysis.groups[place] for place in _evenly(len(analysis.groups), GROUPS)]
-    each, random = max(EACH, samples // len(groups)), np.random.default_rng(seed)
-    wanted = list(dict.fromkeys(names or CRITERIA))
-    steps = _Steps(len(wanted) * (1 + len(shares)) + 2 * each * len(groups), on_progress)
+    wanted, each = list(dict.fromkeys(names or CRITERIA)), max(EACH, samples // len(groups))
+    each_criterion = len(shares) + len(groups)
+    steps = _Steps((each + each // 2) * len(groups) + len(wanted) * (1 + each_criterion), on_progress)
     with seeded(seed):
         scored, seconds, skipped = _scores(task, analysis, wanted, names is None, steps)
-        removals = Removals(task, analysis, images)
-        channels, subsets = list[Cut](), list[Cut]()
-        for group in groups:
-            for cuts, count in ((channels, 1), (subsets, _goes(group, max(shares)))):
-                for _ in range(each):
-                    cuts.append(_cut(removals, group, _drawn(random, group, count), scored))
-                    steps.done(f"removing at random from {group.name}")
-        judged = []
-        for name, saliency in scored.items():
-            followed = []
-            for share in shares:
-                widths = {group.name: group.size - _goes(group, share) for group in analysis.groups}
-                followed.append(Followed(share, removals.measure(plan_from_saliency(analysis, saliency, widths))))
-                steps.done(f"following {name}")
-            judged.append(_judgement(name, channels, subsets, followed, seconds[name]))
-    judged.sort(key=lambda one: max(one.followed, key=lambda followed: followed.share).effect.recalibrated.divergence)
-    return Comparison(removals.dense, removals.images, judged, channels, subsets, skipped)
+        steps.total -= len(skipped) * each_criterion
+        trial = _Trial(Removals(task, analysis, images), groups, scored, np.random.default_rng(seed), steps)
+        channels = trial.cuts(each, lambda group: 1)
+        subsets = trial.cuts(each // 2, lambda group: _goes(group, max(shares)))
+        judged = [_judgement(name, trial, channels, subsets, shares, seconds[name]) for name in scored]
+    judged.sort(key=lambda one: one.alone.value)
+    return Comparison(trial.removals.dense, trial.removals.images, judged, channels, subsets, skipped)
 
 
 class _Steps:
@@ -147,7 +140,6 @@ def _scores(
             skipped[name] = error.message
         seconds[name] = time.perf_counter() - began
         steps.done(f"scoring by {name}")
-    steps.total -= len(skipped)
     return scored, seconds, skipped
 
 
@@ -160,33 +152,56 @@ def _goes(group: Group, share: float) -> int:
     return min(max(round(share * group.size), 1), group.size - 1)
 
 
-def _drawn(random: np.random.Generator, group: Group, count: int) -> np.ndarray:
-    """``count`` places of every row, (R, count)."""
-    return np.stack([np.sort(random.choice(group.size, count, replace=False)) for _ in group.rows])
+@dataclass(frozen=True)
+class _Trial:
+    """What removals are drawn from, and where they are measured."""
+
+    removals: Removals
+    groups: list[Group]
+    scored: Mapping[str, Saliency]
+    random: np.random.Generator
+    steps: _Steps
+
+    def cuts(self, each: int, count: Callable[[Group], int]) -> list[Cut]:
+        """``each`` random removals of ``count`` channels a row from every group."""
+        return [self._cut(group, count(group)) for group in self.groups for _ in range(each)]
+
+    def _cut(self, group: Group, count: int) -> Cut:
+        places = np.stack([np.sort(self.random.choice(group.size, count, replace=False)) for _ in group.rows])
+        kept = tuple(tuple(np.setdiff1d(np.arange(group.size), row).tolist()) for row in places)
+        effect = self.removals.measure(Plan(self.removals.analysis.fingerprint, {group.name: kept}))
+        predicted = {name: float(np.take_along_axis(saliency[group.name], places, 1).sum()) for name, saliency in self.scored.items()}
+        self.steps.done(f"removing {count} at random from {group.name}")
+        return Cut(group.name, places.tolist(), effect, predicted)
+
+    def followed(self, name: str, share: float, groups: Sequence[Group]) -> Removal:
+        """The effect of removing what the criterion ranks lowest."""
+        widths = {group.name: group.size - _goes(group, share) for group in groups}
+        effect = self.removals.measure(plan_from_saliency(self.removals.analysis, self.scored[name], widths))
+        self.steps.done(f"following {name}")
+        return effect
 
 
-def _cut(removals: Removals, group: Group, places: np.ndarray, scored: Mapping[str, Saliency]) -> Cut:
-    kept = tuple(tuple(np.setdiff1d(np.arange(group.size), row).tolist()) for row in places)
-    effect = removals.measure(Plan(removals.analysis.fingerprint, {group.name: kept}))
-    predicted = {name: float(np.take_along_axis(saliency[group.name], places, 1).sum()) for name, saliency in scored.items()}
-    return Cut(group.name, places.tolist(), effect, predicted)
-
-
-def _judgement(name: str, channels: list[Cut], subsets: list[Cut], followed: list[Followed], seconds: float) -> Judgement:
-    def within(cuts: list[Cut], true: Callable[[Removal], Effect], key: Callable[[Cut], str]) -> Correlation:
+def _judgement(
+    name: str, trial: _Trial, channels: Sequence[Cut], subsets: Sequence[Cut], shares: Sequence[float], seconds: float
+) -> Judgement:
+    def within(cuts: Sequence[Cut], key: Callable[[Cut], str], plain: bool = False) -> Estimate:
         strata = dict[str, tuple[list[float], list[float]]]()
         for cut in cuts:
             predicted, changes = strata.setdefault(key(cut), ([], []))
             predicted.append(cut.predicted[name])
-            changes.append(true(cut.effect).divergence)
+            changes.append((cut.effect.plain if plain else cut.effect.recalibrated).divergence)
         return rank_correlation(list(strata.values()))
 
+    chance = [float(np.mean([cut.effect.recalibrated.divergence for cut in subsets if cut.group == group.name])) for group in trial.groups]
+    alone = [trial.followed(name, max(shares), [group]).recalibrated.divergence for group in trial.groups]
     return Judgement(
         name,
-        within(channels, lambda effect: effect.recalibrated, lambda cut: cut.group),
-        within(channels, lambda effect: effect.plain, lambda cut: cut.group),
-        within(channels, lambda effect: effect.recalibrated, lambda cut: ""),
-        within(subsets, lambda effect: effect.recalibrated, lambda cut: cut.group),
-        followed,
+        within(channels, lambda cut: cut.group),
+        within(channels, lambda cut: cut.group, plain=True),
+        within(channels, lambda cut: ""),
+        within(subsets, lambda cut: cut.group),
+        mean_ratio(alone, chance),
+        [Followed(share, trial.followed(name, share, trial.removals.analysis.groups)) for share in shares],
         seconds,
     )

@@ -59,11 +59,15 @@ class Removals:
         self.calibration = later[: -len(self.measured)] or later
         self.images = _count(self.measured)
         self.answers = self._run(task.model)
+        self._known = dict[str, Removal]()
         self.dense = self._both(copy.deepcopy(task.model))
 
     def measure(self, plan: Plan) -> Removal:
         """The effect of what ``plan`` removes.  Raises :class:`TrainingError` when the loss is not a number."""
-        return self._both(masked(self.task.model, self.analysis, plan))
+        key = plan.to_json()  # criteria often agree
+        if key not in self._known:
+            self._known[key] = self._both(masked(self.task.model, self.analysis, plan))
+        return self._known[key]
 
     def _both(self, model: nn.Module) -> Removal:
         plain = self._effect(model)
