@@ -64,14 +64,15 @@ class Batches:
         order = torch.randperm(len(self.inputs), generator=generator) if self.shuffle else torch.arange(len(self.inputs))
         for index in range(len(self)):
             chosen = order[index * self.batch : (index + 1) * self.batch]
-            inputs = self.inputs[chosen]
-            if self.shuffle and self.change is not None:
-                inputs = self.change(inputs, generator)
-            yield inputs, self.labels[chosen]
+            yield self.made(self.inputs[chosen], generator), self.labels[chosen]
+
+    def made(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
+        """A batch as the model takes it, from what is in memory."""
+        return self.change(inputs, generator) if self.shuffle and self.change is not None else inputs
 
 
-class ImageBatches:
-    """Batches of ``(inputs, targets)`` from images in memory, to be iterated again and again.
+class ImageBatches(Batches):
+    """:class:`Batches` of images.
 
     ``images``: uint8 of shape (N, height, width, channels); ``labels``: (N,) class indices. Inputs are float32 of shape
     (batch, channels, height, width), scaled to 0..1, less ``mean``, over ``std`` (one value a channel). With ``augment``,
@@ -92,31 +93,17 @@ class ImageBatches:
         flip: bool = False,
         cutout: int = 0,
     ) -> None:
-        self.images, self.labels, self.batch = images, labels, batch
+        super().__init__(images, labels, batch, shuffle=augment)
         self.mean, self.std = torch.tensor(mean), torch.tensor(std)
-        self.augment, self.crop, self.flip, self.cutout = augment, crop, flip, cutout
-        self.epoch = 0
+        self.crop, self.flip, self.cutout = crop, flip, cutout
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the augmentation of the next iterations."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        count = len(self.images)
-        return count // self.batch if self.augment else -(-count // self.batch)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed(self.epoch)
-        order = torch.randperm(len(self.images), generator=generator) if self.augment else torch.arange(len(self.images))
-        for index in range(len(self)):
-            chosen = order[index * self.batch : (index + 1) * self.batch]
-            images = self.images[chosen]
-            if self.augment:
-                images = self._moved(images, generator)
-            inputs = ((images / 255.0 - self.mean) / self.std).permute(0, 3, 1, 2)
-            if self.augment and self.cutout:
-                inputs = inputs * self._window(len(chosen), images.shape[1], images.shape[2], generator)
-            yield inputs, self.labels[chosen]
+    def made(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
+        """Normalised, augmented images, channels first."""
+        images = self._moved(inputs, generator) if self.shuffle else inputs
+        made = ((images / 255.0 - self.mean) / self.std).permute(0, 3, 1, 2)
+        if self.shuffle and self.cutout:
+            made = made * self._window(len(images), images.shape[1], images.shape[2], generator)
+        return made
 
     def _moved(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Each image shifted, and mirrored or not: (batch, height, width, channels) as before."""
