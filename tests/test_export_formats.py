@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from edgeprune.errors import CaptureError, ExportError, ParityError
-from edgeprune.export import export, formats, start_export
+from edgeprune.export import export, flatbuffer, formats, start_export
 
 ALL = ("tflite", "torchscript", "pt2")
 
@@ -157,6 +157,20 @@ def test_an_operation_tflite_lacks_is_named(function, operation, tmp_path):
     with pytest.raises(ExportError, match=operation):
         export(Function(function), (torch.ones(1, 8),), ["tflite"], tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(nn.AdaptiveMaxPool1d(1), (1, 8, 6)), (nn.AdaptiveMaxPool2d((1, 3)), (1, 8, 4, 6)), (nn.AdaptiveMaxPool2d(2), (1, 8, 4, 6))],
+    ids=["whole", "rows", "quarters"],
+)
+def test_an_adaptive_max_pool_of_equal_windows_is_a_max_pool(layer, shape, tmp_path):
+    """The converter has no form for the adaptive one."""
+    inputs = (torch.randn(shape),)
+    path = export(nn.Sequential(layer, nn.ReLU()), inputs, ["tflite"], tmp_path)["tflite"]
+    torch.testing.assert_close(formats.find("tflite").run(path, inputs)[0], torch.relu(layer(*inputs)), rtol=1e-5, atol=1e-5)
+    kinds = [kind for kind, *_ in flatbuffer.operators(flatbuffer.read(path.read_bytes()))]
+    assert "MAX_POOL_2D" in kinds
 
 
 def test_a_model_that_does_not_fit_its_inputs(tmp_path):
