@@ -157,7 +157,7 @@ class Methods:
         """``edgeprune.prune`` on this device."""
         session = self.session
         session.laboratory.release()
-        options = Options(epochs=epochs, seed=seed, threads=THREADS, formats=("tflite",))
+        options = Options(epochs=epochs, seed=seed, threads=THREADS, formats=("tflite",), reuse=False)
         limit = edgeprune.Budget(latency=f"{100 * budget:g}%")
         task, runs = session.seeded_task(seed), session.cache / "runs"
         return edgeprune.prune(task, session.target, budget=limit, options=options, runs=runs, listener=notes)

@@ -26,7 +26,7 @@ from edgeprune.export import export
 from edgeprune.search import Options
 from edgeprune.search.baselines import Setting
 from edgeprune.search.job import Job
-from edgeprune.search.laboratory import Trial
+from edgeprune.search.archive import Trial
 from edgeprune.search.rundir import RunDirectory
 from edgeprune.search.summary import versions
 from edgeprune.task import Batches, Task, load_recipe

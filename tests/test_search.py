@@ -16,8 +16,8 @@ from edgeprune.cost.choices import width_choices
 from edgeprune.cost.kernels import Kernel, kernels, macs
 from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, RunError
 from edgeprune.graph import analyze
+from edgeprune.search.archive import Trial
 from edgeprune.search.events import Silent
-from edgeprune.search.laboratory import Trial
 from edgeprune.search.loop import Figures, Loop, resolved
 from edgeprune.search.options import Options
 from edgeprune.search.planner import Planner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -67,6 +67,21 @@ def curve(points: Sequence[tuple[float, float]], horizontal: str, vertical: str)
     parts.append(f'<polyline class="line" points="{path}"/>')
     for x, y in points:
         parts.append(_point("dot", scale.x(x), scale.y(y), 3.5, f"{horizontal} {x:g}: {y:.4g}"))
+    return _svg("".join(parts), scale.height, f"{vertical} by {horizontal}")
+
+
+def front(points: Sequence[tuple[float, float]], best: Sequence[tuple[float, float]], show: Callable[[float], str], *names: str) -> str:
+    """``points`` as rings, those of the front as dots on a line; ``show`` writes a horizontal value; ``names`` of both axes."""
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    margin = (max(ys) - min(ys)) * 0.08 or abs(ys[0]) * 0.05 or 1.0
+    scale = _Scale(0.0, max(xs) * 1.05 or 1.0, min(ys) - margin, max(ys) + margin)
+    horizontal, vertical = names
+    parts = [scale.axes(horizontal, vertical, [(x, show(x)) for x in (max(xs) * part / 4 for part in range(1, 5))])]
+    path = " ".join(f"{scale.x(x):.1f},{scale.y(y):.1f}" for x, y in best)
+    parts.append(f'<polyline class="line" points="{path}"/>')
+    for x, y in points:
+        style, radius = ("dot", 4.0) if (x, y) in best else ("ring", 5.0)
+        parts.append(_point(style, scale.x(x), scale.y(y), radius, f"{horizontal} {show(x)}: {vertical} {y:.4g}"))
     return _svg("".join(parts), scale.height, f"{vertical} by {horizontal}")
 
 

@@ -3,5 +3,6 @@
 from edgeprune.search.events import Listener
 from edgeprune.search.options import Options
 from edgeprune.search.run import Result, plan_only, prune
+from edgeprune.search.sweep import Frontier, Point, frontier
 
-__all__ = ["Listener", "Options", "Result", "plan_only", "prune"]
+__all__ = ["Frontier", "Listener", "Options", "Point", "Result", "frontier", "plan_only", "prune"]

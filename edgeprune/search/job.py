@@ -27,8 +27,9 @@ from edgeprune.export.formats import find
 from edgeprune.graph import Analysis, analyze
 from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
+from edgeprune.search.archive import Archive, Trial
 from edgeprune.search.events import Listener
-from edgeprune.search.laboratory import Laboratory, Trial
+from edgeprune.search.laboratory import Laboratory
 from edgeprune.search.loop import Candidate, Figures, Loop, figures_of, resolved, use_of
 from edgeprune.search.micro import MicroLaboratory
 from edgeprune.search.options import Options
@@ -37,7 +38,7 @@ from edgeprune.search.rundir import RunDirectory
 from edgeprune.search.value import Value, value_of
 from edgeprune.surgery import Plan, Pruned, apply, outputs_of, plan_from_saliency, reconstruct, restore, save
 from edgeprune.task import Task, device_inputs
-from edgeprune.tuning import TuneResult, finetune, recalibrate, score
+from edgeprune.tuning import TuneResult, finetune, initialized, recalibrate, score
 
 EARLY_SHARE = 0.3
 """The share of the fine-tuning epochs that stages before the last get."""
@@ -72,7 +73,7 @@ class Job:
     def __init__(
         self, task: Task, run: RunDirectory, budget: Budget, target: str | None, profile: str | None, options: Options, listener: Listener
     ) -> None:
-        self.task, self.run_directory, self.budget, self.options, self.listener = task, run, budget, options, listener
+        self.task, self.run_directory, self.budget, self.options, self.listener = options.applied(task), run, budget, options, listener
         bench_options = BenchOptions(threads=options.threads, seed=options.seed)
         self._profile_name = profile
         known = load_profile(profile) if profile is not None else None
@@ -85,6 +86,7 @@ class Job:
         elif target is not None:
             self.laboratory = Laboratory(run, target, options.engine, bench_options, listener)
         self.candidates: list[Candidate] = []
+        self.reused = 0
         self.analysis: Analysis
         self.planner: Planner
         self.dense: Figures
@@ -210,21 +212,50 @@ class Job:
             predicted = self.planner.predict(widths)
             return widths, Figures.predicted(predicted)
 
-        def build_and_try(widths: dict[str, int]) -> Trial:
-            pruned = self._cut(model, value, widths)
-            key = f"candidate-{_digest(pruned.plan)}"
-            known = self.run_directory.recall(key)
-            files = self._export(pruned.model, key, (self.engine,)) if known is None else {self.engine: Path()}
-            assert self.laboratory is not None
-            return self.laboratory.try_model(key, self._dense_file, files[self.engine])
-
         most = self.options.measurements if attempt == 0 else 2
-        loop = Loop(self.planner, value.curves, self.budget, self.dense, build_and_try, self.listener, most)
+        archive = self._archive()
+        loop = Loop(
+            self.planner,
+            value.curves,
+            self.budget,
+            self.dense,
+            lambda widths: self._try(model, value, widths, archive),
+            self.listener,
+            most,
+        )
         loop.tighten(0.01 * attempt)
+        if archive is not None and (known := [item for item in archive.observed() if item[0].keys() == self.planner.dense.keys()]):
+            self.listener.note(f"calibrated with {len(known)} plans that earlier runs measured")
+            loop.remember(known)
         chosen = loop.run()
         self.candidates += loop.candidates
         predicted = self.planner.predict(chosen.widths)
         return chosen.widths, Figures.predicted(predicted)
+
+    def _archive(self) -> Archive | None:
+        if not isinstance(self.laboratory, Laboratory) or not self.options.reuse:
+            return None
+        facts = self.laboratory.facts
+        return Archive.of(facts["key"], facts["threads"], self.analysis.fingerprint)
+
+    def _try(self, model: nn.Module, value: Value, widths: dict[str, int], archive: Archive | None) -> Trial:
+        """A candidate measured, now or by an earlier run."""
+        assert self.laboratory is not None
+        plan = plan_from_saliency(self.analysis, value.saliency, widths)
+        key = f"candidate-{_digest(plan)}"
+        known = archive.find(widths) if archive is not None and self.run_directory.recall(key) is None else None
+        if known is not None:
+            self.listener.note("an earlier run measured this plan")
+            self.reused += 1
+            self.run_directory.record(key, known.to_json())
+            return known
+        files = {self.engine: Path()}
+        if self.run_directory.recall(key) is None:
+            files = self._export(self._cut(model, value, widths).model, key, (self.engine,))
+        trial = self.laboratory.try_model(key, self._dense_file, files[self.engine])
+        if archive is not None and archive.find(widths) is None:
+            archive.add(widths, trial)
+        return trial
 
     def _finish(self, pruned: Pruned, predicted: Figures, tuned: TuneResult | None, attempt: int) -> Cut:
         """Save, export, measure and compare the tuned model."""
@@ -268,7 +299,10 @@ class Job:
         return apply(model, self.analysis, plan)
 
     def _cut_well(self, model: nn.Module, value: Value, widths: Mapping[str, int]) -> Pruned:
-        """Cut with weights that make up for what goes, and batch-norm statistics of the smaller model, where there is data for it."""
+        """Cut with weights that make up for what goes, and batch-norm statistics of the smaller model, where there is data for it; or with
+        new weights, to train from scratch."""
+        if self.options.training == "scratch" and model is self.task.model:
+            return self._cut(initialized(model, self.options.seed), value, widths)
         if self.task.train is None or not self.options.reconstruction:
             return self._cut(model, value, widths)
         batches = list(islice(self.task.train, RECONSTRUCTION))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from platformdirs import user_cache_path
 from edgeprune.bench import Artifact, BenchOptions, Device, Measurement, open_device
 from edgeprune.cost.table import BUILDERS, Grid, Table, point_key
 from edgeprune.errors import DeviceError, InputError, NoRuntimeError
+from edgeprune.search.archive import Trial
 from edgeprune.search.events import Listener
 from edgeprune.search.rundir import RunDirectory
 
@@ -21,17 +21,6 @@ CHUNK = 96
 """Kernels measured at a time: what a kill can cost."""
 
 SUFFIXES = {"tflite": ".tflite", "torchscript": ".pt"}
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A model measured in turns with the dense one: ``ratio`` of latencies with its interval, and both measurements."""
-
-    ratio: float
-    low: float
-    high: float
-    dense: Measurement
-    model: Measurement
 
 
 class Laboratory:
@@ -76,12 +65,10 @@ class Laboratory:
         if known is None:
             comparison = self._open().compare(Artifact(dense, "dense"), [Artifact(path, "pruned")], self._options)
             ratio, (before, after) = comparison.ratios[0], comparison.measurements
-            known = {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high, "dense": before.to_json(), "model": after.to_json()}
+            known = Trial(ratio.ratio, ratio.low, ratio.high, before, after).to_json()
             self.measurements += 1
             self._run.record(key, known)
-        return Trial(
-            known["ratio"], known["low"], known["high"], Measurement.from_json(known["dense"]), Measurement.from_json(known["model"])
-        )
+        return Trial.from_json(known)
 
     def table(self, grids: Sequence[Grid]) -> Table:
         """Times of all kernels on the grids: from this run, from earlier runs on this device, and the rest measured now."""

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from edgeprune.budget import FIGURES, Budget, Limit, format_quantity
+from edgeprune.cost.width import Widths
 from edgeprune.errors import InfeasibleBudgetError
+from edgeprune.search.archive import Trial
 from edgeprune.search.events import Listener
-from edgeprune.search.laboratory import Trial
 from edgeprune.search.planner import Planner, Prediction
 
 MARGIN, WIDEST_MARGIN = 0.01, 0.08
@@ -100,6 +101,12 @@ class Loop:
         self.limits, self.latency_limit = resolved(budget, dense), budget.limits().get("latency")
         self.candidates: list[Candidate] = []
         self.margin = MARGIN
+        self.known: list[tuple[Widths, float, float | None]] = []
+
+    def remember(self, observed: Sequence[tuple[Widths, float, float | None]]) -> None:
+        """Start from what earlier runs measured: (widths, latency relative to the dense model's, peak bytes)."""
+        self.known = [(widths, ratio * self.dense.latency_ms, peak) for widths, ratio, peak in observed]
+        self._observe()
 
     def tighten(self, margin: float) -> None:
         """Aim this much lower than the budget."""
@@ -149,9 +156,7 @@ class Loop:
         value = self.planner.value_of(self.value, widths)
         candidate = Candidate(widths, predicted, trial, figures, value, use_of(figures, self.limits))
         self.candidates.append(candidate)
-        observed = [(self.planner.dense, self.dense.latency_ms, self.dense.peak_bytes)]
-        observed += [(item.widths, item.figures.latency_ms, item.figures.peak_bytes) for item in self.candidates]
-        self.planner.observe(observed)
+        self._observe()
         found = [
             f"{kind} {format_quantity(kind, amount)} (foreseen {format_quantity(kind, predicted.of(kind))})"
             for kind in self.limits
@@ -159,6 +164,11 @@ class Loop:
         ]
         self.listener.note(f"plan {len(self.candidates)}: {', '.join(found)}, takes {100 * candidate.use:.1f} % of the budget")
         return candidate
+
+    def _observe(self) -> None:
+        dense: tuple[Widths, float, float | None] = (self.planner.dense, self.dense.latency_ms, self.dense.peak_bytes)
+        mine = [(item.widths, item.figures.latency_ms, item.figures.peak_bytes) for item in self.candidates]
+        self.planner.observe([dense, *self.known, *mine])
 
     def _missed(self) -> InfeasibleBudgetError:
         nearest = min(self.candidates, key=lambda candidate: candidate.use)

@@ -25,8 +25,8 @@ from edgeprune.errors import BudgetError, ExportError, InputError, ParityError
 from edgeprune.export.interpreter import invoke, open_tflite
 from edgeprune.export.micro import Arena, estimate_flash, macs_of, measure_arena, predict_ms, read_graph, run_micro, write_c_array
 from edgeprune.profile import MICRO, Profile
+from edgeprune.search.archive import Trial
 from edgeprune.search.events import Listener
-from edgeprune.search.laboratory import Trial
 from edgeprune.search.rundir import RunDirectory
 
 ENGINE = "tflite-int8"

@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from edgeprune.errors import InputError
+from edgeprune.task import Task
 
-Schedule = Literal["auto", "one-shot", "iterative"]
+Schedule = Literal["auto", "one-shot", "iterative", "online"]
+Training = Literal["fine-tune", "scratch"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """``criterion``: None is Taylor with training data, L2 without. ``sensitivity``: weigh groups by measured calibration loss. ``reconstruction``:
-    solve the weights
-    that are left anew, from calibration data.
-    ``schedule``: "auto" is iterative (two
-    stages) below 40 % of the dense latency. ``epochs``: of fine-tuning in all; None is the task's, 0 none. ``engine``: what the
-    device runs;
-    None takes TFLite where it can. ``formats``: what is exported at the end. ``threads``: None is the device's cores, at most 4.
-    ``step``: block of
-    channels the widths are multiples of; None is the profile's. ``measurements``: most whole-model measurements of pruned models.
+    """How channels are judged, the model is cut and trained, and candidates are measured.
+
+    ``criterion``: None is Taylor with training data, L2 without. ``sensitivity``: weigh groups by measured calibration loss.
+    ``reconstruction``: solve the weights that are left anew, from calibration data. ``schedule``: "one-shot"; "iterative", two stages;
+    "online", shrinking step by step while it trains; "auto" is iterative below 40 % of the dense latency. ``training``: "fine-tune" from
+    the weights that are left, or from "scratch". ``distillation``, ``weight_decay``: None is the task's. ``epochs``: of training in
+    all; None is the task's, 0 none. ``engine``: what the device runs; None takes TFLite where it can. ``formats``: what is exported at the
+    end. ``threads``: None is the device's cores, at most 4. ``step``: block of channels the widths are multiples of; None is the
+    profile's. ``measurements``: most whole-model measurements of pruned models. ``reuse``: what earlier runs
+    measured of the same plans on this device.
     """
 
     criterion: str | None = None
     sensitivity: bool = True
     reconstruction: bool = True
     schedule: Schedule = "auto"
+    training: Training = "fine-tune"
+    distillation: float | None = None
+    weight_decay: float | None = None
     epochs: float | None = None
     engine: str | None = None
     formats: tuple[str, ...] = ("tflite", "torchscript", "pt2")
     threads: int | None = None
     step: int | None = None
     measurements: int = 8
+    reuse: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.schedule not in ("auto", "one-shot", "iterative"):
-            raise InputError(f"unknown schedule {self.schedule!r}", remedy="Known schedules: auto, one-shot, iterative.")
+        for name, known in (("schedule", get_args(Schedule)), ("training", get_args(Training))):
+            if getattr(self, name) not in known:
+                raise InputError(f"unknown {name} {getattr(self, name)!r}", remedy=f"Known: {', '.join(known)}.")
+        if self.training == "scratch" and self.schedule in ("iterative", "online"):
+            raise InputError(f"training from scratch and the {self.schedule} schedule exclude each other", remedy="Take one of them.")
+        if self.distillation is not None and not 0 <= self.distillation <= 1:
+            raise InputError(f"distillation {self.distillation} is not between 0 and 1")
+        if self.weight_decay is not None and not self.weight_decay >= 0:
+            raise InputError(f"weight_decay {self.weight_decay} must be zero or more")
         if self.measurements < 1:
             raise InputError(f"measurements {self.measurements} must be at least 1")
         for name in ("threads", "step"):
@@ -45,3 +59,8 @@ class Options:
                 raise InputError(f"{name} {value} must be at least 1")
         if self.epochs is not None and not self.epochs >= 0:
             raise InputError(f"epochs {self.epochs} must be zero or more")
+
+    def applied(self, task: Task) -> Task:
+        """The task, trained as these options say."""
+        changed: dict[str, Any] = {name: value for name in ("distillation", "weight_decay") if (value := getattr(self, name)) is not None}
+        return replace(task, **changed) if changed else task

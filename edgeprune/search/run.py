@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from edgeprune.budget import Budget
+from edgeprune.budget import FIGURES, Budget
 from edgeprune.errors import BudgetError, RunError, TargetError
 from edgeprune.export import warm
 from edgeprune.report import write_report
@@ -53,7 +53,8 @@ def prune(
     """Prune ``task.model`` to the most accurate model that meets ``budget`` on ``target``.
 
     ``target``: a name or address of a device (``local:``, ``ssh://user@host``), where candidates are measured; or, without a device,
-    ``profile``: everything is then predicted from its prior and labelled so. Everything is kept in a new directory in ``runs``; ``resume``
+    ``profile``: everything is then predicted from its prior and labelled so. With ``max_drop`` as the only limit it is the fastest model
+    above that floor of the metric, found by a few whole runs. Everything is kept in a new directory in ``runs``; ``resume``
     goes on with an earlier one of the same job. The task's model is not changed.
 
     Raises :class:`InfeasibleBudgetError` when no plan reaches the budget, :class:`NothingToPruneError`, :class:`DeviceError`,
@@ -63,7 +64,28 @@ def prune(
     if target is None and profile is None:
         raise TargetError("neither a target nor a profile was given", remedy="Give a device (target=...), or profile=... for a prediction.")
     if not budget.limits():
-        raise BudgetError("no budget was given", remedy="Give at least one of latency, memory, energy, size: for example latency 50%.")
+        if budget.max_drop is None:
+            raise BudgetError(
+                "no budget was given", remedy=f"Give at least one of {', '.join(FIGURES)}, max_drop: for example latency 50%."
+            )
+        from edgeprune.search.sweep import fastest  # which is made of such runs
+
+        return fastest(task, target, profile, budget, options, runs, resume, listener, recipe)
+    run = RunDirectory.reopen(Path(resume)) if resume is not None else RunDirectory.create(Path(runs), task.name)
+    return prune_in(run, task, target, profile, budget, options, listener, recipe)
+
+
+def prune_in(
+    run: RunDirectory,
+    task: Task,
+    target: str | None,
+    profile: str | None,
+    budget: Budget,
+    options: Options,
+    listener: Listener,
+    recipe: str | None,
+) -> Result:
+    """:func:`prune` in an open run directory, which is closed at the end."""
     inputs = {
         "task": task.name,
         "target": target,
@@ -72,7 +94,6 @@ def prune(
         "options": asdict(options),
         "recipe": recipe,
     }
-    run = RunDirectory.reopen(Path(resume)) if resume is not None else RunDirectory.create(Path(runs), task.name)
     try:
         _begin(run, inputs)
         warm()

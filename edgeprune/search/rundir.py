@@ -12,6 +12,9 @@ from typing import Any
 
 from edgeprune.errors import RunError
 
+SHARED = ("device", "dense", "score-dense", "value-0")
+"""Records that are the same whatever the budget: the device, the dense model's measurement and score, and the first sensitivities."""
+
 
 def read_inputs(path: Path) -> dict[str, Any]:
     """What a run was started with.  Raises :class:`RunError` when ``path`` is no run directory."""
@@ -116,6 +119,16 @@ class RunDirectory:
             raise RunError(
                 f"{self.path / 'measurements.jsonl'} cannot be written: {error.strerror}", remedy="Free some space, then --resume."
             ) from error
+
+    def adopt(self, other: Path) -> None:
+        """Take over from another run of the same job, its ``measurements.jsonl``, what does not depend on the budget."""
+        for line in other.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue  # its last line may be cut off
+            if entry["key"] in SHARED and entry["key"] not in self._records:
+                self.record(entry["key"], entry["value"])
 
     def close(self) -> None:
         """Let others have the directory."""

@@ -22,9 +22,10 @@ from edgeprune.export import export
 from edgeprune.export.sparse_check import SparseReport, sparse_check
 from edgeprune.graph import analyze
 from edgeprune.importance.unstructured import Scope, apply_masks, quantile_masks, sparse_parameters, sparsity_of
+from edgeprune.search.archive import Trial
 from edgeprune.search.events import Listener
 from edgeprune.search.job import Job
-from edgeprune.search.laboratory import Laboratory, Trial
+from edgeprune.search.laboratory import Laboratory
 from edgeprune.search.options import Options
 from edgeprune.search.rundir import RunDirectory
 from edgeprune.search.sparse import SPARSITIES, SparseOption, measure_sparse, sparse_choice, sparse_options
@@ -35,7 +36,7 @@ from edgeprune.tuning import TuneResult, finetune, mean_divergence, outputs_on, 
 from edgeprune.tuning.sparsify import sparsify
 
 TRIAL_STEPS: Final = 24
-"""Optimizer steps that every way gets before its answers are compared with the dense model's."""
+"""Optimizer steps that every way gets before its answers are compared with the dense model's; none where ``task.fit`` trains."""
 
 TRIAL_BATCHES: Final = 4
 MEASUREMENTS: Final = 4
@@ -196,6 +197,7 @@ class _Search:
         apply_masks(parameters, quantile_masks(parameters, SPARSITIES[-1], "layer"))
         file = export(model, self.task.example_inputs, ("tflite-sparse",), self.run_directory.artifacts, "check")["tflite-sparse"]
         report = sparse_check(file)
+        file.unlink()
         for finding in report.findings if not report.taken else ():
             self.listener.note(f"not sparse: {finding.operation} {finding.output}: {finding.why}. {finding.remedy}")
         return report.taken
@@ -209,8 +211,8 @@ class _Search:
         key = (option.sparsity, tuple(option.widths.values()))
         if key not in self._losses:
             assert self.task.train is not None
-            quiet = replace(self.task, validation=None, evaluate=None)
-            steps = min(1.0, TRIAL_STEPS / _count(self.task.train))
+            quiet = replace(self.task, validation=None, evaluate=None, fit=None)
+            steps = min(1.0, TRIAL_STEPS / _count(self.task.train)) if self.task.fit is None else 0.0
             model = self._build(option).model
             if option.sparsity:
                 settings = self.settings

@@ -3,6 +3,7 @@
 from edgeprune.tuning.batchnorm import recalibrate
 from edgeprune.tuning.calibration import mean_divergence, outputs_on
 from edgeprune.tuning.finetune import TuneResult, finetune
+from edgeprune.tuning.initialize import initialized
 from edgeprune.tuning.scoring import score
 
-__all__ = ["TuneResult", "finetune", "mean_divergence", "outputs_on", "recalibrate", "score"]
+__all__ = ["TuneResult", "finetune", "initialized", "mean_divergence", "outputs_on", "recalibrate", "score"]

@@ -1,0 +1,52 @@
+"""``edgeprune frontier``: the metric against a limit, swept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeprune.budget import FIGURES
+from edgeprune.cli.job import Progress, job_options, new_job, resumed_job
+from edgeprune.cli.options import json_option
+from edgeprune.cli.output import console, print_json
+
+
+@click.command()
+@click.argument("recipe", required=False)
+@click.option("--kind", type=click.Choice(list(FIGURES)), default="latency", show_default=True, help="Which limit is swept.")
+@click.option("--levels", metavar="LIST", default="80%,65%,50%,40%,30%", show_default=True, help="Its values.")
+@job_options
+@json_option
+def command(recipe: str | None, kind: str, levels: str, resume: Path | None, as_json: bool, runs: Path, **given: Any) -> int:
+    """Prune the model of RECIPE to several limits and show the Pareto front.
+
+    Every level is a run of its own, tuned and measured; the device's table, the dense model's measurement and the sensitivities are shared.
+    Other limits hold at every level. Writes frontier.json and frontier.html (a chart). An interrupted sweep goes on with --resume.
+    """
+    from edgeprune.report.frontier import console_frontier
+    from edgeprune.search import frontier
+    from edgeprune.search.rundir import read_inputs
+    from edgeprune.task import load_recipe
+
+    if resume is not None:
+        job, inputs = resumed_job(resume), read_inputs(resume)
+        if "levels" not in inputs:
+            raise click.UsageError(f"{resume} is no sweep: edgeprune prune --resume {resume}")
+        kind, wanted = inputs["kind"], inputs["levels"]
+    else:
+        job, wanted = new_job(recipe, given), [level.strip() for level in levels.split(",") if level.strip()]
+    task = load_recipe(job["recipe"])
+    common = {name: job[name] for name in ("profile", "budget", "options", "recipe")}
+    with Progress() as listener:
+        found = frontier(task, job["target"], kind=kind, levels=wanted, runs=runs, resume=resume, listener=listener, **common)
+    plain = json.loads((found.folder / "frontier.json").read_text())
+    if as_json:
+        print_json(plain | {"folder": found.folder})
+    else:
+        out = console()
+        out.print(console_frontier(plain["points"], kind))
+        out.print(f"{found.folder / 'frontier.html'}", highlight=False)
+    return 0 if any(point.summary for point in found.points) else 1

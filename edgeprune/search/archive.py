@@ -1,0 +1,90 @@
+"""Plans that any run measured on a device, kept for later runs on it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from edgeprune.bench import Measurement
+from edgeprune.cost.width import Widths
+
+RECENT = 16
+"""Earlier measurements that calibrate a new run's model."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A model measured in turns with the dense one: ``ratio`` of latencies with its interval, and both measurements."""
+
+    ratio: float
+    low: float
+    high: float
+    dense: Measurement
+    model: Measurement
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values."""
+        dense, model = self.dense.to_json(), self.model.to_json()
+        return {"ratio": self.ratio, "low": self.low, "high": self.high, "dense": dense, "model": model}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> Trial:
+        """What :meth:`to_json` wrote."""
+        dense, model = (Measurement.from_json(data[name]) for name in ("dense", "model"))  # type: ignore[arg-type]
+        return cls(float(data["ratio"]), float(data["low"]), float(data["high"]), dense, model)  # type: ignore[arg-type]
+
+
+class Archive:
+    """By widths the trials of models of one structure on one device, runtime and thread count.  What weights they had does not matter to
+    a latency.  A damaged or unwritable file costs only what it would have saved."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found: dict[str, tuple[dict[str, int], Trial]] = {}
+        try:
+            lines = path.read_text().splitlines()
+        except OSError:
+            lines = []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                self._found[_key(entry["widths"])] = entry["widths"], Trial.from_json(entry["trial"])
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+
+    @classmethod
+    def of(cls, device: str, threads: int, structure: str) -> Archive:
+        """The one in the user's cache.  ``device``: its key; ``structure``: an analysis' fingerprint."""
+        name = sha256(f"{device} {threads} {structure}".encode()).hexdigest()[:24]
+        return cls(user_cache_path("edgeprune") / "trials" / f"{name}.jsonl")
+
+    def find(self, widths: Mapping[str, int]) -> Trial | None:
+        """What was measured of these widths."""
+        known = self._found.get(_key(widths))
+        return known[1] if known else None
+
+    def add(self, widths: Mapping[str, int], trial: Trial) -> None:
+        """Keep a trial for later runs."""
+        self._found[_key(widths)] = dict(widths), trial
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._path, "a") as file:
+                file.write(json.dumps({"widths": dict(widths), "trial": trial.to_json()}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            return
+
+    def observed(self) -> list[tuple[Widths, float, float | None]]:
+        """(widths, latency relative to the dense model's, peak bytes) of the latest."""
+        return [(widths, trial.ratio, trial.model.peak_bytes) for widths, trial in list(self._found.values())[-RECENT:]]
+
+
+def _key(widths: Mapping[str, int]) -> str:
+    return json.dumps(sorted(widths.items()))
