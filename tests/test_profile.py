@@ -119,6 +119,16 @@ def test_priors_scale_with_width_as_published():
         assert predicted == pytest.approx(known, rel=0.15), name
 
 
+def test_the_check_of_widths_fails_beyond_its_limit(monkeypatch, capsys):
+    assert prior_width.main() == 0
+    assert "within 15 %" in capsys.readouterr().out
+    monkeypatch.setattr(prior_width, "LIMIT", 0.05)
+    assert prior_width.main() == 1
+    shown = capsys.readouterr().out
+    assert "beyond 5 %" in shown
+    assert all(name in shown for name in SHIPPED)
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_prior_predicts_what_it_was_fitted_to(name):
     profile = load(name)
