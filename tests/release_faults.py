@@ -16,6 +16,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -129,14 +130,22 @@ class Victim:
         path = self.faults / "trace"
         return path.read_text().splitlines() if path.exists() else []
 
-    def go_on(self) -> None:
-        """Let what was stopped continue."""
+    def stopped(self) -> list[int]:
+        """Its processes that are stopped."""
+        found = []
         for pid in self._processes():
             try:
-                if (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]) == "T":
-                    os.kill(pid, signal.SIGCONT)
+                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+                    found.append(pid)
             except OSError:
                 continue
+        return found
+
+    def go_on(self) -> None:
+        """Let what was stopped continue."""
+        for pid in self.stopped():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def cut(self) -> None:
         """End its connections; what runs goes on."""
@@ -274,7 +283,7 @@ def harm(victim: Victim, bundle: Path, step: Step, fault: Fault, folder: Path) -
     reached = victim.faults / "reached" if step.side == "device" else folder / "reached"
     try:
         end = time.monotonic() + 60
-        while not reached.exists():
+        while not reached.exists() or (step.side == "device" and not victim.stopped()):
             if pusher.ended() or time.monotonic() > end:
                 raise AssertionError(f"the push did not come to {step}: {pusher.error()} {victim.trace()[-3:]}")
             time.sleep(0.005)

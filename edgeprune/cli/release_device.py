@@ -108,13 +108,18 @@ def _print_rollout(release: dict[str, Any], rollout: Rollout) -> None:
     click.echo(f"{release['product']} {release['version']}, signed by {', '.join(release['signers'])}")
     for outcome in rollout.outcomes:
         if outcome.result:
-            click.echo(f"  {outcome.target.name}: {_told(outcome.result)}")
+            click.echo(f"  {_name(outcome.target.name)}: {_told(outcome.result)}")
             for note in outcome.result.notes:
                 click.echo(f"    {note}")
     _show_failures(rollout.outcomes)
     if rollout.spared:
         names = ", ".join(target.name for target in rollout.spared)
         show_error(f"stopped: {rollout.failed} of {len(rollout.outcomes)} devices failed", f"Not touched: {names}")
+
+
+def _name(target: str) -> str:
+    """A target's name as the beginning of a line."""
+    return target.rstrip(":")
 
 
 def _told(done: Pushed) -> str:
@@ -125,7 +130,7 @@ def _told(done: Pushed) -> str:
         return f"unchanged, nothing sent ({done.path})"
     parts = [f"variant {done.variant}", f"sent {format_quantity('size', done.sent_bytes)} in {done.sent_files} files"]
     if done.health.deviation is not None:
-        parts.append(f"outputs within {done.health.deviation:.1g}")
+        parts.append(f"outputs within {done.health.deviation:.1g}" if done.health.deviation else "outputs equal")
     if done.health.latency_ms is not None:
         parts.append(f"{done.health.latency_ms:.3f} ms")
     if done.signed:
@@ -138,7 +143,7 @@ def _told(done: Pushed) -> str:
 def _show_failures(outcomes: Sequence[Outcome[Any]]) -> None:
     for outcome in outcomes:
         if outcome.error:
-            show_error(f"{outcome.target.name}: {outcome.error.message}", outcome.error.remedy)
+            show_error(f"{_name(outcome.target.name)}: {outcome.error.message}", outcome.error.remedy)
 
 
 def _each(target: str, work: Callable[[Target], Any]) -> list[Outcome[Any]]:
@@ -183,7 +188,7 @@ def _print_status(found: list[Status]) -> None:
     from edgeprune.budget import format_quantity
 
     for item in found:
-        click.echo(f"{item.target}: {item.product} {item.current or '(nothing in use)'}, {item.path}")
+        click.echo(f"{_name(item.target)}: {item.product} {item.current or '(nothing in use)'}, {item.path}")
         if item.pending:
             click.echo(f"  {item.pending} is on trial: a push did not end; the next one, or the device's next start, goes back")
         table = Table("version", "sequence", "variant", "size", "state")
@@ -207,7 +212,7 @@ def rollback(target: str, base: str, product: str | None, version: str | None, a
     from edgeprune.release.installed import rollback as roll
 
     outcomes = _each(target, lambda one: roll(one, product, version, base, after))
-    return _finish(outcomes, as_json, asdict, lambda it: click.echo(f"{it.target}: {it.product} {it.version} (was {it.left})"))
+    return _finish(outcomes, as_json, asdict, lambda it: click.echo(f"{_name(it.target)}: {it.product} {it.version} (was {it.left})"))
 
 
 @click.command(short_help="Remove old releases from devices.")
@@ -223,7 +228,7 @@ def prune(target: str, base: str, keep: int, product: str | None, as_json: bool)
 
         for item in found:
             removed = ", ".join(item.removed) or "nothing"
-            click.echo(f"{item.target}: {item.product}: removed {removed}, freed {format_quantity('size', item.freed_bytes)}")
+            click.echo(f"{_name(item.target)}: {item.product}: removed {removed}, freed {format_quantity('size', item.freed_bytes)}")
 
     outcomes = _each(target, lambda one: prune_releases(one, keep, product, base))
     return _finish(outcomes, as_json, lambda found: {"products": [asdict(item) for item in found]}, line)

@@ -80,7 +80,7 @@ class Place:
                 remedy="Another edgeprune replaced it meanwhile: use one version.",
             )
         if "error" in answer:
-            raise _error(answer["kind"], f"{self.session.address}: {answer['error']}")
+            raise _error(answer["kind"], f"{self.session.address.rstrip(':')}: {answer['error']}")
         return answer
 
 
