@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
-from torch import fx
 
-from edgeprune.cost.kernels import Kernel
+from edgeprune.cost.arena import greedy_arena
+from edgeprune.cost.kernels import Form, Kernel
 from edgeprune.cost.weights import FLOAT32, Storage
 from edgeprune.cost.width import Width, Widths
 
@@ -18,11 +18,13 @@ from edgeprune.cost.width import Width, Widths
 class MemoryModel:
     """``offset_bytes + weight_copies * resident + scale * largest step``; ``resident``: bytes that ``storage`` keeps of a plan's weights.
 
-    ``steps``: for every kernel the elements alive while it runs, as a :class:`Width` (channels already times extent).
+    ``steps``: for every kernel the elements alive while it runs, as a :class:`Width` (channels already times extent). ``lives``: where the
+    runtime's planner leaves gaps, every tensor's elements with the first and the last step in which it is alive.
     """
 
     steps: list[Width]
     storage: Storage = FLOAT32
+    lives: list[tuple[Width, int, int]] = field(default_factory=list)
     offset_bytes: float = 0.0
     weight_copies: float = field(init=False)
     scale: float = 1.0
@@ -31,7 +33,9 @@ class MemoryModel:
         self.weight_copies = self.storage.copies
 
     def activations(self, widths: Widths) -> float:
-        """Bytes of the largest step."""
+        """Bytes of the largest step, or of all tensors as the planner lays them."""
+        if self.lives:
+            return greedy_arena([(self.storage.activation * size.at(widths), first, last) for size, first, last in self.lives])
         return self.storage.activation * max(step.at(widths) for step in self.steps)
 
     def predict(self, widths: Widths, resident_bytes: float) -> float:
@@ -52,20 +56,43 @@ class MemoryModel:
 
 def memory_model(kernels: Sequence[Kernel], storage: Storage = FLOAT32) -> MemoryModel:
     """Liveness over the kernels' order: a tensor lives from the kernel that makes it to the last that reads it."""
-    sizes: dict[fx.Node, Width] = {}
-    last: dict[fx.Node, int] = {}
-    for index, kernel in enumerate(kernels):
-        sizes[kernel.node] = kernel.result.scaled(prod(kernel.form.rows_out))
-        for part in kernel.parts:
-            last[part] = index
+    sizes: dict[object, Width] = {}
+    first: dict[object, int] = {}
+    last: dict[object, int] = {}
+    schedule = list(_schedule(kernels, storage))
+    for step, (made, size, read, input_size) in enumerate(schedule):
+        for part in read:
+            last[part] = step
             if part not in sizes:  # a model input
-                sizes[part] = kernel.source.scaled(prod(kernel.form.rows_in))
-    made = {kernel.node: index for index, kernel in enumerate(kernels)}
-    steps = []
-    for index in range(len(kernels)):
-        alive = [size for node, size in sizes.items() if made.get(node, -1) <= index <= max(last.get(node, -1), made.get(node, -1))]
-        steps.append(sum(alive, Width(0.0)))
-    return MemoryModel(_undominated(steps), storage)
+                sizes[part], first[part] = input_size, 0
+        sizes[made], first[made] = size, step
+    lives = [(size, first[name], max(last.get(name, 0), first[name])) for name, size in sizes.items()]
+    steps = [sum((size for size, begin, end in lives if begin <= step <= end), Width(0.0)) for step in range(len(schedule))]
+    return MemoryModel(_undominated(steps), storage, lives if storage.greedy else [])
+
+
+def _schedule(kernels: Sequence[Kernel], storage: Storage) -> Iterator[tuple[object, Width, tuple[object, ...], Width]]:
+    """In their order the tensors that are made: a name, the size, the names of what is read for it, and the size of the first of those."""
+    for kernel in kernels:
+        form, read = kernel.form, tuple[object, ...](kernel.parts)
+        entering = kernel.source.scaled(prod(form.rows_in))
+        if storage.greedy and padded_apart(form):
+            rows = [size + 2 * (window // 2) for size, window in zip(form.rows_in, form.window, strict=True)]
+            padded = kernel.source.scaled(prod(rows))
+            yield ("pad", kernel.node), padded, read[:1], entering
+            read, entering = (("pad", kernel.node), *read[1:]), padded
+        yield kernel.node, kernel.result.scaled(prod(form.rows_out)), read, entering
+
+
+def padded_apart(form: Form) -> bool:
+    """Whether TFLite pads in an operation of its own: its SAME padding is not the symmetric one of PyTorch."""
+    if not form.padded or form.kind not in ("conv2d", "depthwise_conv2d"):
+        return False
+    same = [
+        max((made - 1) * stride + window - size, 0)
+        for size, made, stride, window in zip(form.rows_in, form.rows_out, form.stride, form.window, strict=True)
+    ]
+    return any(total != 2 * (window // 2) for total, window in zip(same, form.window, strict=True))
 
 
 def _undominated(steps: list[Width]) -> list[Width]:

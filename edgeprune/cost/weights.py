@@ -26,7 +26,8 @@ def parameters(kernels: Sequence[Kernel], widths: Widths) -> float:
 @dataclass(frozen=True)
 class Storage:
     """How a runtime stores a model, in bytes: an ``activation``; in the file a ``weight`` and what belongs to an output ``channel``; in
-    memory a ``resident_weight`` and a ``resident_channel``, each ``copies`` times unless measurements say otherwise."""
+    memory a ``resident_weight`` and a ``resident_channel``, each ``copies`` times unless measurements say otherwise. ``greedy``: activations lie
+    where TFLite Micro's planner puts them."""
 
     activation: int
     weight: int
@@ -34,6 +35,7 @@ class Storage:
     resident_weight: int
     resident_channel: int
     copies: float
+    greedy: bool = False
 
     def file_bytes(self, kernel: Kernel, source: float, result: float) -> float:
         """Of one kernel in the file, at those widths."""
@@ -55,7 +57,7 @@ class Storage:
 FLOAT32 = Storage(activation=4, weight=4, channel=4, resident_weight=4, resident_channel=4, copies=2.0)
 """Weights and biases are floats, held as in the file and repacked."""
 
-INT8_MICRO = Storage(activation=1, weight=1, channel=28, resident_weight=0, resident_channel=8, copies=1.0)
+INT8_MICRO = Storage(activation=1, weight=1, channel=28, resident_weight=0, resident_channel=8, copies=1.0, greedy=True)
 """int8 under TFLite Micro: weights stay in flash. A channel has an int32 bias in the file, and for weights and bias a float32 scale and an
 int64 zero point each; in the arena an int32 multiplier and an int32 shift (TFLite's quantization specification; OpDataConv of TFLite
 Micro's kernels/conv.h)."""
