@@ -17,6 +17,7 @@ from edgeprune.errors import BundleError, DeviceError, HealthError, Incompatible
 from edgeprune.release import Bundle, Manifest, fleet
 from edgeprune.release.fit import choose, obstacles
 from edgeprune.release.fleet import Waves, push_all
+from edgeprune.release.push import Pushed
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -220,3 +221,30 @@ def test_a_bundle_that_changes_after_it_was_verified_is_not_pushed(tmp_path: Pat
         with_errors = push_all(bundle, [Target("a", "local:"), Target("b", "local:")], waves=Waves(2))
     assert all("was replaced after it was verified" in str(outcome.error) for outcome in with_errors.outcomes)
     assert not any(isinstance(outcome.error, DeviceError) for outcome in with_errors.outcomes)
+
+
+def test_the_command_tells_which_devices_failed_and_which_were_spared(
+    client_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def one(bundle: Bundle, target: Target, *_: Any) -> Pushed:
+        if target.address.endswith("b"):
+            raise HealthError("it is ill", remedy="Heal it.")
+        return Pushed(target.name, "gadget", "1.0.0", "any", "committed", "/x/current", sent_files=2, sent_bytes=1500)
+
+    monkeypatch.setattr(fleet, "push", one)
+    kit = Kit(tmp_path)
+    push = ["release", "push", str(kit.bundle("1.0.0", 1)), "--allowed-signers", str(kit.allowed), "--target"]
+    assert main([*push, "ssh://a,ssh://b,ssh://c,ssh://d", "--wave", "2"]) == 11
+    printed = capsys.readouterr()
+    assert "ssh://a: switched (the first release); variant any, sent 1.5 kB in 2 files" in printed.out
+    assert "ssh://b: it is ill" in printed.err
+    assert "Heal it." in printed.err
+    assert "stopped: 1 of 3 devices failed" in printed.err
+    assert "Not touched: ssh://d" in printed.err
+    assert main([*push, "ssh://a,ssh://b,ssh://c,ssh://d", "--wave", "2", "--max-failures", "50%", "--json"]) == 11
+    document = json.loads(capsys.readouterr().out)
+    assert (document["failed"], document["spared"], document["version"]) == (1, [], "1.0.0")
+    assert [device["target"] for device in document["devices"]] == ["ssh://a", "ssh://b", "ssh://c", "ssh://d"]
+    assert document["devices"][1]["error"] == {"kind": "HealthError", "message": "it is ill", "remedy": "Heal it."}
+    assert main([*push, "ssh://b"]) == 1
+    assert main([*push, "ssh://a", "--max-failures", "half"]) == 2
