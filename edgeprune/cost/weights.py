@@ -26,8 +26,10 @@ def parameters(kernels: Sequence[Kernel], widths: Widths) -> float:
 @dataclass(frozen=True)
 class Storage:
     """How a runtime stores a model, in bytes: an ``activation``; in the file a ``weight`` and what belongs to an output ``channel``; in
-    memory a ``resident_weight`` and a ``resident_channel``, each ``copies`` times unless measurements say otherwise. ``greedy``: activations lie
-    where TFLite Micro's planner puts them."""
+    memory a ``resident_weight`` and a ``resident_channel``, each ``copies`` times unless measurements say otherwise.
+
+    ``greedy``: activations lie where TFLite Micro's planner puts them.
+    """
 
     activation: int
     weight: int
