@@ -157,7 +157,7 @@ class _Search:
     def _choose(self) -> SparseOption:
         """The best way whose measurement meets the budget."""
         limit, planner, factor = self.job.limits["latency"], self.job.planner, 1.0
-        cost = self._cost()
+        cost, observed = self._cost(), [(planner.dense, self.job.dense.latency_ms, None)]
         for attempt in range(MEASUREMENTS):
             ways = sparse_options(planner, cost, self.value.curves, {"latency": limit}, factor)
             option, losses = sparse_choice(ways, self._loss)
@@ -170,7 +170,8 @@ class _Search:
             if measured <= limit:
                 return option
             if option.kind == "channel":
-                planner.observe([(planner.dense, self.job.dense.latency_ms, None), (option.widths, measured, None)])
+                observed.append((option.widths, measured, None))
+                planner.observe(observed)
             else:
                 factor *= 1.01 * measured / option.latency_ms
         raise InfeasibleBudgetError(
