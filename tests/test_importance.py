@@ -54,6 +54,11 @@ def test_fpgm_is_least_at_the_geometric_median() -> None:
     assert only(score(task, analysis, "fpgm")) == pytest.approx(np.array([15.0, 10.0, 15.0]) / (40 / 3))
 
 
+def test_filters_that_coincide_are_uniform() -> None:
+    task, analysis = made(two_layers([[0.1, 0.7], [0.1, 0.7], [0.1, 0.7]], [[9.0, 0.0, 1.0]] * 2), torch.ones(4, 2))
+    assert only(score(task, analysis, "fpgm")).tolist() == [1.0, 1.0, 1.0]
+
+
 def test_activations_are_those_that_readers_see() -> None:
     inputs = torch.tensor([[1.0], [-1.0], [3.0], [1.0]])
     task, analysis = made(two_layers([[1.0], [-1.0], [2.0]], [[1.0, 1.0, 1.0]] * 2), inputs)

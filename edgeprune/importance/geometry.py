@@ -11,6 +11,9 @@ from edgeprune.importance.reduce import owned, vectors
 from edgeprune.importance.registry import Saliency, criterion
 from edgeprune.task import Task
 
+ROUNDING = 1e-6
+"""Distances, relative to the largest norm, that matrix products in float64 cannot tell from zero."""
+
 
 @criterion("fpgm")
 def fpgm(task: Task, analysis: Analysis) -> Saliency:
@@ -37,5 +40,5 @@ def _distances(points: list[Tensor], count: int) -> np.ndarray:
     if not points:
         return np.ones(count)
     joined = torch.cat([part.double() for part in points], 1)
-    total = torch.cdist(joined, joined, compute_mode="donot_use_mm_for_euclid_dist").sum(1).numpy()
-    return total if total.any() else np.ones(count)
+    total = torch.cdist(joined, joined, compute_mode="use_mm_for_euclid_dist").sum(1).numpy()
+    return total if total.max() > ROUNDING * count * float(joined.norm(dim=1).max()) else np.ones(count)
