@@ -100,6 +100,25 @@ def test_widths_follow_the_plan() -> None:
     assert last.source.at({"conv2": 3, "stem": 5, "conv1": 1}) == 8
 
 
+def test_the_first_convolution_in_time_reads_channels_not_samples() -> None:
+    analysis = analyze(
+        nn.Sequential(nn.Conv1d(4, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(160, 3)).eval(), (torch.zeros(1, 4, 10),)
+    )
+    first, *_ = kernels(analysis)
+    full = widths_of(analysis)
+    assert (first.source.at(full), first.result.at(full), first.form.rows_in, first.form.rows_out) == (4, 16, (1, 10), (1, 10))
+    assert macs(first.form, 4, 16) == 10 * 3 * 4 * 16
+
+
+def test_a_pooling_that_tells_places_is_as_wide_as_its_values() -> None:
+    layers = (nn.Conv1d(4, 16, 3), nn.ReLU(), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(16, 3))
+    analysis = analyze(nn.Sequential(*layers).eval(), (torch.zeros(1, 4, 10),))
+    convolution, pooling, linear = kernels(analysis)
+    full = widths_of(analysis)
+    assert [kernel.result.at(full) for kernel in (convolution, pooling, linear)] == [16, 16, 3]
+    assert (pooling.form.rows_in, pooling.form.rows_out) == ((1, 8), (1, 1))
+
+
 def filled_table(analysis: Analysis, choices: dict[str, list[int]], path: Path | None = None) -> Table:
     """A table whose kernels take 1 us for every 1000 MACs, and 1 us each."""
     table = Table(path)

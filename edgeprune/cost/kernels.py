@@ -133,8 +133,9 @@ class _Folder:
 
     def _append(self, node: fx.Node, name: str) -> None:
         parts = tuple(dict.fromkeys(self._base(part) for part in _activations(node)))
-        result, rows_out = self.tensor(node)
-        source, rows_in = self.tensor(_activations(node)[0])
+        axis = 1 if node.target in CONVOLUTIONS else None
+        result, rows_out = self.tensor(node, axis)
+        source, rows_in = self.tensor(_activations(node)[0], axis)
         form = self._form(node, name, rows_in, rows_out)
         if form.kind == "conv2d" and form.groups > 1 and form.groups == shape_of(_activations(node)[0])[1]:
             form = Form("depthwise_conv2d", form.rows_in, form.rows_out, form.window, form.stride, 1, form.padded)
@@ -170,20 +171,29 @@ class _Folder:
     def _foldable(self, first: fx.Node, node: fx.Node, kinds: tuple[str, ...]) -> bool:
         return first in self.place and self.found[self.place[first]].form.kind in kinds and len(_activations(node)[0].users) == 1
 
-    def tensor(self, node: fx.Node) -> tuple[Width, tuple[int, int]]:
+    def tensor(self, node: fx.Node, axis: int | None = None) -> tuple[Width, tuple[int, int]]:
         """The width of a tensor and its (H, W), for one inference."""
-        return tensor_width(self.analysis, node, self.group_of)
+        return tensor_width(self.analysis, node, self.group_of, axis)
 
 
-def tensor_width(analysis: Analysis, node: fx.Node, group_of: dict[int, tuple[str, int]]) -> tuple[Width, tuple[int, int]]:
-    """The width of a node's tensor along its channels, and its extent (H, W) along the rest, at the example's batch size."""
-    labels, shape = analysis.flow.values[node], list(shape_of(node))
+def tensor_width(
+    analysis: Analysis, node: fx.Node, group_of: dict[int, tuple[str, int]], axis: int | None = None
+) -> tuple[Width, tuple[int, int]]:
+    """The width of a node's tensor along its channels, and its extent (H, W) along the rest, at the example's batch size.
+
+    ``axis``: the dimension of the channels where none of them may go; guessed from the number of dimensions unless given.
+    """
+    labels = analysis.flow.values[node]
+    if isinstance(labels, (list, tuple)):  # of a pooling with places, of recurrent layers: the values come first
+        labels = next((part for part in labels if isinstance(part, Tensor)), None)
     if not isinstance(labels, Tensor):
         return Width(0.0), (1, 1)
+    shape = list(labels.shape)
     if analysis.captured.any_batch and shape:
         shape[0] = max(1, analysis.captured.batch)
     dims = varying(labels)
-    dim = dims[-1] if dims else (1 if len(shape) in (3, 4, 5) and len(shape) != 3 else max(len(shape) - 1, 0))
+    guess = 1 if len(shape) in (4, 5) else max(len(shape) - 1, 0)
+    dim = dims[-1] if dims else guess if axis is None else axis
     rest = [size for d, size in enumerate(shape) if d not in (dims or [dim])]
     rows = (math.prod(rest[:-1]) if len(rest) > 1 else 1, rest[-1] if rest else 1)
     if not dims:
