@@ -106,21 +106,32 @@ class _Mover:
         last.builtinOptionsType, last.builtinOptions = schema.BuiltinOptions.ReshapeOptions, options
 
     def _lift_mean(self, mean: Any) -> bool:
-        """Let ``mean`` read what the transpose before it reads."""
-        before = next((entry for entry in self.graph.operators if int(mean.inputs[0]) in list(entry.outputs)), None)
-        if before is None or self.names[id(before)] != "TRANSPOSE" or self._only_reader(before.outputs[0]) is not mean:
+        """Let ``mean`` read what is before the moves that lead to it."""
+        axes = self._constant(mean.inputs[1])
+        run: list[Any] = []
+        while (before := self._maker(run[0].inputs[0] if run else mean.inputs[0])) is not None:
+            if self.names[id(before)] not in _MOVES or self._only_reader(before.outputs[0]) is not (run[0] if run else mean):
+                break
+            run.insert(0, before)
+        while run and self.names[id(run[0])] != "TRANSPOSE":
+            run.pop(0)
+        if not run or axes is None or mean.builtinOptions.keepDims:
             return False
-        order, axes = self._constant(before.inputs[1]), self._constant(mean.inputs[1])
-        if order is None or axes is None or mean.builtinOptions.keepDims:
+        moved = np.arange(int(np.prod(self._shape(run[0].inputs[0])))).reshape(self._shape(run[0].inputs[0]))
+        for operator in run:
+            moved = self._moved(operator, moved)
+            if moved is None:
+                return False
+        lifted = _axes_before(self._shape(run[0].inputs[0]), moved, [int(axis) for axis in axes], self._shape(mean.outputs[0]))
+        if lifted is None:
             return False
-        inside = sorted(int(order[axis]) for axis in axes.ravel())
-        left = [int(place) for place in order if int(place) not in inside]
-        shape = self._shape(before.inputs[0])
-        if sorted(left) != left and sum(shape[place] > 1 for place in left) > 1:
-            return False
-        mean.inputs = np.array([before.inputs[0], self._add_constant(inside)], np.int32)
-        self.graph.operators.remove(before)
+        mean.inputs = np.array([run[0].inputs[0], self._add_constant(lifted)], np.int32)
+        for operator in run:
+            self.graph.operators.remove(operator)
         return True
+
+    def _maker(self, tensor: int) -> Any:
+        return next((entry for entry in self.graph.operators if int(tensor) in list(entry.outputs)), None)
 
     def _only_reader(self, tensor: int) -> Any:
         readers = [entry for entry in self.graph.operators if tensor in list(entry.inputs)]
@@ -153,3 +164,27 @@ class _Mover:
         code.version = 1
         self.model.operatorCodes.append(code)
         return len(self.model.operatorCodes) - 1
+
+
+def _axes_before(shape: list[int], moved: Any, axes: list[int], result: list[int]) -> list[int] | None:
+    """The dimensions of ``shape`` to take the mean over for what the mean of ``moved`` (its flat places, moved) over ``axes`` is; None when
+    there are none.  ``result``: the shape of the mean."""
+    places = np.unravel_index(_rows(moved, axes)[0], shape)
+    inside = [dim for dim, values in enumerate(places) if len(set(values.tolist())) > 1]
+    left = [dim for dim in range(len(shape)) if dim not in inside]
+    spare = len(left) - len(result)
+    for dim in list(left):
+        if spare > 0 and shape[dim] == 1:
+            left.remove(dim)
+            spare -= 1
+    found = [dim for dim in range(len(shape)) if dim not in left]
+    straight = np.arange(moved.size).reshape(shape)
+    same = [shape[dim] for dim in left] == result and np.array_equal(_rows(straight, found), _rows(moved, axes))
+    return found if same else None
+
+
+def _rows(values: Any, axes: list[int]) -> Any:
+    """A row for each element of the mean over ``axes``: what goes into it, sorted."""
+    rest = [dim for dim in range(values.ndim) if dim not in [axis % values.ndim for axis in axes]]
+    rows = values.transpose([*rest, *(dim for dim in range(values.ndim) if dim not in rest)])
+    return np.sort(rows.reshape(int(np.prod([values.shape[dim] for dim in rest])), -1), axis=1)
