@@ -94,10 +94,7 @@ def compare_criteria(
     half as many random subsets are. ``images``: training samples that each is measured on. Raises :class:`InputError` for unknown
     criteria, missing data, and shares that are none.
     """
-    if not shares or not all(0 < share < 1 for share in shares):
-        raise InputError(f"shares {', '.join(map(str, shares))} are not all between 0 and 1", remedy="Give them as 0.25,0.5.")
-    if task.train is None:
-        raise InputError(f"task {task.name} has no training data to measure removals on", remedy="Give the task `train` batches.")
+    _check(task, shares)
     groups = [analysis.groups[place] for place in _evenly(len(analysis.groups), GROUPS)]
     wanted, each = list(dict.fromkeys(names or CRITERIA)), max(EACH, samples // len(groups))
     each_criterion = len(shares) + len(groups)
@@ -111,6 +108,13 @@ def compare_criteria(
         judged = [_judgement(name, trial, channels, subsets, shares, seconds[name]) for name in scored]
     judged.sort(key=lambda one: one.alone.value)
     return Comparison(trial.removals.dense, trial.removals.images, judged, channels, subsets, skipped)
+
+
+def _check(task: Task, shares: Sequence[float]) -> None:
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise InputError(f"shares {', '.join(map(str, shares))} are not all between 0 and 1", remedy="Give them as 0.25,0.5.")
+    if task.train is None:
+        raise InputError(f"task {task.name} has no training data to measure removals on", remedy="Give the task `train` batches.")
 
 
 class _Steps:
