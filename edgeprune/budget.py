@@ -104,7 +104,9 @@ class Budget:
 
 
 def format_quantity(kind: str, value: float) -> str:
-    """A value in the kind's base unit (ms, bytes, mJ, one) as a person reads it."""
+    """A value in the kind's base unit (ms, bytes, mJ, one) as a person reads it; NaN is not known."""
+    if value != value:
+        return "not known"
     if kind in ("memory", "size"):
         for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
             if abs(value) >= factor:

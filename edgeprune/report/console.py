@@ -9,13 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgeprune.report.summary import headline, rows, verdicts
+from edgeprune.report.summary import headline, rows, title, verdicts
 
 
 def console_table(run: Mapping[str, Any], console: Console) -> None:
     """Print before and after, the budgets and the warnings of ``run`` (see :mod:`edgeprune.report.summary`)."""
-    title = f"{run.get('task') or 'model'} on {run.get('target') or (run.get('device') or {}).get('profile') or 'an unnamed device'}"
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=escape(title(run)), title_justify="left")
     for name in ("", "dense", "pruned", "pruned / dense"):
         table.add_column(name, justify="left" if not name else "right")
     for row in rows(run):

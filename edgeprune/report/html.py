@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.report import charts
-from edgeprune.report.summary import DASH, headline, label, rows, verdicts
+from edgeprune.report.summary import DASH, headline, label, rows, title, verdicts
 
 STYLE = """
 :root { color-scheme: light dark; --back: #fff; --text: #1c2024; --soft: #60646c; --line: #e2e4e8; --track: #dfe3ea; --main: #2563c9;
@@ -64,10 +64,10 @@ def write_report(run: Mapping[str, Any], path: Path) -> None:
 
 def page(run: Mapping[str, Any]) -> str:
     """The report as HTML text."""
-    title = f"{run.get('task') or 'model'} on {run.get('target') or 'an unnamed device'}"
+    name = title(run)
     sentence, good = headline(run)
     sections = [
-        f'<h1>{escape(title)}</h1><p class="soft">edgeprune, {escape(str(run.get("created") or DASH))}</p>',
+        f'<h1>{escape(name)}</h1><p class="soft">edgeprune, {escape(str(run.get("created") or DASH))}</p>',
         f'<p class="verdict {MARKS[good][0]}">{escape(sentence)}</p>',
         _warnings(run),
         _section("Before and after", _table(["", "dense", "pruned", "pruned / dense"], [_cells(row) for row in rows(run)]), label(run)),
@@ -78,7 +78,7 @@ def page(run: Mapping[str, Any]) -> str:
         _facts("Device and conditions", run.get("device")),
         _facts("Versions", run.get("versions")),
     ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(name)}</title>'
     body = "\n".join(filter(None, sections))
     return f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
 

@@ -64,6 +64,12 @@ class Verdict:
     met: bool | None
 
 
+def title(run: Mapping[str, Any]) -> str:
+    """What was pruned, and for what."""
+    device = run.get("target") or (run.get("device") or {}).get("profile") or "an unnamed device"
+    return f"{run.get('task') or 'model'} on {device}"
+
+
 def label(run: Mapping[str, Any]) -> str:
     """``measured``, or that it is not, and where it comes from if that is said."""
     return "measured" if run.get("measured") else (run.get("methods") or {}).get("latency") or NOT_MEASURED
