@@ -44,6 +44,7 @@ RESULTS, DOCUMENT = ROOT / "benchmarks" / "results" / "exports.json", ROOT / "do
 RECIPES = ("cifar10_resnet56", "cifar10_mobilenetv2", "fsdd", "har", "snips", "ecg")
 FORMATS = ("tflite", "tflite-fp16", "tflite-dynamic", "tflite-int8", "torchscript", "pt2", "onnx", "executorch")
 NEEDED = {"onnx": "onnxruntime", "executorch": "executorch"}
+LATENCY = ("latency_ms", "ratio", "ratio_low", "ratio_high")
 COMPARED = 64
 """Inferences of the validation data on which a file's outputs are compared with the model's."""
 
@@ -80,7 +81,7 @@ def measure_files(name: str, wanted: Sequence[str], row: dict[str, Any]) -> None
     }
     samples, probes = calibration_of(task), list(itertools.islice(validation_inputs(task), COMPARED))
     for form in wanted:
-        known = row["files"].get(form, {})
+        known = {key: value for key, value in row["files"].get(form, {}).items() if key in LATENCY}
         try:
             row["files"][form] = known | measure_file(task, form, samples, probes)
         except EdgepruneError as error:

@@ -59,6 +59,13 @@ def job_options(function: F) -> F:
         click.option("--no-reconstruction", is_flag=True, help="Do not solve the weights that are left anew from calibration data."),
         click.option("--engine", type=click.Choice(["tflite", "torchscript"]), help="What the device runs [default: tflite where it can]."),
         click.option(
+            "--precision",
+            default="fp32",
+            show_default=True,
+            metavar="LIST",
+            help="Of fp32, fp16, dynamic and int8: each is pruned and measured, the best file that meets the budgets is kept.",
+        ),
+        click.option(
             "--format", "formats", default="tflite,torchscript,pt2", show_default=True, metavar="LIST", help="Formats exported at the end."
         ),
         click.option("--threads", type=click.IntRange(min=1), help="Threads on the device [default: its cores, at most 4]."),
@@ -92,6 +99,7 @@ def new_job(recipe: str | None, given: dict[str, Any]) -> dict[str, Any]:
         reconstruction=not given["no_reconstruction"],
         reuse=not given["no_reuse"],
         formats=tuple(name.strip() for name in given["formats"].split(",") if name.strip()),
+        precision=tuple(name.strip() for name in given["precision"].split(",") if name.strip()),
         **{name: given[name] for name in _PASSED},
     )
     return {
@@ -114,7 +122,8 @@ def resumed_job(path: Path) -> dict[str, Any]:
         raise RunError(
             f"{path} was not started from a recipe file", remedy="Resume it from Python: edgeprune.prune(task, ..., resume=path)."
         )
-    options = Options(**(inputs["options"] | {"formats": tuple(inputs["options"]["formats"])}))
+    lists = {name: tuple(inputs["options"][name]) for name in ("formats", "precision") if name in inputs["options"]}
+    options = Options(**(inputs["options"] | lists))
     return inputs | {"budget": Budget(**inputs["budget"]), "options": options}
 
 

@@ -1,4 +1,4 @@
-"""Operations that the TFLite converter lacks, said in ones that it knows, on an ATen graph."""
+"""Operations that converters lack (TFLite's, ExecuTorch's), said in ones that they know, on an ATen graph."""
 
 from __future__ import annotations
 

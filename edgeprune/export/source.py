@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from edgeprune.errors import CaptureError, ExportError
 from edgeprune.export.calibration import Sample, checked
 from edgeprune.export.options import ExportOptions
+from edgeprune.export.rewrite import plain_max_pools
 from edgeprune.export.trim import trim
 from edgeprune.surgery import flatten_outputs
 from edgeprune.task import device_inputs
@@ -159,6 +160,7 @@ def _captured(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # this machine's paths
     trim(program)
+    plain_max_pools(program.graph_module)
     return program
 
 

@@ -32,13 +32,11 @@ def _convert(job: dict[str, str]) -> None:
     from torch.fx import GraphModule
 
     from edgeprune.export.fold import fold_batch_norms
-    from edgeprune.export.rewrite import plain_max_pools
 
     program = torch.export.load(job["program"])
     module = program.module()
     assert isinstance(module, GraphModule)
     fold_batch_norms(module)
-    plain_max_pools(module)
     arguments, _ = program.example_inputs
     litert_torch.convert(module, arguments).export(job["output"])
 

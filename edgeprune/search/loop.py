@@ -166,7 +166,7 @@ class Loop:
         return candidate
 
     def _observe(self) -> None:
-        dense: tuple[Widths, float, float | None] = (self.planner.dense, self.dense.latency_ms, self.dense.peak_bytes)
+        dense = (self.planner.dense, *(self.planner.measured_dense or (self.dense.latency_ms, self.dense.peak_bytes)))
         mine = [(item.widths, item.figures.latency_ms, item.figures.peak_bytes) for item in self.candidates]
         self.planner.observe([dense, *self.known, *mine])
 

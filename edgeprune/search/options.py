@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from edgeprune.errors import InputError
+from edgeprune.search.precision import find_precision
 from edgeprune.task import Task
 
 Schedule = Literal["auto", "one-shot", "iterative", "online"]
@@ -20,7 +21,9 @@ class Options:
     ``reconstruction``: solve the weights that are left anew, from calibration data. ``schedule``: "one-shot"; "iterative", two stages;
     "online", shrinking step by step while it trains; "auto" is iterative below 40 % of the dense latency. ``training``: "fine-tune" from
     the weights that are left, or from "scratch". ``distillation``, ``weight_decay``: None is the task's. ``epochs``: of training in
-    all; None is the task's, 0 none. ``engine``: what the device runs; None takes TFLite where it can. ``formats``: what is exported at the
+    all; None is the task's, 0 none. ``engine``: what the device runs; None takes TFLite where it can.
+    ``precision``: those that are tried (see :mod:`edgeprune.search.precision`), the best of which is kept.
+    ``formats``: what is exported at the
     end. ``threads``: None is the device's cores, at most 4. ``step``: block of channels the widths are multiples of; None is the
     profile's. ``measurements``: most whole-model measurements of pruned models. ``reuse``: what earlier runs
     measured of the same plans on this device.
@@ -35,6 +38,7 @@ class Options:
     weight_decay: float | None = None
     epochs: float | None = None
     engine: str | None = None
+    precision: tuple[str, ...] = ("fp32",)
     formats: tuple[str, ...] = ("tflite", "torchscript", "pt2")
     threads: int | None = None
     step: int | None = None
@@ -52,6 +56,10 @@ class Options:
             raise InputError(f"distillation {self.distillation} is not between 0 and 1")
         if self.weight_decay is not None and not self.weight_decay >= 0:
             raise InputError(f"weight_decay {self.weight_decay} must be zero or more")
+        for name in self.precision:
+            find_precision(name)
+        if not self.precision or len(set(self.precision)) < len(self.precision):
+            raise InputError(f"precision {', '.join(self.precision) or 'none'}: each one once, and one at least")
         if self.measurements < 1:
             raise InputError(f"measurements {self.measurements} must be at least 1")
         for name in ("threads", "step"):

@@ -55,6 +55,7 @@ class Planner:
         self.storage, self.memory = storage, memory_model(self.kernels, storage)
         self.energy = EnergyModel(self.kernels, *power)
         self.file_offset = 0.0
+        self.measured_dense: tuple[float, float | None] | None = None  # latency (ms) and peak (bytes)
         self.dense = {group.name: group.size for group in analysis.groups}
 
     def predict(self, widths: Widths) -> Prediction:
@@ -71,6 +72,7 @@ class Planner:
 
     def observe_dense(self, latency_ms: float, peak_bytes: float | None, file_bytes: float, energy_mj: float | None) -> None:
         """Take in the dense model's measurement: every model starts from what is true there."""
+        self.measured_dense = latency_ms, peak_bytes
         self.latency.calibrate([(self.dense, latency_ms)])
         self.file_offset = file_bytes - self.storage.total_file_bytes(self.kernels, self.dense)
         if peak_bytes is not None:

@@ -17,6 +17,7 @@ from edgeprune.report import write_report
 from edgeprune.search.events import Listener, Silent
 from edgeprune.search.job import Job
 from edgeprune.search.options import Options
+from edgeprune.search.quantized import prune_in_precisions
 from edgeprune.search.rundir import RunDirectory
 from edgeprune.search.summary import summarize, versions
 from edgeprune.surgery import Plan
@@ -140,12 +141,13 @@ def _work(job: Job, run: RunDirectory) -> Result:
     try:
         before = job.score(job.task.model, "score-dense")
         job.prepare()
-        cut = job.prune()
-        after = job.score_cut(cut)
+        best = prune_in_precisions(job)
     finally:
         if job.laboratory is not None:
             job.laboratory.release()
-    summary = summarize(job, cut, (before, after)) | {"created": run.summary["created"], "target": run.summary["inputs"]["target"]}
+    job, cut = best.job, best.cut
+    summary = summarize(job, cut, (before, best.score)) | {"precision": best.precision}
+    summary |= {"created": run.summary["created"], "target": run.summary["inputs"]["target"]}
     met = all(item["met"] is not False for item in summary["budget"].values())
     run.write("plan.json", cut.pruned.plan.to_json())
     write_report(summary, run.path / "report.html")

@@ -1,0 +1,167 @@
+"""A job in several precisions: each is cut, tuned and measured for itself, and the best file that meets the budgets is kept."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from edgeprune.budget import format_quantity
+from edgeprune.cost.prior import power_of
+from edgeprune.errors import ExportError, InfeasibleBudgetError, InputError, ParityError
+from edgeprune.export.evaluate import score_file
+from edgeprune.export.formats import find
+from edgeprune.search.archive import Archive
+from edgeprune.search.job import Cut, Job
+from edgeprune.search.laboratory import Laboratory
+from edgeprune.search.loop import use_of
+from edgeprune.search.planner import Planner, all_choices
+from edgeprune.search.precision import Precision, find_precision
+from edgeprune.search.rundir import RunDirectory
+from edgeprune.task import device_inputs
+
+
+@dataclass
+class Outcome:
+    """What one precision came to.  ``score``: the task's metric computed with the file that was measured; None when the task has none."""
+
+    precision: str
+    job: Job
+    cut: Cut
+    score: float | None
+
+    @property
+    def rank(self) -> tuple[bool, float, float]:
+        """Budgets come first, then the metric, then the latency."""
+        met = use_of(self.cut.figures, self.job.limits) <= 1.0
+        return met, 0.0 if self.score is None else self.score, -self.cut.figures.latency_ms
+
+
+class QuantizedJob(Job):
+    """``job``, prepared, in another precision, in a run directory of its own inside.  Budgets are those of the dense float32 model, which
+    stays the baseline of every measurement."""
+
+    def __init__(self, job: Job, precision: Precision) -> None:
+        if not isinstance(job.laboratory, Laboratory) or job.engine != "tflite":
+            raise InputError(
+                f"the precision {precision.name} needs a device that runs tflite",
+                remedy="Give a target, and the engine tflite; or fp32 alone.",
+            )
+        directory = RunDirectory(job.run_directory.path / precision.name)
+        directory.adopt(job.run_directory.path / "measurements.jsonl")
+        self.precision, self._start = precision, job
+        super().__init__(job.task, directory, job.budget, job.laboratory.target, job.profile.name, job.options, job.listener)
+
+    def prepare(self) -> None:
+        """Take over what the float32 job knows; measure the dense model in this precision in turns with it."""
+        job = self._start
+        self.analysis, self.profile, self.dense, self.dense_measurement = job.analysis, job.profile, job.dense, job.dense_measurement
+        choices = all_choices(self.analysis, self.options.step or self.profile.channel_step)
+        self.planner = Planner(self.analysis, self._times(choices), choices, power_of(self.profile), self.precision.storage)
+        path = self._export(self.task.model, "dense", (self.engine,))[self.engine]
+        assert self.laboratory is not None
+        trial = self.laboratory.try_model("dense-trial", self._dense_file, path)
+        self.planner.observe_dense(trial.ratio * self.dense.latency_ms, trial.model.peak_bytes, path.stat().st_size, trial.model.energy_mj)
+        self.listener.note(f"{self.precision.name}: the dense model takes {trial.ratio:.2f} of its float32 latency")
+
+    @property
+    def engine(self) -> str:
+        """The format that is measured."""
+        return self.precision.format
+
+    @property
+    def _dense_file(self) -> Path:
+        return self._start._dense_file
+
+    def _archive(self) -> Archive | None:
+        archive, facts = super()._archive(), self.laboratory.facts if self.laboratory else {}
+        return archive and Archive.of(f"{facts['key']}-{self.precision.name}", facts["threads"], self.analysis.fingerprint)
+
+    def _check_outputs(self, model: nn.Module, path: Path) -> None:
+        """The device computes with the file what the host computes with it."""
+        assert isinstance(self.laboratory, Laboratory)
+        inputs = device_inputs(self.task.example_inputs, self.options.seed)
+        found = self.laboratory.outputs(path, [value.numpy() for value in inputs])
+        for index, (got, wanted) in enumerate(zip(found, find(self.engine).run(path, inputs), strict=True)):
+            expected = wanted.numpy()
+            error = float(np.abs(got.reshape(expected.shape) - expected).max()) / max(float(np.abs(expected).max()), 1e-6)
+            if not error <= self.precision.tolerance:
+                raise ParityError(
+                    f"output {index} of {path.name} on the device differs from the host's by {error:.2g} of its largest value"
+                )
+
+
+def prune_in_precisions(job: Job) -> Outcome:
+    """Prune ``job``, prepared, in every precision of its options, one after another, and return the best: of those that meet the budgets
+    the one whose exported file scores best.
+
+    Files and checkpoint of the best are in ``job``'s run directory. A precision that cannot reach the budgets, or in which the model
+    collapses, is noted and left out; raises what the last one raised when there is none.
+    """
+    if job.options.precision == ("fp32",):
+        cut = job.prune()
+        return Outcome("fp32", job, cut, job.score_cut(cut))
+    outcomes: list[Outcome] = []
+    failure: Exception | None = None
+    for name in job.options.precision:
+        try:
+            outcomes.append(_outcome(job, name))
+        except (InfeasibleBudgetError, ExportError) as error:
+            job.listener.note(f"{name}: {error.message}")
+            failure = error
+    if not outcomes:
+        assert failure is not None
+        raise failure
+    best = max(outcomes, key=lambda outcome: outcome.rank)
+    job.listener.note(f"{best.precision} is kept of {', '.join(job.options.precision)}")
+    if best.job is not job:
+        _move(best, job.run_directory)
+    return best
+
+
+def _outcome(job: Job, name: str) -> Outcome:
+    one, laboratory = job, job.laboratory
+    if laboratory is not None:
+        laboratory.release()
+    try:
+        if name != "fp32":
+            one = QuantizedJob(job, find_precision(name))
+            one.prepare()
+        cut = one.prune()
+        score = _file_score(one, cut)
+    finally:
+        if one.laboratory is not None:
+            one.laboratory.release()
+        if one is not job:
+            one.run_directory.close()
+    shown = "" if score is None else f", {job.task.metric_name} {score:.2f}"
+    job.listener.note(f"{name}: {format_quantity('latency', cut.figures.latency_ms)}{shown}")
+    return Outcome(name, one, cut, score)
+
+
+def _file_score(job: Job, cut: Cut) -> float | None:
+    """The metric of the measured file, computed once."""
+    if not job.task.scores:
+        return None
+    key = f"score-file-{cut.identity}"
+    known = job.run_directory.recall(key)
+    if known is None:
+        known = {"metric": score_file(cut.files[job.engine], job.task, job.engine)}
+        job.run_directory.record(key, known)
+    return float(known["metric"])
+
+
+def _move(best: Outcome, run: RunDirectory) -> None:
+    """Put the best precision's files and checkpoint where those of a run are."""
+    inside = best.job.run_directory
+    files = {}
+    for name, path in best.cut.files.items():
+        files[name] = run.artifacts / path.relative_to(inside.artifacts)
+        files[name].parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, files[name])
+    shutil.copy2(inside.path / "model.safetensors", run.path / "model.safetensors")
+    best.cut.files = files
+    best.job.run_directory = run
