@@ -123,7 +123,7 @@ def test_dense_and_quantized_files_are_told() -> None:
 
     image = [(np.random.default_rng(index).standard_normal((1, SIZE, SIZE, 3)).astype(np.float32),) for index in range(8)]
     quantized = quantize(_with_signature(DENSE["whole"]), "int8", image)
-    assert "it does not compute in floating point" in {finding.why for finding in sparse_check(quantized).findings}
+    assert "its values or weights are not floating-point numbers" in {finding.why for finding in sparse_check(quantized).findings}
 
 
 def _with_signature(content: bytes) -> bytes:

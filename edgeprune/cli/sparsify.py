@@ -153,8 +153,10 @@ def _show_check(report: Any) -> None:
         )
     elif report.wrong:
         out.print("This file computes something else on ARM devices, or does not load there.", highlight=False)
-    else:
+    elif report.pointwise:
         out.print("No sparse kernel will run: this file is as fast as the dense one.", highlight=False)
+    else:
+        out.print("No sparse kernel will run: the network has no 1x1 convolution.", highlight=False)
     for finding in report.findings:
         place = finding.output.split(";")[0].rsplit("/", 1)[-1]
         out.print(

@@ -57,12 +57,18 @@ class TfliteFile:
         """Whether a tensor holds float32 or float16."""
         return self.graph.tensors[tensor].type in (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
 
+    def is_constant(self, tensor: int) -> bool:
+        """Whether the file holds a tensor's values."""
+        data = self.model.buffers[self.graph.tensors[tensor].buffer].data
+        return data is not None and len(data) > 0
+
     def constant(self, tensor: int) -> np.ndarray[Any, Any] | None:
-        """What a constant holds, in its shape; of a sparse one the values that are stored, in a row. None when it is computed."""
+        """What a constant holds, in its shape; of a sparse one the values that are stored, in a row. None when it is computed, or of a
+        type other than float32, float16, int64, int32 and int8."""
         found = self.graph.tensors[tensor]
-        data = self.model.buffers[found.buffer].data
-        if data is None or len(data) == 0 or found.type not in _DTYPES:
+        if not self.is_constant(tensor) or found.type not in _DTYPES:
             return None
+        data = self.model.buffers[found.buffer].data
         values = np.frombuffer(np.asarray(data, np.uint8).tobytes(), _DTYPES[found.type])
         return values if found.sparsity is not None else values.reshape(self.shape(tensor))
 

@@ -88,9 +88,7 @@ def nodes_of(file: TfliteFile) -> list[Node]:
         operation = file.operation(operator)
         pad = pads.get(int(operator.inputs[0])) if len(operator.inputs) else None
         takes_pad = pad is not None and operation in _CONVOLUTIONS and _window(operator, file, operation, (0, 0, 0, 0)).padding is not None
-        inputs = [
-            int(tensor) for tensor in operator.inputs if tensor >= 0 and tensor not in densified and file.constant(int(tensor)) is None
-        ]
+        inputs = [int(read) for read in operator.inputs if read >= 0 and read not in densified and not file.is_constant(int(read))]
         if takes_pad and pad is not None:
             fused.add(pad.place)
             inputs[0] = pad.source
@@ -146,7 +144,9 @@ def _judge(file: TfliteFile, operator: Any, operation: str, pad: tuple[int, int,
     tensors = [int(tensor) for tensor in (*operator.inputs[:count], *operator.outputs) if tensor >= 0]
     if not all(file.is_float(tensor) for tensor in tensors):
         return Verdict(
-            Layout.NONE, "it does not compute in floating point", "Sparse kernels are for float models: do not quantize this one."
+            Layout.NONE,
+            "its values or weights are not floating-point numbers",
+            "Sparse kernels are for float models: do not quantize this one.",
         )
     if operation in _CONVOLUTIONS:
         window = _window(operator, file, operation, pad)
@@ -223,7 +223,7 @@ def _binary(file: TfliteFile, operator: Any) -> Verdict:
     if len(file.shape(first)) != 4 or len(file.shape(second)) != 4:
         return Verdict(Layout.NONE, "its operands have not four dimensions each", "Give both operands four dimensions.")
     for tensor in (first, second):
-        if file.constant(tensor) is not None and sum(size != 1 for size in file.shape(first)) > 1:
+        if file.is_constant(tensor) and sum(size != 1 for size in file.shape(first)) > 1:
             return Verdict(
                 Layout.NONE, "a constant operand is neither first nor one value a channel", "Export tflite-sparse, which puts it first."
             )
