@@ -93,15 +93,11 @@ class Victim:
         for name in PROGRAMS:
             (programs / name).write_text(SHIM.format(name=name))
             (programs / name).chmod(0o755)
+        if isinstance(machine, Board):
+            (machine.home / ".bashrc").write_text("PATH=$HOME/programs:$PATH\n")  # which Debian's bash reads for sshd's commands
         self.own(machine.home)
-        path = f"/home/pi/programs:{_PATH}" if isinstance(machine, Board) else f"{programs}:{_PATH}"
         if isinstance(machine, SshServer):
-            machine.set_environment(PATH=path)
-        else:
-            with (machine.root / "etc/ssh/sshd_config").open("a") as file:
-                file.write(f"\nSetEnv PATH={path}\n")
-            machine.stop()
-            machine.start()
+            machine.set_environment(PATH=f"{programs}:{_PATH}")
 
     def own(self, path: Path) -> None:
         owner = pwd.getpwnam(self.machine.user) if isinstance(self.machine, SshServer) else None

@@ -123,6 +123,11 @@ def _error(kind: str, message: str) -> EdgepruneError:
             return DeviceBusyError(message)
         case "full":
             return DeviceFullError(message, remedy="Make room there: edgeprune release prune")
+        case "state":
+            return DeviceError(
+                message,
+                remedy="Check the device's disk, and remove the file: what is in use stays so, but the device forgets what it has had.",
+            )
         case "damaged" | "disk":
             return DeviceError(message, remedy="Push the release again; if it happens again, check the device's disk.")
         case _:
