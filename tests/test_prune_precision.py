@@ -1,0 +1,87 @@
+"""Pruning in several precisions: the best exported file that meets the budgets is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import edgeprune
+from edgeprune.errors import InputError
+from edgeprune.export import formats
+from edgeprune.export.evaluate import score_file
+from edgeprune.search import Options, prune
+from edgeprune.search.loop import Figures
+from edgeprune.search.quantized import Outcome
+
+
+def small_task() -> edgeprune.Task:
+    """Four classes told apart by the mean of an image."""
+    torch.manual_seed(0)
+    convs = [nn.Conv2d(3, 48, 3, padding=1), nn.ReLU(), nn.Conv2d(48, 64, 3, padding=1), nn.ReLU()]
+    model = nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 4))
+    images, labels = torch.randn(96, 3, 16, 16), torch.arange(96) % 4
+    images += labels.view(-1, 1, 1, 1)
+    batches = list(zip(images.split(32), labels.split(32), strict=True))
+    return edgeprune.Task(model, (torch.zeros(1, 3, 16, 16),), train=batches, validation=batches, epochs=1, distillation=0.0)
+
+
+def test_precisions_are_known_and_named_once():
+    with pytest.raises(InputError, match=r"unknown precision 'int4'\nKnown precisions: fp32, fp16, dynamic, int8"):
+        Options(precision=("int8", "int4"))
+    with pytest.raises(InputError, match="each one once"):
+        Options(precision=("int8", "int8"))
+    with pytest.raises(InputError, match="one at least"):
+        Options(precision=())
+
+
+def test_a_precision_that_nothing_can_measure_is_refused(tmp_path: Path):
+    options = Options(engine="torchscript", formats=("torchscript",), precision=("int8",))
+    with pytest.raises(InputError, match="the precision int8 needs a device that runs tflite"):
+        prune(small_task(), profile="raspberry-pi-4", budget=edgeprune.Budget(latency="60%"), options=options, runs=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((9.0, 91.0), (11.0, 95.0)),  # a budget that is missed weighs more than accuracy
+        ((9.0, 93.0), (5.0, 92.9)),  # of those that meet it the more accurate
+        ((5.0, 93.0), (9.0, 93.0)),  # of the equally accurate the faster
+        ((11.0, 93.0), (12.0, 92.0)),  # of those that miss it the more accurate
+    ],
+)
+def test_what_is_better(first: tuple[float, float], second: tuple[float, float]):
+    def outcome(latency_ms: float, score: float) -> Outcome:
+        cut = SimpleNamespace(figures=Figures(latency_ms, None, 1.0, 1.0, 1.0, 1.0))
+        return Outcome("int8", SimpleNamespace(limits={"latency": 10.0}), cut, score)  # type: ignore[arg-type]
+
+    assert outcome(*first).rank > outcome(*second).rank
+
+
+@pytest.mark.device  # minutes: two precisions are exported, tuned and measured
+def test_both_precisions_are_measured_and_the_better_file_is_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    task, options = small_task(), Options(precision=("int8", "fp32"), formats=("tflite",), threads=1, measurements=3, sensitivity=False)
+    result = prune(task, "local:", budget=edgeprune.Budget(latency="60%"), options=options, runs=tmp_path / "runs")
+    summary, run = result.summary, result.run
+    assert result.met
+    kept = summary["precision"]
+    name = {"int8": "tflite-int8", "fp32": "tflite"}[kept]
+    path = result.artifacts[name]
+    assert path.parent == run / "artifacts"
+    assert formats.of_path(path).name == name
+    assert summary["pruned"]["metric"] == pytest.approx(score_file(path, task))
+    scores = [
+        entry["value"]["metric"]
+        for lines in (run / "measurements.jsonl", run / "int8" / "measurements.jsonl")
+        for entry in map(json.loads, lines.read_text().splitlines())
+        if entry["key"].startswith("score-file-")
+    ]
+    assert len(scores) == 2
+    assert summary["pruned"]["metric"] == max(scores)
+    model = edgeprune.load(small_task().model, result.checkpoint)
+    assert sum(value.numel() for value in model.parameters()) == summary["pruned"]["parameters"]
