@@ -83,3 +83,47 @@ def test_a_damaged_checkpoint_is_refused(recipe, checkpoint, capsys):
     checkpoint.write_bytes(checkpoint.read_bytes()[:100])
     assert main(["export", str(checkpoint), "--recipe", str(recipe), "--format", "pt2"]) == 1
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_recipe_s_own_model_scored_and_shown(tmp_path, capsys):
+    recipe = tmp_path / "own.py"
+    data = "data = [(torch.ones(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))]\n    "
+    recipe.write_text(
+        RECIPE.replace(
+            "    return Task(model.eval(), (torch.zeros(1, 3, 8, 8),))", f"    {data}return Task(model.eval(), (torch.zeros(1, 3, 8, 8),), "
+        )
+        + 'validation=data, metric=lambda outputs, labels: 7.0, metric_name="luck", labels=list("abcde"), preprocessing={"scale": 255})\n'
+    )
+    assert main(["export", str(recipe), "--format", "pt2,torchscript", "--score", "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)
+    for entry in written.values():
+        assert (entry["metric"], entry["score"]) == ("luck", 7.0)
+        assert entry["sizes"]["total"] == entry["size_bytes"]
+        assert entry["sizes"]["weights"] >= 4 * (16 * 27 + 16 + 80 + 5)
+    assert main(["export", "--show", written["pt2"]["path"], "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["metadata"]["labels"] == list("abcde")
+    assert shown["metadata"]["preprocessing"] == {"scale": 255}
+    assert main(["export", "--show", written["pt2"]["path"]]) == 0
+    out = capsys.readouterr().out
+    assert "labels: ['a', 'b', 'c', 'd', 'e']" in out
+    assert "most weights" in out
+
+
+def test_a_file_says_how_much_was_pruned_and_what_runtime_it_needs(recipe, checkpoint, dense_model, capsys):
+    assert main(["export", str(checkpoint), "--recipe", str(recipe), "--format", "pt2", "--json"]) == 0
+    path = json.loads(capsys.readouterr().out)["pt2"]["path"]
+    assert main(["export", "--show", path, "--json"]) == 0
+    pruned = json.loads(capsys.readouterr().out)["metadata"]["pruned"]
+    assert pruned == {"parameters": 8 * 27 + 8 + 8 * 5 + 5, "of": 16 * 27 + 16 + 16 * 5 + 5}
+    assert main(["export", "--show", str(dense_model)]) == 0
+    assert "needs TensorFlow Lite 1.5 or newer" in capsys.readouterr().out
+
+
+def test_int8_needs_data_and_a_checkpoint_its_recipe(recipe, checkpoint, tmp_path, capsys):
+    assert main(["export", str(recipe), "--format", "tflite-int8"]) == 1
+    assert "has no data to calibrate on" in capsys.readouterr().err
+    assert main(["export", str(checkpoint)]) == 2
+    assert "--recipe" in capsys.readouterr().err
+    assert main(["export", "--show", str(tmp_path / "none.tflite")]) == 1
+    assert "does not exist" in capsys.readouterr().err
