@@ -20,7 +20,7 @@ from edgeprune.cost.latency import KernelTimes, TableTimes
 from edgeprune.cost.prior import PriorTimes, power_of
 from edgeprune.cost.table import grid_of
 from edgeprune.cost.weights import FLOAT32, INT8_MICRO
-from edgeprune.errors import BudgetError, CaptureError, ParityError, TargetError
+from edgeprune.errors import BudgetError, CaptureError, ParityError, RecipeError, TargetError
 from edgeprune.export import ExportOptions, calibration_of, export
 from edgeprune.export.evaluate import score_file
 from edgeprune.export.formats import find
@@ -32,6 +32,7 @@ from edgeprune.search.events import Listener
 from edgeprune.search.laboratory import Laboratory
 from edgeprune.search.loop import Candidate, Figures, Loop, figures_of, resolved, use_of
 from edgeprune.search.micro import MicroLaboratory
+from edgeprune.search.online import GATED, train_online
 from edgeprune.search.options import Options
 from edgeprune.search.planner import Planner, all_choices
 from edgeprune.search.rundir import RunDirectory
@@ -172,6 +173,8 @@ class Job:
             raise BudgetError(
                 "no budget was given", remedy="Give at least one of latency, memory, energy, size, for example --latency 50%."
             )
+        if self.options.schedule == "online":
+            return self._online()
         model, shares = self.task.model, self._stage_shares()
         for number, epochs in enumerate(shares[:-1]):
             value = self._value(model, f"value-{number}")
@@ -183,6 +186,25 @@ class Job:
             self._narrow_to(widths)
         return self._last_stage(model, shares[-1], len(shares) - 1)
 
+    def _online(self) -> Cut:
+        """Train with gates while the model shrinks, then cut to what is measured to fit, and tune."""
+        if self.task.train is None:
+            raise RecipeError(f"task {self.task.name} has no training data, and online pruning trains", remedy="Give it `train` batches.")
+        epochs = self.task.epochs if self.options.epochs is None else self.options.epochs
+        if self.laboratory is not None:
+            self.laboratory.release()
+        model, value = train_online(
+            self.task,
+            self.analysis,
+            self.planner,
+            self._limits_of_stage,
+            GATED * epochs,
+            self.run_directory.path,
+            self.options.seed,
+            self.listener,
+        )
+        return self._last_stage(model, (1 - GATED) * epochs, 0, value)
+
     def _limits_of_stage(self, part: float) -> dict[str, float]:
         """Limits ``part`` of the way, in equal factors, from the dense model's figures to the budget."""
         found = {}
@@ -191,9 +213,9 @@ class Job:
             found[kind] = dense * (limit / dense) ** part
         return found
 
-    def _last_stage(self, model: nn.Module, epochs: float, stage: int) -> Cut:
+    def _last_stage(self, model: nn.Module, epochs: float, stage: int, known: Value | None = None) -> Cut:
         for attempt in range(RETRIES + 1):
-            value = self._value(model, f"value-{stage + attempt}")
+            value = known if known is not None and attempt == 0 else self._value(model, f"value-{stage + attempt}")
             widths, predicted = self._choose(value, model, attempt)
             pruned = self._cut_well(model, value, widths)
             tuned = self._tune(pruned, epochs * (EARLY_SHARE if attempt else 1.0), f"final-{attempt}")

@@ -1,0 +1,92 @@
+"""Pruning while the model trains: gates learn what the budget can do without, and the model shrinks to it step by step."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sized
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from edgeprune.cost.width import Widths
+from edgeprune.graph import Analysis
+from edgeprune.search.events import Listener
+from edgeprune.search.planner import Planner
+from edgeprune.search.program import saliency_curve
+from edgeprune.search.value import Value
+from edgeprune.surgery import apply, plan_from_saliency, restore
+from edgeprune.task import Task
+from edgeprune.tuning import finetune
+from edgeprune.tuning.gates import GatedModel
+
+STEPS = 5
+"""How often the model shrinks."""
+
+GATED = 0.6
+"""The share of the epochs that gates are trained in; the rest tunes the final model."""
+
+Limits = Callable[[float], Mapping[str, float]]
+"""The limits that share of the way from the dense model to the budget."""
+
+
+def train_online(
+    task: Task,
+    analysis: Analysis,
+    planner: Planner,
+    limits: Limits,
+    epochs: float,
+    folder: Path,
+    seed: int,
+    listener: Listener,
+) -> tuple[nn.Module, Value]:
+    """Train ``task.model``'s copy for ``epochs`` in ``STEPS`` stages, narrower after each but the last; ``planner.choices`` shrink with it.
+
+    In every stage gates are trained with the weights under a penalty on what they cost; then the program chooses the widths of most
+    first-order importance, which the gates gathered, under limits on the way to the budget. Returns the model in the dense shapes, and what
+    its channels are worth, for the last cut. Every stage goes on from its checkpoint in ``folder``.
+    """
+    model, widths = task.model, dict(planner.dense)
+    saliency = {group.name: 1.0 + 0.0 * group.rows for group in analysis.groups}
+    for stage in range(STEPS):
+        here, there = limits(stage / STEPS), limits((stage + 1) / STEPS)
+        pruned = apply(model, analysis, plan_from_saliency(analysis, saliency, widths))
+        share = min(there[kind] / here[kind] for kind in there)
+        length = len(task.train) if isinstance(task.train, Sized) else sum(1 for _ in task.train or ())
+        steps = math.ceil(epochs / STEPS * length)
+        gated = GatedModel(pruned, analysis, prices(planner, widths), share, steps, task.learning_rate / 2)
+        listener.note(f"training with gates, {stage + 1} of {STEPS}, towards {100 * share:.0f} % of what is left")
+        name = f"online training {stage + 1} of {STEPS}"
+        finetune(
+            gated,
+            replace(task, model=pruned.model),
+            teacher=copy.deepcopy(task.model),
+            epochs=epochs / STEPS,
+            on_progress=lambda done, total, loss, name=name: listener.progress(f"{name} (loss {loss:.3f})", done, total),  # type: ignore[misc]
+            checkpoint=folder / f"tune-online-{stage}.safetensors",
+            seed=seed + stage,
+        )
+        gated.fold()
+        saliency = gated.saliency()
+        model = restore(model, analysis, pruned)
+        if stage < STEPS - 1:
+            curves = {name: saliency_curve(saliency[name], choices) for name, choices in planner.choices.items()}
+            widths = planner.solve(curves, there)
+            planner.choices = {name: [one for one in choices if one <= widths[name]] for name, choices in planner.choices.items()}
+            listener.note(f"kept {sum(widths.values())} of {sum(planner.dense.values())} units")
+    return model, Value(saliency, {name: saliency_curve(saliency[name], choices) for name, choices in planner.choices.items()})
+
+
+def prices(planner: Planner, widths: Widths) -> dict[str, float]:
+    """For every group the milliseconds that one of its channels costs at ``widths``."""
+    whole, found = planner.predict(widths).latency_ms, {}
+    for group in planner.analysis.groups:
+        width = int(widths[group.name])
+        narrower = max((choice for choice in planner.choices[group.name] if 0 < choice < width), default=0)
+        if not narrower:
+            found[group.name] = 0.0
+            continue
+        saved = whole - planner.predict({**widths, group.name: narrower}).latency_ms
+        found[group.name] = max(saved, 0.0) / (width - narrower) / len(group.rows)
+    return found

@@ -1,0 +1,135 @@
+"""Gates that learn while a model trains, and the schedule that shrinks it with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeprune import Budget, Task, prune
+from edgeprune.errors import InputError, RecipeError, TrainingError
+from edgeprune.graph import analyze
+from edgeprune.search import Options
+from edgeprune.surgery import Plan, Pruned, apply, outputs_of, plan_from_saliency
+from edgeprune.testing.networks import Gated, OptionA, Shuffle, awake
+from edgeprune.tuning import initialized
+from edgeprune.tuning.gates import GatedModel
+
+IMAGES = (torch.zeros(1, 3, 8, 8),)
+
+
+def gated_half(network: nn.Module, target: float = 0.5) -> tuple[GatedModel, Pruned]:
+    analysis = analyze(network, IMAGES)
+    saliency = {group.name: np.random.default_rng(0).random(group.rows.shape) for group in analysis.groups}
+    plan = plan_from_saliency(analysis, saliency, {group.name: max(1, group.size * 3 // 4) for group in analysis.groups})
+    pruned = apply(network, analysis, plan)
+    return GatedModel(pruned, analysis, {group.name: 1.0 for group in analysis.groups}, target, 10, 0.1), pruned
+
+
+@pytest.mark.parametrize("network", [OptionA, Shuffle, Gated])
+def test_a_closed_gate_is_the_channel_removed(network: type[nn.Module]) -> None:
+    """In every network, after a first cut: closing gates computes what a second cut of those channels computes."""
+    model = awake(network())
+    analysis = analyze(model, IMAGES)
+    whole = apply(model, analysis, Plan(analysis.fingerprint, {}))
+    gated = GatedModel(whole, analysis, {group.name: 1.0 for group in analysis.groups}, 0.5, 10, 0.1).eval()
+    inputs = (torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)),)
+    torch.testing.assert_close(gated(*inputs), outputs_of(model, inputs)[0])
+    group = analysis.groups[0]
+    with torch.no_grad():
+        gated.gates[torch.from_numpy(group.rows[:, 0])] = 0.0
+    plan = Plan(analysis.fingerprint, {group.name: tuple(tuple(range(1, group.size)) for _ in group.rows)})
+    torch.testing.assert_close(gated(*inputs), outputs_of(apply(model, analysis, plan).model, inputs)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_folding_changes_nothing_that_is_computed() -> None:
+    gated, pruned = gated_half(awake(OptionA()))
+    with torch.no_grad():
+        gated.gates.uniform_(0.2, 1.5)
+    inputs = torch.randn(4, 3, 8, 8)
+    before = gated.eval()(inputs)
+    gated.fold()
+    torch.testing.assert_close(pruned.model.eval()(inputs), before)
+    assert bool((gated.gates == 1).all())
+
+
+def test_the_penalty_closes_gates_only_while_the_model_costs_too_much() -> None:
+    for target, pushed in ((0.5, True), (1.5, False)):
+        gated, _ = gated_half(awake(OptionA()), target)
+        (gated(torch.randn(4, 3, 8, 8)) * 0.0).sum().backward()
+        assert gated.gates.grad is not None
+        assert bool((gated.gates.grad > 0).any()) is pushed
+
+
+def test_gone_channels_count_less_than_any_that_stay() -> None:
+    gated, pruned = gated_half(awake(OptionA()))
+    gated(torch.randn(4, 3, 8, 8)).square().sum().backward()
+    for name, values in gated.saliency().items():
+        kept = np.zeros(values.shape, bool)
+        for row, places in zip(kept, pruned.plan.kept[name], strict=True):
+            row[list(places)] = True
+        assert (values[~kept] < 0).all()
+        assert (values[kept] >= 0).all()
+    assert any(values.max() > 0 for values in gated.saliency().values())
+
+
+class Digits(nn.Module):
+    """Two hidden layers on points: pruned in seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(8, 48), nn.Linear(48, 48), nn.Linear(48, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.last(functional.relu(self.second(functional.relu(self.first(x)))))
+        return scores
+
+
+def points_task() -> Task:
+    generator = torch.Generator().manual_seed(0)
+    centres = 2.0 * torch.randn(3, 8, generator=generator)
+    targets = torch.randint(0, 3, (640,), generator=generator)
+    inputs = centres[targets] + torch.randn(640, 8, generator=generator)
+    batches = [(inputs[at : at + 64], targets[at : at + 64]) for at in range(0, 640, 64)]
+    torch.manual_seed(0)
+    model = Digits()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for given, wanted in batches * 3:
+        optimizer.zero_grad()
+        functional.cross_entropy(model(given), wanted).backward()
+        optimizer.step()
+    return Task(model.eval(), (torch.zeros(1, 8),), train=batches[:8], validation=batches[8:], epochs=8, learning_rate=0.05, name="points")
+
+
+@pytest.mark.parametrize("options", [{"schedule": "online"}, {"training": "scratch", "distillation": 0.0}])
+def test_other_ways_of_training_meet_the_budget_and_learn(options: dict[str, object], tmp_path: Path) -> None:
+    task = points_task()
+    chosen = Options(formats=(), step=4, **options)  # type: ignore[arg-type]
+    result = prune(task, profile="raspberry-pi-4", budget=Budget(macs="40%"), options=chosen, runs=tmp_path)
+    assert result.met
+    assert result.summary["pruned"]["macs"] <= 0.4 * result.summary["dense"]["macs"]
+    assert result.summary["dense"]["metric"] > 90
+    assert result.summary["pruned"]["metric"] > 90
+
+
+def test_new_weights_are_new_and_what_cannot_start_anew_is_named() -> None:
+    model = Digits()
+    fresh = initialized(model, seed=1)
+    assert not torch.equal(fresh.first.weight, model.first.weight)
+    assert torch.equal(initialized(model, seed=1).first.weight, fresh.first.weight)
+    model.register_parameter("scale", nn.Parameter(torch.ones(1)))
+    with pytest.raises(TrainingError, match="Digits own parameters"):
+        initialized(model)
+
+
+def test_ways_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="exclude each other"):
+        Options(schedule="online", training="scratch")
+    task = points_task()
+    task.train = None
+    with pytest.raises(RecipeError, match="online pruning trains"):
+        prune(task, profile="raspberry-pi-4", budget=Budget(macs="40%"), options=Options(schedule="online", formats=()), runs=tmp_path)
