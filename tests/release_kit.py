@@ -55,7 +55,10 @@ class Kit:
         weights = np.random.default_rng(seed).standard_normal((8, 16)).astype(np.float32)
         contents = {"model.tflite": dense_tflite(weights), "labels.txt": f"labels {seed}\n".encode()}
         engine = "tflite" if self.runs else ""
-        files = [file_of("model.tflite", contents["model.tflite"], "model", "tflite", engine), file_of("labels.txt", contents["labels.txt"], "labels")]
+        files = [
+            file_of("model.tflite", contents["model.tflite"], "model", "tflite", engine),
+            file_of("labels.txt", contents["labels.txt"], "labels"),
+        ]
         if self.runs:
             inputs = np.random.default_rng(1).standard_normal((1, 16)).astype(np.float32)
             contents |= {"health/input0.npy": npy(inputs), "health/output0.npy": npy(inputs @ weights.T)}
@@ -87,9 +90,7 @@ class Kit:
                 files[path] = content
             made[name] = variant
             objects |= {hashlib.sha256(content).hexdigest(): content for content in files.values()}
-        manifest = Manifest(
-            product, version, sequence, "2026-01-01T00:00:00Z", expires, made, (file_of("LICENSE", shared, "licence"),)
-        )
+        manifest = Manifest(product, version, sequence, "2026-01-01T00:00:00Z", expires, made, (file_of("LICENSE", shared, "licence"),))
         wanted = manifest.objects()
         path = self.folder / f"{product}-{version}.epb"
         pieces = {key: (len(data), lambda data=data: [data]) for key, data in objects.items() if key in wanted}
