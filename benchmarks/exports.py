@@ -56,16 +56,22 @@ def main() -> None:
     parser.add_argument("--parts", default="files,latency", help="what is measured: the files themselves, their latency")
     parser.add_argument("--render", action="store_true", help="measure nothing")
     given = parser.parse_args()
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    rows = known_rows()
     wanted = [name for name in given.formats.split(",") if find_spec(NEEDED.get(name, "torch"))]
     for part in () if given.render else given.parts.split(","):
         for name in given.only.split(","):
             print(f"== {name}: {part}", file=sys.stderr)
             row = rows.setdefault(name, {"files": {}})
             measure_files(name, wanted, row) if part == "files" else measure_latency(name, wanted, row)
-            RESULTS.parent.mkdir(exist_ok=True)
+            rows = known_rows() | {name: row}
             RESULTS.write_text(json.dumps({known: rows[known] for known in RECIPES if known in rows}, indent=1) + "\n")
     DOCUMENT.write_text(document({name: rows[name] for name in RECIPES if name in rows}, FORMATS))
+
+
+def known_rows() -> dict[str, Any]:
+    """What was measured so far, by recipe."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return found
 
 
 def measure_files(name: str, wanted: Sequence[str], row: dict[str, Any]) -> None:

@@ -218,6 +218,10 @@ def test_a_model_of_tokens(tmp_path):
     for name, path in paths.items():
         loaded = formats.find(name).load(path)
         assert fidelity(expected, [loaded(sample) for sample in samples]).sqnr_db > 25, name
+    for name in ("tflite-dynamic", "tflite-int8"):
+        table, data = weight_of(paths[name].read_bytes(), "EMBEDDING_LOOKUP")
+        assert len(data) == 50 * 16, "one byte a weight"
+        assert len(table.quantization.scale) == 1, "runtimes up to 2.14 take the first for all"
 
 
 def test_channels_last_names_and_metadata(model, tmp_path):

@@ -4,7 +4,7 @@ Every operator of a TFLite file has a version, and a runtime refuses the version
 kernel's result.  The table says in which TensorFlow release each version first shipped, from TensorFlow's own
 (tensorflow/lite/tools/versioning/runtime_version.cc, to release 2.13).  Quantizers do not always raise a version that they should: of a
 fully-connected layer with a scale for each channel, tflite-runtime computes nonsense without a word, up to 2.9.1 with int8 inputs (zeros)
-and up to 2.14 with float ones; measured on every release from 2.7.
+and up to 2.14 with float ones, and of an embedding with a scale for each row up to 2.14; measured on releases from 2.7.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FIRST_LITERT = Version("2.17")
 """ai-edge-litert 1.0 continued TensorFlow Lite 2.17; all its releases are newer than everything in the table."""
 
 _PER_CHANNEL_INT8, _PER_CHANNEL_FLOAT = Version("2.10"), Version("2.15")
-"""The releases whose fully-connected kernels heed a scale for each channel, by the type of their input."""
+"""The releases whose kernels heed a scale for each channel, by the type of what they compute with."""
 
 # by operator: the releases of its versions 1, 2, 3, ...
 _RELEASES = {
@@ -214,13 +214,13 @@ def _needs(data: bytes) -> list[tuple[str, Version]]:
         name = names.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "")
         releases, version = _RELEASES.get(name, "").split(), code.Version()
         found.append((f"{name} version {version}", Version(releases[version - 1]) if 0 < version <= len(releases) else _NEWER))
-        if name == "FULLY_CONNECTED":
-            found += [("FULLY_CONNECTED with a scale for each channel", release) for release in _per_channel(model, index, schema)]
+        if name in ("FULLY_CONNECTED", "EMBEDDING_LOOKUP"):
+            found += [(f"{name} with a scale for each channel", release) for release in _per_channel(model, index, schema)]
     return found
 
 
 def _per_channel(model: Any, code: int, schema: Any) -> set[Version]:
-    """What the fully-connected layers of a model need whose weights have several scales."""
+    """What the operators with the code at this place need whose weights, their second input, have several scales."""
     found = set()
     for place in range(model.SubgraphsLength()):
         graph = model.Subgraphs(place)
@@ -229,6 +229,6 @@ def _per_channel(model: Any, code: int, schema: Any) -> set[Version]:
                 continue
             scales = graph.Tensors(operator.Inputs(1)).Quantization()
             if scales is not None and scales.ScaleLength() > 1:
-                real = graph.Tensors(operator.Inputs(0)).Type() == schema.TensorType.FLOAT32
-                found.add(_PER_CHANNEL_FLOAT if real else _PER_CHANNEL_INT8)
+                integer = graph.Tensors(operator.Inputs(0)).Type() == schema.TensorType.INT8
+                found.add(_PER_CHANNEL_INT8 if integer else _PER_CHANNEL_FLOAT)
     return found
