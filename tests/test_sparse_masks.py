@@ -146,6 +146,18 @@ def test_an_interrupted_sparsification_ends_with_the_same_weights(tmp_path) -> N
         sparsify(network(), task(), 0.7, checkpoint=path)
 
 
+def test_a_sparse_model_stays_sparse_while_it_is_trained_further() -> None:
+    model = network()
+    sparsify(model, task(train=None), 0.7)
+    before = {name: weight == 0 for name, weight in sparse_parameters(model).items()}
+    seen: list[float] = []
+    sparsify(model, task(epochs=2), 0.8, on_progress=lambda done, total, loss: seen.append(sparsity_of(sparse_parameters(model))))
+    assert min(seen) >= 0.699
+    assert seen[-1] == pytest.approx(0.8, abs=0.003)
+    for name, weight in sparse_parameters(model).items():
+        assert not weight[before[name]].any()
+
+
 def test_a_users_own_fit_cannot_bring_weights_back() -> None:
     def fit(model: nn.Module) -> None:
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -158,7 +170,7 @@ def test_a_users_own_fit_cannot_bring_weights_back() -> None:
     before = copy.deepcopy(model)
     result = sparsify(model, task(fit=fit), 0.6)
     assert result.sparsity == pytest.approx(0.6, abs=0.002)
-    masks = quantile_masks(sparse_parameters(before), 0.6)
+    masks = quantile_masks(sparse_parameters(before), 0.6, "layer")
     for name, weight in sparse_parameters(model).items():
         assert torch.equal(weight != 0, masks[name])
         assert not torch.equal(weight[masks[name]], sparse_parameters(before)[name][masks[name]])

@@ -37,7 +37,7 @@ def sparsify(
     task: Task,
     sparsity: float,
     *,
-    scope: Scope = "global",
+    scope: Scope = "layer",
     block: int = 1,
     linear: bool = True,
     teacher: nn.Module | None = None,
@@ -50,9 +50,9 @@ def sparsify(
     convolutions (and, with ``linear``, its linear layers) zero on the way.
 
     The sparsity rises as ``sparsity * (1 - (1 - t)^3)`` over the first 60 % of the steps; the smallest weights go, see
-    :func:`quantile_masks` for ``scope`` and ``block``, and what is gone is held at exactly zero after every step. Where nothing is trained
-    (no epochs, or ``task.fit`` does it) all goes at once, before. A pruned model can be made sparse as well. Without training data,
-    weights only go.
+    :func:`quantile_masks` for ``scope`` and ``block``, and what is gone, or was zero at the start, is held at exactly zero after every
+    step. Where nothing is trained (no epochs, or ``task.fit`` does it) all goes at once, before. A pruned model can be made sparse as
+    well. Without training data, weights only go.
 
     ``checkpoint``: as in ``finetune``; a call that finds it continues there and ends with the same weights.
     Source: Zhu & Gupta, "To prune, or not to prune", 2017, section 3 (the cubic schedule).
@@ -86,11 +86,12 @@ class _Schedule:
 
     def begin(self) -> None:
         """What is zero now stays so: nothing at the start, what was gone where an interrupted training goes on."""
-        self.masks = {name: parameter.detach() != 0 for name, parameter in self.parameters.items()}
+        self.masks = self.first = {name: parameter.detach() != 0 for name, parameter in self.parameters.items()}
 
     def choose(self, sparsity: float) -> None:
         """Take the smallest weights away, up to ``sparsity``."""
-        self.masks = quantile_masks(self.parameters, sparsity, self.scope, self.block)
+        chosen = quantile_masks(self.parameters, sparsity, self.scope, self.block)
+        self.masks = {name: mask & self.first[name] for name, mask in chosen.items()}
         apply_masks(self.parameters, self.masks)
 
     def step(self, done: int, total: int) -> None:
