@@ -90,21 +90,22 @@ def compare_criteria(
     """Judge criteria by removals that are measured.
 
     ``names``: all that apply unless given. ``shares``: how much of every group goes to see what following a criterion costs.
-    ``samples``: how many channels are removed one at a time, spread evenly over at most ``GROUPS`` groups, ``EACH`` in each at least;
-    half as many random subsets are. ``images``: training samples that each is measured on. Raises :class:`InputError` for unknown
+    ``samples``: how many channels are removed one at a time, spread evenly over at most ``GROUPS`` groups; half as many random
+    subsets are; ``EACH`` in each group at least. ``images``: training samples that each is measured on. Raises :class:`InputError` for unknown
     criteria, missing data, and shares that are none.
     """
     _check(task, shares)
     groups = [analysis.groups[place] for place in _evenly(len(analysis.groups), GROUPS)]
     wanted, each = list(dict.fromkeys(names or CRITERIA)), max(EACH, samples // len(groups))
+    half = max(EACH, each // 2)
     each_criterion = len(shares) + len(groups)
-    steps = _Steps((each + each // 2) * len(groups) + len(wanted) * (1 + each_criterion), on_progress)
+    steps = _Steps((each + half) * len(groups) + len(wanted) * (1 + each_criterion), on_progress)
     with seeded(seed):
         scored, seconds, skipped = _scores(task, analysis, wanted, names is None, steps)
         steps.total -= len(skipped) * each_criterion
         trial = _Trial(Removals(task, analysis, images), groups, scored, np.random.default_rng(seed), steps)
         channels = trial.cuts(each, lambda group: 1)
-        subsets = trial.cuts(each // 2, lambda group: _goes(group, max(shares)))
+        subsets = trial.cuts(half, lambda group: _goes(group, max(shares)))
         judged = [_judgement(name, trial, channels, subsets, shares, seconds[name]) for name in scored]
     judged.sort(key=lambda one: one.alone.value)
     return Comparison(trial.removals.dense, trial.removals.images, judged, channels, subsets, skipped)
