@@ -91,8 +91,8 @@ def compare_criteria(
 
     ``names``: all that apply unless given. ``shares``: how much of every group goes to see what following a criterion costs.
     ``samples``: how many channels are removed one at a time, spread evenly over at most ``GROUPS`` groups; half as many random
-    subsets are; ``EACH`` in each group at least. ``images``: training samples that each is measured on. Raises :class:`InputError` for unknown
-    criteria, missing data, and shares that are none.
+    subsets are; ``EACH`` in each group at least. ``images``: training samples that each is measured on. Raises :class:`InputError`
+    for unknown criteria, missing data, and shares that are none.
     """
     _check(task, shares)
     groups = [analysis.groups[place] for place in _evenly(len(analysis.groups), GROUPS)]
