@@ -20,7 +20,7 @@ from edgeprune.export.sparse import sparse_tflite
 from edgeprune.export.sparse_check import sparse_check
 from edgeprune.importance.unstructured import apply_masks, quantile_masks, sparse_parameters
 
-QUICK = BenchOptions(threads=1, min_time_s=0.2, max_time_s=1.0, warmup_s=0.1, rounds=1, table_rounds=3, energy=False)
+QUICK = BenchOptions(threads=1, min_time_s=0.2, max_time_s=1.0, warmup_s=0.1, rounds=1, table_rounds=8, energy=False)
 ADDRESS = "ssh://board"
 BROKEN = ("stride-1 stem", "no padding of the stem", "no padding of a depthwise convolution", "too dense")
 REPAIRED = ("fully-connected after the mean", "1x1 convolution after the mean")
