@@ -44,7 +44,7 @@ RESULTS, DOCUMENT = ROOT / "benchmarks" / "results" / "exports.json", ROOT / "do
 RECIPES = ("cifar10_resnet56", "cifar10_mobilenetv2", "fsdd", "har", "snips", "ecg")
 FORMATS = ("tflite", "tflite-fp16", "tflite-dynamic", "tflite-int8", "torchscript", "pt2", "onnx", "executorch")
 NEEDED = {"onnx": "onnxruntime", "executorch": "executorch"}
-LATENCY = ("latency_ms", "ratio", "ratio_low", "ratio_high")
+LATENCY = ("latency_ms", "ratio", "ratio_low", "ratio_high", "verdict")
 COMPARED = 64
 """Inferences of the validation data on which a file's outputs are compared with the model's."""
 
@@ -141,6 +141,7 @@ def measure_latency(name: str, wanted: Sequence[str], row: dict[str, Any]) -> No
             compared = device.compare(Artifact(base, "tflite"), [Artifact(path, form)], options)
             ratio, measured = compared.ratios[0], compared.measurements
             known |= {"latency_ms": measured[1].latency_ms, "ratio": ratio.ratio, "ratio_low": ratio.low, "ratio_high": ratio.high}
+            known["verdict"] = ratio.verdict
             row["files"]["tflite"]["latency_ms"] = measured[0].latency_ms
             print(f"{form}: {ratio}", file=sys.stderr)
 

@@ -21,10 +21,12 @@ NOTES = """\
 - **parity**: signal to noise of the file's outputs against the PyTorch model's on 64 validation inputs (power of the outputs over that of
   the error, in decibels), and in how many the largest class is the same.
 - **latency**: median of one inference, one thread; **ratio**: to the float TFLite file, measured in turns with it in one session, with its
-  95 % interval. `.pt2` has no runtime on devices.
+  95 % interval; inconclusive where other work on the machine disturbed the turns too much. `.pt2` has no runtime on devices.
 - **needs**: the first TensorFlow Lite release whose kernels run the file right; `edgeprune bench` and `prune` check it before they send
   a file.
 - **export**: seconds from the model to a file that was compared, the converter warm but for the first of a run.
+- TorchScript is traced and frozen. `optimize_for_mobile` is not applied: it needs a PyTorch built with XNNPACK, which the wheels of today
+  are not; the runner applies `optimize_for_inference` on the device.
 - int8: 128 calibration inputs from the training data; weights by channel, symmetric; activations by tensor between the least and the
   largest value seen; inputs and outputs float.
 """
@@ -57,7 +59,7 @@ def _summary(rows: Mapping[str, Row]) -> str:
         if "score" in real and "score" in small:
             lines.append(
                 f"| {TITLES[name]} | {real['score']:.2f} | {small['score']:.2f} | {small['score'] - real['score']:+.2f} | "
-                f"{small['bytes'] / real['bytes']:.2f} x | {_ratio(small)} |"
+                f"{small['bytes'] / real['bytes']:.2f} x | {_ratio(small, real)} |"
             )
     return "\n".join(lines)
 
@@ -77,7 +79,16 @@ def _table(row: Row, formats: Sequence[str]) -> str:
             continue
         latency = f"{file['latency_ms']:.3f}" if "latency_ms" in file else ""
         needs = f"TFLite {file['tensorflow_lite']}" if file.get("tensorflow_lite") else ""
-        cells = [form, f"{file['score']:.2f}", _parity(file), f"{file['bytes']:,}", latency, _ratio(file), needs, str(file["export_s"])]
+        cells = [
+            form,
+            f"{file['score']:.2f}",
+            _parity(file),
+            f"{file['bytes']:,}",
+            latency,
+            _ratio(file, row["files"].get("tflite", {})),
+            needs,
+            str(file["export_s"]),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -87,5 +98,7 @@ def _parity(file: Row) -> str:
     return near if file["agreement"] is None else f"{near}, {100 * file['agreement']:.0f} %"
 
 
-def _ratio(file: Row) -> str:
+def _ratio(file: Row, base: Row) -> str:
+    if file.get("verdict") == "inconclusive" and "latency_ms" in base:
+        return f"{file['latency_ms'] / base['latency_ms']:.2f} of medians, inconclusive"
     return f"{file['ratio']:.2f} ({file['ratio_low']:.2f} to {file['ratio_high']:.2f})" if "ratio" in file else ""
