@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from points_task import Points, points_task
+from torch import nn
 
-from edgeprune import Budget, Task, prune
+from edgeprune import Budget, prune
 from edgeprune.errors import InputError, RecipeError, TrainingError
 from edgeprune.graph import analyze
 from edgeprune.search import Options
@@ -77,38 +77,10 @@ def test_gone_channels_count_less_than_any_that_stay() -> None:
     assert any(values.max() > 0 for values in gated.saliency().values())
 
 
-class Digits(nn.Module):
-    """Two hidden layers on points: pruned in seconds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second, self.last = nn.Linear(8, 48), nn.Linear(48, 48), nn.Linear(48, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.last(functional.relu(self.second(functional.relu(self.first(x)))))
-        return scores
-
-
-def points_task() -> Task:
-    generator = torch.Generator().manual_seed(0)
-    centres = 2.0 * torch.randn(3, 8, generator=generator)
-    targets = torch.randint(0, 3, (640,), generator=generator)
-    inputs = centres[targets] + torch.randn(640, 8, generator=generator)
-    batches = [(inputs[at : at + 64], targets[at : at + 64]) for at in range(0, 640, 64)]
-    torch.manual_seed(0)
-    model = Digits()
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for given, wanted in batches * 3:
-        optimizer.zero_grad()
-        functional.cross_entropy(model(given), wanted).backward()
-        optimizer.step()
-    return Task(model.eval(), (torch.zeros(1, 8),), train=batches[:8], validation=batches[8:], epochs=8, learning_rate=0.05, name="points")
-
-
 @pytest.mark.parametrize("options", [{"schedule": "online"}, {"training": "scratch", "distillation": 0.0}])
 def test_other_ways_of_training_meet_the_budget_and_learn(options: dict[str, object], tmp_path: Path) -> None:
     task = points_task()
-    chosen = Options(formats=(), step=4, **options)  # type: ignore[arg-type]
+    chosen = Options(engine="torchscript", formats=(), step=4, **options)  # type: ignore[arg-type]
     result = prune(task, profile="raspberry-pi-4", budget=Budget(macs="40%"), options=chosen, runs=tmp_path)
     assert result.met
     assert result.summary["pruned"]["macs"] <= 0.4 * result.summary["dense"]["macs"]
@@ -117,12 +89,12 @@ def test_other_ways_of_training_meet_the_budget_and_learn(options: dict[str, obj
 
 
 def test_new_weights_are_new_and_what_cannot_start_anew_is_named() -> None:
-    model = Digits()
+    model = Points()
     fresh = initialized(model, seed=1)
     assert not torch.equal(fresh.first.weight, model.first.weight)
     assert torch.equal(initialized(model, seed=1).first.weight, fresh.first.weight)
     model.register_parameter("scale", nn.Parameter(torch.ones(1)))
-    with pytest.raises(TrainingError, match="Digits own parameters"):
+    with pytest.raises(TrainingError, match="Points own parameters"):
         initialized(model)
 
 

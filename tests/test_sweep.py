@@ -1,0 +1,124 @@
+"""Sweeps over a limit, the fastest model above a floor, and trials that later runs reuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from points_task import points_task
+
+from edgeprune import Budget, prune
+from edgeprune.bench import Measurement
+from edgeprune.cli import main
+from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, RunError
+from edgeprune.search import Options, Point, frontier
+from edgeprune.search.archive import Archive, Trial
+from edgeprune.search.sweep import pareto
+
+OPTIONS = Options(engine="torchscript", formats=(), step=4, epochs=2)
+WIDE = Options(engine="torchscript", formats=(), step=64, epochs=2)
+PROFILE = "raspberry-pi-4"
+MEASURED = Measurement("m", 1.0, 0.9, 1.1, 1.2, 1.3, (1, 2), 10, 20, 1.0, 1.0, 5, None, None, "r", "1", 1, "d", "precise", True)
+
+
+@pytest.fixture(autouse=True)
+def _no_converter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeprune.search.run.warm", lambda: None)
+
+
+def test_a_sweep_prunes_to_every_level_marks_the_front_and_goes_on(tmp_path: Path) -> None:
+    levels = ["70%", "30%", "0.0001%"]
+    found = frontier(points_task(), profile=PROFILE, kind="macs", levels=levels, options=OPTIONS, runs=tmp_path)
+    reached, narrow, beyond = found.points
+    assert narrow.figure("macs") <= 0.3 * narrow.summary["dense"]["macs"] < reached.figure("macs") <= 0.7 * reached.summary["dense"]["macs"]  # type: ignore[index]
+    assert beyond.summary is None
+    assert "cannot be reached" in str(beyond.error)
+    assert narrow.best
+    assert not beyond.best
+    assert reached.best == (reached.metric > narrow.metric)
+    written = json.loads((found.folder / "frontier.json").read_text())
+    assert [point["level"] for point in written["points"]] == levels
+    page = (found.folder / "frontier.html").read_text()
+    assert "<svg" in page
+    assert "out of reach" in page
+    again = frontier(points_task(), profile=PROFILE, kind="macs", levels=levels, options=OPTIONS, resume=found.folder)
+    assert [point.summary for point in again.points] == [point.summary for point in found.points]
+
+
+def test_runs_of_a_sweep_share_what_does_not_depend_on_the_level(tmp_path: Path) -> None:
+    found = frontier(points_task(), profile=PROFILE, kind="macs", levels=["60%", "40%"], options=OPTIONS, runs=tmp_path)
+    first, second = ((point.run / "measurements.jsonl").read_text().splitlines() for point in found.points)
+    values = [next(line for line in lines if json.loads(line)["key"] == "value-0") for lines in (first, second)]
+    assert json.loads(values[0])["value"] == json.loads(values[1])["value"]
+    assert "scoring channels" in (found.points[0].run / "log.txt").read_text()
+    assert "scoring channels" not in (found.points[1].run / "log.txt").read_text()
+
+
+def test_a_sweep_of_another_job_or_of_nothing_is_refused(tmp_path: Path) -> None:
+    task = points_task()
+    with pytest.raises(InputError, match="unknown kind"):
+        frontier(task, profile=PROFILE, kind="speed", runs=tmp_path)
+    with pytest.raises(BudgetError, match="no unit"):
+        frontier(task, profile=PROFILE, levels=["50%", "40"], runs=tmp_path)
+    assert not list(tmp_path.iterdir())
+    found = frontier(task, profile=PROFILE, kind="macs", levels=["0.0001%"], options=OPTIONS, runs=tmp_path)
+    with pytest.raises(RunError, match="another job"):
+        frontier(task, profile=PROFILE, kind="macs", levels=["50%"], options=OPTIONS, resume=found.folder)
+    task.validation = None
+    with pytest.raises(InputError, match="cannot be scored"):
+        frontier(task, profile=PROFILE, runs=tmp_path)
+
+
+def test_the_front_is_what_no_other_point_beats() -> None:
+    def point(level: str, macs: float, metric: float) -> Point:
+        return Point(level, Path(level), {"pruned": {"macs": macs, "metric": metric}})
+
+    points = [point("a", 70, 92), point("b", 50, 93), point("c", 30, 90), point("d", 30, 90), Point("e", Path("e"), None, "no")]
+    assert [one.best for one in pareto(points, "macs")] == [False, True, True, True, False]
+
+
+def test_a_floor_alone_finds_a_fast_model_above_it(tmp_path: Path) -> None:
+    task = points_task(512)
+    result = prune(task, profile=PROFILE, budget=Budget(max_drop=5.0), options=WIDE, runs=tmp_path)
+    summary = result.summary
+    assert result.met
+    assert summary["dense"]["metric"] - summary["pruned"]["metric"] <= 5.0
+    (folder,) = tmp_path.iterdir()
+    runs = [json.loads((path / "run.json").read_text()).get("result") for path in folder.iterdir() if path.is_dir()]
+    met = [run["pruned"]["latency_ms"] for run in runs if run is not None and run["budget"]["max_drop"]["met"]]
+    assert summary["pruned"]["latency_ms"] == min(met)
+    assert 1 < len(runs) <= 5
+
+
+def test_a_floor_that_no_model_reaches_says_what_was_tried(tmp_path: Path) -> None:
+    task = points_task(512)
+    task.evaluate = lambda model: 100.0 if model is task.model else 50.0
+    with pytest.raises(InfeasibleBudgetError, match=r"within 1: tried \+50"):
+        prune(task, profile=PROFILE, budget=Budget(max_drop=1.0), options=WIDE, runs=tmp_path)
+
+
+def test_trials_outlive_their_run_and_damage_costs_only_what_it_saved(tmp_path: Path) -> None:
+    def trial(ratio: float) -> Trial:
+        return Trial(ratio, ratio - 0.01, ratio + 0.01, MEASURED, MEASURED)
+
+    path = tmp_path / "trials" / "one.jsonl"
+    archive = Archive(path)
+    archive.add({"a": 8, "b": 4}, trial(0.5))
+    archive.add({"a": 4, "b": 4}, trial(0.25))
+    with open(path, "a") as file:
+        file.write('{"widths": {"a"')
+    later = Archive(path)
+    assert later.find({"b": 4, "a": 8}) == trial(0.5)
+    assert later.find({"a": 8, "b": 8}) is None
+    assert [(widths, ratio) for widths, ratio, _ in later.observed()] == [({"a": 8, "b": 4}, 0.5), ({"a": 4, "b": 4}, 0.25)]
+    blocked = Archive(tmp_path / "trials" / "one.jsonl" / "below")
+    blocked.add({"a": 8}, trial(0.5))  # cannot be written: this run still knows it
+    assert blocked.find({"a": 8}) == trial(0.5)
+
+
+def test_the_command_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["frontier", "--help"]) == 0
+    assert "Pareto front" in capsys.readouterr().out
+    assert main(["frontier", "recipe.py", "--levels", "50%"]) == 1
+    assert "--target" in capsys.readouterr().err
