@@ -46,7 +46,7 @@ class GatedModel(nn.Module):
             prices[group.rows.ravel()] = cost[group.name]
         alive = torch.zeros(len(analysis.roots), dtype=torch.bool)
         for _, index in self._places:
-            alive[index.unique()] = True
+            alive[index.flatten()] = True
         prices[~alive] = 0.0
         self._price = prices / prices.sum().clamp(min=1e-30)
         self._target, self._mean_price = target, float(self._price[self._price > 0].mean()) if bool((self._price > 0).any()) else 1.0
@@ -54,7 +54,7 @@ class GatedModel(nn.Module):
         self.gates = nn.Parameter(torch.ones(len(analysis.roots)))
         self.register_buffer("taylor", torch.zeros(len(analysis.roots)))
         self.register_buffer("count", torch.zeros(()))
-        self.gates.register_hook(self._learned)
+        self.gates.register_hook(self._learned)  # type: ignore[no-untyped-call]
 
     def forward(self, *inputs: object) -> object:
         """What the model computes with its gates."""
