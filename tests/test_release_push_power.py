@@ -76,7 +76,12 @@ def about(version: str, sequence: int, files: dict[str, bytes]) -> dict[str, Any
 
 
 def files(version: str) -> dict[str, bytes]:
-    return {"model": version.encode() * 1000, "deep/labels.txt": version.encode(), "LICENSE": b"the same in all"}
+    return {
+        "manifest.json": version.encode() * 10,
+        "model": version.encode() * 1000,
+        "deep/labels.txt": version.encode(),
+        "LICENSE": b"the same in all",
+    }
 
 
 def do(root: Path, command: str, **arguments: Any) -> dict[str, Any]:
@@ -245,3 +250,28 @@ def test_an_object_that_rots_is_sent_again_and_the_release_mended(root: Path) ->
     push(root, "1.1.0", 2)
     assert do(root, "status", deep=True)["releases"][1]["damaged"] == []
     assert seen(root) == "1.1.0"
+
+
+def test_a_release_whose_description_is_damaged_is_mended_by_a_push_and_keeps_no_other_from_working(root: Path) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        (root / "releases" / version / "release.json").write_text("{")
+    found = {release["version"]: release["damaged"] for release in do(root, "status", deep=True)["releases"]}
+    assert found == {"1.0.0": ["release.json"], "1.1.0": ["release.json"]}
+    push(root, "1.1.0", 2)
+    assert seen(root) == "1.1.0"
+    assert do(root, "status", deep=True)["releases"][0]["damaged"] == []
+    push(root, "1.2.0", 3)
+    do(root, "prune", keep=1)
+    assert seen(root) == "1.2.0"
+
+
+def test_a_damaged_state_is_named_and_without_it_what_is_in_use_stays(root: Path) -> None:
+    (root / "state.json").write_text("")
+    for command, arguments in (("status", {}), ("recover", {}), ("prune", {"keep": 1})):
+        refused = answer(command, {"root": str(root)} | arguments)
+        assert (refused["kind"], refused["error"]) == ("state", f"{root}/state.json is damaged")
+    (root / "state.json").unlink()
+    do(root, "recover")
+    assert seen(root) == "1.1.0"
+    push(root, "1.2.0", 3)
+    assert seen(root) == "1.2.0"

@@ -9,7 +9,7 @@ from typing import Any, Dict, Optional
 
 from .files import Refused, is_whole, sync, write
 from .signatures import verify_signatures
-from .store import SIGNERS, Store
+from .store import ABOUT, SIGNERS, Store
 
 _SPARE_BYTES = 256 << 10  # for folders and the files that say what is there
 
@@ -33,6 +33,9 @@ def status(root: str, deep: bool = False) -> Dict[str, Any]:
         }
         for version, about in store.releases().items()
     ]
+    for version in store.versions():
+        if version not in [release["version"] for release in releases]:
+            releases.append({"version": version, "sequence": 0, "variant": "", "bytes": 0, "damaged": [ABOUT]})
     known = ("committed", "previous", "pending", "highest")
     return dict({name: store.state[name] for name in known}, current=store.current(), releases=releases)
 
@@ -107,12 +110,12 @@ def stage(root: str, token: str, about: Dict[str, Any], check: Optional[Dict[str
         if not is_whole(store.path("objects", entry["sha256"]), entry):
             raise Refused("damaged", "%s is not on the device as it was sent" % name)
     sync(store.path("objects"))
-    there = store.about(place)
-    if there and (there["manifest"], there["variant"]) != (about["manifest"], about["variant"]):
+    there = os.path.isdir(place)
+    if there and not store.holds(place, about):
         if version in (store.state["committed"], store.state["previous"]):
             raise Refused("older", "the device keeps another release %s, or another variant of it" % version)
         store.drop(version)
-        there = None
+        there = False
     folder = place if there else store.place(".%s.new" % version)
     if not there:
         shutil.rmtree(folder, ignore_errors=True)

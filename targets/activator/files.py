@@ -45,15 +45,15 @@ def write_json(path: str, value: Any) -> None:
     write(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
 
 
-def read_json(path: str) -> Any:
-    """The value in a JSON file, None when there is none; :class:`Refused` when it is damaged."""
+def read_json(path: str, kind: str = "damaged") -> Any:
+    """The value in a JSON file, None when there is none; :class:`Refused`, of a kind, when it is damaged."""
     try:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     except FileNotFoundError:
         return None
     except ValueError:
-        raise Refused("damaged", "%s is damaged" % path) from None
+        raise Refused(kind, "%s is damaged" % path) from None
 
 
 def link(source: str, path: str) -> None:

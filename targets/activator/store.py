@@ -38,7 +38,7 @@ class Store:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.state: Dict[str, Any] = dict(_EMPTY, **(read_json(self.path(_STATE)) or {}))
+        self.state: Dict[str, Any] = dict(_EMPTY, **(read_json(self.path(_STATE), "state") or {}))
 
     def path(self, *parts: str) -> str:
         """A path below the root."""
@@ -55,17 +55,21 @@ class Store:
 
     def releases(self) -> Dict[str, Dict[str, Any]]:
         """What is said of every release that is laid out, oldest first."""
-        folder, found = self.path("releases"), {}
-        for name in os.listdir(folder) if os.path.isdir(folder) else ():
-            about = self.about(self.place(name)) if _NAME.fullmatch(name) else None
-            if about:
-                found[name] = about
-        return dict(sorted(found.items(), key=lambda item: item[1]["sequence"]))
+        found = {name: self.about(self.place(name)) for name in self.versions()}
+        return dict(sorted(((name, about) for name, about in found.items() if about), key=lambda item: item[1]["sequence"]))
+
+    def versions(self) -> List[str]:
+        """The versions that are laid out, damaged ones too."""
+        folder = self.path("releases")
+        return sorted(name for name in os.listdir(folder) if _NAME.fullmatch(name)) if os.path.isdir(folder) else []
 
     def about(self, folder: str) -> Optional[Dict[str, Any]]:
-        """What is said of the release in a folder."""
-        about: Optional[Dict[str, Any]] = read_json(os.path.join(folder, ABOUT))
-        return about
+        """What is said of the release in a folder; None when nothing is, or that is damaged."""
+        try:
+            about: Optional[Dict[str, Any]] = read_json(os.path.join(folder, ABOUT))
+            return about
+        except Refused:
+            return None
 
     def current(self) -> Optional[str]:
         """The version that ``current`` leads to."""
@@ -73,6 +77,13 @@ class Store:
             return os.path.basename(os.readlink(self.path("current")))
         except OSError:
             return None
+
+    def holds(self, folder: str, about: Dict[str, Any]) -> bool:
+        """Whether a folder is of this very release, in this variant; its files may be damaged."""
+        there = self.about(folder)
+        if there is not None:
+            return (there["manifest"], there["variant"]) == (about["manifest"], about["variant"])
+        return is_whole(os.path.join(folder, "manifest.json"), about["files"].get("manifest.json", {"bytes": -1}))
 
     def damaged(self, folder: str) -> List[str]:
         """The files of the release in a folder that are not what they must be."""
