@@ -107,6 +107,7 @@ def test_dynamic_fully_connected_weights_have_one_scale(files):
     content = files["tflite-dynamic"].read_bytes()
     assert len(weight_of(content, "FULLY_CONNECTED")[0].quantization.scale) == 1
     assert len(weight_of(content, "CONV_2D")[0].quantization.scale) == 24
+    assert weight_of(content, "DEPTHWISE_CONV_2D")[0].type == FLOAT32, "no kernel that quantizes as it runs is fast"
 
 
 def test_inputs_and_outputs_stay_float_unless_integers_are_wanted(float_file):

@@ -3,7 +3,8 @@
 Weights are int8 by channel, symmetric; activations int8 by tensor, asymmetric (the specification of 8-bit quantization that TFLite's
 kernels follow: https://ai.google.dev/edge/litert/models/quantization_spec).  What a quantized kernel does not exist for stays float.
 Tables of embeddings, and the weights of fully-connected layers whose inputs stay float, have one scale: runtimes up to 2.14 take no more,
-and do not say so.
+and do not say so.  Depthwise convolutions whose inputs stay float stay float themselves: no fast kernel quantizes as it runs (a MobileNetV2
+of theirs took four times as long), and their weights are few.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def _recipe(kind: Kind, integer_io: bool, keep_float: Sequence[str]) -> Any:
         manager.add_dynamic_config(".*", "*", 8)
         manager.add_dynamic_config(".*", "FULLY_CONNECTED", 8, granularity="TENSORWISE")
         manager.add_dynamic_config(".*", "EMBEDDING_LOOKUP", 8, granularity="TENSORWISE")
+        manager.add_quantization_config(".*", "DEPTHWISE_CONV_2D", algorithm_key=recipe.AlgorithmName.NO_QUANTIZE)
     else:
         manager.add_static_config(".*", "*", 8, 8)
         manager.add_dynamic_config(".*", "EMBEDDING_LOOKUP", 8, granularity="TENSORWISE")  # it has no other int8 kernel
