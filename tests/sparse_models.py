@@ -83,11 +83,13 @@ class Net(Builder):
         target = self.tensor((2,), np.array([1, size], np.int32))
         return self._new("RESHAPE", (1, size), [self.top, target], "ReshapeOptions", schema.ReshapeOptionsT())
 
-    def linear(self, classes: int = CLASSES) -> Net:
+    def linear(self, classes: int = CLASSES, keep: bool = True) -> Net:
+        """``keep``: as many dimensions as the input, as the converter writes it."""
         weights = self._constant(self._random(classes, self.shape()[-1]))
         bias = self._constant(np.zeros(classes, np.float32))
-        inputs = [self.top, weights, bias]
-        return self._new("FULLY_CONNECTED", (1, classes), inputs, "FullyConnectedOptions", schema.FullyConnectedOptionsT())
+        options = schema.FullyConnectedOptionsT()
+        options.keepNumDims = keep
+        return self._new("FULLY_CONNECTED", (1, classes), [self.top, weights, bias], "FullyConnectedOptions", options)
 
     def done(self) -> bytes:
         """The dense file."""
@@ -135,6 +137,7 @@ def variants() -> dict[str, bytes]:
     return {
         "whole": body(Net()).mean(keep=True).flatten().linear(1000).done(),
         "fully-connected after the mean": body(Net()).mean().linear(1000).done(),
+        "fully-connected that reshapes": body(Net()).mean().linear(1000, keep=False).done(),
         "stride-1 stem": body(Net(), stem=1).mean(keep=True).flatten().linear().done(),
         "no padding of the stem": body(Net(), pad=0).mean(keep=True).flatten().linear().done(),
         "no padding of a depthwise convolution": body(Net(), depthwise_pad=0).mean(keep=True).flatten().linear().done(),

@@ -102,6 +102,11 @@ def test_arranging_makes_it_run_sparse(name: str) -> None:
     assert report.zeros == pytest.approx(0.85, abs=0.001)
 
 
+@pytest.mark.parametrize("name", ["whole", "fully-connected that reshapes"])
+def test_these_need_no_arranging(name: str) -> None:
+    assert sparse_check(STORED[name]).taken
+
+
 @pytest.mark.parametrize("name", ["max pooling", "1x1 convolution after the mean"])
 def test_files_that_arm_devices_would_misread_are_told_apart_and_never_exported(name: str) -> None:
     before, after = sparse_check(STORED[name]), sparse_check(ARRANGED[name])

@@ -236,6 +236,13 @@ def _in_four_dimensions(file: TfliteFile, operator: Any, layout: Layout) -> Verd
     return Verdict(Layout.NONE, "its input has not four dimensions", "Put it behind the global average.")
 
 
+def _linear(file: TfliteFile, operator: Any) -> Verdict:
+    """Without ``keep_num_dims`` the delegate puts a reshape of its own before it."""
+    if operator.builtinOptions.keepNumDims:
+        return Verdict(Layout.INSIDE)
+    return Verdict(Layout.NONE, "its input is reshaped before it", "Move it behind the global average.")
+
+
 def _resize(file: TfliteFile, operator: Any) -> Verdict:
     if np.all(np.array(file.shape(int(operator.inputs[0]))[1:3]) > 1):
         return Verdict(Layout.INSIDE)
@@ -247,7 +254,7 @@ _RULES: Final[dict[str, Callable[[TfliteFile, Any], Verdict]]] = {
     "MUL": _binary,
     "MEAN": lambda file, operator: _in_four_dimensions(file, operator, Layout.INSIDE | Layout.END),
     "SUM": lambda file, operator: _in_four_dimensions(file, operator, Layout.INSIDE | Layout.END),
-    "FULLY_CONNECTED": lambda file, operator: Verdict(Layout.INSIDE),
+    "FULLY_CONNECTED": _linear,
     "DEPTH_TO_SPACE": lambda file, operator: Verdict(Layout.END),
     "RESIZE_BILINEAR": _resize,
 }
