@@ -100,8 +100,11 @@ def _deviation(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> f
 
     if found.shape != expected.shape:
         return float("inf")
-    difference = np.abs(found.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0)
-    return float(difference / max(np.abs(expected.astype(np.float64)).max(initial=0.0), np.finfo(np.float64).tiny))
+    difference = float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
+    largest = float(np.abs(expected.astype(np.float64)).max(initial=0.0))
+    if largest == 0.0:
+        return 0.0 if difference == 0.0 else float("inf")
+    return difference / largest
 
 
 def _measure(runner: Runner, device: DeviceInfo, model: dict[str, Any], variant: Variant, on_event: OnEvent) -> Measurement:
