@@ -148,9 +148,10 @@ class Victim:
         if isinstance(self.machine, SshServer):
             self.machine.drop_connections()
         else:
-            listed = self.machine.inside("ps", "-eo", "pid=,args=").stdout.splitlines()
-            pids = [line.split()[0] for line in listed if "sshd: pi" in line]
-            self.machine.inside("kill", "-9", *pids)
+            serving = [pid for pid in self._processes() if b"/usr/sbin/sshd" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+            for pid in [child for parent in serving for child in children(parent) if child in serving]:  # not the one that listens
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def power_off(self) -> None:
         """End all of its processes at once."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -326,7 +327,7 @@ def test_a_full_disk_leaves_what_was_there(box: Box, small_disk: Path) -> None:
     box.keeps(old)
     filler = small_disk / "filler"
 
-    def fill(event: dict[str, Any]) -> None:
+    def fill(at: str, event: dict[str, Any]) -> None:
         """Somebody else takes all that is left."""
         if event["event"] == at:
             with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
@@ -336,7 +337,7 @@ def test_a_full_disk_leaves_what_was_there(box: Box, small_disk: Path) -> None:
     new = box.kit.bundle("1.1.0", 2, contents={"big.bin": np.random.default_rng(0).bytes(100_000)})
     for at in ("upload", "staging", "health", "switching", "committing"):
         with pytest.raises(DeviceFullError):
-            box.push(new, fill)
+            box.push(new, partial(fill, at))
         assert which(box.root(), {"old": old, "new": new}) == "old"
         filler.unlink()
     assert box.status().committed == "1.0.0"
