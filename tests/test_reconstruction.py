@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -76,6 +78,56 @@ def test_applying_other_weights_leaves_the_analysed_model_as_it_was() -> None:
             parameter.mul_(2)
     assert apply(other, analysis, _half(analysis)).mode == "graph"
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_batches_that_the_graph_does_not_take_are_left_out() -> None:
+    """Texts padded to other lengths, flags, single samples, nothing at all: once errors of torch."""
+    model = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    analysis = analyze(model, (torch.zeros(1, 6),))
+    plan, batch = _half(analysis), torch.randn(32, 6)
+    wanted = reconstruct(model, analysis, plan, [(batch, None)]).state_dict()
+    others = [(torch.randn(8, 7), None), ((batch, 3), None), (batch[:0], None), (batch.double(), None)]
+    found = reconstruct(model, analysis, plan, [*others, (batch, None)]).state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in found.items())
+    kept = reconstruct(model, analysis, plan, others).state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+    reconstruct(model, analysis, plan, [(batch[:1], None)])  # a batch norm cannot measure one sample
+
+
+def test_no_more_samples_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    analysis = analyze(model, (torch.zeros(1, 6),))
+    plan, batch = _half(analysis), torch.randn(64, 6)
+    wanted = reconstruct(model, analysis, plan, [(batch[:20], None)]).state_dict()
+    monkeypatch.setattr(import_module("edgeprune.surgery.reconstruct"), "MOST_ELEMENTS", 20 * 16)  # sixteen for each sample
+    found = reconstruct(model, analysis, plan, [(batch[:40], None), (batch[40:], None)]).state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in found.items())
+
+
+def test_what_is_not_a_number_makes_no_weights() -> None:
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    analysis = analyze(model, (torch.zeros(1, 6),))
+    fixed = reconstruct(model, analysis, _half(analysis), [(torch.full((8, 6), float("nan")), None)])
+    assert all(bool(value.isfinite().all()) for value in fixed.state_dict().values())
+
+
+def test_a_fixed_filter_stays_fixed() -> None:
+    class Blurred(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 16, 3), nn.Linear(16, 4)
+            self.register_buffer("filter", torch.ones(16, 1, 3, 3) / 9)
+
+        def forward(self, x: Tensor) -> Tensor:
+            blurred = functional.conv2d(functional.relu(self.first(x)), self.get_buffer("filter"), groups=16)
+            scores: Tensor = self.last(blurred.mean((2, 3)))
+            return scores
+
+    model = Blurred().eval()
+    analysis = analyze(model, IMAGES)
+    fixed = reconstruct(model, analysis, _half(analysis), [(torch.randn(32, 3, 8, 8), None)])
+    assert torch.equal(fixed.get_buffer("filter"), model.get_buffer("filter"))
+    assert not torch.equal(fixed.get_parameter("last.weight"), model.get_parameter("last.weight"))
 
 
 def test_no_calibration_data_is_refused() -> None:

@@ -24,6 +24,9 @@ from edgeprune.task import as_inputs
 ROWS, MOST_COLUMNS = 8192, 4608
 """Positions that a layer is solved on (at least four times its columns), and the widest layer that is solved."""
 
+MOST_ELEMENTS = 2**27
+"""Of one activation, for all calibration samples together: 512 MB in float32."""
+
 DAMPING = 0.01
 """Ridge towards the present weights, relative to the mean square of the inputs."""
 
@@ -36,7 +39,8 @@ def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, batches: Seque
     ``batches``: calibration data, ``(inputs, targets)``; all are run at once. Going through the graph once, every convolution and linear
     layer gets the weights that come nearest to what it computes in the whole model, from the inputs that it will have in the smaller
     one, by least squares with a ridge towards the weights it has; batch norms take the smaller model's statistics on the way. Weights
-    that are used twice, and models captured by part or at a fixed batch size, are left as they are.
+    that are used twice, buffers, and models captured by part or at a fixed batch size are left as they are; batches that do not have the
+    shape of the example inputs are left out, and so are samples beyond what ``MOST_ELEMENTS`` of the largest activation hold.
     Source: He, Zhang & Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", 2017, section 3.1 (the least squares, from the
     outputs of the whole model and the inputs of the pruned one).
     """
@@ -44,12 +48,14 @@ def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, batches: Seque
         raise InputError("reconstruction needs at least one calibration batch")
     if analysis.captured.parts or not analysis.captured.any_batch:
         return copy.deepcopy(model)
+    inputs = _inputs(analysis, batches)
+    if inputs is None:
+        return copy.deepcopy(model)
     gone = removed_channels(analysis, plan)
     masks = keep_masks(analysis, gone)
     blocks = dropped_blocks(analysis, plan)
     lost = {node for block in blocks for node in block.nodes}
     nothing = {name: torch.zeros((), dtype=torch.bool) for block in blocks for name in block.last}
-    inputs = tuple(torch.cat(column) for column in zip(*(pytree.tree_leaves(as_inputs(given)) for given, _ in batches), strict=True))
     pair = _Pair(Masked(masked_copy(model, masks | nothing), analysis, gone, masks), model, lost)
     with eval_mode(model), torch.no_grad():
         solved = pair.walk(inputs)
@@ -58,6 +64,33 @@ def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, batches: Seque
         for name, value in solved.items():
             tensor_at(result, name).copy_(value)
     return result
+
+
+def _inputs(analysis: Analysis, batches: Sequence[tuple[Any, Any]]) -> tuple[Tensor, ...] | None:
+    """The inputs of all batches that the captured graph takes, as one batch; None when there is none."""
+    examples = pytree.tree_leaves(analysis.captured.inputs)
+    fitting = []
+    for given, _ in batches:
+        leaves = pytree.tree_leaves(as_inputs(given))
+        if len(leaves) == len(examples) and all(_alike(*pair) for pair in zip(leaves, examples, strict=True)):
+            fitting.append(leaves)
+    if not fitting:
+        return None
+    held = analysis.captured.inputs[0].shape[0]
+    tensors = (node.meta.get("val") for node in analysis.captured.module.graph.nodes if node.op != "get_attr")
+    largest = max(_numel(value) for value in tensors if isinstance(value, Tensor)) / held
+    most = max(2, int(MOST_ELEMENTS / largest))
+    return tuple(torch.cat(column)[:most] for column in zip(*fitting, strict=True))
+
+
+def _alike(given: Any, example: Tensor) -> bool:
+    if not isinstance(given, Tensor) or given.shape[1:] != example.shape[1:] or not given.numel():
+        return False
+    return given.dtype == example.dtype or not (given.is_floating_point() or example.is_floating_point())
+
+
+def _numel(value: Tensor) -> int:
+    return math.prod(size if isinstance(size, int) else size.node.hint for size in value.shape)
 
 
 class _Pair:
@@ -76,7 +109,7 @@ class _Pair:
         given = dict(zip(placeholders, inputs, strict=True))
         for norm in self.small.model.modules():
             if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-                norm.training = True  # its own statistics, as it will have after recalibration
+                norm.training = len(inputs[0]) > 1  # its own statistics, as it will have after recalibration
         for node in self.graph.nodes:
             if node.op == "output":
                 break
@@ -102,8 +135,7 @@ class _Pair:
             return
         weight = node.args[1]
         bias = node.args[2] if len(node.args) > 2 else None
-        stored = [part for part in (weight, bias) if part is not None]
-        if not all(isinstance(part, fx.Node) and part.op == "get_attr" and len(part.users) == 1 for part in stored):
+        if not all(self._solvable(part) for part in (weight, bias) if part is not None):
             return
         values, before = self.small.env[node.args[0]], self.whole.env[node.args[0]]  # type: ignore[index]
         if not isinstance(values, Tensor) or torch.equal(values, before) or not values.is_floating_point():
@@ -113,9 +145,16 @@ class _Pair:
             return
         centered = bias is not None or _normalised(node)
         new, shift = layer.solve(centered)
+        if not bool(new.isfinite().all() and shift.isfinite().all()):
+            return  # it was computed from what is not a number
         self._store(weight, new)  # type: ignore[arg-type]
         if bias is not None:
             self._store(bias, shift)  # type: ignore[arg-type]
+
+    def _solvable(self, part: Any) -> bool:
+        """Whether ``part`` is a parameter that is used here alone."""
+        stored = isinstance(part, fx.Node) and part.op == "get_attr" and len(part.users) == 1
+        return stored and isinstance(self.whole_state.get(str(part.target)), nn.Parameter)
 
     def _store(self, node: fx.Node, value: Tensor) -> None:
         name = str(node.target)
