@@ -22,12 +22,12 @@ from edgeprune.tuning.gates import GatedModel
 IMAGES = (torch.zeros(1, 3, 8, 8),)
 
 
-def gated_half(network: nn.Module, target: float = 0.5) -> tuple[GatedModel, Pruned]:
+def gated_half(network: nn.Module, target: float = 0.5, price: float = 1.0) -> tuple[GatedModel, Pruned]:
     analysis = analyze(network, IMAGES)
     saliency = {group.name: np.random.default_rng(0).random(group.rows.shape) for group in analysis.groups}
     plan = plan_from_saliency(analysis, saliency, {group.name: max(1, group.size * 3 // 4) for group in analysis.groups})
     pruned = apply(network, analysis, plan)
-    return GatedModel(pruned, analysis, {group.name: 1.0 for group in analysis.groups}, target, 10, 0.1), pruned
+    return GatedModel(pruned, analysis, {group.name: price for group in analysis.groups}, target, 10, 0.1), pruned
 
 
 @pytest.mark.parametrize("network", [OptionA, Shuffle, Gated])
@@ -75,6 +75,16 @@ def test_gone_channels_count_less_than_any_that_stay() -> None:
         assert (values[~kept] < 0).all()
         assert (values[kept] >= 0).all()
     assert any(values.max() > 0 for values in gated.saliency().values())
+
+
+def test_a_channel_that_costs_nothing_is_not_taken_for_a_gone_one() -> None:
+    """A group at its narrowest has no price: its live channels once counted no more than those that were gone, and were exchanged."""
+    gated, pruned = gated_half(awake(OptionA()), price=0.0)
+    gated(torch.randn(4, 3, 8, 8)).square().sum().backward()
+    for name, values in gated.saliency().items():
+        for row, places in zip(values, pruned.plan.kept[name], strict=True):
+            assert row[list(places)].min() >= 0
+            assert (np.delete(row, list(places)) < 0).all()
 
 
 @pytest.mark.parametrize("options", [{"schedule": "online"}, {"training": "scratch", "distillation": 0.0}])

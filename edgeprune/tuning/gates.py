@@ -47,6 +47,7 @@ class GatedModel(nn.Module):
         alive = torch.zeros(len(analysis.roots), dtype=torch.bool)
         for _, index in self._places:
             alive[index.flatten()] = True
+        self._alive = alive.numpy()
         prices[~alive] = 0.0
         self._price = prices / prices.sum().clamp(min=1e-30)
         self._target, self._mean_price = target, float(self._price[self._price > 0].mean()) if bool((self._price > 0).any()) else 1.0
@@ -84,7 +85,7 @@ class GatedModel(nn.Module):
     def saliency(self) -> dict[str, np.ndarray]:
         """For every group the (R, K) mean squared first-order loss of closing each gate; less than zero for channels that are gone."""
         mean = (self.taylor / self.count.clamp(min=1)).double().numpy()
-        mean = np.where(self._price.numpy() > 0, mean, -1e-30)
+        mean = np.where(self._alive, mean, -1e-30)
         return {name: mean[rows] for name, rows in self._rows.items()}
 
 
