@@ -72,7 +72,7 @@ class Task:
         if isinstance(self.labels, str) or not all(isinstance(label, str) for label in self.labels):
             raise RecipeError("task.labels must be a list of texts: the classes' names in the order of the outputs")
         try:
-            json.dumps(self.preprocessing)
+            json.dumps(self.preprocessing, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise RecipeError(
                 f"task.preprocessing is not of JSON's types: {error}", remedy="Use texts, numbers, lists and dicts."

@@ -101,6 +101,8 @@ def build(run: Path | None, variants: dict[str, Path], output: Path | None, as_j
 
     if run is None and not variants:
         raise click.UsageError("give RUN, or --variants")
+    if run is not None and "default" in variants:
+        raise click.UsageError("RUN is the variant default, and --variants has another of that name")
     if given["evidence"] and given["history"] is None:
         raise click.UsageError("--evidence names results of the history, which is off")
     order = Order(runs=({"default": run} if run else {}) | variants, **given)

@@ -38,7 +38,8 @@ def build(order: Order, output: Path | None = None, note: Callable[[str], None] 
     files = _shared(order, product, created, variants, runs, contents)
     try:
         manifest = Manifest(product, order.version, order.number, created, order.expiry(created), variants, files, order.threshold)
-    except ValueError as error:
+        Manifest.from_bytes(manifest.to_bytes())  # no reader shall refuse what was built
+    except (ValueError, BundleError) as error:
         raise InputError(f"the release cannot be built: {error}") from error
     path = output or Path(f"{product}-{order.version}{SUFFIX}")
     _write(path, manifest, contents)

@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
@@ -174,7 +175,8 @@ def write_bundle(
     except OSError as error:
         raise BundleError(f"the bundle {path} cannot be written: {error.strerror}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def with_signatures(bundle: Bundle, signatures: Mapping[str, bytes], path: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 import types
 from dataclasses import MISSING, asdict, fields, is_dataclass
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from edgeprune.errors import BundleError
 
 T = TypeVar("T")
+
+LARGEST: Final = 2**63 - 1
+"""No whole number is greater: every reader of JSON can hold it."""
 
 
 def canonical(value: Any) -> bytes:
@@ -51,9 +54,9 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
             key: _decode(inner[1], item, f"{where}.{_short(key)[1:-1]}") for key, item in _expect(dict, value, where, "an object").items()
         }
     if kind is float:
-        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     else:
-        good = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+        good = isinstance(value, kind) and not (kind is int and (isinstance(value, bool) or abs(value) > LARGEST))
     if not good:
         raise BundleError(f"{where} is {_short(value)}, not {_NAMES[kind]}")
     if kind is str and not value.isprintable():  # it will be shown to people, before anything is verified

@@ -89,7 +89,10 @@ class Order:
         if self.expires == "never":
             return None
         if match := _PERIOD.fullmatch(self.expires):
-            return format_time(parse_time(created) + timedelta(days=int(match[1]) * _DAYS[match[2]]))
+            try:
+                return format_time(parse_time(created) + timedelta(days=int(match[1]) * _DAYS[match[2]]))
+            except OverflowError:
+                raise InputError(f"the expiry {self.expires!r} is beyond the year 9999", remedy="For no expiry write never.") from None
         try:
             expires = self.expires + "T00:00:00Z" if _DATE.fullmatch(self.expires) else self.expires
             parse_time(expires)

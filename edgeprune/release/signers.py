@@ -117,11 +117,11 @@ def _time(text: str | None, where: str) -> datetime | None:
         if match is None:
             raise ValueError
         time = datetime.strptime(match[1] + (match[2] or "").ljust(6, "0"), "%Y%m%d%H%M%S")
-    except ValueError:
+        return time.replace(tzinfo=UTC) if match[3] else time.astimezone()
+    except (ValueError, OverflowError):
         raise SignatureError(
             f"{where} has the time {text!r}", remedy="Write YYYYMMDD or YYYYMMDDHHMM, with a Z behind it for UTC."
         ) from None
-    return time.replace(tzinfo=UTC) if match[3] else time.astimezone()
 
 
 def matches(value: str, patterns: str) -> bool:

@@ -6,10 +6,14 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Final
 
 from edgeprune.errors import InputError
 from edgeprune.release.bundle import Bundle
 from edgeprune.release.push import contents_of
+
+ABOUT: Final = "release.json"
+SUMS: Final = "SHA256SUMS"
 
 
 def unpack(bundle: Bundle, variant: str | None, folder: Path) -> Path:
@@ -23,8 +27,9 @@ def unpack(bundle: Bundle, variant: str | None, folder: Path) -> Path:
     if variant is None and len(names) > 1:
         raise InputError(f"{bundle.path} has several variants: {', '.join(names)}", remedy="Say which: --variant NAME")
     contents, about = contents_of(bundle, variant or names[0])
-    if folder.exists() and not (folder / "release.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there, and no release was unpacked into it", remedy="Name another folder, or remove it.")
+    folder = folder.resolve()  # of ".", a name; of a link, the folder that it leads to
+    if strange := _strange(folder):
+        raise InputError(f"{folder} holds {strange}, which no release was unpacked with", remedy="Name another folder, or remove it.")
     new = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         for name, entry in about["files"].items():
@@ -32,8 +37,8 @@ def unpack(bundle: Bundle, variant: str | None, folder: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(contents[entry["sha256"]]())
         sums = (f"{entry['sha256']}  {name}\n" for name, entry in sorted(about["files"].items()))
-        (new / "SHA256SUMS").write_text("".join(sums), encoding="ascii")
-        (new / "release.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="ascii")
+        (new / SUMS).write_text("".join(sums), encoding="ascii")
+        (new / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="ascii")
         if folder.exists():
             shutil.rmtree(folder)
         os.rename(new, folder)
@@ -42,3 +47,18 @@ def unpack(bundle: Bundle, variant: str | None, folder: Path) -> Path:
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return folder
+
+
+def _strange(folder: Path) -> str | None:
+    """What there is at a path that no release was unpacked into; None when it may be replaced."""
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        return "a file"
+    try:
+        about = json.loads((folder / ABOUT).read_bytes())
+        known = {ABOUT, SUMS, *about["files"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        known = set()
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return next((name for name in found if name not in known), None)

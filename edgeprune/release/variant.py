@@ -141,12 +141,16 @@ class Assembly:
     def _add_task(self) -> None:
         """Labels, one a line, and preprocessing, where the task told them."""
         labels = self.run.result.get("labels") or []
-        if any("\n" in label or not label for label in labels):
+        if any(len(label.splitlines()) != 1 or label.splitlines()[0] != label for label in labels):
             raise InputError(f"variant {self.name}: a label of the task is empty or has several lines")
         if labels:
             self._add("labels.txt", ("\n".join(labels) + "\n").encode(), "labels")
         if preprocessing := self.run.result.get("preprocessing"):
-            self._add("preprocessing.json", canonical(preprocessing), "preprocessing")
+            try:
+                content = canonical(preprocessing)
+            except ValueError as error:
+                raise InputError(f"variant {self.name}: the task's preprocessing is no JSON: {error}") from error
+            self._add("preprocessing.json", content, "preprocessing")
 
     def _gates(self, found: Sequence[Found], score: Record | None) -> tuple[Gate, ...]:
         dense, metric = self.run.result["dense"]["metric"], score.value["metric"] if score else None
