@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,18 @@ import torch
 from points_task import Points, points_task
 from torch import nn
 
-from edgeprune import Budget, prune
-from edgeprune.errors import InputError, RecipeError, TrainingError
+from edgeprune import Budget, Task, prune
+from edgeprune.errors import BudgetError, ExportError, InputError, RecipeError, TrainingError
 from edgeprune.graph import analyze
 from edgeprune.search import Options
+from edgeprune.search.events import Silent
 from edgeprune.surgery import Plan, Pruned, apply, outputs_of, plan_from_saliency
 from edgeprune.testing.networks import Gated, OptionA, Shuffle, awake
 from edgeprune.tuning import initialized
 from edgeprune.tuning.gates import GatedModel
 
 IMAGES = (torch.zeros(1, 3, 8, 8),)
+MACS = Budget(macs="40%")
 
 
 def gated_half(network: nn.Module, target: float = 0.5, price: float = 1.0) -> tuple[GatedModel, Pruned]:
@@ -115,3 +118,45 @@ def test_ways_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
     task.train = None
     with pytest.raises(RecipeError, match="online pruning trains"):
         prune(task, profile="raspberry-pi-4", budget=Budget(macs="40%"), options=Options(schedule="online", formats=()), runs=tmp_path)
+
+
+def test_what_cannot_be_trained_so_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    """Untrained new weights were once shipped, and online pruning without an epoch cut at random."""
+
+    def refused(error: type[Exception], match: str, task: Task, budget: Budget = MACS, **options: object) -> None:
+        with pytest.raises(error, match=match):
+            prune(task, profile="raspberry-pi-4", budget=budget, options=Options(**options), runs=tmp_path)  # type: ignore[arg-type]
+
+    refused(InputError, "scratch needs training, and epochs are 0", points_task(), training="scratch", epochs=0)
+    refused(InputError, "scratch needs training, and task", replace(points_task(), train=None), training="scratch")
+    refused(InputError, "epochs are 0", points_task(), schedule="online", epochs=0)
+    refused(InputError, "fit of task points", replace(points_task(), fit=lambda model: None), schedule="online")
+    refused(BudgetError, "max_drop needs a score", replace(points_task(), validation=None), Budget(macs="50%", max_drop=1.0))
+    refused(InputError, "Known criteria", points_task(), criterion="magic")
+    refused(ExportError, "unknown export format", points_task(), formats=("tflit",))
+    task = points_task()
+    task.model.register_parameter("scale", nn.Parameter(torch.ones(1)))
+    refused(TrainingError, "own parameters", task, training="scratch")
+    assert not list(tmp_path.iterdir())
+
+
+def test_from_scratch_a_deep_cut_is_made_at_once(tmp_path: Path) -> None:
+    options = Options(engine="torchscript", formats=(), step=4, training="scratch", epochs=2)
+    result = prune(points_task(), profile="raspberry-pi-4", budget=Budget(macs="20%"), options=options, runs=tmp_path)
+    assert [path.name.rpartition("-")[0] for path in result.run.glob("tune-*.safetensors")] == ["tune-final-0"]
+
+
+def test_options_without_effect_are_noted(tmp_path: Path) -> None:
+    listener = Noting()
+    task = replace(points_task(), fit=lambda model: None)
+    options = Options(engine="torchscript", formats=(), step=4, epochs=2, distillation=0.1)
+    prune(task, profile="raspberry-pi-4", budget=MACS, options=options, runs=tmp_path, listener=listener)
+    assert any("epochs, distillation of the options have no effect" in note for note in listener.notes)
+
+
+class Noting(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)

@@ -20,7 +20,7 @@ from edgeprune.cost.latency import KernelTimes, TableTimes
 from edgeprune.cost.prior import PriorTimes, power_of
 from edgeprune.cost.table import grid_of
 from edgeprune.cost.weights import FLOAT32, INT8_MICRO
-from edgeprune.errors import BudgetError, CaptureError, ParityError, RecipeError, TargetError
+from edgeprune.errors import BudgetError, CaptureError, ParityError, TargetError
 from edgeprune.export import ExportOptions, calibration_of, export
 from edgeprune.export.evaluate import score_file
 from edgeprune.export.formats import find
@@ -188,8 +188,6 @@ class Job:
 
     def _online(self) -> Cut:
         """Train with gates while the model shrinks, then cut to what is measured to fit, and tune."""
-        if self.task.train is None:
-            raise RecipeError(f"task {self.task.name} has no training data, and online pruning trains", remedy="Give it `train` batches.")
         epochs = self.task.epochs if self.options.epochs is None else self.options.epochs
         if self.laboratory is not None:
             self.laboratory.release()
@@ -370,7 +368,7 @@ class Job:
         epochs = self.task.epochs if self.options.epochs is None else self.options.epochs
         deepest = min((limit / self.dense.of(kind) for kind, limit in self.limits.items() if self.dense.of(kind)), default=1.0)  # type: ignore[operator]
         iterative = self.options.schedule == "iterative" or (self.options.schedule == "auto" and deepest < 0.4)
-        if not iterative or self.task.train is None:
+        if not iterative or self.task.train is None or self.options.training == "scratch":
             return [epochs]
         return [EARLY_SHARE * epochs, (1 - EARLY_SHARE) * epochs]
 

@@ -14,6 +14,7 @@ from edgeprune.budget import FIGURES, Budget
 from edgeprune.errors import BudgetError, RunError, TargetError
 from edgeprune.export import warm
 from edgeprune.report import write_report
+from edgeprune.search.checks import check
 from edgeprune.search.events import Listener, Silent
 from edgeprune.search.job import Job
 from edgeprune.search.options import Options
@@ -64,6 +65,7 @@ def prune(
     options, listener = options or Options(), listener or Silent()
     if target is None and profile is None:
         raise TargetError("neither a target nor a profile was given", remedy="Give a device (target=...), or profile=... for a prediction.")
+    check(task, budget, options, listener)
     if not budget.limits():
         if budget.max_drop is None:
             raise BudgetError(
@@ -112,6 +114,7 @@ def plan_only(
 ) -> dict[str, Any]:
     """What :func:`prune` would do first: the plan and its prediction, with nothing pruned. The table and the dense model are measured
     on a target."""
+    check(task, budget, options, listener)
     directory = RunDirectory(run)
     try:
         job = Job(task, directory, budget, target, profile, options, _Logged(listener, directory))

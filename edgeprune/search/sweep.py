@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.budget import FIGURES, Budget
-from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, RunError
+from edgeprune.errors import InfeasibleBudgetError, InputError, RunError
 from edgeprune.report.frontier import write_frontier
+from edgeprune.search.checks import check
 from edgeprune.search.events import Listener, Silent
 from edgeprune.search.options import Options
 from edgeprune.search.run import Result, prune_in
@@ -118,10 +119,12 @@ def frontier(
         raise InputError("no levels were given", remedy=f"Give some, for example {','.join(LEVELS)}.")
     for level in levels:
         with_limit(budget, kind, level)  # malformed ones are refused before anything is done
+    options = options or Options()
+    check(task, budget, options, listener)
     inputs: dict[str, Any] = {"task": task.name, "target": target, "profile": profile, "kind": kind, "levels": list(levels)}
-    inputs |= {"budget": asdict(budget), "options": asdict(options or Options()), "recipe": recipe}
+    inputs |= {"budget": asdict(budget), "options": asdict(options), "recipe": recipe}
     folder = _folder(Path(runs), f"{task.name}-frontier", inputs, resume)
-    sweep = Sweep(task, target, profile, options or Options(), folder, listener, recipe)
+    sweep = Sweep(task, target, profile, options, folder, listener, recipe)
     points: list[Point] = []
     for level in levels:
         points.append(sweep.point(kind, level, budget))
@@ -161,8 +164,6 @@ def fastest(
 
     Raises :class:`InfeasibleBudgetError` when no probe kept the metric.
     """
-    if not task.scores:
-        raise BudgetError(f"max_drop needs a score, and task {task.name} has none", remedy="Give it `validation` or `evaluate`.")
     inputs: dict[str, Any] = {"task": task.name, "target": target, "profile": profile}
     inputs |= {"budget": asdict(budget), "options": asdict(options), "recipe": recipe}
     folder = _folder(Path(runs), f"{task.name}-fastest", inputs, resume)

@@ -1,0 +1,50 @@
+"""What cannot come to a good end, refused before anything is measured or trained."""
+
+from __future__ import annotations
+
+from edgeprune.budget import Budget
+from edgeprune.errors import BudgetError, InputError, RecipeError
+from edgeprune.export.formats import find as find_format
+from edgeprune.importance.registry import find as find_criterion
+from edgeprune.search.events import Listener
+from edgeprune.search.options import Options
+from edgeprune.task import Task
+from edgeprune.tuning import initialized
+
+
+def check(task: Task, budget: Budget, options: Options, listener: Listener) -> None:
+    """Refuse options that ``task`` cannot follow; note those that have no effect on it.
+
+    Raises :class:`BudgetError` for a floor without a score, :class:`InputError` and :class:`RecipeError` for ways of training that lack
+    what they need, :class:`ExportError` for unknown formats, :class:`TrainingError` for a model that cannot start anew.
+    """
+    if budget.max_drop is not None and not task.scores:
+        raise BudgetError(f"max_drop needs a score, and task {task.name} has none", remedy="Give it `validation` or `evaluate`.")
+    if options.criterion is not None:
+        find_criterion(options.criterion, task)
+    for name in options.formats:
+        find_format(name)
+    _check_training(task, options)
+    if task.fit is not None:
+        given = [name for name in ("epochs", "distillation", "weight_decay") if getattr(options, name) is not None]
+        if given:
+            listener.note(f"fit of task {task.name} trains: {', '.join(given)} of the options have no effect")
+
+
+def _check_training(task: Task, options: Options) -> None:
+    epochs = task.epochs if options.epochs is None else options.epochs
+    if options.schedule == "online":
+        if task.train is None:
+            raise RecipeError(f"task {task.name} has no training data, and online pruning trains", remedy="Give it `train` batches.")
+        if task.fit is not None:
+            raise InputError(
+                f"fit of task {task.name} replaces the built-in training, and online pruning is a part of that",
+                remedy="Leave fit out of the task, or take another schedule.",
+            )
+        if epochs == 0:
+            raise InputError("online pruning trains, and epochs are 0", remedy="Give some, or take another schedule.")
+    if options.training == "scratch":
+        if task.fit is None and (task.train is None or epochs == 0):
+            lacking = "epochs are 0" if task.train is not None else f"task {task.name} has no training data"
+            raise InputError(f"training from scratch needs training, and {lacking}", remedy="Give some, or fine-tune.")
+        initialized(task.model)
