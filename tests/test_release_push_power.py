@@ -275,3 +275,76 @@ def test_a_damaged_state_is_named_and_without_it_what_is_in_use_stays(root: Path
     assert seen(root) == "1.1.0"
     push(root, "1.2.0", 3)
     assert seen(root) == "1.2.0"
+
+
+@pytest.mark.parametrize("text", ["[]", '{"committee": "1.0.0"}', "5"])
+def test_a_state_of_another_form_is_damaged(root: Path, text: str) -> None:
+    (root / "state.json").write_text(text)
+    assert answer("status", {"root": str(root)})["kind"] == "state"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{}", "null", '{"sequence": "x", "version": "1.0.0", "variant": "any", "manifest": "0", "files": {}}',
+     '{"sequence": 1, "version": "1.0.0", "variant": "any", "manifest": "0", "files": {"model": 5}}'],
+)  # fmt: skip
+def test_a_description_of_another_form_keeps_nothing_from_working(root: Path, text: str) -> None:
+    (root / "releases/1.0.0/release.json").unlink()
+    (root / "releases/1.0.0/release.json").write_text(text)
+    assert do(root, "status")["releases"][1]["damaged"] == ["release.json"]
+    assert answer("rollback", {"root": str(root), "token": "r"})["kind"] == "unknown"
+    push(root, "1.2.0", 3)
+    assert do(root, "prune", keep=1)["removed"] == ["1.0.0"]  # which nobody can use
+    assert seen(root) == "1.2.0"
+
+
+def test_what_is_in_use_after_a_rollback_is_mended_and_nothing_else_that_is_older(root: Path) -> None:
+    WORK["rollback"](root, lambda: None)
+    push(root, "1.0.0", 1)
+    (root / "releases/1.0.0/model").write_bytes(b"rotten")
+    push(root, "1.0.0", 1)
+    assert seen(root) == "1.0.0"
+    begin = {"root": str(root), "token": "t", "expires_s": None, "signers": None, "replace": False}
+    other = about("1.0.0", 1, files("1.0.0")) | {"manifest": f"{9:064x}"}
+    assert answer("begin", begin | {"about": other})["kind"] == "older"
+    push(root, "1.1.0", 2)
+    assert answer("begin", begin | {"about": about("1.0.0", 1, files("1.0.0"))})["kind"] == "older"
+
+
+def test_a_push_whose_objects_were_removed_meanwhile_ends_and_says_so(root: Path) -> None:
+    told = about("1.2.0", 3, files("1.2.0"))
+    send(root, files("1.2.0"), do(root, "begin", token="t", about=told, expires_s=None, signers=None, replace=False)["missing"])
+    do(root, "prune", keep=1)
+    refused = answer("stage", {"root": str(root), "token": "t", "about": told, "check": None})
+    assert (refused["kind"], "releases were removed" in refused["error"]) == ("superseded", True)
+    push(root, "1.2.0", 3)
+    assert seen(root) == "1.2.0"
+
+
+def test_what_another_left_half_written_is_in_nobodys_way(root: Path, tmp_path: Path) -> None:
+    """As a file of another user's would be, which this one may not write."""
+    (tmp_path / "precious").write_text("precious")
+    (root / "state.json.new").symlink_to(tmp_path / "precious")
+    push(root, "1.2.0", 3)
+    assert ((tmp_path / "precious").read_text(), seen(root)) == ("precious", "1.2.0")
+
+
+@pytest.mark.parametrize(("mode", "file_mode"), [(0o755, 0o644), (0o700, 0o600), (0o775, 0o664), (0o777, 0o664)])
+def test_a_release_is_readable_by_whom_the_folder_of_all_is(tmp_path: Path, mode: int, file_mode: int) -> None:
+    (tmp_path / "activator.pyz").write_bytes(pack("activator"))
+    base, told, content = tmp_path / "base", about("1.0.0", 1, files("1.0.0")), files("1.0.0")
+    base.mkdir()
+    base.chmod(mode)
+
+    def run(command: str, **arguments: Any) -> dict[str, Any]:
+        request = json.dumps({"root": str(base / "gadget"), "token": "t"} | arguments).encode()
+        program = [sys.executable, str(tmp_path / "activator.pyz"), command]
+        return json.loads(subprocess.run(program, input=request, stdout=subprocess.PIPE, check=True, umask=0o077).stdout)
+
+    send(base / "gadget", content, run("begin", about=told, expires_s=None, signers=None, replace=False)["missing"])
+    for path in (base / "gadget/objects").iterdir():
+        path.chmod(0o600)
+    place = Path(run("stage", about=told, check=None)["path"])
+    made = [place, *place.rglob("*"), *place.parent.parent.rglob("*")]
+    assert {path.stat().st_mode & 0o777 for path in made if path.is_file()} == {file_mode}
+    assert {path.stat().st_mode & 0o777 for path in made if path.is_dir()} == {mode & ~0o002}

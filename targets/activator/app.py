@@ -67,13 +67,22 @@ def answer(command: str, arguments: Dict[str, Any]) -> Dict[str, Any]:
         return {"protocol": PROTOCOL, "error": "%s: %s" % (error.filename or command, error.strerror), "kind": kind}
 
 
+def _share(base: str) -> None:
+    """Who may read the folder of all products, or its group write, may do so with what is made below it, whatever the user's umask."""
+    if os.path.isdir(base):
+        os.umask((~os.stat(base).st_mode & 0o077) | 0o002)
+
+
 def main(arguments: Optional[List[str]] = None) -> int:
     """Do the command that is named; ``recover FOLDER`` needs no input: for each product below FOLDER."""
     command, *more = sys.argv[1:] if arguments is None else arguments
     if command == "recover" and more:
         folder = os.path.expanduser(more[0])
+        _share(folder)
         done = {name: answer("recover", {"root": os.path.join(folder, name)}) for name in commands.products(folder)["products"]}
         print(json.dumps(done))
         return int(any("error" in item for item in done.values()))
-    print(json.dumps(answer(command, json.load(sys.stdin))))
+    request = json.load(sys.stdin)
+    _share(os.path.dirname(os.path.expanduser(request["root"])))
+    print(json.dumps(answer(command, request)))
     return 0

@@ -7,7 +7,7 @@ import shutil
 import time
 from typing import Any, Dict, Optional
 
-from .files import Refused, is_whole, sync, write
+from .files import Refused, is_whole, open_to_others, sync, write
 from .signatures import verify_signatures
 from .store import ABOUT, SIGNERS, Store
 
@@ -60,7 +60,9 @@ def begin(
     recovered = store.settle()
     if expires_s is not None and store.state["latest_s"] >= expires_s:
         raise Refused("expired", "a release came to the device when this one had expired: the pushing machine's clock is behind")
-    _refuse_older(store.state["highest"], about)
+    mended = about["version"] == store.state["committed"] and store.holds(store.place(about["version"]), about)
+    if not mended:  # what is in use, which may be older after a rollback
+        _refuse_older(store.state["highest"], about)
     trust = store.path(SIGNERS)
     if signers is not None and (replace or not os.path.exists(trust)):
         write(trust, signers.encode())
@@ -98,7 +100,7 @@ def _owned(root: str, token: str) -> Store:
     """The store, if the push that asks is still the last one that began."""
     store = Store(root)
     if store.state["token"] != token:
-        raise Refused("superseded", "another push has begun meanwhile")
+        raise Refused("superseded", "another push has begun meanwhile, or releases were removed")
     return store
 
 
@@ -109,6 +111,7 @@ def stage(root: str, token: str, about: Dict[str, Any], check: Optional[Dict[str
     for name, entry in about["files"].items():
         if not is_whole(store.path("objects", entry["sha256"]), entry):
             raise Refused("damaged", "%s is not on the device as it was sent" % name)
+        open_to_others(store.path("objects", entry["sha256"]))
     sync(store.path("objects"))
     there = os.path.isdir(place)
     if there and not store.holds(place, about):
@@ -193,9 +196,10 @@ def prune(root: str, keep: int) -> Dict[str, Any]:
     """Keep the newest releases, the one in use and the one before; remove others, and objects that none needs."""
     store = Store(root)
     store.settle()
+    store.save(token="")  # a push that is under way must not go on without its objects
     releases = list(store.releases())
     kept = {*releases[max(0, len(releases) - keep) :], store.state["committed"], store.state["previous"]}
-    removed = [version for version in releases if version not in kept]
+    removed = [version for version in (*releases, *(set(store.versions()) - set(releases))) if version not in kept]
     for version in removed:
         store.drop(version)
     return {"removed": removed, "kept": [version for version in releases if version in kept], "freed_bytes": store.tidy()}

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from typing import Any, Dict
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
@@ -32,6 +33,8 @@ def sync(path: str) -> None:
 def write(path: str, data: bytes) -> None:
     """All of a file or nothing."""
     temporary = path + ".new"
+    if os.path.lexists(temporary):  # of another user, perhaps, whom the power left in the middle
+        os.unlink(temporary)
     with open(temporary, "wb") as file:
         file.write(data)
         file.flush()
@@ -69,6 +72,15 @@ def link(source: str, path: str) -> None:
         shutil.copyfile(source, temporary)
     sync(temporary)
     os.replace(temporary, path)
+
+
+def open_to_others(path: str) -> None:
+    """Let those read a file who may read what is made here."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    with suppress(PermissionError):  # another user's, of the same group
+        if os.stat(path).st_mode & 0o777 != 0o666 & ~umask:
+            os.chmod(path, 0o666 & ~umask)
 
 
 def is_whole(path: str, entry: Dict[str, Any]) -> bool:

@@ -38,7 +38,10 @@ class Store:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.state: Dict[str, Any] = dict(_EMPTY, **(read_json(self.path(_STATE), "state") or {}))
+        found = read_json(self.path(_STATE), "state")
+        if found is not None and not (isinstance(found, dict) and set(found) <= set(_EMPTY)):
+            raise Refused("state", "%s is damaged" % self.path(_STATE))
+        self.state: Dict[str, Any] = dict(_EMPTY, **(found or {}))
 
     def path(self, *parts: str) -> str:
         """A path below the root."""
@@ -66,9 +69,11 @@ class Store:
     def about(self, folder: str) -> Optional[Dict[str, Any]]:
         """What is said of the release in a folder; None when nothing is, or that is damaged."""
         try:
-            about: Optional[Dict[str, Any]] = read_json(os.path.join(folder, ABOUT))
-            return about
-        except Refused:
+            about = read_json(os.path.join(folder, ABOUT))
+            whole = isinstance(about["sequence"], int) and all(isinstance(about[name], str) for name in ("version", "variant", "manifest"))
+            entries = about["files"].values()
+            return about if whole and all(isinstance(it["bytes"], int) and isinstance(it["sha256"], str) for it in entries) else None
+        except (Refused, LookupError, TypeError, AttributeError):
             return None
 
     def current(self) -> Optional[str]:
