@@ -248,3 +248,11 @@ def test_the_command_tells_which_devices_failed_and_which_were_spared(
     assert document["devices"][1]["error"] == {"kind": "HealthError", "message": "it is ill", "remedy": "Heal it."}
     assert main([*push, "ssh://b"]) == 1
     assert main([*push, "ssh://a", "--max-failures", "half"]) == 2
+
+
+def test_a_device_without_releases_is_named(client_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("status", "prune"):
+        assert main(["release", command, "--target", "local"]) == 0
+        assert capsys.readouterr().out == "local: no releases\n"
+    assert main(["release", "rollback", "--target", "local"]) == 1
+    assert "local has no releases\nNothing was released to" in capsys.readouterr().err

@@ -163,8 +163,10 @@ def _finish(outcomes: Sequence[Outcome[Any]], as_json: bool, document: Callable[
         print_json({"devices": devices})
     else:
         for outcome in outcomes:
-            if outcome.result is not None:
+            if outcome.result:
                 line(outcome.result)
+            elif outcome.error is None:
+                click.echo(f"{_name(outcome.target.name)}: no releases")
         _show_failures(outcomes)
     return failures_code([outcome.error for outcome in outcomes])
 
@@ -198,8 +200,6 @@ def _print_status(found: list[Status]) -> None:
             size = format_quantity("size", release.bytes)
             table.add_row(release.version, str(release.sequence), release.variant, size, ", ".join(filter(None, (role, whole))))
         console().print(table)
-    if not found:
-        click.echo("no releases")
 
 
 @click.command(short_help="Let devices use the release before, or another one that they have.")

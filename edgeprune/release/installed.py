@@ -125,6 +125,8 @@ def _product(place: OpenPlace, target: Target, wanted: str | None) -> str:
     known = f"On the device: {', '.join(products)}." if products else f"Nothing was released to {place.base} there."
     if wanted is not None and wanted not in products:
         raise ReleaseError(f"{target.name} has no releases of {wanted!r}", remedy=known)
+    if not products:
+        raise ReleaseError(f"{target.name.rstrip(':')} has no releases", remedy=known)
     if wanted is None and len(products) != 1:
         raise ReleaseError(f"{target.name} has releases of {len(products)} products", remedy=f"{known} Say which: --product NAME")
     return wanted or products[0]
