@@ -14,7 +14,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from edgeprune.errors import NoRuntimeError
+from edgeprune.errors import InputError, NoRuntimeError
 
 _NEWER = Version("2.14")
 """The least release that may have what the table does not know."""
@@ -185,14 +185,19 @@ _RELEASES = {
 
 
 def minimum_runtime(path: str | Path) -> Version:
-    """The least TensorFlow release whose TFLite runs the file at ``path``; a file that is no TFLite model needs none: 0."""
-    return max((release for _, release in _needs(Path(path).read_bytes())), default=Version("0"))
+    """The least TensorFlow release whose TFLite runs the file at ``path``; a file that is no TFLite model needs none: 0.
+
+    Raises :class:`InputError` when the file is damaged.
+    """
+    path = Path(path)
+    return max((release for _, release in _needs(path.read_bytes(), path.name)), default=Version("0"))
 
 
 def check_runtime(data: bytes, name: str, runtime: str, version: str) -> None:
-    """Raise :class:`NoRuntimeError` when the package ``runtime`` of this ``version`` is too old for the TFLite file in ``data``."""
+    """Raise :class:`NoRuntimeError` when the package ``runtime`` of this ``version`` is too old for the TFLite file in ``data``, and
+    :class:`InputError` when that is damaged."""
     release = _FIRST_LITERT if runtime == "ai-edge-litert" else Version(version)
-    missing = [(operator, needed) for operator, needed in _needs(data) if needed > release]
+    missing = [(operator, needed) for operator, needed in _needs(data, name) if needed > release]
     if missing:
         operator, needed = max(missing, key=lambda item: item[1])
         raise NoRuntimeError(
@@ -201,10 +206,17 @@ def check_runtime(data: bytes, name: str, runtime: str, version: str) -> None:
         )
 
 
-def _needs(data: bytes) -> list[tuple[str, Version]]:
+def _needs(data: bytes, name: str) -> list[tuple[str, Version]]:
     """Every kind of operator, with its version, and the release it needs."""
     if data[4:8] != b"TFL3":
         return []
+    try:
+        return _needs_of(data)
+    except Exception as error:  # flatbuffers raise struct.error, TypeError, AttributeError, whatever a wrong offset leads to
+        raise InputError(f"the TFLite model {name} is damaged: {error}", remedy="Export or copy it again.") from error
+
+
+def _needs_of(data: bytes) -> list[tuple[str, Version]]:
     from ai_edge_litert import schema_py_generated as schema
 
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import flatbuffers
@@ -38,12 +38,35 @@ def read(content: bytes) -> Any:
         raise ExportError("the file is no TFLite model")
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
+        for buffer in model.buffers:
+            if buffer.offset > 1:  # its data stand behind the flatbuffer
+                buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+        _require_whole(model)
     except Exception as error:
-        raise ExportError(f"the TFLite model is damaged: {error}") from error
-    for buffer in model.buffers:
-        if buffer.offset > 1:  # its data stand behind the flatbuffer
-            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+        raise ExportError(f"the TFLite model is damaged: {error}", remedy="Export or copy it again.") from error
     return model
+
+
+def _require_whole(model: Any) -> None:
+    """Raises :class:`IndexError` where a number in the model names nothing in it."""
+
+    def require(what: str, indices: Iterable[int] | None, count: int, least: int = 0) -> None:
+        for index in () if indices is None else indices:
+            if not least <= index < count:
+                raise IndexError(f"it names {what} {index} of {count}")
+
+    if not model.subgraphs:
+        raise IndexError("it has no graph")
+    require("buffer", (entry.buffer for entry in model.metadata or ()), len(model.buffers))
+    for graph in model.subgraphs:
+        count = len(graph.tensors or ())
+        require("buffer", (tensor.buffer for tensor in graph.tensors or ()), len(model.buffers))
+        require("tensor", graph.inputs, count)
+        require("tensor", graph.outputs, count)
+        for operator in graph.operators or ():
+            require("operator", [operator.opcodeIndex], len(model.operatorCodes))
+            require("tensor", operator.inputs, count, -1)
+            require("tensor", operator.outputs, count)
 
 
 def pack(model: Any) -> bytes:

@@ -58,7 +58,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         found = json.loads(content) if content else {}
     except ExportError:
         raise
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile, zlib, protobuf and JSON each have their own
         raise ExportError(f"the metadata of {path} cannot be read: {error}") from error
     return dict(found) if isinstance(found, Mapping) else {}
 

@@ -48,7 +48,9 @@ def sizes(path: str | Path) -> Sizes | None:
     try:
         parts = reader(path)
         total = path.stat().st_size
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except ExportError:
+        raise
+    except Exception as error:  # zipfile, zlib, protobuf and JSON each have their own
         raise ExportError(f"{path} cannot be read: {error}") from error
     if parts is None:
         return None

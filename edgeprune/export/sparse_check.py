@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune.errors import InputError
+from edgeprune.errors import ExportError, InputError
 from edgeprune.export.sparse_file import TfliteFile
 from edgeprune.export.sparse_nodes import Layout, Node, nodes_of
 
@@ -94,6 +94,13 @@ def sparse_check(source: bytes | str | Path) -> SparseReport:
 
 def check_file(file: TfliteFile) -> SparseReport:
     """:func:`sparse_check` of a file that is open."""
+    try:
+        return _judged(file)
+    except Exception as error:  # a shape or an option that no operator can have
+        raise ExportError(f"{file.title} is damaged: {error}", remedy="Export or copy it again.") from error
+
+
+def _judged(file: TfliteFile) -> SparseReport:
     nodes = nodes_of(file)
     found = clusters(file, nodes)
     pointwise = [node for node in nodes if node.is_pointwise]

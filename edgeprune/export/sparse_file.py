@@ -21,12 +21,13 @@ _DTYPES: Final[dict[int, Any]] = {
 
 
 class TfliteFile:
-    """The first graph of a TFLite file: ``operators`` in the order they run, ``tensors`` by number.
+    """The first graph of a TFLite file: ``operators`` in the order they run, ``tensors`` by number; ``title``: what messages call it.
 
     Raises :class:`ExportError` when ``content`` is no TFLite file.
     """
 
     def __init__(self, content: bytes, name: str = "the file") -> None:
+        self.title = name
         try:
             self.model: Any = flatbuffer.read(content)
             self.graph: Any = self.model.subgraphs[0]
@@ -36,6 +37,8 @@ class TfliteFile:
     @property
     def operators(self) -> list[Any]:
         """The operators, in the order they run."""
+        if self.graph.operators is None:
+            self.graph.operators = []
         return self.graph.operators  # type: ignore[no-any-return]
 
     def operation(self, operator: Any) -> str:

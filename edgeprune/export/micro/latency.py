@@ -6,6 +6,7 @@ from math import prod
 
 from edgeprune.cost.kernels import Form, macs
 from edgeprune.cost.prior import PriorTimes
+from edgeprune.errors import ExportError
 from edgeprune.export.micro.graph import MicroGraph, Operator, Tensor
 from edgeprune.profile import Profile
 
@@ -29,8 +30,18 @@ _KINDS = {
 
 
 def work_of(graph: MicroGraph) -> list[Work]:
-    """The kernels of one inference, in their order; what only renames dimensions is free."""
-    return [_work(operator) for operator in graph.operators if operator.name not in _FREE and operator.outputs and operator.inputs]
+    """The kernels of one inference, in their order; what only renames dimensions is free.
+
+    Raises :class:`ExportError` when an operator has shapes or options that it cannot have.
+    """
+    return [_checked(operator) for operator in graph.operators if operator.name not in _FREE and operator.outputs and operator.inputs]
+
+
+def _checked(operator: Operator) -> Work:
+    try:
+        return _work(operator)
+    except (AttributeError, IndexError) as error:
+        raise ExportError(f"the TFLite model is damaged at {operator.place}: {error}", remedy="Export or copy it again.") from error
 
 
 def macs_of(graph: MicroGraph) -> float:
@@ -47,7 +58,8 @@ def predict_ms(graph: MicroGraph, profile: Profile) -> float:
 def _work(operator: Operator) -> Work:
     source, result = operator.inputs[0], operator.outputs[0]
     weight = operator.inputs[1] if len(operator.inputs) > 1 else None
-    assert source is not None
+    if source is None:
+        raise IndexError("it has no input")
     rows_in, rows_out = _rows(source), _rows(result)
     if operator.name == "FULLY_CONNECTED" and weight is not None:
         rows = (1, max(1, prod(result.shape) // max(1, weight.shape[0])))
