@@ -15,7 +15,7 @@ from edgeprune.export.interpreter import open_tflite
 from edgeprune.release.runs import Exported
 
 FLOAT_TOLERANCE: Final = 2e-3
-"""Of float32 kernels of another processor: as :data:`edgeprune.search.job.DEVICE_TOLERANCE`."""
+"""Of float32 kernels of another processor: as :data:`edgeprune.search.precision.FLOAT_TOLERANCE`."""
 
 QUANTIZED_TOLERANCE: Final = 0.1
 """Of quantized kernels. Between x86-64 and aarch64 under one runtime nothing differed (``tests/test_release_build_board.py``); kernels of

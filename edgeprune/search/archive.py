@@ -10,9 +10,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from platformdirs import user_cache_path
+from torch import Tensor
 
 from edgeprune.bench import Measurement
 from edgeprune.cost.width import Widths
+from edgeprune.graph import Analysis
 
 RECENT = 16
 """Earlier measurements that calibrate a new run's model."""
@@ -48,7 +50,7 @@ class Archive:
         self._path = path
         self._found: dict[str, tuple[dict[str, int], Trial]] = {}
         try:
-            lines = path.read_text().splitlines()
+            lines = path.read_text(errors="replace").splitlines()
         except OSError:
             lines = []
         for line in lines:
@@ -59,9 +61,9 @@ class Archive:
                 continue
 
     @classmethod
-    def of(cls, device: str, threads: int, structure: str) -> Archive:
-        """The one in the user's cache.  ``device``: its key; ``structure``: an analysis' fingerprint."""
-        name = sha256(f"{device} {threads} {structure}".encode()).hexdigest()[:24]
+    def of(cls, device: str, threads: int, analysis: Analysis) -> Archive:
+        """The one in the user's cache.  ``device``: its key."""
+        name = sha256(f"{device} {threads} {structure(analysis)}".encode()).hexdigest()[:24]
         return cls(user_cache_path("edgeprune") / "trials" / f"{name}.jsonl")
 
     def find(self, widths: Mapping[str, int]) -> Trial | None:
@@ -84,6 +86,18 @@ class Archive:
     def observed(self) -> list[tuple[Widths, float, float | None]]:
         """(widths, latency relative to the dense model's, peak bytes) of the latest."""
         return [(widths, trial.ratio, trial.model.peak_bytes) for widths, trial in list(self._found.values())[-RECENT:]]
+
+
+def structure(analysis: Analysis) -> str:
+    """All that a latency depends on but the widths: parameters, groups, every operation with its constants, shapes and types.  The same
+    network on larger inputs, or with other strides, is another one."""
+    graph = [f"{analysis.fingerprint} {analysis.captured.batch}"]
+    for node in analysis.captured.module.graph.nodes:
+        target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+        value = node.meta.get("val")
+        sizes = [size if isinstance(size, int) else "any" for size in value.shape] if isinstance(value, Tensor) else ""
+        graph.append(f"{node.op} {target} {node.args} {node.kwargs} {sizes} {getattr(value, 'dtype', '')}")
+    return sha256("\n".join(graph).encode()).hexdigest()
 
 
 def _key(widths: Mapping[str, int]) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from edgeprune.bench import BenchOptions, Measurement
@@ -20,7 +19,8 @@ from edgeprune.cost.latency import KernelTimes, TableTimes
 from edgeprune.cost.prior import PriorTimes, power_of
 from edgeprune.cost.table import grid_of
 from edgeprune.cost.weights import FLOAT32, INT8_MICRO
-from edgeprune.errors import BudgetError, CaptureError, ParityError, TargetError
+from edgeprune.cost.width import Widths
+from edgeprune.errors import BudgetError, CaptureError, InfeasibleBudgetError, TargetError
 from edgeprune.export import ExportOptions, calibration_of, export
 from edgeprune.export.evaluate import score_file
 from edgeprune.export.formats import find
@@ -35,23 +35,19 @@ from edgeprune.search.micro import MicroLaboratory
 from edgeprune.search.online import GATED, train_online
 from edgeprune.search.options import Options
 from edgeprune.search.planner import Planner, all_choices
+from edgeprune.search.precision import FLOAT_TOLERANCE
 from edgeprune.search.rundir import RunDirectory
+from edgeprune.search.stages import EARLY_SHARE, limits_of_stage, stage_shares
 from edgeprune.search.value import Value, value_of
 from edgeprune.surgery import Plan, Pruned, apply, outputs_of, plan_from_saliency, reconstruct, restore, save
 from edgeprune.task import Task, device_inputs
 from edgeprune.tuning import TuneResult, finetune, initialized, recalibrate, score
 
-EARLY_SHARE = 0.3
-"""The share of the fine-tuning epochs that stages before the last get."""
-
 RETRIES = 2
-"""How often a tuned model that misses the budget by a little is cut again."""
+"""How often a tuned model that misses the budget is cut again."""
 
 RECONSTRUCTION = 4
 """Training batches that weights are reconstructed from."""
-
-DEVICE_TOLERANCE = 2e-3
-"""Largest difference of the device's outputs to the host's, relative to the largest output: another processor's float32 kernels."""
 
 
 @dataclass
@@ -175,10 +171,10 @@ class Job:
             )
         if self.options.schedule == "online":
             return self._online()
-        model, shares = self.task.model, self._stage_shares()
+        model, shares = self.task.model, stage_shares(self.task, self.options, self.limits, self.dense)
         for number, epochs in enumerate(shares[:-1]):
             value = self._value(model, f"value-{number}")
-            halfway = self._limits_of_stage((number + 1) / len(shares))
+            halfway = limits_of_stage(self.limits, self.dense, (number + 1) / len(shares))
             widths = self.planner.solve(value.curves, halfway)
             pruned = self._cut_well(model, value, widths)
             self._tune(pruned, epochs, f"stage-{number}")
@@ -195,7 +191,7 @@ class Job:
             self.task,
             self.analysis,
             self.planner,
-            self._limits_of_stage,
+            lambda part: limits_of_stage(self.limits, self.dense, part),
             GATED * epochs,
             self.run_directory.path,
             self.options.seed,
@@ -203,29 +199,30 @@ class Job:
         )
         return self._last_stage(model, (1 - GATED) * epochs, 0, value)
 
-    def _limits_of_stage(self, part: float) -> dict[str, float]:
-        """Limits ``part`` of the way, in equal factors, from the dense model's figures to the budget."""
-        found = {}
-        for kind, limit in self.limits.items():
-            dense = self.dense.of(kind) or limit
-            found[kind] = dense * (limit / dense) ** part
-        return found
-
     def _last_stage(self, model: nn.Module, epochs: float, stage: int, known: Value | None = None) -> Cut:
+        missed = 0.0
         for attempt in range(RETRIES + 1):
             value = known if known is not None and attempt == 0 else self._value(model, f"value-{stage + attempt}")
-            widths, predicted = self._choose(value, model, attempt)
+            try:
+                widths, predicted = self._choose(value, model, attempt, missed)
+            except InfeasibleBudgetError as error:
+                if attempt == 0:
+                    raise
+                self.listener.note(f"the tuned model stays as it is: {error.message}")
+                break
             pruned = self._cut_well(model, value, widths)
             tuned = self._tune(pruned, epochs * (EARLY_SHARE if attempt else 1.0), f"final-{attempt}")
             cut = self._finish(pruned, predicted, tuned, attempt)
-            if cut.trial is None or use_of(cut.figures, self.limits) <= 1.0 or attempt == RETRIES:
+            use = use_of(cut.figures, self.limits)
+            if cut.trial is None or use <= 1.0 or attempt == RETRIES:
                 break
-            self.listener.note("the tuned model misses the budget by a little: cutting again")
+            missed = 1.0 - use_of(predicted, self.limits) / use
+            self.listener.note("the tuned model misses the budget: cutting again")
             model = restore(model, self.analysis, pruned)
             self._narrow_to(widths)
         return cut
 
-    def _choose(self, value: Value, model: nn.Module, attempt: int) -> tuple[dict[str, int], Figures]:
+    def _choose(self, value: Value, model: nn.Module, attempt: int, missed: float) -> tuple[dict[str, int], Figures]:
         """The widths to keep: by the closed loop on a device, else by the program alone."""
         if self.laboratory is None:
             widths = self.planner.solve(value.curves, self.limits)
@@ -243,8 +240,8 @@ class Job:
             self.listener,
             most,
         )
-        loop.tighten(0.01 * attempt)
-        if archive is not None and (known := [item for item in archive.observed() if item[0].keys() == self.planner.dense.keys()]):
+        loop.tighten(max(0.01 * attempt, missed))
+        if archive is not None and (known := self._known_plans(archive, attempt)):
             self.listener.note(f"calibrated with {len(known)} plans that earlier runs measured")
             loop.remember(known)
         chosen = loop.run()
@@ -256,24 +253,33 @@ class Job:
         if not isinstance(self.laboratory, Laboratory) or not self.options.reuse:
             return None
         facts = self.laboratory.facts
-        return Archive.of(facts["key"], facts["threads"], self.analysis.fingerprint)
+        return Archive.of(facts["key"], facts["threads"], self.analysis)
+
+    def _known_plans(self, archive: Archive, attempt: int) -> list[tuple[Widths, float, float | None]]:
+        """What earlier runs measured when this search began: a resumed one solves the same program, whatever was added since."""
+        key = f"known-plans-{attempt}"
+        if self.run_directory.recall(key) is None:
+            fitting = [item for item in archive.observed() if item[0].keys() == self.planner.dense.keys()]
+            self.run_directory.record(key, {"plans": fitting})
+        return [(widths, ratio, peak) for widths, ratio, peak in (self.run_directory.recall(key) or {"plans": []})["plans"]]
 
     def _try(self, model: nn.Module, value: Value, widths: dict[str, int], archive: Archive | None) -> Trial:
         """A candidate measured, now or by an earlier run."""
         assert self.laboratory is not None
         plan = plan_from_saliency(self.analysis, value.saliency, widths)
         key = f"candidate-{_digest(plan)}"
-        known = archive.find(widths) if archive is not None and self.run_directory.recall(key) is None else None
-        if known is not None:
-            self.listener.note("an earlier run measured this plan")
-            self.reused += 1
-            self.run_directory.record(key, known.to_json())
-            return known
-        files = {self.engine: Path()}
+        path, known = Path(), archive.find(widths) if archive is not None else None
+        if known is not None and known.model.energy_mj is None and self.dense_measurement and self.dense_measurement.energy_mj is not None:
+            known = None  # it was measured without the meter that there is now
         if self.run_directory.recall(key) is None:
-            files = self._export(self._cut(model, value, widths).model, key, (self.engine,))
-        trial = self.laboratory.try_model(key, self._dense_file, files[self.engine])
-        if archive is not None and archive.find(widths) is None:
+            if known is not None:
+                self.listener.note("an earlier run measured this plan")
+                self.reused += 1
+                self.run_directory.record(key, known.to_json())
+                return known
+            path = self._export(self._cut(model, value, widths).model, key, (self.engine,))[self.engine]
+        trial = self.laboratory.try_model(key, self._dense_file, path)
+        if archive is not None and known is None:
             archive.add(widths, trial)
         return trial
 
@@ -363,15 +369,6 @@ class Job:
     def _dense_file(self) -> Path:
         return self.run_directory.artifacts / f"dense{find(self.engine).suffix}"
 
-    def _stage_shares(self) -> list[float]:
-        """Epochs of every stage."""
-        epochs = self.task.epochs if self.options.epochs is None else self.options.epochs
-        deepest = min((limit / self.dense.of(kind) for kind, limit in self.limits.items() if self.dense.of(kind)), default=1.0)  # type: ignore[operator]
-        iterative = self.options.schedule == "iterative" or (self.options.schedule == "auto" and deepest < 0.4)
-        if not iterative or self.task.train is None or self.options.training == "scratch":
-            return [epochs]
-        return [EARLY_SHARE * epochs, (1 - EARLY_SHARE) * epochs]
-
     def _narrow_to(self, widths: Mapping[str, int]) -> None:
         self.planner.choices = {
             name: [choice for choice in choices if choice <= widths[name]] for name, choices in self.planner.choices.items()
@@ -381,33 +378,28 @@ class Job:
         """The device computes what the host computes."""
         assert isinstance(self.laboratory, Laboratory)
         inputs = device_inputs(self.task.example_inputs, self.options.seed)
-        found = self.laboratory.outputs(path, [value.numpy() for value in inputs])
-        for index, (got, wanted) in enumerate(zip(found, outputs_of(model, inputs), strict=True)):
-            expected = wanted.detach().numpy()
-            error = float(np.abs(got.reshape(expected.shape) - expected).max()) / max(float(np.abs(expected).max()), 1e-6)
-            if not error <= DEVICE_TOLERANCE:
-                raise ParityError(
-                    f"output {index} of {path.name} on the device differs from the host's by {error:.2g} of its largest value"
-                )
+        self.laboratory.compare_outputs(path, inputs, outputs_of(model, inputs), FLOAT_TOLERANCE)
 
     def score(self, model: nn.Module, key: str) -> float | None:
         """The task's metric; None when the task cannot score."""
+        return self._scored(key, lambda: score(model, self.task))
+
+    def score_cut(self, cut: Cut) -> float | None:
+        """The task's metric of what is shipped: of the file itself where it is quantized."""
+        return self.score_file(cut) if self.micro else self.score(cut.pruned.model, f"score-{cut.identity}")
+
+    def score_file(self, cut: Cut) -> float | None:
+        """The task's metric of the file that was measured; None when the task cannot score."""
+        path, engine = cut.files[self.engine], self.engine
+        return self._scored(f"score-file-{cut.identity}", lambda: score_file(path, self.task, engine))
+
+    def _scored(self, key: str, compute: Callable[[], float]) -> float | None:
+        """What ``compute`` says, once in a run; None when the task cannot score."""
         if not self.task.scores:
             return None
         known = self.run_directory.recall(key)
         if known is None:
-            known = {"metric": score(model, self.task)}
-            self.run_directory.record(key, known)
-        return float(known["metric"])
-
-    def score_cut(self, cut: Cut) -> float | None:
-        """The task's metric of what is shipped: of the file itself where it is quantized."""
-        if not self.micro or not self.task.scores:
-            return self.score(cut.pruned.model, f"score-{cut.identity}")
-        key = f"score-file-{cut.identity}"
-        known = self.run_directory.recall(key)
-        if known is None:
-            known = {"metric": score_file(cut.files[self.engine], self.task, self.engine)}
+            known = {"metric": compute()}
             self.run_directory.record(key, known)
         return float(known["metric"])
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from platformdirs import user_cache_path
+from torch import Tensor
 
 from edgeprune.bench import Artifact, BenchOptions, Device, Measurement, open_device
 from edgeprune.cost.table import BUILDERS, Grid, Table, point_key
-from edgeprune.errors import DeviceError, InputError, NoRuntimeError
+from edgeprune.errors import DeviceError, InputError, NoRuntimeError, ParityError
 from edgeprune.search.archive import Trial
 from edgeprune.search.events import Listener
 from edgeprune.search.rundir import RunDirectory
@@ -94,9 +95,16 @@ class Laboratory:
         self._listener.progress("device table", len(missing), len(missing))
         return mine
 
-    def outputs(self, path: Path, inputs: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
-        """What the model computes on the device."""
-        return self._open().outputs(Artifact(path), inputs)
+    def compare_outputs(self, path: Path, inputs: Sequence[Tensor], wanted: Sequence[Tensor], tolerance: float) -> None:
+        """Raises :class:`ParityError` where what the device computes is not, but for ``tolerance`` of the largest value, ``wanted``."""
+        found = self._open().outputs(Artifact(path), [value.numpy() for value in inputs])
+        for index, (got, tensor) in enumerate(zip(found, wanted, strict=True)):
+            expected = tensor.detach().numpy()
+            error = float(np.abs(got.reshape(expected.shape) - expected).max()) / max(float(np.abs(expected).max()), 1e-6)
+            if not error <= tolerance:
+                raise ParityError(
+                    f"output {index} of {path.name} on the device differs from the host's by {error:.2g} of its largest value"
+                )
 
     def release(self) -> None:
         """Close the connection and free the device's lock until the next measurement."""

@@ -109,8 +109,8 @@ class Loop:
         self._observe()
 
     def tighten(self, margin: float) -> None:
-        """Aim this much lower than the budget."""
-        self.margin = MARGIN + margin
+        """Aim this much lower than the budget, as far as margins go."""
+        self.margin = min(MARGIN + margin, WIDEST_MARGIN)
 
     def run(self) -> Candidate:
         """The measured plan of most value that meets every budget.  Raises :class:`InfeasibleBudgetError`."""

@@ -6,13 +6,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from torch import nn
 
 from edgeprune.budget import format_quantity
 from edgeprune.cost.prior import power_of
-from edgeprune.errors import ExportError, InfeasibleBudgetError, InputError, ParityError
-from edgeprune.export.evaluate import score_file
+from edgeprune.errors import ExportError, InfeasibleBudgetError, InputError
 from edgeprune.export.formats import find
 from edgeprune.search.archive import Archive
 from edgeprune.search.job import Cut, Job
@@ -78,20 +76,13 @@ class QuantizedJob(Job):
 
     def _archive(self) -> Archive | None:
         archive, facts = super()._archive(), self.laboratory.facts if self.laboratory else {}
-        return archive and Archive.of(f"{facts['key']}-{self.precision.name}", facts["threads"], self.analysis.fingerprint)
+        return archive and Archive.of(f"{facts['key']}-{self.precision.name}", facts["threads"], self.analysis)
 
     def _check_outputs(self, model: nn.Module, path: Path) -> None:
         """The device computes with the file what the host computes with it."""
         assert isinstance(self.laboratory, Laboratory)
         inputs = device_inputs(self.task.example_inputs, self.options.seed)
-        found = self.laboratory.outputs(path, [value.numpy() for value in inputs])
-        for index, (got, wanted) in enumerate(zip(found, find(self.engine).run(path, inputs), strict=True)):
-            expected = wanted.numpy()
-            error = float(np.abs(got.reshape(expected.shape) - expected).max()) / max(float(np.abs(expected).max()), 1e-6)
-            if not error <= self.precision.tolerance:
-                raise ParityError(
-                    f"output {index} of {path.name} on the device differs from the host's by {error:.2g} of its largest value"
-                )
+        self.laboratory.compare_outputs(path, inputs, find(self.engine).run(path, inputs), self.precision.tolerance)
 
 
 def prune_in_precisions(job: Job) -> Outcome:
@@ -131,7 +122,7 @@ def _outcome(job: Job, name: str) -> Outcome:
             one = QuantizedJob(job, find_precision(name))
             one.prepare()
         cut = one.prune()
-        score = _file_score(one, cut)
+        score = one.score_file(cut)
     finally:
         if one.laboratory is not None:
             one.laboratory.release()
@@ -140,18 +131,6 @@ def _outcome(job: Job, name: str) -> Outcome:
     shown = "" if score is None else f", {job.task.metric_name} {score:.2f}"
     job.listener.note(f"{name}: {format_quantity('latency', cut.figures.latency_ms)}{shown}")
     return Outcome(name, one, cut, score)
-
-
-def _file_score(job: Job, cut: Cut) -> float | None:
-    """The metric of the measured file, computed once."""
-    if not job.task.scores:
-        return None
-    key = f"score-file-{cut.identity}"
-    known = job.run_directory.recall(key)
-    if known is None:
-        known = {"metric": score_file(cut.files[job.engine], job.task, job.engine)}
-        job.run_directory.record(key, known)
-    return float(known["metric"])
 
 
 def _move(best: Outcome, run: RunDirectory) -> None:

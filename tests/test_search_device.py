@@ -1,0 +1,157 @@
+"""The search on a device that is played: what a run measures, recalls after an interruption, and takes from earlier runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from points_task import points_task
+from test_sweep import MEASURED
+from torch import Tensor, nn
+
+from edgeprune import Budget, prune
+from edgeprune.bench import Measurement
+from edgeprune.cost.table import Grid, Table, point_key
+from edgeprune.graph import analyze
+from edgeprune.search import Options, Result
+from edgeprune.search.archive import Archive, Trial, structure
+from edgeprune.search.laboratory import Laboratory
+
+OPTIONS = Options(engine="torchscript", formats=(), step=16, epochs=2, measurements=4)
+BUDGET = Budget(latency="50%")
+FACTS = {
+    **{"engine": "torchscript", "threads": 1, "key": "played", "profile": None, "runtimes": {"torchscript": ["torch", "1"]}},
+    **{"board": "played", "cpu": "x", "arch": "x86_64", "cores": 1, "os": "none"},
+}
+
+
+class Played(Laboratory):
+    """Latency in proportion to the file's size, from the first tuned model on times ``slower``.  ``energy_mj``: what its meter says."""
+
+    slower, energy_mj, asked = 1.0, None, list[str]()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return FACTS
+
+    def _measured(self, path: Path, factor: float = 1.0) -> Measurement:
+        size = path.stat().st_size
+        return replace(MEASURED, latency_ms=factor * size / 1e3, peak_bytes=size, file_bytes=size, energy_mj=self.energy_mj)
+
+    def measure_dense(self, path: Path) -> Measurement:
+        return self._measured(path)
+
+    def try_model(self, key: str, dense: Path, path: Path) -> Trial:
+        known = self._run.recall(key)
+        if known is None:
+            self.asked.append(key)
+            before, after = (
+                self._measured(dense),
+                self._measured(path, self.slower if any(one.startswith("final") for one in self.asked) else 1.0),
+            )
+            ratio = after.latency_ms / before.latency_ms
+            known = Trial(ratio, ratio, ratio, before, after).to_json()
+            self._run.record(key, known)
+        return Trial.from_json(known)
+
+    def table(self, grids: Sequence[Grid]) -> Table:
+        found = Table.open(self._run.path / "table.json")
+        found.add({point_key(point): 1.0 + point[1] * point[2] / 100 for grid in grids for point in grid.points()})
+        return found
+
+    def compare_outputs(self, path: Path, inputs: Sequence[Tensor], wanted: Sequence[Tensor], tolerance: float) -> None:
+        pass
+
+
+class Interrupting:
+    """Stops the run at the first note that begins with ``text``."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        if text.startswith(self.text):
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def _played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("edgeprune.search.run.warm", lambda: None)
+    monkeypatch.setattr("edgeprune.search.job.Laboratory", Played)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(Played, "asked", [])
+
+
+def run(tmp_path: Path, **given: Any) -> Result:
+    given = {"budget": BUDGET, "options": OPTIONS, "runs": tmp_path / "runs"} | given
+    return prune(points_task(96), "local:", **given)
+
+
+def keys(path: Path) -> list[str]:
+    return [json.loads(line)["key"] for line in (path / "measurements.jsonl").read_text().splitlines()]
+
+
+def test_a_resumed_search_goes_the_way_it_began(tmp_path: Path) -> None:
+    """What the run itself, or another, added to the archive meanwhile once changed the program, the plan and its training."""
+    straight = keys(run(tmp_path, options=replace(OPTIONS, reuse=False)).run)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, listener=Interrupting("fine-tuning"))
+    (broken,) = (path for path in (tmp_path / "runs").iterdir() if "final-0" not in " ".join(keys(path)))
+    archive = Archive.of("played", 1, analyze(points_task(96).model, (torch.zeros(1, 8),)))
+    for widths, _, _ in archive.observed():
+        odd = {name: max(16, width - 16) for name, width in widths.items()}
+        archive.add(odd, Trial(0.9, 0.9, 0.9, MEASURED, replace(MEASURED, latency_ms=90.0)))
+    resumed = keys(run(tmp_path, resume=broken).run)
+    assert [key for key in resumed if not key.startswith("known")] == [key for key in straight if not key.startswith("known")]
+
+
+def test_a_later_run_measures_no_plan_again_but_for_a_meter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path)
+    measured = [key for key in Played.asked if key.startswith("candidate")]
+    Played.asked.clear()
+    later = run(tmp_path)
+    assert later.summary["reused_measurements"] >= 1
+    assert not set(Played.asked) & set(measured)
+    monkeypatch.setattr(Played, "energy_mj", 2.0)
+    Played.asked.clear()
+    metered = run(tmp_path, budget=Budget(latency="50%", energy="5mJ"))
+    assert metered.summary["reused_measurements"] == 0
+    assert [key for key in Played.asked if key.startswith("candidate")]
+
+
+def test_a_tuned_model_that_misses_is_kept_when_no_narrower_one_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Played, "slower", 9.0)
+    result = run(tmp_path, options=replace(OPTIONS, step=4))
+    assert not result.met
+    assert json.loads((result.run / "run.json").read_text())["state"] == "budget missed"
+    assert all(path.is_file() for path in result.artifacts.values())
+
+
+def test_a_tuned_model_that_misses_is_cut_by_as_much_as_it_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Played, "slower", 1.09)
+    result = run(tmp_path, options=replace(OPTIONS, step=4))
+    assert result.met
+    assert [key[:7] for key in Played.asked if key.startswith("final")] == ["final-0", "final-1"]
+
+
+def test_networks_of_other_inputs_or_strides_share_no_trials() -> None:
+    def network(stride: int, size: int) -> str:
+        model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=stride), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
+        return structure(analyze(model, (torch.zeros(1, 3, size, size),)))
+
+    assert network(1, 16) == network(1, 16)
+    assert len({network(1, 16), network(1, 32), network(2, 16)}) == 3
+
+
+def test_an_archive_of_other_bytes_is_an_empty_one(tmp_path: Path) -> None:
+    path = tmp_path / "trials.jsonl"
+    path.write_bytes(b"\xff\xfe\x00{}\n[1]\n")
+    assert Archive(path).observed() == []
