@@ -17,6 +17,8 @@ import pytest
 from edgeprune.targets.activator.app import answer
 
 from edgeprune.devices.pack import pack
+from edgeprune.errors import SignatureError
+from edgeprune.release.place import _error
 
 CHANGES = ("fsync", "replace", "rename", "link", "symlink", "unlink", "mkdir", "rmdir")
 
@@ -348,3 +350,28 @@ def test_a_release_is_readable_by_whom_the_folder_of_all_is(tmp_path: Path, mode
     made = [place, *place.rglob("*"), *place.parent.parent.rglob("*")]
     assert {path.stat().st_mode & 0o777 for path in made if path.is_file()} == {file_mode}
     assert {path.stat().st_mode & 0o777 for path in made if path.is_dir()} == {mode & ~0o002}
+
+
+def test_a_file_that_rots_in_two_releases_is_mended_in_both(root: Path) -> None:
+    shared = root / "releases/1.0.0/LICENSE"
+    assert shared.samefile(root / "releases/1.1.0/LICENSE")
+    with shared.open("r+b") as file:
+        file.write(b"rotten")
+    assert answer("rollback", {"root": str(root), "token": "r"})["kind"] == "damaged"
+    push(root, "1.1.0", 2)
+    assert [release["damaged"] for release in do(root, "status", deep=True)["releases"]] == [[], []]
+    do(root, "rollback", token="r")
+    assert seen(root) == "1.0.0"
+
+
+def test_a_device_without_ssh_keygen_says_what_it_needs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = about("1.2.0", 3, files("1.2.0"))
+    begun = do(root, "begin", token="t", about=told, expires_s=None, signers="nobody", replace=False)
+    send(root, files("1.2.0"), begun["missing"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    check = {"manifest": "manifest.json", "signatures": ["model"], "namespace": "n", "threshold": 1, "now_s": 1.0}
+    refused = answer("stage", {"root": str(root), "token": "t", "about": told, "check": check})
+    assert refused["kind"] == "keygen"
+    assert "no ssh-keygen" in refused["error"]
+    with pytest.raises(SignatureError, match="Install OpenSSH"):
+        raise _error(refused["kind"], refused["error"])

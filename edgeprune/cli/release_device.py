@@ -137,7 +137,8 @@ def _told(done: Pushed) -> str:
         parts.append(f"{done.signed} signer{'s' if done.signed > 1 else ''} verified on the device")
     came = f"was {done.previous}" if done.previous else "the first release"
     gave_up = f"; {done.recovered}, left on trial, was given up" if done.recovered else ""
-    return f"switched ({came}{gave_up}); {', '.join(parts)}"
+    did = "mended" if done.previous == done.version else f"switched ({came}{gave_up})"
+    return f"{did}; {', '.join(parts)}"
 
 
 def _show_failures(outcomes: Sequence[Outcome[Any]]) -> None:

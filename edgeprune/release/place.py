@@ -117,6 +117,8 @@ def _error(kind: str, message: str) -> EdgepruneError:
             return ExpiredError(message, remedy="Set this machine's clock right, or build and sign a newer release.")
         case "signature":
             return SignatureError(message, remedy="Sign it by keys that the device knows, or replace them: --replace-signers")
+        case "keygen":
+            return SignatureError(message, remedy="Install OpenSSH's client there, version 8.2 or newer.")
         case "name":
             return BundleError(message)
         case "busy":

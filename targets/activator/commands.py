@@ -127,6 +127,7 @@ def stage(root: str, token: str, about: Dict[str, Any], check: Optional[Dict[str
     signed = verify_signatures(folder, store.path(SIGNERS), check) if check else None
     if not there:
         os.rename(folder, place)
+    store.mend(about["files"])
     sync(store.path("releases"))
     return {"path": place, "signed": signed}
 

@@ -36,5 +36,5 @@ def _keygen(arguments: List[str], data: bytes) -> str:
     try:
         done = subprocess.run(["ssh-keygen", *arguments], input=data, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except FileNotFoundError:
-        raise Refused("signature", "there is no ssh-keygen to check signatures with") from None
+        raise Refused("keygen", "there is no ssh-keygen to check signatures with") from None
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""

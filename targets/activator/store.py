@@ -131,10 +131,9 @@ class Store:
         """Bring a folder to what a release must be: whole files stay, damaged and missing ones are linked anew."""
         folders = {folder}
         for name, entry in sorted(about["files"].items()):
-            path, source = os.path.join(folder, name), self.path("objects", entry["sha256"])
+            path = os.path.join(folder, name)
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            if not (os.path.exists(path) and os.path.samefile(path, source)) and not is_whole(path, entry):
-                link(source, path)
+            self._mend(path, entry)
             while name:
                 name = os.path.dirname(name)
                 folders.add(os.path.join(folder, name) if name else folder)
@@ -143,6 +142,20 @@ class Store:
         write_json(os.path.join(folder, ABOUT), about)
         for each in sorted(folders, reverse=True):
             sync(each)
+
+    def _mend(self, path: str, entry: Dict[str, Any]) -> None:
+        source = self.path("objects", entry["sha256"])
+        if not (os.path.exists(path) and os.path.samefile(path, source)) and not is_whole(path, entry):
+            link(source, path)
+
+    def mend(self, sent: Dict[str, Any]) -> None:
+        """Let the files of all releases be whole whose contents were ``sent``: one that rotted had its name in each of them."""
+        digests = {entry["sha256"] for entry in sent.values()}
+        for version, about in self.releases().items():
+            for name, entry in about["files"].items():
+                path = os.path.join(self.place(version), name)
+                if entry["sha256"] in digests and os.path.isdir(os.path.dirname(path)):
+                    self._mend(path, entry)
 
     def drop(self, version: str) -> None:
         """Remove a release that is not in use: first its name, then its files."""
