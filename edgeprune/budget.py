@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, fields
 from typing import Final
@@ -58,7 +59,7 @@ def parse_limit(kind: str, text: str) -> Limit:
     """
     units = _UNITS[kind]
     example = _EXAMPLES[kind]
-    match = _NUMBER.match(text)
+    match = _NUMBER.match(text) if isinstance(text, str) else None
     if not match:
         raise BudgetError(f"{kind} {text!r} is not a quantity", remedy=f"Write a number with a unit: {example}, or 50% of the dense model.")
     number, unit = float(match[1]), match[2]
@@ -94,8 +95,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         self.limits()
-        if self.max_drop is not None and not self.max_drop >= 0:
-            raise BudgetError(f"max_drop {self.max_drop!r} must be zero or greater")
+        if self.max_drop is not None and not (isinstance(self.max_drop, (int, float)) and 0 <= self.max_drop < math.inf):
+            raise BudgetError(f"max_drop {self.max_drop!r} must be a number, zero or greater")
 
     def limits(self) -> dict[str, Limit]:
         """The limits that are set, by kind.  Raises :class:`BudgetError` on a malformed one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from edgeprune.cli import main
 from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, RunError
 from edgeprune.search import Options, Point, frontier
 from edgeprune.search.archive import Archive, Trial
+from edgeprune.search.rundir import RunDirectory, read_inputs
 from edgeprune.search.sweep import pareto
 
 OPTIONS = Options(engine="torchscript", formats=(), step=4, epochs=2)
@@ -122,3 +124,42 @@ def test_the_command_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> N
     assert "Pareto front" in capsys.readouterr().out
     assert main(["frontier", "recipe.py", "--levels", "50%"]) == 1
     assert "--target" in capsys.readouterr().err
+
+
+def test_an_interrupted_sweep_names_the_folder_to_go_on_with(tmp_path: Path) -> None:
+    def stopped(model: object) -> float:
+        raise KeyboardInterrupt
+
+    task = points_task()
+    task.evaluate = stopped
+    with pytest.raises(KeyboardInterrupt) as floor:
+        prune(task, profile=PROFILE, budget=Budget(max_drop=1.0), options=OPTIONS, runs=tmp_path / "floor")
+    (folder,) = (tmp_path / "floor").iterdir()
+    assert f"edgeprune prune --resume {folder}" in floor.value.__notes__[0].split("Go on with: ")[1].splitlines()
+    with pytest.raises(KeyboardInterrupt) as front:
+        frontier(task, profile=PROFILE, kind="macs", options=OPTIONS, runs=tmp_path / "front")
+    (folder,) = (tmp_path / "front").iterdir()
+    assert front.value.__notes__[0].endswith(f"edgeprune frontier --resume {folder}")
+
+
+def test_a_sweep_says_when_it_is_done_and_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = frontier(points_task(), profile=PROFILE, kind="macs", levels=["60%"], options=OPTIONS, runs=tmp_path, recipe="recipe.py")
+    assert json.loads((found.folder / "run.json").read_text())["state"] == "done"
+    assert main(["prune", "--resume", str(found.folder)]) == 2
+    assert "edgeprune frontier --resume" in capsys.readouterr().err
+
+
+def test_runs_begun_in_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(lambda _: RunDirectory.create(tmp_path, "run"), range(8)))
+    assert len({run.path for run in runs}) == 8
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "run.json").write_text("[]")
+    with pytest.raises(RunError, match="not a run directory"):
+        read_inputs(tmp_path / "odd")
+
+
+def test_limits_that_are_no_texts_and_drops_that_are_no_numbers_are_refused() -> None:
+    for wrong in ({"latency": 15}, {"size": 0.5}, {"max_drop": "1"}, {"max_drop": float("inf")}):
+        with pytest.raises(BudgetError):
+            Budget(**wrong)  # type: ignore[arg-type]

@@ -31,6 +31,8 @@ def command(recipe: str | None, resume: Path | None, dry_run: bool, as_json: boo
     from edgeprune.task import load_recipe
 
     job = resumed_job(resume) if resume is not None else new_job(recipe, given)
+    if "levels" in job:
+        raise click.UsageError(f"{resume} is a sweep: edgeprune frontier --resume {resume}")
     task = load_recipe(job["recipe"])
     budget, options = job["budget"], job["options"]
     if dry_run and not budget.limits():

@@ -87,8 +87,9 @@ def prune_in(
     options: Options,
     listener: Listener,
     recipe: str | None,
+    resume: str | None = None,
 ) -> Result:
-    """:func:`prune` in an open run directory, which is closed at the end."""
+    """:func:`prune` in an open run directory, which is closed at the end.  ``resume``: the command that goes on with it."""
     inputs = {
         "task": task.name,
         "target": target,
@@ -102,7 +103,7 @@ def prune_in(
         warm()
         result = _work(Job(task, run, budget, target, profile, options, _Logged(listener, run)), run)
     except BaseException as error:
-        error.add_note(f"The run is kept in {run.path}. Go on with: edgeprune prune --resume {run.path}")
+        error.add_note(f"The run is kept in {run.path}. Go on with: {resume or f'edgeprune prune --resume {run.path}'}")
         raise
     finally:
         run.close()

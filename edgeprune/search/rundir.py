@@ -21,7 +21,7 @@ def read_inputs(path: Path) -> dict[str, Any]:
     try:
         inputs: dict[str, Any] = json.loads((path / "run.json").read_text())["inputs"]
         return inputs
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is not a run directory: its run.json cannot be read") from error
 
 
@@ -55,9 +55,14 @@ class RunDirectory:
         """A new directory ``base/<name>-<time>``."""
         stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         path, number = base / stem, 2
-        while path.exists():
-            path, number = base / f"{stem}-{number}", number + 1
-        return cls(path)
+        while True:
+            try:
+                path.mkdir(parents=True)
+                return cls(path)
+            except FileExistsError:  # another run's, begun in the same second
+                path, number = base / f"{stem}-{number}", number + 1
+            except OSError as error:
+                raise RunError(f"the run directory {path} cannot be written: {error.strerror}") from error
 
     @classmethod
     def reopen(cls, path: Path) -> RunDirectory:
@@ -90,13 +95,16 @@ class RunDirectory:
             os.replace(temporary, path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise RunError(f"{path} cannot be written: {error.strerror}", remedy="Free some space, then --resume.") from error
+            raise _full(path, error) from error
         return path
 
     def log(self, line: str) -> None:
         """Add a line to the log."""
-        with open(self.path / "log.txt", "a") as file:
-            file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+        try:
+            with open(self.path / "log.txt", "a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+        except OSError as error:
+            raise _full(self.path / "log.txt", error) from error
 
     def recall(self, key: str) -> dict[str, Any] | None:
         """What was recorded under ``key`` by this run, before or after a restart."""
@@ -116,9 +124,7 @@ class RunDirectory:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise RunError(
-                f"{self.path / 'measurements.jsonl'} cannot be written: {error.strerror}", remedy="Free some space, then --resume."
-            ) from error
+            raise _full(self.path / "measurements.jsonl", error) from error
 
     def adopt(self, other: Path) -> None:
         """Take over from another run of the same job, its ``measurements.jsonl``, what does not depend on the budget."""
@@ -152,3 +158,7 @@ class RunDirectory:
         if lines[-1]:
             with open(path, "r+b") as file:
                 file.truncate(whole)
+
+
+def _full(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path} cannot be written: {error.strerror}", remedy="Free some space, then --resume.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -58,12 +59,21 @@ class Frontier:
 
 
 class Sweep:
-    """Runs of ``task`` that differ in one limit, in folders of ``folder``, each resumable; what they have in common is done once."""
+    """Runs of ``task`` that differ in one limit, in folders of ``folder``, each resumable; what they have in common is done once.
+    ``command``: the one that goes on with all of them."""
 
     def __init__(
-        self, task: Task, target: str | None, profile: str | None, options: Options, folder: Path, listener: Listener, recipe: str | None
+        self,
+        task: Task,
+        target: str | None,
+        profile: str | None,
+        options: Options,
+        folder: Path,
+        listener: Listener,
+        recipe: str | None,
+        command: str,
     ) -> None:
-        self.task, self.target, self.profile, self.options = task, target, profile, options
+        self.task, self.target, self.profile, self.options, self.command = task, target, profile, options, command
         self.folder, self.listener, self.recipe = folder, listener, recipe
 
     def run(self, name: str, budget: Budget) -> Result:
@@ -74,7 +84,8 @@ class Sweep:
         directory = RunDirectory(path)
         if like is not None:
             directory.adopt(like)
-        return prune_in(directory, self.task, self.target, self.profile, budget, self.options, self.listener, self.recipe)
+        again = f"edgeprune {self.command} --resume {self.folder}"
+        return prune_in(directory, self.task, self.target, self.profile, budget, self.options, self.listener, self.recipe, again)
 
     def point(self, kind: str, level: str, budget: Budget) -> Point:
         """One run's summary; a limit out of reach is a point without one."""
@@ -124,12 +135,13 @@ def frontier(
     inputs: dict[str, Any] = {"task": task.name, "target": target, "profile": profile, "kind": kind, "levels": list(levels)}
     inputs |= {"budget": asdict(budget), "options": asdict(options), "recipe": recipe}
     folder = _folder(Path(runs), f"{task.name}-frontier", inputs, resume)
-    sweep = Sweep(task, target, profile, options, folder, listener, recipe)
+    sweep = Sweep(task, target, profile, options, folder, listener, recipe, "frontier")
     points: list[Point] = []
     for level in levels:
         points.append(sweep.point(kind, level, budget))
         found = Frontier(kind, pareto(points, kind), folder)
         write_frontier(folder, kind, [_plain(point) for point in found.points])
+    _ended(folder, "done" if any(point.summary for point in points) else "budget missed")
     return found
 
 
@@ -167,7 +179,7 @@ def fastest(
     inputs: dict[str, Any] = {"task": task.name, "target": target, "profile": profile}
     inputs |= {"budget": asdict(budget), "options": asdict(options), "recipe": recipe}
     folder = _folder(Path(runs), f"{task.name}-fastest", inputs, resume)
-    sweep = Sweep(task, target, profile, options, folder, listener, recipe)
+    sweep = Sweep(task, target, profile, options, folder, listener, recipe, "prune")
     low, high, best, tried = LOWEST, HIGHEST, None, []
     for _ in range(PROBES):
         if high / low < NEAR:
@@ -186,6 +198,7 @@ def fastest(
         if result.met and (best is None or _latency(result) < _latency(best)):
             best = result
         low, high = (low, min(level, _latency(result) / _latency(result, "dense"))) if result.met else (level, high)
+    _ended(folder, "budget missed" if best is None else "done")
     if best is None:
         found = ", ".join(tried) or "none that can be reached"
         raise InfeasibleBudgetError(
@@ -212,6 +225,14 @@ def _folder(runs: Path, name: str, inputs: dict[str, Any], resume: str | Path | 
     for empty in (directory.artifacts, directory.plans):
         empty.rmdir()
     return directory.path
+
+
+def _ended(folder: Path, state: str) -> None:
+    """Say in ``run.json`` what the sweep has come to."""
+    path = folder / "run.json"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(json.loads(path.read_text()) | {"state": state}, indent=1))
+    os.replace(temporary, path)
 
 
 def _done(path: Path) -> dict[str, Any] | None:
