@@ -10,12 +10,17 @@ import pytest
 import torch
 from points_task import Points, points_task
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from edgeprune import Budget, Task, prune
+from edgeprune.cost.prior import PriorTimes
 from edgeprune.errors import BudgetError, ExportError, InputError, RecipeError, TrainingError
 from edgeprune.graph import analyze
+from edgeprune.profile import load
 from edgeprune.search import Options
 from edgeprune.search.events import Silent
+from edgeprune.search.online import prices
+from edgeprune.search.planner import Planner, all_choices
 from edgeprune.surgery import Plan, Pruned, apply, outputs_of, plan_from_saliency
 from edgeprune.testing.networks import Gated, OptionA, Shuffle, awake
 from edgeprune.tuning import initialized
@@ -160,3 +165,31 @@ class Noting(Silent):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+def test_a_channel_costs_what_the_tightest_limit_bounds() -> None:
+    """The penalty was once in milliseconds, whatever the budget was."""
+    model = nn.Sequential(nn.Conv2d(3, 32, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model.extend([nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 512)])
+    analysis = analyze(model.eval(), (torch.zeros(1, 3, 64, 64),))
+    planner = Planner(analysis, PriorTimes(load("raspberry-pi-4")), all_choices(analysis, 8), (1.0, 1.0, 1.0))
+    macs, parameters = (prices(planner, planner.dense, kind) for kind in ("macs", "parameters"))
+    first, second = (group.name for group in analysis.groups)
+    assert macs[first] > macs[second]
+    assert parameters[first] < parameters[second]
+
+
+def test_a_run_with_a_shuffling_loader_repeats(tmp_path: Path) -> None:
+    """What weights were reconstructed from was once drawn anew by every call: a resumed run shipped what was not measured."""
+    first, again = points_task(), points_task()
+    for task in (first, again):
+        assert task.train is not None
+        pairs = [torch.cat(column) for column in zip(*task.train, strict=True)]
+        task.train = DataLoader(TensorDataset(*pairs), batch_size=32, shuffle=True)
+    options = Options(engine="torchscript", formats=(), step=4, epochs=0)
+    torch.manual_seed(1)
+    result = prune(first, profile="raspberry-pi-4", budget=MACS, options=options, runs=tmp_path)
+    torch.manual_seed(2)
+    repeated = prune(again, profile="raspberry-pi-4", budget=MACS, options=options, runs=tmp_path)
+    for mine, other in zip(result.model.parameters(), repeated.model.parameters(), strict=True):
+        assert torch.equal(mine, other)

@@ -42,6 +42,7 @@ from edgeprune.search.value import Value, value_of
 from edgeprune.surgery import Plan, Pruned, apply, outputs_of, plan_from_saliency, reconstruct, restore, save
 from edgeprune.task import Task, device_inputs
 from edgeprune.tuning import TuneResult, finetune, initialized, recalibrate, score
+from edgeprune.tuning.context import seeded
 
 RETRIES = 2
 """How often a tuned model that misses the budget is cut again."""
@@ -331,7 +332,8 @@ class Job:
             return self._cut(initialized(model, self.options.seed), value, widths)
         if self.task.train is None or not self.options.reconstruction:
             return self._cut(model, value, widths)
-        batches = list(islice(self.task.train, RECONSTRUCTION))
+        with seeded(self.options.seed):  # the same batches after an interruption
+            batches = list(islice(self.task.train, RECONSTRUCTION))
         self.listener.note("reconstructing weights from calibration data")
         plan = plan_from_saliency(self.analysis, value.saliency, widths)
         pruned = self._cut(reconstruct(model, self.analysis, plan, batches), value, widths)

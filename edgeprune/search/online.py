@@ -52,10 +52,11 @@ def train_online(
     for stage in range(STEPS):
         here, there = limits(stage / STEPS), limits((stage + 1) / STEPS)
         pruned = apply(model, analysis, plan_from_saliency(analysis, saliency, widths))
-        share = min(there[kind] / here[kind] for kind in there)
+        tightest = min(there, key=lambda kind: there[kind] / here[kind])
+        share = there[tightest] / here[tightest]
         length = len(task.train) if isinstance(task.train, Sized) else sum(1 for _ in task.train or ())
         steps = math.ceil(epochs / STEPS * length)
-        gated = GatedModel(pruned, analysis, prices(planner, widths), share, steps, task.learning_rate / 2)
+        gated = GatedModel(pruned, analysis, prices(planner, widths, tightest), share, steps, task.learning_rate / 2)
         listener.note(f"training with gates, {stage + 1} of {STEPS}, towards {100 * share:.0f} % of what is left")
         name = f"online training {stage + 1} of {STEPS}"
         finetune(
@@ -78,15 +79,21 @@ def train_online(
     return model, Value(saliency, {name: saliency_curve(saliency[name], choices) for name, choices in planner.choices.items()})
 
 
-def prices(planner: Planner, widths: Widths) -> dict[str, float]:
-    """For every group the milliseconds that one of its channels costs at ``widths``."""
-    whole, found = planner.predict(widths).latency_ms, {}
+def prices(planner: Planner, widths: Widths, kind: str) -> dict[str, float]:
+    """For every group what one of its channels costs at ``widths``, in the figure that a limit of ``kind`` bounds; milliseconds where none
+    costs any of it (narrowing one group seldom lowers a peak of memory)."""
+    found = _saved(planner, widths, kind)
+    return found if any(found.values()) else _saved(planner, widths, "latency")
+
+
+def _saved(planner: Planner, widths: Widths, kind: str) -> dict[str, float]:
+    whole, found = planner.predict(widths).of(kind), {}
     for group in planner.analysis.groups:
         width = int(widths[group.name])
         narrower = max((choice for choice in planner.choices[group.name] if 0 < choice < width), default=0)
         if not narrower:
             found[group.name] = 0.0
             continue
-        saved = whole - planner.predict({**widths, group.name: narrower}).latency_ms
+        saved = whole - planner.predict({**widths, group.name: narrower}).of(kind)
         found[group.name] = max(saved, 0.0) / (width - narrower) / len(group.rows)
     return found

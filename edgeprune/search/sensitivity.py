@@ -16,6 +16,7 @@ from edgeprune.importance import Saliency
 from edgeprune.surgery import masked, plan_from_saliency
 from edgeprune.task import Task
 from edgeprune.tuning import mean_divergence, outputs_on, recalibrate
+from edgeprune.tuning.context import seeded
 
 PRIOR = 0.05
 POINTS, CALIBRATION, BATCHES = 3, 2, 4
@@ -40,7 +41,8 @@ def measure_curves(
     Source of the idea: Frantar & Alistarh, "SPDY", 2022 (the program's coefficients from calibration, a quadratic prior).
     """
     assert task.train is not None
-    batches = list(islice(task.train, CALIBRATION + BATCHES))
+    with seeded(0):  # a shuffling loader gives the same ones each time
+        batches = list(islice(task.train, CALIBRATION + BATCHES))
     teacher = outputs_on(task.model, batches[CALIBRATION:] or batches)
     base = _divergence(copy.deepcopy(task.model), task, batches, teacher)
     tried = {group.name: _widths_to_try(choices[group.name]) for group in analysis.groups}
