@@ -155,3 +155,32 @@ def test_an_archive_of_other_bytes_is_an_empty_one(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
     path.write_bytes(b"\xff\xfe\x00{}\n[1]\n")
     assert Archive(path).observed() == []
+
+
+class InterruptingStep(Interrupting):
+    """Stops the run at the third step of a stage whose name begins with ``text``."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        if stage.startswith(self.text) and done == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("given", "stage", "levels"),
+    [
+        ({"schedule": "online"}, "online training 3", "30%"),
+        ({"schedule": "iterative"}, "fine-tuning", "30%"),
+        ({"training": "scratch"}, "fine-tuning", "50%"),
+        ({"schedule": "one-shot", "precision": ("fp32",)}, "fine-tuning", "60%"),
+    ],
+)
+def test_every_way_of_training_goes_on_after_an_interruption(given: dict[str, Any], stage: str, levels: str, tmp_path: Path) -> None:
+    options = replace(OPTIONS, epochs=4, **given)
+    whole = run(tmp_path, options=options, budget=Budget(latency=levels), runs=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, options=options, budget=Budget(latency=levels), runs=tmp_path / "broken", listener=InterruptingStep(stage))
+    (broken,) = (tmp_path / "broken").iterdir()
+    resumed = run(tmp_path, options=options, budget=Budget(latency=levels), resume=broken)
+    assert resumed.plan == whole.plan
+    for mine, other in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, other)
