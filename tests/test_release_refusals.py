@@ -13,7 +13,7 @@ from release_kit import Kit, make_key
 from release_runs import make_run
 
 from edgeprune.cli import main
-from edgeprune.errors import BundleError, InputError, SignatureError
+from edgeprune.errors import BundleError, GateError, InputError, SignatureError
 from edgeprune.release import Bundle, Gate, Manifest
 from edgeprune.release.build import build
 from edgeprune.release.codec import canonical
@@ -63,6 +63,14 @@ def test_a_sequence_has_an_end(tmp_path: Path) -> None:
 def test_the_run_and_a_variant_default_are_one_too_many(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     assert main(["release", "build", str(run), "--variants", f"default={run}", "--version", "1.0.0"]) == 2
+
+
+def test_a_size_is_known_without_a_device(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", device=None)
+    with Bundle.open(build(order(run, gates=["size:1MB"]), tmp_path / "x.epb")) as bundle:
+        assert bundle.manifest.variants["pi4"].gates == (Gate("size", 1e6),)
+    with pytest.raises(GateError, match="size:100B is not met: the file has"):
+        build(order(run, gates=["size:100B"]), tmp_path / "x.epb")
 
 
 # bundles and signers

@@ -49,15 +49,27 @@ def parse_gates(texts: Sequence[str]) -> tuple[Wanted, ...]:
 
 
 def judge(
-    wanted: Wanted, variant: str, measurement: Measurement | None, metric_name: str, metric: float | None, dense_metric: float | None
+    wanted: Wanted,
+    variant: str,
+    file_bytes: int,
+    measurement: Measurement | None,
+    metric_name: str,
+    metric: float | None,
+    dense_metric: float | None,
 ) -> Gate:
     """The gate as the manifest keeps it, met by the evidence.
 
-    ``metric``: of the exported file. ``dense_metric``: of the original, which tells whether it is a percentage. Raises
+    ``file_bytes``, ``metric``: of the exported file. ``dense_metric``: of the original, which tells whether it is a percentage. Raises
     :class:`GateError` when it is not met or cannot be decided, :class:`EvidenceError` when there is nothing to judge it by.
     """
     where = f"variant {variant}: the gate {wanted.text}"
     if wanted.kind in KINDS:
+        if wanted.kind == "size" and measurement is None:  # known without a device
+            limit = parse_gate(wanted.text).limit.value
+            if file_bytes > limit:
+                has = format_quantity("size", file_bytes)
+                raise GateError(f"{where} is not met: the file has {has}", remedy="Prune for it, or widen the gate.")
+            return Gate(wanted.kind, limit)
         if measurement is None:
             raise EvidenceError(f"{where} has no measurement to be judged by: the run was for a profile", remedy="Prune with --target.")
         if wanted.kind == "latency" and not math.isfinite(measurement.latency_ms):

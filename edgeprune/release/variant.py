@@ -68,7 +68,7 @@ class Assembly:
         self.times += [item.measured_at for item in evidence] + [one.written_at for one in shipped] + ([score.at] if score else [])
         return Variant(
             compatibility=self._compatibility(model, found[model.sha256]),
-            gates=self._gates(found[model.sha256], score),
+            gates=self._gates(model, found[model.sha256], score),
             health=self._health(model),
             evidence=tuple(evidence),
             files=tuple(sorted(self._files, key=lambda file: file.path)),
@@ -152,11 +152,11 @@ class Assembly:
                 raise InputError(f"variant {self.name}: the task's preprocessing is no JSON: {error}") from error
             self._add("preprocessing.json", content, "preprocessing")
 
-    def _gates(self, found: Sequence[Found], score: Record | None) -> tuple[Gate, ...]:
+    def _gates(self, model: Exported, found: Sequence[Found], score: Record | None) -> tuple[Gate, ...]:
         dense, metric = self.run.result["dense"]["metric"], score.value["metric"] if score else None
         measurements: list[Measurement | None] = [one.measurement for one in found] or [None]
         judged = {
-            judge(gate, self.name, measurement, self.run.metric_name, metric, dense): None
+            judge(gate, self.name, len(model.content), measurement, self.run.metric_name, metric, dense): None
             for gate in self.order.wanted(self.name)
             for measurement in measurements
         }
