@@ -163,3 +163,10 @@ def test_limits_that_are_no_texts_and_drops_that_are_no_numbers_are_refused() ->
     for wrong in ({"latency": 15}, {"size": 0.5}, {"max_drop": "1"}, {"max_drop": float("inf")}):
         with pytest.raises(BudgetError):
             Budget(**wrong)  # type: ignore[arg-type]
+
+
+def test_what_is_counted_is_whole(tmp_path: Path) -> None:
+    result = prune(points_task(), profile=PROFILE, budget=Budget(parameters="50%"), options=OPTIONS, runs=tmp_path)
+    pruned = result.summary["pruned"]
+    assert pruned["parameters"] == sum(value.numel() for value in result.model.parameters())
+    assert pruned["macs"] == round(pruned["macs"])

@@ -66,8 +66,8 @@ class Planner:
             self.memory.predict(widths, self.storage.total_resident_bytes(self.kernels, widths)),
             self.energy.predict(widths, latency),
             self.file_offset + self.storage.total_file_bytes(self.kernels, widths),
-            sum(macs(kernel.form, source, result) for kernel, source, result in alive(self.kernels, widths)),
-            parameters(self.kernels, widths),
+            round(sum(macs(kernel.form, source, result) for kernel, source, result in alive(self.kernels, widths))),
+            round(parameters(self.kernels, widths)),
         )
 
     def observe_dense(self, latency_ms: float, peak_bytes: float | None, file_bytes: float, energy_mj: float | None) -> None:

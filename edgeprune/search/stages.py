@@ -19,7 +19,7 @@ def stage_shares(task: Task, options: Options, limits: Mapping[str, float], dens
     """Epochs of every stage."""
     epochs = task.epochs if options.epochs is None else options.epochs
     shares = [limit / figure for kind, limit in limits.items() if (figure := dense.of(kind))]
-    iterative = options.schedule == "iterative" or (options.schedule == "auto" and min(shares, default=1.0) < DEEP)
+    iterative = options.schedule == "iterative" or (options.schedule == "auto" and min(shares, default=1.0) < DEEP - 1e-9)
     if not iterative or task.train is None or options.training == "scratch":
         return [epochs]
     return [EARLY_SHARE * epochs, (1 - EARLY_SHARE) * epochs]
