@@ -127,3 +127,11 @@ def test_int8_needs_data_and_a_checkpoint_its_recipe(recipe, checkpoint, tmp_pat
     assert "--recipe" in capsys.readouterr().err
     assert main(["export", "--show", str(tmp_path / "none.tflite")]) == 1
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_task_without_a_score_is_told_before_anything_is_written(tmp_path, capsys):
+    recipe = tmp_path / "own.py"
+    recipe.write_text(RECIPE)
+    assert main(["export", str(recipe), "--format", "pt2", "--score"]) == 1
+    assert "cannot be scored" in capsys.readouterr().err
+    assert list(tmp_path.glob("*.pt2")) == []

@@ -149,6 +149,13 @@ def test_what_a_regular_expression_names_stays_float(files, float_file):
     assert weight_of(content, "CONV_2D")[0].type == INT8
 
 
+def test_a_regular_expression_that_is_none_or_names_nothing_is_refused(float_file):
+    with pytest.raises(ExportError, match=r"'\['.* no regular expression"):
+        ExportOptions(keep_float=["["])
+    with pytest.raises(ExportError, match=r"'nowhere' fits the output of no operator\nThe first outputs are .*features"):
+        quantize(float_file, "int8", arrays(images(8)), keep_float=["features", "nowhere"])
+
+
 @pytest.mark.parametrize(
     ("samples", "said"),
     [

@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from edgeprune.budget import Budget
 from edgeprune.cli import main
+from edgeprune.export import ExportOptions, export
 from edgeprune.export.evaluate import score_file
 from edgeprune.export.micro import measure_arena, read_graph
+from edgeprune.profile import load
 from edgeprune.search import Options, prune
+from edgeprune.search.events import Silent
+from edgeprune.search.micro import MicroLaboratory
+from edgeprune.search.rundir import RunDirectory
 from edgeprune.task import load_recipe
 
 pytest.importorskip("tflite_micro")
@@ -147,3 +154,26 @@ def test_the_wearable(tmp_path: Path) -> None:
     assert measure_arena(content).needed_bytes == found["pruned"]["peak_bytes"] <= 24_000
     assert len(content) <= 60_000
     assert found["pruned"]["metric"] >= found["dense"]["metric"] - 3.0
+
+
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(20, 8), nn.Linear(8, 3)
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.head(self.table(words).mean(1))
+        return scores
+
+
+def test_outputs_of_a_model_of_tokens_are_compared_on_tokens_that_it_knows(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    examples = (torch.randint(0, 20, (1, 6)),)
+    calibration = [(torch.randint(0, 20, (1, 6)),) for _ in range(16)]
+    options = ExportOptions(integer_io=True)
+    path = export(Tokens(), examples, ["tflite-int8"], tmp_path, calibration=calibration, options=options)["tflite-int8"]
+    run = RunDirectory(tmp_path / "run")
+    try:
+        MicroLaboratory(run, load("nrf5340"), None, Budget(size="9kB"), Silent()).check_outputs(path, examples, seed=0)
+    finally:
+        run.close()

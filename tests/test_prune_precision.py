@@ -43,6 +43,11 @@ def test_a_precision_that_nothing_can_measure_is_refused(tmp_path: Path):
     options = Options(engine="torchscript", formats=("torchscript",), precision=("int8",))
     with pytest.raises(InputError, match="the precision int8 needs a device that runs tflite"):
         prune(small_task(), profile="raspberry-pi-4", budget=edgeprune.Budget(latency="60%"), options=options, runs=tmp_path)
+    with pytest.raises(InputError, match=r"a microcontroller's models are int8 anyway"):
+        prune(small_task(), profile="nrf5340", budget=edgeprune.Budget(size="60%"), options=Options(precision=("int8",)), runs=tmp_path)
+    with pytest.raises(InputError, match="needs a device that runs tflite"):
+        prune(small_task(), target="local:", budget=edgeprune.Budget(latency="60%"), options=options, runs=tmp_path)
+    assert list(tmp_path.iterdir()) == []  # before anything is exported or measured
 
 
 @pytest.mark.parametrize(

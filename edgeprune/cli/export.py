@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     help="Joined by commas: tflite, tflite-fp16, tflite-dynamic, tflite-int8, tflite-sparse, torchscript, pt2, onnx, executorch.",
 )
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder of the files; the checkpoint's unless given.")
-@click.option("--calibration", type=int, default=128, show_default=True, help="Inferences of the task's data that int8 ranges are seen on.")
+@click.option(
+    "--calibration",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="Inferences of the task's data that int8 ranges are seen on.",
+)
 @click.option("--channels-last", is_flag=True, help="TFLite inputs laid out as (N, ..., C) instead of (N, C, ...).")
 @click.option("--integer-io", is_flag=True, help="Inputs and outputs of tflite-int8 are int8 too.")
 @click.option(
@@ -70,6 +76,7 @@ def _written(
     keep_float: tuple[str, ...],
     score: bool,
 ) -> dict[str, Any]:
+    from edgeprune.errors import RecipeError
     from edgeprune.export import ExportOptions, calibration_of, export
     from edgeprune.export.formats import find_all
     from edgeprune.export.metadata import task_metadata
@@ -77,6 +84,8 @@ def _written(
     wanted = [name.strip() for name in formats.split(",") if name.strip()]
     entries = find_all(wanted)  # what is wrong is said before the recipe's work
     task, model = _loaded(source, recipe)
+    if score and not task.scores:
+        raise RecipeError(f"task {task.name} cannot be scored", remedy="Leave --score out; or give it `validation` batches, or `evaluate`.")
     samples = calibration_of(task, calibration) if any(entry.calibrated for entry in entries) else None
     metadata = task_metadata(task, model if model is not task.model else None)
     options = ExportOptions(channels_last, integer_io, keep_float, metadata=metadata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,11 @@ class ExportOptions:
         for what, names in (("input", self.inputs), ("output", self.outputs)):
             if len(set(names)) != len(names):
                 raise ExportError(f"the {what} names {', '.join(names)} are not all different")
+        for pattern in self.keep_float:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ExportError(f"keep_float {pattern!r} is no regular expression: {error}") from error
         try:
             json.dumps(dict(self.metadata))
         except (TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ of theirs took four times as long), and their weights are few.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, Final, Literal
@@ -24,6 +25,9 @@ from edgeprune.export.quiet import quiet_stderr
 
 Kind = Literal["fp16", "dynamic", "int8"]
 Array = np.ndarray[Any, Any]
+
+SHOWN: Final = 8
+"""Names of outputs that a message lists."""
 
 KINDS: Final[tuple[Kind, ...]] = ("fp16", "dynamic", "int8")
 
@@ -50,6 +54,7 @@ def quantize(
         raise ExportError(f"unknown kind of quantization {kind!r}", remedy=f"Known kinds: {', '.join(KINDS)}.")
     if integer_io and kind != "int8":
         raise ExportError(f"{kind} quantization keeps its inputs and outputs float", remedy='Integer inputs and outputs need "int8".')
+    _check_fits(float_tflite, keep_float)
     from ai_edge_quantizer import quantizer
 
     try:
@@ -67,6 +72,20 @@ def quantize(
                 f"tflite-{kind}: the quantizer refused the model: {error}", remedy="The format tflite keeps it float."
             ) from error
     return flatbuffer.pack(flatbuffer.read(content))
+
+
+def _check_fits(float_tflite: bytes, keep_float: Sequence[str]) -> None:
+    """Raise :class:`ExportError` when a pattern names nothing: it would change nothing, and not say so."""
+    if not keep_float:
+        return
+    model = flatbuffer.read(float_tflite)
+    names = [
+        flatbuffer.text(graph.tensors[place].name) for _, _, operator, graph in flatbuffer.operators(model) for place in operator.outputs
+    ]
+    for pattern in keep_float:
+        if not any(re.search(pattern, name) for name in names):
+            some = ", ".join(dict.fromkeys(names[:SHOWN]))
+            raise ExportError(f"keep_float {pattern!r} fits the output of no operator", remedy=f"The first outputs are {some}.")
 
 
 def _recipe(kind: Kind, integer_io: bool, keep_float: Sequence[str]) -> Any:

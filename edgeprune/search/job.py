@@ -296,7 +296,7 @@ class Job:
         trial = self.laboratory.try_model(name, self._dense_file, files[self.engine])
         figures = figures_of(trial, self.dense.latency_ms, self.budget.limits().get("latency"), predicted)
         if isinstance(self.laboratory, MicroLaboratory):
-            self.laboratory.check_outputs(files[self.engine], self.options.seed)
+            self.laboratory.check_outputs(files[self.engine], self.task.example_inputs, self.options.seed)
             files["c-array"] = self.laboratory.c_array(files[self.engine])
         else:
             self._check_outputs(pruned.model, files[self.engine])

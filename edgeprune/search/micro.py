@@ -7,6 +7,7 @@ Only latency, and energy with it, is predicted from the profile.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -102,11 +103,17 @@ class MicroLaboratory:
         ratio = after.latency_ms / before.latency_ms
         return Trial(ratio, ratio, ratio, before, after)
 
-    def check_outputs(self, path: Path, seed: int) -> None:
-        """TFLite Micro computes what TFLite does here, on seeded inputs.  Raises :class:`ParityError`."""
+    def check_outputs(self, path: Path, examples: Sequence[torch.Tensor], seed: int) -> None:
+        """TFLite Micro computes what TFLite does here, on seeded inputs; what is no quantized number (an index) is as in ``examples``.
+
+        Raises :class:`ParityError`.
+        """
         content = path.read_bytes()
         random = np.random.default_rng(seed)
-        probe = [random.integers(-128, 128, tensor.shape).astype(tensor.dtype) for tensor in read_graph(content, path.name).inputs]
+        probe = [
+            (random.integers(-128, 128, tensor.shape) if tensor.scales else example.numpy().reshape(tensor.shape)).astype(tensor.dtype)
+            for tensor, example in zip(read_graph(content, path.name).inputs, examples, strict=True)
+        ]
         interpreter = open_tflite(content)
         invoke(interpreter, [torch.from_numpy(value) for value in probe])
         for index, (detail, found) in enumerate(zip(interpreter.get_output_details(), run_micro(content, probe, path.name), strict=True)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeprune.cost.weights import FLOAT32, Storage
@@ -42,3 +43,13 @@ def find_precision(name: str) -> Precision:
     if name not in PRECISIONS:
         raise InputError(f"unknown precision {name!r}", remedy=f"Known precisions: {', '.join(PRECISIONS)}.")
     return PRECISIONS[name]
+
+
+def check_precisions(names: Sequence[str], target: str | None, engine: str | None) -> None:
+    """Raise :class:`InputError` when nothing can measure one of these: without a device, or on one that runs another engine."""
+    needing = [name for name in names if name != "fp32"]
+    if needing and (target is None or engine not in (None, "tflite")):
+        raise InputError(
+            f"the precision {needing[0]} needs a device that runs tflite",
+            remedy="Give a target, and the engine tflite; or leave the precision out (a microcontroller's models are int8 anyway).",
+        )

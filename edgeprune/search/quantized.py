@@ -10,14 +10,14 @@ from torch import nn
 
 from edgeprune.budget import format_quantity
 from edgeprune.cost.prior import power_of
-from edgeprune.errors import ExportError, InfeasibleBudgetError, InputError
+from edgeprune.errors import ExportError, InfeasibleBudgetError
 from edgeprune.export.formats import find
 from edgeprune.search.archive import Archive
 from edgeprune.search.job import Cut, Job
 from edgeprune.search.laboratory import Laboratory
 from edgeprune.search.loop import use_of
 from edgeprune.search.planner import Planner, all_choices
-from edgeprune.search.precision import Precision, find_precision
+from edgeprune.search.precision import Precision, check_precisions, find_precision
 from edgeprune.search.rundir import RunDirectory
 from edgeprune.task import device_inputs
 
@@ -43,11 +43,8 @@ class QuantizedJob(Job):
     stays the baseline of every measurement."""
 
     def __init__(self, job: Job, precision: Precision) -> None:
-        if not isinstance(job.laboratory, Laboratory) or job.engine != "tflite":
-            raise InputError(
-                f"the precision {precision.name} needs a device that runs tflite",
-                remedy="Give a target, and the engine tflite; or fp32 alone.",
-            )
+        check_precisions([precision.name], job.laboratory.target if job.laboratory else None, job.engine)
+        assert isinstance(job.laboratory, Laboratory)
         directory = RunDirectory(job.run_directory.path / precision.name)
         directory.adopt(job.run_directory.path / "measurements.jsonl")
         self.precision, self._start = precision, job

@@ -18,6 +18,7 @@ from edgeprune.search.checks import check
 from edgeprune.search.events import Listener, Silent
 from edgeprune.search.job import Job
 from edgeprune.search.options import Options
+from edgeprune.search.precision import check_precisions
 from edgeprune.search.quantized import prune_in_precisions
 from edgeprune.search.rundir import RunDirectory
 from edgeprune.search.summary import summarize, versions
@@ -66,6 +67,7 @@ def prune(
     if target is None and profile is None:
         raise TargetError("neither a target nor a profile was given", remedy="Give a device (target=...), or profile=... for a prediction.")
     check(task, budget, options, listener)
+    check_precisions(options.precision, target, options.engine)
     if not budget.limits():
         if budget.max_drop is None:
             raise BudgetError(
@@ -116,6 +118,7 @@ def plan_only(
     """What :func:`prune` would do first: the plan and its prediction, with nothing pruned. The table and the dense model are measured
     on a target."""
     check(task, budget, options, listener)
+    check_precisions(options.precision, target, options.engine)
     directory = RunDirectory(run)
     try:
         job = Job(task, directory, budget, target, profile, options, _Logged(listener, directory))
