@@ -164,3 +164,10 @@ def test_what_does_not_apply_is_skipped_unless_it_was_asked_for() -> None:
     task.train = None
     with pytest.raises(InputError, match="no training data to measure"):
         compare_criteria(task, analysis, ["l1"])
+
+
+def test_no_images_are_refused_and_no_names_are_all() -> None:
+    task, analysis = small_task()
+    with pytest.raises(InputError, match="images 0"):
+        compare_criteria(task, analysis, images=0)
+    assert "bn-scale" in compare_criteria(task, analysis, [], samples=1, images=16).skipped

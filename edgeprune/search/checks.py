@@ -10,13 +10,15 @@ from edgeprune.search.events import Listener
 from edgeprune.search.options import Options
 from edgeprune.task import Task
 from edgeprune.tuning import initialized
+from edgeprune.tuning.context import seeded
 
 
 def check(task: Task, budget: Budget, options: Options, listener: Listener) -> None:
     """Refuse options that ``task`` cannot follow; note those that have no effect on it.
 
     Raises :class:`BudgetError` for a floor without a score, :class:`InputError` and :class:`RecipeError` for ways of training that lack
-    what they need, :class:`ExportError` for unknown formats, :class:`TrainingError` for a model that cannot start anew.
+    what they need and batches that are no pairs, :class:`ExportError` for unknown formats, :class:`TrainingError` for a model that cannot
+    start anew.
     """
     if budget.max_drop is not None and not task.scores:
         raise BudgetError(f"max_drop needs a score, and task {task.name} has none", remedy="Give it `validation` or `evaluate`.")
@@ -25,6 +27,8 @@ def check(task: Task, budget: Budget, options: Options, listener: Listener) -> N
     for name in options.formats:
         find_format(name)
     _check_training(task, options)
+    for name in ("train", "validation"):
+        _check_batches(task, name)
     if task.fit is not None:
         given = [name for name in ("epochs", "distillation", "weight_decay") if getattr(options, name) is not None]
         if given:
@@ -48,3 +52,15 @@ def _check_training(task: Task, options: Options) -> None:
             lacking = "epochs are 0" if task.train is not None else f"task {task.name} has no training data"
             raise InputError(f"training from scratch needs training, and {lacking}", remedy="Give some, or fine-tune.")
         initialized(task.model)
+
+
+def _check_batches(task: Task, name: str) -> None:
+    batches = getattr(task, name)
+    with seeded(0):
+        first = next(iter(batches), None) if batches is not None else None
+    if first is not None and not (isinstance(first, (tuple, list)) and len(first) == 2):
+        held = f"a {type(first).__name__}" + (f" of {len(first)}" if isinstance(first, (tuple, list)) else "")
+        raise RecipeError(
+            f"a batch of the {name} data of task {task.name} is {held}, not (inputs, targets)",
+            remedy="Several inputs go into a tuple: ((first, second), targets).",
+        )

@@ -95,6 +95,9 @@ def compare_criteria(
     for unknown criteria, missing data, and shares that are none.
     """
     _check(task, shares)
+    if images < 1:
+        raise InputError(f"images {images} must be at least 1")
+    names = names or None
     groups = [analysis.groups[place] for place in _evenly(len(analysis.groups), GROUPS)]
     wanted, each = list(dict.fromkeys(names or CRITERIA)), max(EACH, samples // len(groups))
     half = max(EACH, each // 2)
