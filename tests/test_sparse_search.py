@@ -196,3 +196,31 @@ def test_the_check_explains_on_the_command_line(tmp_path: Path, capsys: pytest.C
 def test_wrong_usage_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sparsify", *arguments]) == 2
     assert "sparsity" in capsys.readouterr().err
+
+
+LINEAR_RECIPE = """
+import torch
+from torch import nn
+from edgeprune import Task
+
+def task():
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 16), torch.arange(8) % 4)] * 2
+    return Task(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)), (torch.zeros(1, 16),), train=batches, epochs=1)
+"""
+
+
+def test_a_share_of_zeros_that_no_file_can_use_is_refused_before_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "linear.py"
+    recipe.write_text(LINEAR_RECIPE)
+    assert main(["sparsify", str(recipe), "--sparsity", "30%", "--output", str(tmp_path / "run")]) == 1
+    assert "a sparsity of 30 % is too little" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_that_nothing_gets_faster_is_said_before_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "linear.py"
+    recipe.write_text(LINEAR_RECIPE)
+    assert main(["sparsify", str(recipe), "--sparsity", "80%", "--output", str(tmp_path / "run")]) == 0
+    told = "".join(capsys.readouterr())
+    assert told.index("nothing will run faster: the model has no 1x1 convolution") < told.index("exporting tflite and tflite-sparse")

@@ -19,6 +19,7 @@ from edgeprune.cost.sparse_kernels import SparseCost, sparse_points
 from edgeprune.cost.table import Table
 from edgeprune.errors import InfeasibleBudgetError, InputError, RecipeError
 from edgeprune.export import export
+from edgeprune.export.sparse import LEAST_ZEROS
 from edgeprune.export.sparse_check import SparseReport, sparse_check
 from edgeprune.graph import analyze
 from edgeprune.importance.unstructured import Scope, apply_masks, quantile_masks, sparse_parameters, sparsity_of
@@ -89,11 +90,19 @@ def make_sparse(
     """Train the task's model, or the one in the checkpoint ``pruned``, to the share ``sparsity`` of zeros; export it dense and sparse.
 
     With a ``target``, the sparse file is measured there in turns with the dense one. Everything is kept in ``run``, and an interrupted
-    training goes on there. The task's model is not changed. Raises what :func:`sparsify` and :func:`export` raise, :class:`DeviceError`.
+    training goes on there. The task's model is not changed; where nothing will run faster, the listener hears it before the training.
+    Raises what :func:`sparsify` and :func:`export` raise, :class:`DeviceError`.
     """
     settings = settings or SparseSettings()
-    dense_score = score(task.model, task) if task.scores else None
+    if sparsity < LEAST_ZEROS:
+        raise InputError(
+            f"a sparsity of {100 * sparsity:g} % is too little: a file with so few zeros is larger, and no device runs it faster",
+            remedy=f"Sparse kernels run from {100 * SPARSITIES[0]:.0f} % on; or prune channels (edgeprune prune).",
+        )
     model = load(task.model, pruned) if pruned is not None else copy.deepcopy(task.model)
+    sparse_parameters(model, settings.linear)
+    _runs_sparse(model, task, run, listener)
+    dense_score = score(task.model, task) if task.scores else None
     tuned, layers = _train(model, task, sparsity, run, settings, listener, "sparse")
     reached = _sparsity(model, settings)
     path = run.path / "model.safetensors"
@@ -181,27 +190,12 @@ class _Search:
 
     def _cost(self) -> SparseCost | None:
         """What sparse kernels cost on the device; None where XNNPACK would take none for this network."""
-        runs_sparse, threads = self._runs_sparse(), self._laboratory.facts["threads"]
+        runs_sparse = _runs_sparse(self.task.model, self.task, self.run_directory, self.listener)
+        threads = self._laboratory.facts["threads"]
         self._laboratory.release()
         points = sparse_points(self.job.planner.kernels, self.job.planner.dense) if runs_sparse else []
         table = Table.open(self.run_directory.path / "sparse-table.json")
         return measure_sparse(self.target, points, table, BenchOptions(threads=threads)) if points else None
-
-    def _runs_sparse(self) -> bool:
-        """Whether XNNPACK would take its sparse kernels for this network; if not, the listener hears why."""
-        model = copy.deepcopy(self.task.model)
-        try:
-            parameters = sparse_parameters(model, linear=False)
-        except InputError as error:
-            self.listener.note(f"not sparse: {error.message}")
-            return False
-        apply_masks(parameters, quantile_masks(parameters, SPARSITIES[-1], "layer"))
-        file = export(model, self.task.example_inputs, ("tflite-sparse",), self.run_directory.artifacts, "check")["tflite-sparse"]
-        report = sparse_check(file)
-        file.unlink()
-        for finding in report.findings if not report.taken else ():
-            self.listener.note(f"not sparse: {finding.operation} {finding.output}: {finding.why}. {finding.remedy}")
-        return report.taken
 
     def _build(self, option: SparseOption) -> Pruned:
         plan = plan_from_saliency(self.job.analysis, self.value.saliency, option.widths)
@@ -252,6 +246,23 @@ class _Search:
         reached = _sparsity(pruned.model, self.settings) if option.sparsity else 0.0
         met = trial.ratio * self.job.dense.latency_ms <= self.job.limits["latency"]
         return SparseOutcome(option.kind, reached, layers, dense_score, tuned.score, files, path, check, _interval(trial), met)
+
+
+def _runs_sparse(model: nn.Module, task: Task, run: RunDirectory, listener: Listener) -> bool:
+    """Whether XNNPACK would take its sparse kernels for this network; if not, the listener hears why."""
+    model = copy.deepcopy(model)
+    try:
+        parameters = sparse_parameters(model, linear=False)
+    except InputError as error:
+        listener.note(f"nothing will run faster: {error.message}")
+        return False
+    apply_masks(parameters, quantile_masks(parameters, SPARSITIES[-1], "layer"))
+    file = export(model, task.example_inputs, ("tflite-sparse",), run.artifacts, "check")["tflite-sparse"]
+    report = sparse_check(file)
+    file.unlink()
+    for finding in report.findings if not report.taken else ():
+        listener.note(f"nothing will run faster: {finding.operation} {finding.output}: {finding.why}. {finding.remedy}")
+    return report.taken
 
 
 def _train(
