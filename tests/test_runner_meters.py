@@ -32,22 +32,22 @@ class Drawing:
 
     def __init__(self, show: Callable[[float, float], None]) -> None:
         self.watts, self._show, self._ended = 0.0, show, threading.Event()
-        self._joules, self._lock = 0.0, threading.Lock()
+        self._joules, self._last, self._lock = 0.0, time.monotonic(), threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
-        last = time.monotonic()
         while not self._ended.wait(0.004):
+            self._tell(None)
+
+    def _tell(self, watts: float | None) -> None:
+        with self._lock:
             now = time.monotonic()
-            self._joules += self.watts * (now - last)
-            last = now
-            with self._lock:
-                self._show(self.watts, self._joules)
+            self._joules += self.watts * (now - self._last)
+            self._last, self.watts = now, self.watts if watts is None else watts
+            self._show(self.watts, self._joules)
 
     def __call__(self, watts: float) -> None:
-        with self._lock:
-            self.watts = watts
-            self._show(watts, self._joules)
+        self._tell(watts)
         if not self._thread.is_alive():
             self._thread.start()
 
