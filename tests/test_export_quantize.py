@@ -272,3 +272,9 @@ def test_a_calibration_is_of_the_task_s_training_data(model):
     assert samples[0][0].shape == (1, 3, 8, 8)
     with pytest.raises(ExportError, match="no data to calibrate on"):
         calibration_of(Task(model, (torch.zeros(1, 3, 8, 8),)))
+
+
+@pytest.mark.parametrize("batch", [torch.zeros(4, 3, 8, 8), (torch.zeros(()), torch.zeros(4)), ([], torch.zeros(4)), None])
+def test_batches_that_cannot_calibrate_are_refused(model, batch):
+    with pytest.raises(ExportError, match=r"the data of model cannot calibrate: .*\nBatches are \(inputs, targets\)"):
+        calibration_of(Task(model, (torch.zeros(1, 3, 8, 8),), train=[batch]))

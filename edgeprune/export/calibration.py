@@ -37,6 +37,10 @@ def calibration_of(task: Task, count: int = SAMPLES) -> list[tuple[Tensor, ...]]
     try:
         torch.manual_seed(0)
         found = list(_inferences(itertools.islice(data, BATCHES), size))
+    except (TypeError, ValueError, IndexError) as error:
+        raise ExportError(
+            f"the data of {task.name} cannot calibrate: {error}", remedy="Batches are (inputs, targets), and inputs tensors of samples."
+        ) from error
     finally:
         torch.random.set_rng_state(state)
     return [found[place * len(found) // count] for place in range(count)] if len(found) > count else found
