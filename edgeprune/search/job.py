@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from edgeprune.graph import Analysis, analyze
 from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
 from edgeprune.search.archive import Archive, Trial
+from edgeprune.search.cut import Cut, digest
 from edgeprune.search.events import Listener
 from edgeprune.search.laboratory import Laboratory
 from edgeprune.search.loop import Candidate, Figures, Loop, figures_of, resolved, use_of
@@ -39,7 +39,7 @@ from edgeprune.search.precision import FLOAT_TOLERANCE
 from edgeprune.search.rundir import RunDirectory
 from edgeprune.search.stages import EARLY_SHARE, limits_of_stage, stage_shares
 from edgeprune.search.value import Value, value_of
-from edgeprune.surgery import Plan, Pruned, apply, outputs_of, plan_from_saliency, reconstruct, restore, save
+from edgeprune.surgery import Pruned, apply, outputs_of, plan_from_saliency, reconstruct, restore, save
 from edgeprune.task import Task, device_inputs
 from edgeprune.tuning import TuneResult, finetune, initialized, recalibrate, score
 from edgeprune.tuning.context import seeded
@@ -49,19 +49,6 @@ RETRIES = 2
 
 RECONSTRUCTION = 4
 """Training batches that weights are reconstructed from."""
-
-
-@dataclass
-class Cut:
-    """A plan made real: the pruned model, what tuning did, its files and its trial on the device (None when there is no device)."""
-
-    pruned: Pruned
-    predicted: Figures
-    figures: Figures
-    trial: Trial | None
-    tuned: TuneResult | None
-    files: dict[str, Path]
-    identity: str
 
 
 class Job:
@@ -268,7 +255,7 @@ class Job:
         """A candidate measured, now or by an earlier run."""
         assert self.laboratory is not None
         plan = plan_from_saliency(self.analysis, value.saliency, widths)
-        key = f"candidate-{_digest(plan)}"
+        key = f"candidate-{digest(plan)}"
         path, known = Path(), archive.find(widths) if archive is not None else None
         if known is not None and known.model.energy_mj is None and self.dense_measurement and self.dense_measurement.energy_mj is not None:
             known = None  # it was measured without the meter that there is now
@@ -289,7 +276,7 @@ class Job:
         save(self.run_directory.path / "model.safetensors", pruned, self.analysis, self.task.example_inputs, tuple(self.task.protect))
         formats = (self.engine,) if self.micro else tuple(dict.fromkeys((self.engine, *self.options.formats)))
         files = self._export(pruned.model, "pruned", formats, replace_old=True)
-        name = f"final-{attempt}-{_digest(pruned.plan)}"
+        name = f"final-{attempt}-{digest(pruned.plan)}"
         if self.laboratory is None:
             figures = replace(predicted, file_bytes=files[self.engine].stat().st_size)
             return Cut(pruned, predicted, figures, None, tuned, files, name)
@@ -322,7 +309,7 @@ class Job:
 
     def _cut(self, model: nn.Module, value: Value, widths: Mapping[str, int]) -> Pruned:
         plan = plan_from_saliency(self.analysis, value.saliency, widths)
-        self.run_directory.write(f"plans/{_digest(plan)}.json", plan.to_json())
+        self.run_directory.write(f"plans/{digest(plan)}.json", plan.to_json())
         return apply(model, self.analysis, plan)
 
     def _cut_well(self, model: nn.Module, value: Value, widths: Mapping[str, int]) -> Pruned:
@@ -353,7 +340,7 @@ class Job:
             teacher=copy.deepcopy(self.task.model),
             epochs=epochs,
             on_progress=lambda done, total, loss: self.listener.progress(f"fine-tuning (loss {loss:.3f})", done, total),
-            checkpoint=self.run_directory.path / f"tune-{stage}-{_digest(pruned.plan)}.safetensors",
+            checkpoint=self.run_directory.path / f"tune-{stage}-{digest(pruned.plan)}.safetensors",
             seed=self.options.seed,
         )
 
@@ -404,7 +391,3 @@ class Job:
             known = {"metric": compute()}
             self.run_directory.record(key, known)
         return float(known["metric"])
-
-
-def _digest(plan: Plan) -> str:
-    return sha256(plan.to_json().encode()).hexdigest()[:12]

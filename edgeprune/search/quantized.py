@@ -13,7 +13,8 @@ from edgeprune.cost.prior import power_of
 from edgeprune.errors import ExportError, InfeasibleBudgetError
 from edgeprune.export.formats import find
 from edgeprune.search.archive import Archive
-from edgeprune.search.job import Cut, Job
+from edgeprune.search.cut import Cut
+from edgeprune.search.job import Job
 from edgeprune.search.laboratory import Laboratory
 from edgeprune.search.loop import use_of
 from edgeprune.search.planner import Planner, all_choices

@@ -14,7 +14,8 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.budget import Budget
 from edgeprune.cost.energy import EnergyModel
-from edgeprune.search.job import Cut, Job
+from edgeprune.search.cut import Cut
+from edgeprune.search.job import Job
 from edgeprune.search.loop import Figures, resolved
 from edgeprune.search.micro import MicroLaboratory
 
