@@ -27,6 +27,8 @@ A *run* is a mapping; every key may be missing or ``None`` (shown as a dash), an
     models built on the way: ``predicted_ms``, ``measured_ms`` with ``low_ms``, ``high_ms``, and ``ratio`` to dense
 ``history``
     fine-tuning by epoch: ``epoch``, ``step``, ``loss``, ``learning_rate``, ``score``
+``seconds``
+    ``total``, and of it ``export``: of the last call that worked on the run
 ``warnings``
     sentences
 """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -20,7 +22,7 @@ from edgeprune.cost.table import grid_of
 from edgeprune.cost.weights import FLOAT32, INT8_MICRO
 from edgeprune.cost.width import Widths
 from edgeprune.errors import BudgetError, CaptureError, InfeasibleBudgetError, TargetError
-from edgeprune.export import ExportOptions, calibration_of, export
+from edgeprune.export import ExportOptions, calibration_of, start_export
 from edgeprune.export.evaluate import score_file
 from edgeprune.export.formats import find
 from edgeprune.graph import Analysis, analyze
@@ -72,6 +74,7 @@ class Job:
             self.laboratory = Laboratory(run, target, options.engine, bench_options, listener)
         self.candidates: list[Candidate] = []
         self.reused = 0
+        self.export_s, self._begun = 0.0, time.monotonic()
         self.analysis: Analysis
         self.planner: Planner
         self.dense: Figures
@@ -275,7 +278,10 @@ class Job:
         """Save, export, measure and compare the tuned model."""
         save(self.run_directory.path / "model.safetensors", pruned, self.analysis, self.task.example_inputs, tuple(self.task.protect))
         formats = (self.engine,) if self.micro else tuple(dict.fromkeys((self.engine, *self.options.formats)))
-        files = self._export(pruned.model, "pruned", formats, replace_old=True)
+        apart = isinstance(self.laboratory, Laboratory) and self.laboratory.apart
+        first = (self.engine,) if apart else formats  # the rest is exported here while the device measures
+        files = self._export(pruned.model, "pruned", first, replace_old=True)
+        later = self._start_export(pruned.model, "pruned", formats[1:]) if apart and formats[1:] else None
         name = f"final-{attempt}-{digest(pruned.plan)}"
         if self.laboratory is None:
             figures = replace(predicted, file_bytes=files[self.engine].stat().st_size)
@@ -288,7 +294,12 @@ class Job:
         else:
             self._check_outputs(pruned.model, files[self.engine])
         self.laboratory.release()
+        files |= later.result() if later is not None else {}
         return Cut(pruned, predicted, figures, trial, tuned, files, name)
+
+    def seconds(self) -> dict[str, float]:
+        """What this call has taken so far, and what of it waiting for exports."""
+        return {"total": time.monotonic() - self._begun, "export": self.export_s}
 
     # steps
 
@@ -349,10 +360,17 @@ class Job:
         found = {format_name: folder / f"{name}{find(format_name).suffix}" for format_name in formats}
         if not replace_old and all(path.is_file() for path in found.values()):
             return found
+        begun = time.monotonic()
+        files = self._start_export(model, name, formats).result()
+        self.export_s += time.monotonic() - begun
+        return files
+
+    def _start_export(self, model: nn.Module, name: str, formats: tuple[str, ...]) -> Future[dict[str, Path]]:
         self.listener.note(f"exporting {name} to {', '.join(formats)}")
         calibration = calibration_of(self.task) if any(find(format_name).calibrated for format_name in formats) else None
         options = ExportOptions(integer_io=True, channels_last=True) if self.micro else None
-        return export(model, self.task.example_inputs, formats, folder, name, calibration=calibration, options=options)
+        folder = self.run_directory.artifacts
+        return start_export(model, self.task.example_inputs, formats, folder, name, calibration=calibration, options=options)
 
     @property
     def _dense_file(self) -> Path:

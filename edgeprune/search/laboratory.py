@@ -13,6 +13,7 @@ from torch import Tensor
 
 from edgeprune.bench import Artifact, BenchOptions, Device, Measurement, open_device
 from edgeprune.cost.table import BUILDERS, Grid, Table, point_key
+from edgeprune.devices import parse_address, resolve_target
 from edgeprune.errors import DeviceError, InputError, NoRuntimeError, ParityError
 from edgeprune.search.archive import Trial
 from edgeprune.search.events import Listener
@@ -49,6 +50,11 @@ class Laboratory:
             known = device.info.to_json() | {"engine": engine, "threads": threads, "key": device.info.key(engine)}
             self._run.record("device", known)
         return known
+
+    @property
+    def apart(self) -> bool:
+        """Whether the device is another machine than this one: what is done here meanwhile does not disturb it."""
+        return parse_address(resolve_target(self.target).address).scheme != "local"
 
     def measure_dense(self, path: Path) -> Measurement:
         """The dense model by itself."""

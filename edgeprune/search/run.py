@@ -156,6 +156,8 @@ def _work(job: Job, run: RunDirectory) -> Result:
     summary = summarize(job, cut, (before, best.score)) | {"precision": best.precision}
     summary |= {"created": run.summary["created"], "target": run.summary["inputs"]["target"]}
     met = all(item["met"] is not False for item in summary["budget"].values())
+    spent = summary["seconds"]
+    job.listener.note(f"took {spent['total']:.0f} s, {100 * spent['export'] / max(spent['total'], 1e-9):.0f} % of it exporting")
     run.write("plan.json", cut.pruned.plan.to_json())
     write_report(summary, run.path / "report.html")
     run.update(state="done" if met else "budget missed", result=summary)

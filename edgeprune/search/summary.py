@@ -78,6 +78,7 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
         ],
         "final_prediction_ms": cut.predicted.latency_ms,
         "device_measurements": job.laboratory.measurements if job.laboratory else 0,
+        "seconds": job.seconds(),
         "reused_measurements": job.reused,
         "history": cut.tuned.history if cut.tuned else [],
         "surgery": {"mode": cut.pruned.mode, "error": cut.pruned.error},
