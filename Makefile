@@ -19,7 +19,7 @@ demo: $(INSTALLED)
 	$(BIN)/edgeprune prune recipes/digits.py --target local: --latency 50%
 
 test: $(INSTALLED) $(SYSTEM)
-	$(PYTEST) -n auto --dist loadfile -m "not device and not slow and not wheel" $(ARGS)
+	$(PYTEST) -n auto --dist loadgroup -m "not device and not slow and not wheel" $(ARGS)
 
 test-device: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES) $(ARM)
 	$(PYTEST) -m "device and not slow" $(ARGS)

@@ -81,3 +81,22 @@ def models_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("EDGEPRUNE_DATA holds no tflite folder")
     return folder
+
+
+MEASURING = (
+    "test_bench",
+    "test_cli_bench",
+    "test_devices",
+    "test_runner",
+    "test_prune",
+    "test_search_device",
+    "test_release_push",
+    "test_release_kill",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, files stay whole; those that measure here, or time something, follow each other: there is one device lock."""
+    for item in items:
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group("measuring" if name.startswith(MEASURING) else name))
