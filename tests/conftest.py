@@ -67,22 +67,6 @@ def sshd(shared_sshd: SshServer, client_home: Path) -> Iterator[SshServer]:
     assert not list(shared_sshd.home.glob(".cache/edgeprune/session-*/*.part"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What uses the server or the board is marked ``device``."""
-    for item in items:
-        if not {"sshd", "shared_board", "link"}.isdisjoint(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.device)
-
-
-@pytest.fixture
-def models_folder() -> Path:
-    """Models that this project did not make; skips when ``EDGEPRUNE_DATA`` does not hold them."""
-    folder = Path(os.environ.get("EDGEPRUNE_DATA", "/nowhere")) / "tflite"
-    if not folder.is_dir():
-        pytest.skip("EDGEPRUNE_DATA holds no tflite folder")
-    return folder
-
-
 MEASURING = (
     "test_bench",
     "test_cli_bench",
@@ -96,7 +80,19 @@ MEASURING = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, files stay whole; those that measure here, or time something, follow each other: there is one device lock."""
+    """What uses the server or the board is marked ``device``.  Side by side, files stay whole, and those that measure or time something here
+    follow each other: there is one device lock."""
     for item in items:
         name = item.path.stem
         item.add_marker(pytest.mark.xdist_group("measuring" if name.startswith(MEASURING) else name))
+        if not {"sshd", "shared_board", "link"}.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.device)
+
+
+@pytest.fixture
+def models_folder() -> Path:
+    """Models that this project did not make; skips when ``EDGEPRUNE_DATA`` does not hold them."""
+    folder = Path(os.environ.get("EDGEPRUNE_DATA", "/nowhere")) / "tflite"
+    if not folder.is_dir():
+        pytest.skip("EDGEPRUNE_DATA holds no tflite folder")
+    return folder
