@@ -24,9 +24,9 @@ from edgeprune.budget import Budget
 from edgeprune.cost.table import grid_of, point_key
 from edgeprune.export import export
 from edgeprune.search import Options
+from edgeprune.search.archive import Trial
 from edgeprune.search.baselines import Setting
 from edgeprune.search.job import Job
-from edgeprune.search.archive import Trial
 from edgeprune.search.rundir import RunDirectory
 from edgeprune.search.summary import versions
 from edgeprune.task import Batches, Task, load_recipe

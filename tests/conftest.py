@@ -80,8 +80,8 @@ MEASURING = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What uses the server or the board is marked ``device``.  Side by side, files stay whole, and those that measure or time something here
-    follow each other: there is one device lock."""
+    """What uses the server or the board is marked ``device``.  Side by side, files stay whole, and those that measure or time something
+    here follow each other: there is one device lock."""
     for item in items:
         name = item.path.stem
         item.add_marker(pytest.mark.xdist_group("measuring" if name.startswith(MEASURING) else name))
