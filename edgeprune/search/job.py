@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -348,7 +347,7 @@ class Job:
         return finetune(
             pruned.model,
             self.task,
-            teacher=copy.deepcopy(self.task.model),
+            teacher=self.task.model,
             epochs=epochs,
             on_progress=lambda done, total, loss: self.listener.progress(f"fine-tuning (loss {loss:.3f})", done, total),
             checkpoint=self.run_directory.path / f"tune-{stage}-{digest(pruned.plan)}.safetensors",

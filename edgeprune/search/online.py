@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sized
-from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -49,20 +47,20 @@ def train_online(
     """
     model, widths = task.model, dict(planner.dense)
     saliency = {group.name: 1.0 + 0.0 * group.rows for group in analysis.groups}
+    length = len(task.train) if isinstance(task.train, Sized) else sum(1 for _ in task.train or ())
+    steps = math.ceil(epochs / STEPS * length)
     for stage in range(STEPS):
         here, there = limits(stage / STEPS), limits((stage + 1) / STEPS)
         pruned = apply(model, analysis, plan_from_saliency(analysis, saliency, widths))
         tightest = min(there, key=lambda kind: there[kind] / here[kind])
         share = there[tightest] / here[tightest]
-        length = len(task.train) if isinstance(task.train, Sized) else sum(1 for _ in task.train or ())
-        steps = math.ceil(epochs / STEPS * length)
         gated = GatedModel(pruned, analysis, prices(planner, widths, tightest), share, steps, task.learning_rate / 2)
         listener.note(f"training with gates, {stage + 1} of {STEPS}, towards {100 * share:.0f} % of what is left")
         name = f"online training {stage + 1} of {STEPS}"
         finetune(
             gated,
-            replace(task, model=pruned.model),
-            teacher=copy.deepcopy(task.model),
+            task,
+            teacher=task.model,
             epochs=epochs / STEPS,
             on_progress=lambda done, total, loss, name=name: listener.progress(f"{name} (loss {loss:.3f})", done, total),  # type: ignore[misc]
             checkpoint=folder / f"tune-online-{stage}.safetensors",
