@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,14 +32,15 @@ def board(shared_board: Board, client_home: Path) -> Board:
 
 
 @pytest.fixture
-def ready(board: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
-    """The board with ai-edge-litert on it: installed offline, from wheels that this machine fetched and keeps."""
+def ready(board: Board, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
+    """The board with ai-edge-litert on it: installed offline, from wheels that this machine keeps. Releases go with the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_folder()))
     manifest = board.home / ".edgeprune/venv/edgeprune.json"
     if not manifest.exists() or "ai_edge_litert" not in manifest.read_text():
         set_up("ssh://board", dry_run=True)
         set_up("ssh://board", offline=True)
-    return board
+    yield board
+    shutil.rmtree(board.home / "edgeprune", ignore_errors=True)
 
 
 @pytest.fixture
