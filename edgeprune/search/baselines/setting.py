@@ -65,7 +65,8 @@ Allocator = Callable[[Setting, float], Plan]
 def widest(setting: Setting, widths_at: Callable[[float], dict[str, int]], target_ms: float, method: str) -> dict[str, int]:
     """``widths_at(share)`` at the largest share in 0..1 (by bisection) whose predicted latency is at most ``target_ms``.
 
-    Raises :class:`InfeasibleBudgetError` when that of share 0 is not.
+    Many groups may change at once there, as widths lie on a grid: from the output on, those go over to the next share's widths for which
+    there is time. Raises :class:`InfeasibleBudgetError` when the latency of share 0 is above the target.
     """
     best = widths_at(0.0)
     setting.require(best, target_ms, method)
@@ -77,6 +78,9 @@ def widest(setting: Setting, widths_at: Callable[[float], dict[str, int]], targe
             best, low = widths, share
         else:
             high = share
+    for name, width in reversed(widths_at(high).items()):
+        if setting.latency_ms({**best, name: width}) <= target_ms:
+            best = {**best, name: width}
     return best
 
 
