@@ -102,9 +102,9 @@ def _untried(
             built = build(x)
         except InfeasibleBudgetError:
             built = None
-        if built is not None and built.key not in {key for key, _ in tried}:
+        if built is not None and built.key not in dict(tried):
             return built
-        if built is None or built.x <= below[0]:
+        if built is None or not dict(tried)[built.key]:
             low, x = x, x + STRIDE * (high - x)
         else:
             high, x = x, x - STRIDE * (x - low)
