@@ -41,6 +41,8 @@ FORMS = [
     (Form("sigmoid", (8, 8), (8, 8)), 6, 6),
     (Form("concat", (8, 8), (8, 8)), 6, 6),
     (Form("pad", (8, 8), (8, 8)), 6, 6),
+    (Form("strided_slice", (8, 8), (4, 8), stride=(2, 1)), 6, 6),
+    (Form("strided_slice", (7, 8), (3, 8)), 6, 6),
     (Form("copy", (8, 8), (4, 4)), 6, 6),
 ]
 
@@ -89,7 +91,7 @@ def test_kernels_count_what_the_modules_do(network: type[nn.Module]) -> None:
 
 def test_batch_norm_and_relu_disappear_into_the_kernel_before_them() -> None:
     kinds = [kernel.form.kind for kernel in kernels(analyze(OptionA(), IMAGE))]
-    assert kinds == ["conv2d", "conv2d", "conv2d", "copy", "copy", "pad", "add", "avg_pool", "fully_connected"]
+    assert kinds == ["conv2d", "conv2d", "conv2d", "strided_slice", "strided_slice", "pad", "add", "avg_pool", "fully_connected"]
 
 
 def test_widths_follow_the_plan() -> None:

@@ -161,6 +161,10 @@ class _Folder:
             window = _pair(node.args[1])
             stride = _pair(node.args[2]) if len(node.args) > 2 and node.args[2] else window
             return Form(kind, rows_in, rows_out, window, stride)
+        if name == "slice" and rows_in != rows_out:
+            step = int(_argument(node, 4, "step", 1))
+            down, right = (step if after == -(-before // step) else 1 for before, after in zip(rows_in, rows_out, strict=True))
+            return Form("strided_slice", rows_in, rows_out, stride=(down, right))
         return Form(kind, rows_in if kind in ("mean", "pad", "copy") else rows_out, rows_out)
 
     def _base(self, node: fx.Node) -> fx.Node:

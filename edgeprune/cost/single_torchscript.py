@@ -45,6 +45,9 @@ class _Elementwise(nn.Module):
             return functional.hardswish(x)
         if form.kind == "sigmoid":
             return torch.sigmoid(x)
+        if form.kind == "strided_slice":
+            (high, wide), (down, right) = form.rows_out, form.stride
+            return x[:, :, : (high - 1) * down + 1 : down, : (wide - 1) * right + 1 : right]
         if form.kind == "mul":
             return x * x
         if form.kind == "concat":

@@ -32,11 +32,13 @@ def _convert(job: dict[str, str]) -> None:
     from torch.fx import GraphModule
 
     from edgeprune.export.fold import fold_batch_norms
+    from edgeprune.export.subsample import subsample_by_convolution
 
     program = torch.export.load(job["program"])
     module = program.module()
     assert isinstance(module, GraphModule)
     fold_batch_norms(module)
+    subsample_by_convolution(module)
     arguments, _ = program.example_inputs
     litert_torch.convert(module, arguments).export(job["output"])
 

@@ -13,8 +13,8 @@ from edgeprune.search.events import Listener
 from edgeprune.search.planner import Planner, Prediction
 
 MARGIN, WIDEST_MARGIN = 0.01, 0.08
-FULL = 0.96
-"""A plan that uses this share of its tightest budget is not worth another measurement."""
+GAIN = 0.02
+"""While the corrected models promise a plan that loses this share less than the best one measured to be inside, it is measured too."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,11 @@ class Loop:
         margin, seen = self.margin, set[tuple[int, ...]]()
         for number in range(self.most):
             widths = self._next(margin, seen)
-            if widths is None:
+            if widths is None or not self._worth_measuring(widths):
                 break
             seen.add(tuple(widths.values()))
             self.listener.progress("measuring plans", number, self.most)
             candidate = self._measure(widths)
-            if FULL <= candidate.use <= 1.0:
-                break
             error = abs(candidate.figures.latency_ms / candidate.predicted.latency_ms - 1.0)
             missed = candidate.use > 1.0
             margin = min(max(MARGIN, error / 2, margin + 0.01 if missed else 0.0), WIDEST_MARGIN)
@@ -132,6 +130,10 @@ class Loop:
         if not met:
             raise self._missed()
         return max(met, key=lambda candidate: candidate.value)
+
+    def _worth_measuring(self, widths: dict[str, int]) -> bool:
+        best = max((candidate.value for candidate in self.candidates if candidate.use <= 1.0), default=None)
+        return best is None or self.planner.value_of(self.value, widths) > best + GAIN * abs(best)
 
     def _next(self, margin: float, seen: set[tuple[int, ...]]) -> dict[str, int] | None:
         """The best plan by the present models that was not measured yet; None when there is nothing better to try."""
