@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import subprocess
@@ -88,7 +89,7 @@ def task() -> edgeprune.Task:
     widths = (3, 64, 96, 96)
     layers = [
         layer
-        for before, after in zip(widths, widths[1:], strict=False)
+        for before, after in itertools.pairwise(widths)
         for layer in (nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU())
     ]
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, 4))
@@ -100,7 +101,8 @@ def task() -> edgeprune.Task:
 
 def test_latency_memory_and_energy_are_met_as_measured(metered: SshServer, tmp_path: Path) -> None:
     budget = edgeprune.Budget(latency="70%", memory="80%", energy="50%")
-    result = edgeprune.prune(task(), metered.address, budget=budget, options=Options(formats=("tflite",), threads=1), runs=tmp_path / "runs")
+    options = Options(formats=("tflite",), threads=1)
+    result = edgeprune.prune(task(), metered.address, budget=budget, options=options, runs=tmp_path / "runs")
     dense, pruned = result.summary["dense"], result.summary["pruned"]
     assert result.met
     assert pruned["energy_mj"] <= 0.5 * dense["energy_mj"]
