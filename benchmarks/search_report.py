@@ -46,6 +46,7 @@ MARGINS = """Accuracy in percent, mean over the seeds; the best other method is 
     1.3 points lies within the standard error of 1,000 images."""
 TRADE = """The last column: where edgeprune's accuracies at its budgets (and the dense model's), joined by lines, reach Torch-Pruning's
     accuracy, and how many times lower that latency is than Torch-Pruning's; ">" where edgeprune is still better at its lowest budget."""
+LONGER = """The same found models, fine-tuned ten times as long: whether the order above is one of short fine-tuning alone."""
 EFFORT = """Of one budget's search, conversions and measurements included, on a machine that does other work too; CPU seconds are this
     process's, without the converter and the measured models. A method's first budget also pays for what later ones share (saliency,
     Torch-Pruning's steps, NetAdapt's rounds, FastNAS's sensitivities). edgeprune's measurements include the dense model and the final
@@ -107,17 +108,22 @@ class Model:
 
 def write(results: Path, docs: Path) -> Path:
     """Write the page and its chart; returns the page's path."""
-    models = [Model(name, Rows(results / f"{name}.jsonl")) for name in CASES if (results / f"{name}.jsonl").is_file()]
-    models = [model for model in models if model.rows.of("setup") and model.rows.of("tuned")]
+    models = _kept(results)
     docs.mkdir(parents=True, exist_ok=True)
     (docs / CHART).write_text(scatter({model.name: points(model) for model in models}))
-    (docs / PAGE).write_text(document(models))
+    (docs / PAGE).write_text(document(models, _kept(results / "long")))
     return docs / PAGE
 
 
-def document(models: Sequence[Model]) -> str:
-    """The page."""
-    parts = [_opening(models), _summary(models), _trade(models), _effort(models), _prediction(models)]
+def _kept(results: Path) -> list[Model]:
+    """The models with fine-tuned rows."""
+    models = [Model(name, Rows(results / f"{name}.jsonl")) for name in CASES if (results / f"{name}.jsonl").is_file()]
+    return [model for model in models if model.rows.of("setup") and model.rows.of("tuned")]
+
+
+def document(models: Sequence[Model], long: Sequence[Model] = ()) -> str:
+    """The page; ``long``: where the fine-tuning was longer."""
+    parts = [_opening(models), _summary(models), _trade(models), _longer(long), _effort(models), _prediction(models)]
     parts += [_details(model) for model in models]
     return "\n".join(part.strip() + "\n" for part in parts if part)
 
@@ -217,6 +223,16 @@ def faster(model: Model, theirs: Cell) -> str:
         if low < wanted <= high:
             return f"{theirs.ratio / (left + (wanted - low) / (high - low) * (right - left)):.2f}"
     return "its accuracy is above the dense model's"
+
+
+def _longer(models: Sequence[Model]) -> str:
+    """Some points again with more fine-tuning."""
+    tables = []
+    for model in models:
+        for budget in model.budgets:
+            steps = sorted({row["steps"] for cell in model.cells(budget) for row in cell.tuned})
+            tables.append(f"{model.name} at {100 * budget:g} %, {', '.join(map(str, steps))} steps:\n\n{_budget(model, budget)}")
+    return f"## With longer fine-tuning\n\n{_wrap(LONGER)}\n\n" + "\n".join(tables) if tables else ""
 
 
 def _effort(models: Sequence[Model]) -> str:

@@ -13,6 +13,9 @@ from edgeprune.search.events import Listener
 from edgeprune.search.planner import Planner, Prediction
 
 MARGIN, WIDEST_MARGIN = 0.01, 0.08
+MOST_LEFT = 0.15
+"""The largest share by which limits are moved for what calibration leaves."""
+
 GAIN = 0.02
 """While the corrected models promise a plan that loses this share less than the best one measured to be inside, it is measured too."""
 
@@ -114,15 +117,14 @@ class Loop:
 
     def run(self) -> Candidate:
         """The measured plan of most value that meets every budget.  Raises :class:`InfeasibleBudgetError`."""
-        margin, seen = self.margin, set[tuple[int, ...]]()
+        margin = self.margin
         for number in range(self.most):
-            widths = self._next(margin, seen)
+            widths = self._next(margin)
             if widths is None or not self._worth_measuring(widths):
                 break
-            seen.add(tuple(widths.values()))
             self.listener.progress("measuring plans", number, self.most)
-            candidate = self._measure(widths)
-            error = abs(candidate.figures.latency_ms / candidate.predicted.latency_ms - 1.0)
+            left, candidate = self._left("latency"), self._measure(widths)
+            error = abs(left * candidate.figures.latency_ms / candidate.predicted.latency_ms - 1.0) if number else 0.0
             missed = candidate.use > 1.0
             margin = min(max(MARGIN, error / 2, margin + 0.01 if missed else 0.0), WIDEST_MARGIN)
         self.listener.progress("measuring plans", self.most, self.most)
@@ -135,21 +137,32 @@ class Loop:
         best = max((candidate.value for candidate in self.candidates if candidate.use <= 1.0), default=None)
         return best is None or self.planner.value_of(self.value, widths) > best + GAIN * abs(best)
 
-    def _next(self, margin: float, seen: set[tuple[int, ...]]) -> dict[str, int] | None:
+    def _next(self, margin: float) -> dict[str, int] | None:
         """The best plan by the present models that was not measured yet; None when there is nothing better to try."""
+        measured = {tuple(candidate.widths.values()): candidate.use for candidate in self.candidates}
         while margin <= WIDEST_MARGIN + 1e-9:
             try:
-                widths = self.planner.solve(self.value, {kind: limit * (1.0 - margin) for kind, limit in self.limits.items()})
+                inside = {kind: limit * (1.0 - margin) * self._left(kind) for kind, limit in self.limits.items()}
+                widths = self.planner.solve(self.value, inside)
             except InfeasibleBudgetError:
                 if self.candidates:
                     return None
                 widths = self.planner.solve(self.value, self.limits)  # no room for the margin, or none at all
-            if tuple(widths.values()) not in seen:
+            use = measured.get(tuple(widths.values()))
+            if use is None:
                 return widths
-            if any(candidate.use <= 1.0 for candidate in self.candidates):
+            if use <= 1.0:
                 return None
             margin += 0.01
         return None
+
+    def _left(self, kind: str) -> float:
+        """What the corrected models still say of the newest plan over what it measured: they will be about as wrong of the next."""
+        if not self.candidates:
+            return 1.0
+        newest = self.candidates[-1]
+        measured = newest.figures.of(kind)
+        return min(max(self.planner.predict(newest.widths).of(kind) / measured, 1.0 - MOST_LEFT), 1.0 + MOST_LEFT) if measured else 1.0
 
     def _measure(self, widths: dict[str, int]) -> Candidate:
         predicted = self.planner.predict(widths)
