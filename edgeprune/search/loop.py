@@ -12,7 +12,9 @@ from edgeprune.search.archive import Trial
 from edgeprune.search.events import Listener
 from edgeprune.search.planner import Planner, Prediction
 
-MARGIN, WIDEST_MARGIN = 0.01, 0.08
+MARGIN, WIDEST_MARGIN, PAST_A_MISS = 0.01, 0.08, 0.2
+"""The least and the largest share by which a plan is foreseen below the budget; how far to go on where that is one that missed."""
+
 MOST_LEFT = 0.15
 """The largest share by which limits are moved for what calibration leaves."""
 
@@ -125,8 +127,8 @@ class Loop:
             self.listener.progress("measuring plans", number, self.most)
             left, candidate = self._left("latency"), self._measure(widths)
             error = abs(left * candidate.figures.latency_ms / candidate.predicted.latency_ms - 1.0) if number else 0.0
-            missed = candidate.use > 1.0
-            margin = min(max(MARGIN, error / 2, margin + 0.01 if missed else 0.0), WIDEST_MARGIN)
+            found = any(known.use <= 1.0 for known in self.candidates)  # then nothing is lost by a miss
+            margin = self.margin if found else min(max(error / 2, margin + 0.01), WIDEST_MARGIN)
         self.listener.progress("measuring plans", self.most, self.most)
         met = [candidate for candidate in self.candidates if candidate.use <= 1.0]
         if not met:
@@ -135,12 +137,13 @@ class Loop:
 
     def _worth_measuring(self, widths: dict[str, int]) -> bool:
         best = max((candidate.value for candidate in self.candidates if candidate.use <= 1.0), default=None)
-        return best is None or self.planner.value_of(self.value, widths) > best + GAIN * abs(best)
+        whole = self.planner.value_of(self.value, self.planner.dense)
+        return best is None or self.planner.value_of(self.value, widths) > best + GAIN * (whole - best)
 
     def _next(self, margin: float) -> dict[str, int] | None:
         """The best plan by the present models that was not measured yet; None when there is nothing better to try."""
         measured = {tuple(candidate.widths.values()): candidate.use for candidate in self.candidates}
-        while margin <= WIDEST_MARGIN + 1e-9:
+        while margin <= PAST_A_MISS:
             try:
                 inside = {kind: limit * (1.0 - margin) * self._left(kind) for kind, limit in self.limits.items()}
                 widths = self.planner.solve(self.value, inside)
@@ -153,16 +156,17 @@ class Loop:
                 return widths
             if use <= 1.0:
                 return None
-            margin += 0.01
+            margin += MARGIN
         return None
 
     def _left(self, kind: str) -> float:
-        """What the corrected models still say of the newest plan over what it measured: they will be about as wrong of the next."""
-        if not self.candidates:
+        """What the corrected models still say of the plan nearest to the budget over what it measured: they will be about as wrong of the
+        next."""
+        nearest = min(self.candidates, key=lambda candidate: abs(candidate.use - 1.0), default=None)
+        measured = nearest.figures.of(kind) if nearest else None
+        if nearest is None or not measured:
             return 1.0
-        newest = self.candidates[-1]
-        measured = newest.figures.of(kind)
-        return min(max(self.planner.predict(newest.widths).of(kind) / measured, 1.0 - MOST_LEFT), 1.0 + MOST_LEFT) if measured else 1.0
+        return min(max(self.planner.predict(nearest.widths).of(kind) / measured, 1.0 - MOST_LEFT), 1.0 + MOST_LEFT)
 
     def _measure(self, widths: dict[str, int]) -> Candidate:
         predicted = self.planner.predict(widths)
