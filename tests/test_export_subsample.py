@@ -30,6 +30,19 @@ class Table(nn.Module):
         return x.reshape(1, 4, 6, 8)[:, :, ::2] + 1
 
 
+class Overwritten(nn.Module):
+    """A slice of what is changed in place after it: it is no copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 5, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.convolution(x)
+        shortcut = y[:, :, ::2, ::2]
+        return nn.functional.max_pool2d(torch.relu_(y), 2) + shortcut
+
+
 def operators(path: Path) -> list[str]:
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
@@ -44,6 +57,7 @@ def operators(path: Path) -> list[str]:
         (Sliced(slice(1, None, 2)), (1, 3, 8, 8), 1, 0),
         (Sliced(slice(0, 5, 2)), (1, 3, 8, 8), 1, 0),
         (Table(), (1, 4, 48), 1, 0),
+        (Overwritten(), (1, 3, 8, 8), 2, 0),
     ],
 )
 def test_the_exported_file_computes_the_same(

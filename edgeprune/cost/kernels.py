@@ -16,6 +16,7 @@ from edgeprune.graph import Analysis
 from edgeprune.graph.flow import name_of, shape_of
 from edgeprune.graph.labels import varying
 from edgeprune.graph.rules.contraction import CONVOLUTIONS, groups_of
+from edgeprune.graph.subsampling import subsampling
 
 aten = torch.ops.aten
 
@@ -161,10 +162,8 @@ class _Folder:
             window = _pair(node.args[1])
             stride = _pair(node.args[2]) if len(node.args) > 2 and node.args[2] else window
             return Form(kind, rows_in, rows_out, window, stride)
-        if name == "slice" and rows_in != rows_out:
-            step = int(_argument(node, 4, "step", 1))
-            down, right = (step if after == -(-before // step) else 1 for before, after in zip(rows_in, rows_out, strict=True))
-            return Form("strided_slice", rows_in, rows_out, stride=(down, right))
+        if (strides := subsampling(node)) is not None:
+            return Form("strided_slice", rows_in, rows_out, stride=strides)
         return Form(kind, rows_in if kind in ("mean", "pad", "copy") else rows_out, rows_out)
 
     def _base(self, node: fx.Node) -> fx.Node:

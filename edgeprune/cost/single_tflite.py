@@ -24,7 +24,6 @@ _OPS = {
     "sigmoid": "LOGISTIC",
     "concat": "CONCATENATION",
     "pad": "PAD",
-    "strided_slice": "STRIDED_SLICE",
 }
 
 
@@ -84,7 +83,7 @@ def single_tflite(form: Form, source: int, result: int) -> bytes:
     Kinds without an operator of their own (``copy``) are written as an addition over the same elements: the cost of moving them.
     """
     builder = Builder()
-    if form.kind == "strided_slice" and form.stride != (1, 1):
+    if form.kind == "strided_slice":
         form = replace(form, kind="depthwise_conv2d")  # as the exporter does
     make = {"conv2d": _convolution, "depthwise_conv2d": _convolution, "fully_connected": _fully_connected}.get(form.kind, _elementwise)
     inputs, output = make(builder, form, source, result)
@@ -144,11 +143,6 @@ def _elementwise(builder: Builder, form: Form, source: int, result: int) -> tupl
         grow = [after - before for before, after in zip(form.rows_in, form.rows_out, strict=True)]
         pads = np.array([[0, 0], [0, max(grow[0], 0)], [0, max(grow[1], 0)], [0, 0]], np.int32)
         builder.op("PAD", [x, builder.tensor((4, 2), pads)], y, "PadOptions", schema.PadOptionsT())
-    elif kind == "strided_slice":
-        ends = ((o - 1) * s + 1 for o, s in zip(form.rows_out, form.stride, strict=True))
-        corners = ((0, 0, 0, 0), (1, *ends, result), (1, *form.stride, 1))
-        operands = [x, *(builder.tensor((4,), np.array(values, np.int32)) for values in corners)]
-        builder.op("STRIDED_SLICE", operands, y, "StridedSliceOptions", schema.StridedSliceOptionsT())
     else:
         pool = schema.Pool2DOptionsT()
         pool.padding = schema.Padding.VALID if _valid(form) else schema.Padding.SAME

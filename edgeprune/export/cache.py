@@ -15,7 +15,8 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 LIMIT_BYTES = 2_000_000_000
-_REVISION = "2"  # raise when what the worker does to a program changes
+REVISION = "2"
+"""Raise it when what the worker does to a program changes."""
 _COUNTER = itertools.count()
 
 
@@ -24,7 +25,7 @@ def program_key(program: ExportedProgram) -> str:
 
     The bytes of a saved ``.pt2`` would not do: they hold stack traces.
     """
-    digest = hashlib.sha256(f"{_REVISION} {torch.__version__} {version('litert-torch')}".encode())
+    digest = hashlib.sha256(f"{REVISION} {torch.__version__} {version('litert-torch')}".encode())
     for name, module in program.graph_module.named_modules():
         if isinstance(module, GraphModule):
             digest.update(f"{name} {module.graph}".encode())

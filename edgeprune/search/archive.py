@@ -14,6 +14,7 @@ from torch import Tensor
 
 from edgeprune.bench import Measurement
 from edgeprune.cost.width import Widths
+from edgeprune.export.cache import REVISION
 from edgeprune.graph import Analysis
 
 RECENT = 16
@@ -62,8 +63,8 @@ class Archive:
 
     @classmethod
     def of(cls, device: str, threads: int, analysis: Analysis) -> Archive:
-        """The one in the user's cache.  ``device``: its key."""
-        name = sha256(f"{device} {threads} {structure(analysis)}".encode()).hexdigest()[:24]
+        """The one in the user's cache, of files exported as now.  ``device``: its key."""
+        name = sha256(f"{REVISION} {device} {threads} {structure(analysis)}".encode()).hexdigest()[:24]
         return cls(user_cache_path("edgeprune") / "trials" / f"{name}.jsonl")
 
     def find(self, widths: Mapping[str, int]) -> Trial | None:

@@ -1,4 +1,4 @@
-"""The closed loop: solve, build, measure, correct, until the measurement meets every budget."""
+"""The closed loop: solve, build, measure, correct, until a plan meets every budget and the models promise no better one."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Loop:
 
     def _worth_measuring(self, widths: dict[str, int]) -> bool:
         best = max((candidate.value for candidate in self.candidates if candidate.use <= 1.0), default=None)
-        whole = self.planner.value_of(self.value, self.planner.dense)
+        whole = sum(curve[-1] for curve in self.value.values())
         return best is None or self.planner.value_of(self.value, widths) > best + GAIN * (whole - best)
 
     def _next(self, margin: float) -> dict[str, int] | None:
@@ -148,15 +148,18 @@ class Loop:
                 inside = {kind: limit * (1.0 - margin) * self._left(kind) for kind, limit in self.limits.items()}
                 widths = self.planner.solve(self.value, inside)
             except InfeasibleBudgetError:
-                if self.candidates:
+                if any(use <= 1.0 for use in measured.values()):
                     return None
+                if measured:  # what is left to try
+                    widths = {name: choices[0] for name, choices in self.planner.choices.items()}
+                    return widths if tuple(widths.values()) not in measured else None
                 widths = self.planner.solve(self.value, self.limits)  # no room for the margin, or none at all
             use = measured.get(tuple(widths.values()))
             if use is None:
                 return widths
             if use <= 1.0:
                 return None
-            margin += MARGIN
+            margin += max(MARGIN, use - 1.0)
         return None
 
     def _left(self, kind: str) -> float:
@@ -164,7 +167,7 @@ class Loop:
         next."""
         nearest = min(self.candidates, key=lambda candidate: abs(candidate.use - 1.0), default=None)
         measured = nearest.figures.of(kind) if nearest else None
-        if nearest is None or not measured:
+        if nearest is None or not measured or (kind == "energy" and nearest.trial.model.energy_mj is None):
             return 1.0
         return min(max(self.planner.predict(nearest.widths).of(kind) / measured, 1.0 - MOST_LEFT), 1.0 + MOST_LEFT)
 

@@ -7,7 +7,8 @@ from edgeprune.surgery import Plan
 
 
 def uniform(setting: Setting, target_ms: float) -> Plan:
-    """One keep-ratio for all groups, as large as the predicted latency allows; within a group the channels of largest L2 norm stay.
+    """One keep-ratio for all groups, as large as the predicted latency allows (what is left of it widens the last groups
+    by a step of the grid); within a group the channels of largest L2 norm stay.
 
     A width multiplier, as of Howard et al., "MobileNets", 2017, section 3.3. Raises :class:`InfeasibleBudgetError`.
     """
