@@ -10,6 +10,7 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -256,7 +257,8 @@ def test_an_interrupt_ends_all_and_leaves_nothing(client_home: Path, dense_model
         "--max-time",
         "90",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heeding = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs deaf to it
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
     assert process.stderr is not None
     assert any("measuring dense.tflite" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
