@@ -15,14 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from release_kit import make_key
 from release_runs import BOARD, WEIGHTS, age, artifact, edit_result, make_micro_run, make_run, measurement
 
 from edgeprune.bench.history import History
 from edgeprune.cli import main
-from edgeprune.errors import EdgepruneError, EvidenceError, GateError, InputError, RunError
+from edgeprune.errors import BundleError, EdgepruneError, EvidenceError, GateError, InputError, RunError
 from edgeprune.release import Bundle, Gate
 from edgeprune.release.build import build
 from edgeprune.release.order import Order
+from edgeprune.release.sign import sign
 from edgeprune.testing.models import dense_tflite
 
 MICRO = "nrf5340 (by TFLite Micro's interpreter on the build machine)"
@@ -125,6 +127,18 @@ def test_the_same_runs_make_the_same_bytes(run, tmp_path, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1800000000")
     with Bundle.open(build(order(run), tmp_path / "e.epb")) as bundle:
         assert (bundle.manifest.created, bundle.manifest.expires) == ("2027-01-15T08:00:00Z", "2028-01-15T08:00:00Z")
+
+
+def test_a_signed_bundle_is_not_lost_to_another_build(run, tmp_path):
+    path = build(order(run))
+    unsigned = path.read_bytes()
+    sign(path, make_key(tmp_path / "key"))
+    signed = path.read_bytes()
+    assert build(order(run)).read_bytes() == signed != unsigned  # the same release keeps its signature
+    with pytest.raises(BundleError, match=r"signed bundle of 1\.4\.0 with another content") as raised:
+        build(order(run, expires="90d"))
+    assert "--output" in raised.value.remedy
+    assert path.read_bytes() == signed
 
 
 def test_without_a_date_a_release_is_as_old_as_its_newest_evidence(run):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgeprune.errors import BundleError, InputError
-from edgeprune.release.bundle import SUFFIX, write_bundle
+from edgeprune.release.bundle import SUFFIX, Bundle, write_bundle
 from edgeprune.release.card import card
 from edgeprune.release.licences import third_party
 from edgeprune.release.manifest import File, Manifest, Variant, format_time
@@ -23,8 +23,9 @@ def build(order: Order, output: Path | None = None, note: Callable[[str], None] 
     """Build a bundle, unsigned, and return its path: ``<product>-<version>.epb`` in the working folder unless ``output`` is given.
 
     The same runs, order and ``SOURCE_DATE_EPOCH`` make the same bytes; without that variable a release is as old as the newest evidence in
-    it. ``note`` is told what is being done. Raises :class:`GateError` naming the gate that is not met, :class:`EvidenceError`,
-    :class:`RunError`, :class:`InputError`, :class:`BundleError`.
+    it. A signed bundle that is there already is replaced by the same release alone, which keeps the signatures. ``note`` is told what is
+    being done. Raises :class:`GateError` naming the gate that is not met, :class:`EvidenceError`, :class:`RunError`, :class:`InputError`,
+    :class:`BundleError`.
     """
     runs = {name: read_run(path) for name, path in sorted(order.runs.items())}
     product = order.product or _product(runs)
@@ -98,4 +99,21 @@ def _write(path: Path, manifest: Manifest, contents: Contents) -> None:
 
     if not path.absolute().parent.is_dir():
         raise BundleError(f"the bundle {path} cannot be written: there is no folder {path.absolute().parent}")
-    write_bundle(path, manifest.to_bytes(), {}, {sha256: (size, pieces(sha256)) for sha256, size in manifest.objects().items()})
+    content = manifest.to_bytes()
+    objects = {sha256: (size, pieces(sha256)) for sha256, size in manifest.objects().items()}
+    write_bundle(path, content, _signatures(path, content), objects)
+
+
+def _signatures(path: Path, content: bytes) -> Mapping[str, bytes]:
+    """Those that the bundle at ``path`` has already where it is this release.  Another's are not overwritten: :class:`BundleError`."""
+    try:
+        with Bundle.open(path) as there:
+            if not there.signatures or there.manifest_bytes == content:
+                return there.signatures
+            version = there.manifest.version
+    except BundleError:
+        return {}
+    raise BundleError(
+        f"{path} is a signed bundle of {version} with another content, and would be lost",
+        remedy="Give the new one another --version or --output, or remove the old one.",
+    )
