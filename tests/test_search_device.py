@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgeprune import Budget, prune
 from edgeprune.bench import Measurement
 from edgeprune.cost.table import Grid, Table, point_key
+from edgeprune.errors import InfeasibleBudgetError, ProfileError
 from edgeprune.graph import analyze
 from edgeprune.search import Options, Result
 from edgeprune.search.archive import Archive, Trial, structure
@@ -61,7 +62,7 @@ class Played(Laboratory):
 
     def table(self, grids: Sequence[Grid]) -> Table:
         found = Table.open(self._run.path / "table.json")
-        found.add({point_key(point): 1.0 + point[1] * point[2] / 100 for grid in grids for point in grid.points()})
+        found.add({point_key(point): 1.0 + point[1] * point[2] / 100 for point in found.missing(grids)})
         return found
 
     def compare_outputs(self, path: Path, inputs: Sequence[Tensor], wanted: Sequence[Tensor], tolerance: float) -> None:
@@ -111,6 +112,21 @@ def test_a_resumed_search_goes_the_way_it_began(tmp_path: Path) -> None:
         archive.add(odd, Trial(0.9, 0.9, 0.9, MEASURED, replace(MEASURED, latency_ms=90.0)))
     resumed = keys(run(tmp_path, resume=broken).run)
     assert [key for key in resumed if not key.startswith("known")] == [key for key in straight if not key.startswith("known")]
+
+
+def test_what_cannot_be_reached_is_refused_before_anything_is_scored_or_trained(tmp_path: Path) -> None:
+    for options in (OPTIONS, replace(OPTIONS, schedule="iterative"), replace(OPTIONS, schedule="online")):
+        with pytest.raises(InfeasibleBudgetError, match="the least is") as raised:
+            run(tmp_path, budget=Budget(parameters="0.1%"), options=options, listener=Interrupting("scoring"))
+        (said,) = raised.value.__notes__
+        assert said.startswith("The run is kept in")
+        assert "--resume" not in said  # it would fail again
+
+
+def test_an_unknown_profile_begins_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match="raspberry-pi-9"):
+        prune(points_task(96), profile="raspberry-pi-9", budget=BUDGET, runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_later_run_measures_no_plan_again_but_for_a_meter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,7 @@ class Job:
     def dry_run(self) -> dict[str, Any]:
         """The plan the program chooses first, and its prediction."""
         self.prepare()
+        self.planner.refuse_impossible(self.limits)
         value = self._value(self.task.model, "value-0")
         widths = self.planner.solve(value.curves, self.limits)
         predicted = self.planner.predict(widths)
@@ -159,6 +160,7 @@ class Job:
             raise BudgetError(
                 "no budget was given", remedy="Give at least one of latency, memory, energy, size, for example --latency 50%."
             )
+        self.planner.refuse_impossible(self.limits)  # before anything is scored or trained
         if self.options.schedule == "online":
             return self._online()
         model, shares = self.task.model, stage_shares(self.task, self.options, self.limits, self.dense)

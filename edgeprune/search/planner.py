@@ -97,8 +97,7 @@ class Planner:
         its limits corrected by the prediction of that plan, since costs that depend on two groups are affine fits in it. Raises
         :class:`InfeasibleBudgetError` naming what binds and the least reachable.
         """
-        narrowest = {name: choices[0] for name, choices in self.choices.items()}
-        self._refuse_impossible(limits, narrowest)
+        narrowest = self.refuse_impossible(limits)
         about: Widths = {name: choices[-1] for name, choices in self.choices.items()}
         inside = dict(limits)
         best, best_value = narrowest, self.value_of(value, narrowest)
@@ -143,7 +142,9 @@ class Planner:
                 program.limit(peak, limits["memory"] - self.memory.offset_bytes)
         return program
 
-    def _refuse_impossible(self, limits: Mapping[str, float], narrowest: dict[str, int]) -> None:
+    def refuse_impossible(self, limits: Mapping[str, float]) -> dict[str, int]:
+        """The narrowest plan; :class:`InfeasibleBudgetError` naming what binds and the least reachable when it is over ``limits``."""
+        narrowest = {name: choices[0] for name, choices in self.choices.items()}
         least = self.predict(narrowest)
         missed = [
             f"{kind} {format_quantity(kind, limit)} cannot be reached: the least is {format_quantity(kind, least.of(kind))}, "
@@ -153,6 +154,7 @@ class Planner:
         ]
         if missed:
             raise InfeasibleBudgetError("; ".join(missed), remedy="Relax that budget, choose a smaller model or a faster device.")
+        return narrowest
 
 
 def all_choices(analysis: Analysis, step: int) -> dict[str, list[int]]:

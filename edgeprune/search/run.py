@@ -11,8 +11,9 @@ from typing import Any
 from torch import nn
 
 from edgeprune.budget import FIGURES, Budget
-from edgeprune.errors import BudgetError, RunError, TargetError
+from edgeprune.errors import BudgetError, InfeasibleBudgetError, RunError, TargetError
 from edgeprune.export import warm
+from edgeprune.profile import load as load_profile
 from edgeprune.report import write_report
 from edgeprune.search.checks import check
 from edgeprune.search.events import Listener, Silent
@@ -66,6 +67,8 @@ def prune(
     options, listener = options or Options(), listener or Silent()
     if target is None and profile is None:
         raise TargetError("neither a target nor a profile was given", remedy="Give a device (target=...), or profile=... for a prediction.")
+    if profile is not None:
+        load_profile(profile)
     check(task, budget, options, listener)
     check_precisions(options.precision, target, options.engine)
     if not budget.limits():
@@ -105,7 +108,8 @@ def prune_in(
         warm()
         result = _work(Job(task, run, budget, target, profile, options, _Logged(listener, run)), run)
     except BaseException as error:
-        error.add_note(f"The run is kept in {run.path}. Go on with: {resume or f'edgeprune prune --resume {run.path}'}")
+        again = "" if isinstance(error, InfeasibleBudgetError) else f" Go on with: {resume or f'edgeprune prune --resume {run.path}'}"
+        error.add_note(f"The run is kept in {run.path}.{again}")
         raise
     finally:
         run.close()
