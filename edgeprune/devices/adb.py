@@ -25,9 +25,11 @@ _END = re.compile(rb"\nedgeprune-end (\d+)\n\Z")
 _WRAP = """
 export HOME="${TMPDIR:-/data/local/tmp}" TMPDIR="${TMPDIR:-/data/local/tmp}"
 exec 3<&0
+command= left=
+trap 'left=1; [ -z "$command" ] || kill -HUP $command' HUP
 (exec %s) <&3 3<&- &
 command=$!
-trap 'kill -HUP $command' HUP
+[ -z "$left" ] || kill -HUP $command
 exec 3<&-
 wait $command
 printf '\\nedgeprune-end %%s\\n' $? >&2
