@@ -23,10 +23,11 @@ def load_interpreter(path):
 
 
 class Release:
-    """One release, loaded: ``folder``, ``about`` (its release.json), ``labels``, and the interpreter of its model."""
+    """One release, loaded: ``identity`` (its folder, and which file is there), ``about`` (its release.json), ``labels``, and the
+    interpreter of its model."""
 
     def __init__(self, folder):
-        self.folder = folder
+        self.identity = identity_of(folder)
         with open(os.path.join(folder, "release.json"), encoding="utf-8") as file:
             self.about = json.load(file)
         self.labels = []
@@ -34,6 +35,7 @@ class Release:
             with open(os.path.join(folder, "labels.txt"), encoding="utf-8") as file:
                 self.labels = file.read().splitlines()
         self.interpreter = load_interpreter(os.path.join(folder, self.about["model"]))
+        self.classify(self.zeros())  # what does not run is not adopted
 
     def classify(self, values):
         """The index of the greatest output for one input, an array of the model's shape and type."""
@@ -49,12 +51,19 @@ class Release:
         return numpy.zeros(details["shape"], details["dtype"])
 
 
+def identity_of(folder):
+    """What changes when a folder's files do: a push that mends a damaged one puts another file in its place."""
+    with open(os.path.join(folder, "release.json"), encoding="utf-8") as file:
+        model = json.load(file)["model"]
+    return folder, os.stat(os.path.join(folder, model)).st_ino
+
+
 def follow(root, release):
     """The release that ``current`` below ``root`` leads to now: ``release`` itself unless that changed."""
-    folder = os.path.join(root, os.readlink(os.path.join(root, "current")))
-    if release is not None and release.folder == folder:
-        return release
     try:
+        folder = os.path.join(root, os.readlink(os.path.join(root, "current")))
+        if release is not None and release.identity == identity_of(folder):
+            return release
         return Release(folder)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if release is None:

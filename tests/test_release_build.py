@@ -141,6 +141,58 @@ def test_a_signed_bundle_is_not_lost_to_another_build(run, tmp_path):
     assert path.read_bytes() == signed
 
 
+def test_copies_of_a_run_make_the_same_bytes_whenever_they_are_scored(tmp_path, monkeypatch):
+    run, built = make_run(tmp_path / "run"), []
+    for name, hour in (("a", 12), ("b", 13)):
+        shutil.copytree(run, tmp_path / name)
+        monkeypatch.setattr("edgeprune.search.rundir.time.gmtime", lambda hour=hour: (2031, 1, 1, hour, 0, 0, 0, 1, 0))
+        built.append(build(order(tmp_path / name), tmp_path / f"{name}.epb").read_bytes())
+        assert "2031" in (tmp_path / name / "measurements.jsonl").read_text()  # each was scored
+    assert built[0] == built[1]
+
+
+def test_another_recipe_scores_again(tmp_path):
+    run = make_run(tmp_path / "run")
+    recipe = Path(json.loads((run / "run.json").read_text())["inputs"]["recipe"])
+    assert build(order(run, gates=["accuracy:0.01"])).is_file()
+    scores = (run / "measurements.jsonl").read_text().count("score-file-")
+    recipe.write_text(recipe.read_text() + "\n")
+    assert build(order(run, gates=["accuracy:0.01"])).is_file()
+    assert (run / "measurements.jsonl").read_text().count("score-file-") == scores + 1
+    recipe.unlink()
+    assert build(order(run, gates=["accuracy:0.01"])).is_file()  # the last score counts when nothing can be scored any more
+
+
+def test_a_record_that_was_cut_off_does_not_stop_a_release(run):
+    with (run / "measurements.jsonl").open("a") as file:
+        file.write('{"key": "score-fi')
+    assert build(order(run)).is_file()
+
+
+def test_a_release_does_not_tell_where_it_was_measured(run):
+    with Bundle.open(build(order(run))) as bundle:
+        (file,) = (file for file in bundle.manifest.variants["pi4"].files if file.role == "evidence")
+        told = json.loads(bundle.read(file))
+    assert told["device"]
+    assert not {"hostname", "address", "python_path", "machine", "key"} & set(told["device"])
+    assert "/" not in told["target"]
+    assert "@" not in told["target"]
+
+
+def test_what_is_there_and_no_bundle_is_not_overwritten(run, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(BundleError, match=r"thesis\.txt exists, and is no whole bundle"):
+        build(order(run), tmp_path / "thesis.txt")
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_release_that_has_expired_already_is_told(run, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1600000000")
+    notes: list[str] = []
+    build(order(run), None, notes.append)
+    assert any("has expired already, at 2021-" in note for note in notes)
+
+
 def test_without_a_date_a_release_is_as_old_as_its_newest_evidence(run):
     build(order(run))
     age(run, "2026-03-01T12:00:00Z")
@@ -175,6 +227,12 @@ def test_variants_are_of_runs_of_their_own(run, tmp_path):
 )
 def test_a_gate_that_is_not_met_fails_the_build_and_is_named(run, tmp_path, gate, said):
     fails(order(run, gates=[gate]), GateError, said, tmp_path)
+
+
+def test_a_gate_of_a_variant_without_a_name_is_refused(run, tmp_path):
+    with pytest.raises(InputError, match=r"the gate '=latency:1ns' names no variant") as error:
+        order(run, gates=["=latency:1ns"])
+    assert "pi4=" in error.value.remedy
 
 
 def test_a_gate_without_evidence_fails_the_build(run, tmp_path):

@@ -123,7 +123,12 @@ def test_the_service_of_termux_recovers_and_then_runs_the_program(tmp_path: Path
     assert done.stdout == f"python {base}/activator.pyz recover {base}\npython {base}/consumer.py {base}/gadget\n"
     (service / "conf").write_text("EDGEPRUNE_ROOT=/data/models\nEDGEPRUNE_APP='echo mine'\n")
     done = subprocess.run(run, cwd=service, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "python /data/models/activator.pyz recover /data/models\nmine /data/models/gadget\n"
+    assert done.stdout == "mine /data/models/gadget\n"  # the program alone: a restart gives up no release that is on trial
+    (service / "recovered").write_text("another boot\n")
+    (tmp_path / "bin/python").write_text('#!/bin/sh\necho python "$@"; exit 1\n')
+    done = subprocess.run(run, cwd=service, env=environment, capture_output=True, text=True, check=True)
+    assert "recover /data/models\n" in done.stdout
+    assert done.stdout.endswith("mine /data/models/gadget\n")  # another product's damage stops nobody
 
 
 def test_the_example_program_follows_a_switch_while_it_runs(tmp_path: Path, client_home: Path) -> None:
@@ -174,6 +179,30 @@ print(follow({str(root)!r}, release) is release)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
     assert "staying with 1.0.0" in done.stderr
+
+
+def test_the_example_program_loads_a_mended_model_again_and_outlives_a_missing_link(tmp_path: Path) -> None:
+    kit, root = Kit(tmp_path, runs=True), tmp_path / "gadget"
+    (root / "releases").mkdir(parents=True)
+    with Bundle.open(kit.bundle("1.0.0", 1)) as bundle:
+        unpack(bundle, None, root / "releases/1.0.0")
+    (root / "current").symlink_to("releases/1.0.0")
+    shutil.copy(root / "releases/1.0.0/model.tflite", tmp_path / "mended")
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(DEPLOY)!r})
+from consumer import follow
+root = {str(root)!r}
+release = follow(root, None)
+print(follow(root, release) is release)
+os.replace({str(tmp_path / "mended")!r}, root + "/current/model.tflite")
+mended = follow(root, release)
+print(mended is release, follow(root, mended) is mended)
+os.unlink(root + "/current")
+print(follow(root, mended) is mended)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\nFalse True\nTrue\n"
 
 
 # the C around a model
@@ -329,6 +358,25 @@ def test_the_workflow_is_well_formed() -> None:
     script = next(step["run"] for step in job["steps"] if "release.sh" in step.get("run", ""))
     assert needed <= set(job["env"]) | set(re.findall(r"\b([A-Z_]+)=", script))
     assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+def test_the_script_goes_on_with_the_bundle_that_it_signed(tmp_path: Path) -> None:
+    (tmp_path / "edgeprune").write_text(
+        '#!/bin/sh\necho "$@" >> calls\ncase "$1 $2" in "prune "*) mkdir -p runs/1.0.0/gadget;; "release build") touch "$9";; '
+        '"release sign") touch "$7";; "release push") test -e works;; esac\n'
+    )
+    (tmp_path / "edgeprune").chmod(0o755)
+    needed = dict.fromkeys(("RECIPE", "BOARD", "DEVICES", "LATENCY", "KEY", "ALLOWED_SIGNERS"), "x")
+    environment = needed | {"VERSION": "1.0.0", "ACCURACY": "0.9", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    script = ["sh", str(DEPLOY / "ci/release.sh")]
+    assert subprocess.run(script, cwd=tmp_path, env=environment, check=False).returncode != 0  # the push fails
+    first = (tmp_path / "calls").read_text()
+    assert "--gate latency:x,accuracy:0.9 --output release-1.0.0.epb.unsigned" in first
+    (tmp_path / "works").touch()
+    (tmp_path / "calls").unlink()
+    subprocess.run(script, cwd=tmp_path, env=environment, check=True)
+    again = [line.split()[:2] for line in (tmp_path / "calls").read_text().splitlines()]
+    assert again == [["release", "verify"], ["release", "push"], ["release", "status"]]
 
 
 def test_the_script_asks_for_what_it_needs(tmp_path: Path) -> None:

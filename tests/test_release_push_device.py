@@ -114,7 +114,7 @@ def test_an_expired_release_is_refused_by_this_clock_and_by_what_the_device_has_
     assert done.state == "committed"
     box.push(box.kit.bundle("1.1.0", 2), now=moment + timedelta(days=1))
     late = box.kit.bundle("1.2.0", 3, expires="2026-06-01T00:00:00Z")
-    with pytest.raises(ExpiredError, match="the pushing machine's clock is behind"):  # set back, so that an expired one would pass
+    with pytest.raises(ExpiredError, match=r"at 2026-06-02T00:00:00Z, and this one had expired then"):  # a clock set back
         box.push(late, now=moment - timedelta(days=1))
     assert box.status().current == "1.1.0"
 
@@ -145,8 +145,39 @@ def test_the_device_checks_signatures_by_the_keys_that_it_got_first(box: Box, tm
         box.push(box.kit.bundle("1.1.0", 2), threshold=2)
     both = tmp_path / "both"
     both.write_text(box.kit.allowed.read_text() + Path(f"{make_key(tmp_path / 'other')}.allowed").read_text())
+    trusted = (box.root() / "allowed_signers").read_text()
+    with pytest.raises(HealthError):  # what fails changes nobody's keys
+        box.push(box.kit.bundle("1.1.0", 2), signers=both, replace_signers=True, after="false")
+    assert (box.root() / "allowed_signers").read_text() == trusted
     assert box.push(box.kit.bundle("1.1.0", 2), signers=both, replace_signers=True).signed == 1
+    assert (box.root() / "allowed_signers").read_text() == both.read_text()
     assert box.push(stranger.bundle("1.2.0", 3), signers=stranger.allowed, replace_signers=True).signed == 1
+
+
+def test_the_device_reads_its_signers_as_this_machine_does(box: Box, tmp_path: Path) -> None:
+    spaced = tmp_path / "spaced"
+    spaced.write_text('"' + box.kit.allowed.read_text().replace("@example.org ", ' of our team@example.org" ', 1))
+    with pytest.raises(SignatureError, match="accepts 0 of the 1"):
+        box.push(Kit(tmp_path, runs=False).bundle("1.0.0", 1, signed=False), signers=spaced)
+    assert not (box.root() / "allowed_signers").exists()  # a first release that was refused leaves no keys
+    assert box.push(box.kit.bundle("1.0.0", 1), signers=spaced).signed == 1
+
+
+def test_one_clock_that_was_ahead_does_not_lock_a_device_out(box: Box) -> None:
+    ahead = datetime(2099, 1, 1, tzinfo=UTC)
+    box.push(box.kit.bundle("1.0.0", 1), now=ahead)
+    box.push(box.kit.bundle("1.1.0", 2), now=ahead)
+    rollback(box.target, base=box.base)
+    expires = f"{datetime.now(UTC) + timedelta(days=2):%Y-%m-%dT%H:%M:%SZ}"
+    assert box.push(box.kit.bundle("1.2.0", 3, expires=expires)).state == "committed"
+
+
+def test_going_back_to_what_is_in_use_changes_nothing(box: Box) -> None:
+    box.push(box.kit.bundle("1.0.0", 1))
+    box.push(box.kit.bundle("1.1.0", 2))
+    done = rollback(box.target, version="1.1.0", base=box.base, after="false")
+    assert (done.left, done.version) == ("1.1.0", "1.1.0")
+    assert (box.status().current, box.status().pending, box.status().previous) == ("1.1.0", None, "1.0.0")
 
 
 def test_there_is_no_way_back_where_nothing_was_before(box: Box) -> None:

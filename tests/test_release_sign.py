@@ -304,6 +304,10 @@ def test_options_of_a_signer_are_kept_and_ssh_keygen_agrees(kit, keys, tmp_path,
         ('me namespaces="a",namespaces="b" KEY', "the option namespaces twice"),
         ('me valid-after="tomorrow" KEY', "the time 'tomorrow'"),
         ('me valid-after="20261399Z" KEY', "the time '20261399Z'"),
+        ('me valid-before="20270101" KEY', "the time '20270101'"),  # in which time zone?
+        ("me KEY a comment\x0cevil@example.org KEY", "characters that do not show"),  # one line for OpenSSH, two for a careless reader
+        ("me KEY a comment\u2028evil@example.org KEY", "characters that do not show"),
+        ("me KEY a comment\revil@example.org KEY", "characters that do not show"),
         ("me", "no line of allowed signers"),
         ("me ssh-ed25519", "no line of allowed signers"),
         ("me ssh-ed25519 AAAA", "is cut off|malformed"),

@@ -210,10 +210,15 @@ def _print_status(found: list[Status]) -> None:
 @device_options
 def rollback(target: str, base: str, product: str | None, version: str | None, after: str | None, as_json: bool) -> int:
     """Go back to an earlier release that the devices still have: nothing is sent."""
+    from edgeprune.release.installed import RolledBack
     from edgeprune.release.installed import rollback as roll
 
     outcomes = _each(target, lambda one: roll(one, product, version, base, after))
-    return _finish(outcomes, as_json, asdict, lambda it: click.echo(f"{_name(it.target)}: {it.product} {it.version} (was {it.left})"))
+
+    def line(it: RolledBack) -> None:
+        click.echo(f"{_name(it.target)}: {it.product} {it.version} ({'in use already' if it.left == it.version else f'was {it.left}'})")
+
+    return _finish(outcomes, as_json, asdict, line)
 
 
 @click.command(short_help="Remove old releases from devices.")

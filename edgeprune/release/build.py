@@ -12,7 +12,7 @@ from edgeprune.errors import BundleError, InputError
 from edgeprune.release.bundle import SUFFIX, Bundle, write_bundle
 from edgeprune.release.card import card
 from edgeprune.release.licences import third_party
-from edgeprune.release.manifest import File, Manifest, Variant, format_time
+from edgeprune.release.manifest import File, Manifest, Variant, format_time, parse_time
 from edgeprune.release.order import Order
 from edgeprune.release.runs import FinishedRun, read_run
 from edgeprune.release.sbom import sbom
@@ -29,6 +29,8 @@ def build(order: Order, output: Path | None = None, note: Callable[[str], None] 
     """
     runs = {name: read_run(path) for name, path in sorted(order.runs.items())}
     product = order.product or _product(runs)
+    path = output or Path(f"{product}-{order.version}{SUFFIX}")
+    _check_output(path)
     contents, variants, times = Contents(), dict[str, Variant](), list[str]()
     for name, run in runs.items():
         note(f"gathering {name} from {run.path}")
@@ -42,7 +44,8 @@ def build(order: Order, output: Path | None = None, note: Callable[[str], None] 
         Manifest.from_bytes(manifest.to_bytes())  # no reader shall refuse what was built
     except (ValueError, BundleError) as error:
         raise InputError(f"the release cannot be built: {error}") from error
-    path = output or Path(f"{product}-{order.version}{SUFFIX}")
+    if manifest.expires is not None and parse_time(manifest.expires) <= datetime.now(UTC):
+        note(f"the release has expired already, at {manifest.expires}: no device will take it (--expires)")
     _write(path, manifest, contents)
     return path
 
@@ -93,12 +96,21 @@ def _tools(runs: Mapping[str, FinishedRun]) -> dict[str, str]:
     return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
 
 
+def _check_output(path: Path) -> None:
+    """What can be said before any work: :class:`BundleError` where no bundle can be written, or something else would be lost."""
+    if not path.absolute().parent.is_dir():
+        raise BundleError(f"the bundle {path} cannot be written: there is no folder {path.absolute().parent}")
+    if path.exists():
+        try:
+            Bundle.open(path).close()
+        except BundleError as error:
+            raise BundleError(f"{path} exists, and is no whole bundle", remedy="Give another --output, or remove it.") from error
+
+
 def _write(path: Path, manifest: Manifest, contents: Contents) -> None:
     def pieces(sha256: str) -> Callable[[], list[bytes]]:
         return lambda: [contents.by_hash[sha256]]
 
-    if not path.absolute().parent.is_dir():
-        raise BundleError(f"the bundle {path} cannot be written: there is no folder {path.absolute().parent}")
     content = manifest.to_bytes()
     objects = {sha256: (size, pieces(sha256)) for sha256, size in manifest.objects().items()}
     write_bundle(path, content, _signatures(path, content), objects)
@@ -106,13 +118,12 @@ def _write(path: Path, manifest: Manifest, contents: Contents) -> None:
 
 def _signatures(path: Path, content: bytes) -> Mapping[str, bytes]:
     """Those that the bundle at ``path`` has already where it is this release.  Another's are not overwritten: :class:`BundleError`."""
-    try:
-        with Bundle.open(path) as there:
-            if not there.signatures or there.manifest_bytes == content:
-                return there.signatures
-            version = there.manifest.version
-    except BundleError:
+    if not path.exists():
         return {}
+    with Bundle.open(path) as there:
+        if not there.signatures or there.manifest_bytes == content:
+            return there.signatures
+        version = there.manifest.version
     raise BundleError(
         f"{path} is a signed bundle of {version} with another content, and would be lost",
         remedy="Give the new one another --version or --output, or remove the old one.",

@@ -19,6 +19,9 @@ from edgeprune.release.runs import Exported, FinishedRun, Record
 
 T = TypeVar("T")
 
+PRIVATE = ("address", "hostname", "python_path", "machine", "key")
+"""What a release does not tell of the device that was measured: it goes to every customer."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -39,7 +42,7 @@ class Found:
         return Evidence(
             artifact=exported.sha256,
             device=item.device,
-            target=self.target,
+            target=_public(self.target),
             architecture=str(self.facts.get("arch", "")),
             os=str(self.facts.get("os", "")),
             runtime=item.runtime,
@@ -59,8 +62,9 @@ class Found:
         )
 
     def raw(self) -> bytes:
-        """All of it, with its samples."""
-        return canonical({"measured_at": self.at, "target": self.target, "device": self.facts} | self.whole)
+        """All of it, with its samples; of the device what it is, not where, or whose."""
+        device = {name: value for name, value in self.facts.items() if name not in PRIVATE}
+        return canonical({"measured_at": self.at, "target": _public(self.target), "device": device} | self.whole)
 
 
 def from_run(run: FinishedRun, exported: Exported) -> Found | None:
@@ -105,6 +109,11 @@ def _from_arena(run: FinishedRun, exported: Exported, profile: Profile) -> Found
     )
     facts = {"arch": profile.cpu.architecture, "os": "none", "profile": profile.name}
     return Found(measurement, record.at, profile.name, facts, {"arena": asdict(arena), "file_sha256": exported.sha256})
+
+
+def _public(target: str) -> str:
+    """A target's name; of an address only how it is reached."""
+    return target.partition(":")[0]
 
 
 def _known(value: float) -> float | None:

@@ -37,6 +37,8 @@ def parse_gates(texts: Sequence[str]) -> tuple[Wanted, ...]:
     wanted = []
     for text in (one.strip() for joined in texts for one in joined.split(",")):
         variant, equals, gate = text.rpartition("=")
+        if equals and not variant:
+            raise InputError(f"the gate {text!r} names no variant before its =", remedy="Write pi4=latency:15ms, or leave out the =.")
         kind, _, value = gate.partition(":")
         if kind in KINDS:
             parsed = parse_gate(gate)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from edgeprune.devices.targets import Target
 from edgeprune.errors import HealthError, ReleaseError
@@ -67,7 +66,7 @@ def _status(place: OpenPlace, target: Target, product: str, deep: bool) -> Statu
 
 @dataclass(frozen=True)
 class RolledBack:
-    """``left``: the version that was in use; ``version``: the one that is now."""
+    """``left``: the version that was in use; ``version``: the one that is now, the same when it was asked for and in use already."""
 
     target: str
     product: str
@@ -88,11 +87,13 @@ def rollback(
         place.install()
         token = uuid.uuid4().hex
         begun = place.call("rollback", product, 1 << 30, token=token, version=version)
+        if begun["from"] == begun["version"]:
+            return RolledBack(target.name, product, begun["from"], begun["version"])
         if why := run_after(place, product, after):
             place.call("abandon", product, token=token, version=begun["version"], remove=False)
             run_after(place, product, after)
             raise HealthError(f"{target.name} stayed with {begun['from']}: {why}")
-        place.call("commit", product, 1 << 30, token=token, version=begun["version"], now_s=datetime.now(UTC).timestamp())
+        place.call("commit", product, 1 << 30, token=token, version=begun["version"], now_s=0.0)
         return RolledBack(target.name, product, begun["from"], begun["version"])
 
 

@@ -161,6 +161,8 @@ class _Push:
     def run(self) -> Pushed:
         self._place.install()
         found = self._begin()
+        # a clock here that is ahead by mistake must not lock the device out: no later than its own clock, or this release, is believed
+        self._proven_s = min(self._now_s, max(float(found["clock_s"]), parse_time(self._manifest.created).timestamp()))
         try:
             sent = self._send(found["missing"], found["free_bytes"])
             self._tell({"event": "staging", "name": self._manifest.version})
@@ -221,7 +223,7 @@ class _Push:
             run_after(self._place, self._manifest.product, self._options.after)
             raise HealthError(f"{self._target.name} went back to {before or 'no release'}: {activated}")
         self._tell({"event": "committing", "name": version})
-        self._call("commit", version=version, now_s=self._now_s)
+        self._call("commit", version=version, now_s=self._proven_s)
         return str(before) if before is not None else None
 
 

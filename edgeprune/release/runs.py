@@ -116,11 +116,11 @@ def _exported(run: Path, name: str, item: dict[str, Any]) -> Exported:
 
 def _records(path: Path) -> tuple[Record, ...]:
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text().split("\n")[:-1]  # a last line without an end was cut off while it was written
     except FileNotFoundError:
         return ()
     try:
         entries = [json.loads(line) for line in lines]
         return tuple(Record(entry.get("at", ""), entry["key"], entry["value"]) for entry in entries)
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged: {error}") from error
+        raise RunError(f"{path} is damaged: {error}", remedy="Restore it, or run again.") from error

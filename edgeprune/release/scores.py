@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 from edgeprune.errors import EvidenceError
@@ -15,18 +16,21 @@ from edgeprune.task import load_recipe
 def score_of(
     run: FinishedRun, exported: Exported, recipe: str | Path | None = None, note: Callable[[str], None] | None = None
 ) -> Record | None:
-    """The record of the file's score (``metric``, ``metric_name``): the run's, or else made now and kept there.
+    """The record of the file's score (``metric``, ``metric_name``) by the recipe as it is now: the run's, or else made now and kept there.
 
-    ``recipe``: where the run's is no more. None when there is no recipe, or its task cannot score. Raises what
-    :func:`~edgeprune.task.load_recipe` and :func:`~edgeprune.tuning.score` raise, and :class:`EvidenceError` when the recipe's task has
-    another metric.
+    ``recipe``: instead of the run's. Where neither is there any more, the last score counts. None when there is no recipe, or its task
+    cannot score. Raises what :func:`~edgeprune.task.load_recipe` and :func:`~edgeprune.tuning.score` raise, and :class:`EvidenceError`
+    when the recipe's task has another metric.
     """
     key = f"score-file-{exported.sha256}"
-    known = next((record for record in reversed(run.records) if record.key == key), None)
-    if known is not None:
-        return known
     source = recipe or run.inputs.get("recipe")
-    if source is None or (recipe is None and not Path(source).is_file()):
+    digest = sha256(Path(source).read_bytes()).hexdigest() if source is not None and Path(source).is_file() else None
+    for record in reversed(run.records):
+        if record.key == key and (record.value.get("recipe_sha256") == digest or (digest is None and recipe is None)):
+            return record
+    if source is None or (recipe is None and digest is None):
+        if note and source is not None:
+            note(f"{exported.path.name} is not scored: the run's recipe {source} is no more (give another: --recipe)")
         return None
     if note:
         note(f"scoring {exported.path.name} on the validation data of {source}")
@@ -35,7 +39,7 @@ def score_of(
         return None
     if task.metric_name != run.metric_name:
         raise EvidenceError(f"{source} is scored by {task.metric_name}, and the run {run.path} by {run.metric_name}")
-    value = {"metric": score_file(exported.path, task, exported.format), "metric_name": task.metric_name}
+    value = {"metric": score_file(exported.path, task, exported.format), "metric_name": task.metric_name, "recipe_sha256": digest}
     directory = RunDirectory.reopen(run.path)
     try:
         directory.record(key, value)

@@ -16,7 +16,7 @@ from edgeprune.errors import SignatureError
 from edgeprune.release.sshsig import PublicKey, load_key
 
 # principals, then options unless the key's type follows, then the type and the key
-_LINE = re.compile(r'("[^"]*"|\S+)\s+(?:((?:[^\s"]|"[^"]*")+)\s+)??([a-z0-9-]+(?:@openssh\.com)?)\s+([A-Za-z0-9+/]+=*)(?:\s.*)?')
+_LINE = re.compile(r'("[^"]*"|\S+)\s+(?:((?:[^\s"]|"[^"]*")+)\s+)??([a-z0-9-]+(?:@openssh\.com)?)\s+([A-Za-z0-9+/]+=*)(?:\s.*)?', re.ASCII)
 _OPTION = re.compile(r'([a-z-]+)(?:="([^"]*)")?(?:,|$)', re.IGNORECASE)
 _TIME = re.compile(r"(\d{8})(\d{4}(?:\d{2})?)?(Z?)")
 _OPTIONS: Final = ("namespaces", "valid-after", "valid-before")
@@ -52,7 +52,7 @@ def read_signers(path: str | Path) -> tuple[Signer, ...]:
     """
     path = Path(path)
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_bytes().decode("utf-8").split("\n")  # as OpenSSH does: at nothing else that a reader may take for an end
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise SignatureError(f"the allowed signers {path} cannot be read: {reason}") from error
@@ -67,6 +67,8 @@ _EXAMPLE: Final = 'Write lines such as: release@example.org namespaces="edgeprun
 
 
 def _signer(line: str, number: int, where: str) -> Signer:
+    if not line.replace("\t", " ").isprintable():
+        raise SignatureError(f"{where} has characters that do not show", remedy="Write the line again, by hand.")
     match = _LINE.fullmatch(line)
     if match is None:
         raise SignatureError(f"{where} is no line of allowed signers", remedy=_EXAMPLE)
@@ -109,18 +111,18 @@ def _options(text: str, where: str) -> dict[str, str]:
 
 
 def _time(text: str | None, where: str) -> datetime | None:
-    """``YYYYMMDD[HHMM[SS]][Z]``: with Z in UTC, else in this machine's time zone, as ssh-keygen has it."""
+    """``YYYYMMDD[HHMM[SS]]Z``.  Without the Z, ssh-keygen takes it for the time zone of the machine it runs on: another on every device."""
     if text is None:
         return None
     match = _TIME.fullmatch(text)
     try:
-        if match is None:
+        if match is None or not match[3]:
             raise ValueError
         time = datetime.strptime(match[1] + (match[2] or "").ljust(6, "0"), "%Y%m%d%H%M%S")
-        return time.replace(tzinfo=UTC) if match[3] else time.astimezone()
+        return time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise SignatureError(
-            f"{where} has the time {text!r}", remedy="Write YYYYMMDD or YYYYMMDDHHMM, with a Z behind it for UTC."
+            f"{where} has the time {text!r}", remedy="Write YYYYMMDDZ or YYYYMMDDHHMMZ: in UTC, which is the same on every device."
         ) from None
 
 

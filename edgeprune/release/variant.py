@@ -41,7 +41,7 @@ class Contents:
 
 
 class Assembly:
-    """Puts a variant together.  ``times``: of all evidence and files in it."""
+    """Puts a variant together.  ``times``: of all measurements and files in it; a score is of the file, whenever it was computed."""
 
     def __init__(self, name: str, run: FinishedRun, order: Order, contents: Contents) -> None:
         self.name, self.run, self.order, self._contents = name, run, order, contents
@@ -65,7 +65,7 @@ class Assembly:
         if self.run.micro is not None:
             self._add_source(model)
         self._add_task()
-        self.times += [item.measured_at for item in evidence] + [one.written_at for one in shipped] + ([score.at] if score else [])
+        self.times += [item.measured_at for item in evidence] + [one.written_at for one in shipped]
         return Variant(
             compatibility=self._compatibility(model, found[model.sha256]),
             gates=self._gates(model, found[model.sha256], score),

@@ -9,7 +9,7 @@ from typing import Any, Dict, Optional
 
 from .files import Refused, is_whole, open_to_others, sync, write
 from .signatures import verify_signatures
-from .store import ABOUT, SIGNERS, Store
+from .store import ABOUT, NEW_SIGNERS, SIGNERS, Store
 
 _SPARE_BYTES = 256 << 10  # for folders and the files that say what is there
 
@@ -40,6 +40,10 @@ def status(root: str, deep: bool = False) -> Dict[str, Any]:
     return dict({name: store.state[name] for name in known}, current=store.current(), releases=releases)
 
 
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
 def held(root: str) -> Dict[str, Any]:
     """What is said of the release in use, if it is committed and whole, and the device's clock."""
     store = Store(root)
@@ -59,13 +63,14 @@ def begin(
     store = Store(root)
     recovered = store.settle()
     if expires_s is not None and store.state["latest_s"] >= expires_s:
-        raise Refused("expired", "a release came to the device when this one had expired: the pushing machine's clock is behind")
+        raise Refused("expired", "a release came to the device at %s, and this one had expired then" % _utc(store.state["latest_s"]))
     mended = about["version"] == store.state["committed"] and store.holds(store.place(about["version"]), about)
     if not mended:  # what is in use, which may be older after a rollback
         _refuse_older(store.state["highest"], about)
-    trust = store.path(SIGNERS)
-    if signers is not None and (replace or not os.path.exists(trust)):
-        write(trust, signers.encode())
+    if signers is not None and (replace or not os.path.exists(store.path(SIGNERS))):
+        write(store.path(NEW_SIGNERS), signers.encode())
+    elif os.path.exists(store.path(NEW_SIGNERS)):
+        os.unlink(store.path(NEW_SIGNERS))  # of a push that did not end
     missing = []
     for entry in about["files"].values():
         path = store.path("objects", entry["sha256"])
@@ -79,10 +84,16 @@ def begin(
         "recovered": recovered,
         "committed": store.state["committed"],
         "missing": sorted(set(missing)),
-        "trusts": os.path.exists(trust),
+        "trusts": os.path.exists(_trusted(store)),
         "clock_s": time.time(),
         "free_bytes": max(0, disk.f_bavail * disk.f_frsize - _SPARE_BYTES),
     }
+
+
+def _trusted(store: Store) -> str:
+    """The signers that a release under way is checked by."""
+    new = store.path(NEW_SIGNERS)
+    return new if os.path.exists(new) else store.path(SIGNERS)
 
 
 def _refuse_older(highest: Optional[Dict[str, Any]], about: Dict[str, Any]) -> None:
@@ -124,7 +135,7 @@ def stage(root: str, token: str, about: Dict[str, Any], check: Optional[Dict[str
         shutil.rmtree(folder, ignore_errors=True)
         os.mkdir(folder)
     store.fill(folder, about)
-    signed = verify_signatures(folder, store.path(SIGNERS), check) if check else None
+    signed = verify_signatures(folder, _trusted(store), check) if check else None
     if not there:
         os.rename(folder, place)
     store.mend(about["files"])
@@ -142,7 +153,10 @@ def switch(root: str, token: str, version: str) -> Dict[str, Any]:
 
 
 def commit(root: str, token: str, version: str, now_s: float) -> Dict[str, Any]:
-    """Keep the release that is on trial, once all of it has been read through ``current``."""
+    """Keep the release that is on trial, once all of it has been read through ``current``, and the signers that came with it.
+
+    ``now_s``: what time it is at the least; 0 where nobody says.
+    """
     store = _owned(root, token)
     state = store.state
     if state["pending"] != version or store.current() != version:
@@ -157,12 +171,14 @@ def commit(root: str, token: str, version: str, now_s: float) -> Dict[str, Any]:
         before = older[-1] if older else None
     if highest is None or about["sequence"] > highest["sequence"]:
         highest = {"version": version, "sequence": about["sequence"], "manifest": about["manifest"]}
+    if os.path.exists(store.path(NEW_SIGNERS)):
+        os.replace(store.path(NEW_SIGNERS), store.path(SIGNERS))
     store.save(committed=version, previous=before, pending=None, highest=highest, latest_s=max(state["latest_s"], int(now_s)))
     return {"committed": version, "previous": before}
 
 
 def rollback(root: str, token: str, version: Optional[str] = None) -> Dict[str, Any]:
-    """Switch back to ``version``, or to the release before the one in use; it is then on trial."""
+    """Switch back to ``version``, or to the release before the one in use; it is then on trial.  The one in use stays as it is."""
     store = Store(root)
     store.settle()
     releases, state = store.releases(), store.state
@@ -171,7 +187,7 @@ def rollback(root: str, token: str, version: Optional[str] = None) -> Dict[str, 
         what = "no release %s" % version if version else "no earlier release"
         raise Refused("unknown", "%s to go back to; on the device: %s" % (what, ", ".join(releases) or "none"))
     if wanted == state["committed"]:
-        raise Refused("unknown", "release %s is the one in use" % wanted)
+        return {"from": wanted, "version": wanted}
     store.save(token=token)
     return dict(switch(root, token, wanted), version=wanted)
 

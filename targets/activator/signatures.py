@@ -22,7 +22,7 @@ def verify_signatures(folder: str, signers: str, check: Dict[str, Any]) -> int:
     good = set()
     for name in check["signatures"]:
         common = ["-s", os.path.join(folder, name), "-f", signers, "-O", moment]
-        found = tuple(_keygen(["-Y", "find-principals", *common], manifest).split())  # of one line of the file: one signer
+        found = tuple(_keygen(["-Y", "find-principals", *common], manifest).splitlines())  # of one line of the file: one signer
         if found and _keygen(["-Y", "verify", "-I", found[0], "-n", check["namespace"], *common], manifest):
             good.add(found)
     if len(good) < check["threshold"]:

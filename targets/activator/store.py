@@ -11,6 +11,8 @@ from typing import Any, Dict, List, Optional
 from .files import Refused, is_whole, link, read_json, sync, write, write_json
 
 ABOUT, SUMS, SIGNERS = "release.json", "SHA256SUMS", "allowed_signers"
+NEW_SIGNERS = SIGNERS + ".new"
+"""What :data:`SIGNERS` becomes when the release that came with it is committed."""
 _STATE = "state.json"
 _EMPTY = {"schema": 1, "token": "", "committed": None, "previous": None, "pending": None, "highest": None, "latest_s": 0}
 _NAME = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._+-]*")
