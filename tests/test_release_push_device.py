@@ -337,6 +337,34 @@ def test_a_link_that_is_cut_once_is_opened_again(box: Box) -> None:
         new = box.kit.bundle("1.2.0", 3)
 
 
+@pytest.mark.parametrize(("moment", "after", "found"), [("health", None, "old"), ("switching", "sleep 600", "new")])
+def test_a_device_that_dies_while_it_checks_or_starts_a_release(box: Box, moment: str, after: str | None, found: str) -> None:
+    box.kit.runs = True
+    limits = {"any": {"gates": (Gate("latency", 1000.0),)}}
+    bundles = {"old": box.kit.bundle("1.0.0", 1, limits), "new": box.kit.bundle("1.1.0", 2, limits)}
+    box.push(bundles["old"])
+    seen: list[str] = []
+
+    def die() -> None:
+        box.server.stop()
+        subprocess.run(["pkill", "-KILL", "-u", box.server.user], check=False)
+        box.server.start()
+
+    def tell(event: dict[str, Any]) -> None:
+        seen.append(event["event"])
+        if moment == "health" and seen[-2:-1] == ["health"]:
+            die()  # the runner measures
+        elif seen[-1] == moment == "switching":
+            threading.Timer(3.0, die).start()  # the program is being started
+
+    with pytest.raises(TransientError):
+        box.push(bundles["new"], tell, after=after)
+    assert which(box.root(), bundles) == found  # on trial, and whole
+    assert box.status().committed == "1.0.0"
+    done = box.push(bundles["new"])
+    assert (done.state, done.recovered) == ("committed", "1.1.0" if found == "new" else None)
+
+
 @pytest.fixture
 def small_disk(box: Box) -> Iterator[Path]:
     """Where a disk of 1 MB of the device, on which the box releases, is seen from here."""

@@ -118,7 +118,7 @@ def _error(kind: str, message: str) -> EdgepruneError:
         case "signature":
             return SignatureError(message, remedy="Sign it by keys that the device knows, or replace them: --replace-signers")
         case "keygen":
-            return SignatureError(message, remedy="Install OpenSSH's client there, version 8.2 or newer.")
+            return SignatureError(message, remedy="Install OpenSSH's client there: 8.2 or newer, for signers with times 8.7.")
         case "name":
             return BundleError(message)
         case "busy":

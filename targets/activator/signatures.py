@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from .files import Refused
 
@@ -18,23 +18,31 @@ def verify_signatures(folder: str, signers: str, check: Dict[str, Any]) -> int:
     """
     with open(os.path.join(folder, check["manifest"]), "rb") as file:
         manifest = file.read()
-    moment = "verify-time=" + time.strftime("%Y%m%d%H%M%S", time.gmtime(check["now_s"]))
-    good = set()
+    with open(signers, "rb") as file:
+        timed = b"valid-" in file.read()  # before OpenSSH 8.7 ssh-keygen knows neither such lines nor the option
+    moment = ["-O", "verify-time=" + time.strftime("%Y%m%d%H%M%S", time.gmtime(check["now_s"]))] if timed else []
+    good, why = set(), ""
     for name in check["signatures"]:
-        common = ["-s", os.path.join(folder, name), "-f", signers, "-O", moment]
-        found = tuple(_keygen(["-Y", "find-principals", *common], manifest).splitlines())  # of one line of the file: one signer
-        if found and _keygen(["-Y", "verify", "-I", found[0], "-n", check["namespace"], *common], manifest):
-            good.add(found)
+        common = ["-s", os.path.join(folder, name), "-f", signers, *moment]
+        said, why = _keygen(["-Y", "find-principals", *common], manifest)
+        found = tuple(said.splitlines())  # of one line of the file: one signer
+        if found:
+            said, why = _keygen(["-Y", "verify", "-I", found[0], "-n", check["namespace"], *common], manifest)
+            if said:
+                good.add(found)
     if len(good) < check["threshold"]:
-        raise Refused("signature", "%s accepts %d of the %d signers asked for" % (signers, len(good), check["threshold"]))
+        told = "%s accepts %d of the %d signers asked for" % (signers, len(good), check["threshold"])
+        raise Refused("signature", "%s (ssh-keygen: %s)" % (told, why) if why else told)
     return len(good)
 
 
-def _keygen(arguments: List[str], data: bytes) -> str:
-    """What ssh-keygen says when it succeeds, else nothing."""
+def _keygen(arguments: List[str], data: bytes) -> Tuple[str, str]:
+    """What ssh-keygen says when it succeeds, else nothing; and its last complaint when it does not."""
     environment = dict(os.environ, TZ="UTC", LC_ALL="C")
     try:
-        done = subprocess.run(["ssh-keygen", *arguments], input=data, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        done = subprocess.run(["ssh-keygen", *arguments], input=data, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except FileNotFoundError:
         raise Refused("keygen", "there is no ssh-keygen to check signatures with") from None
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
+    if done.returncode == 0:
+        return done.stdout.decode("utf-8", "replace"), ""
+    return "", (done.stderr.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
