@@ -22,7 +22,7 @@ test: $(INSTALLED) $(SYSTEM)
 	$(PYTEST) -n auto --dist loadgroup -m "not device and not slow and not wheel" $(ARGS)
 
 test-device: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES) $(ARM)
-	$(PYTEST) -m "device and not slow" $(ARGS)
+	$(PYTEST) -n 2 --dist loadgroup -m "device and not slow" $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

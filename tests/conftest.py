@@ -81,10 +81,11 @@ MEASURING = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What uses the server or the board is marked ``device``.  Side by side, files stay whole, and those that measure or time something
-    here follow each other: there is one device lock."""
+    here follow each other: there is one device lock, and one board."""
     for item in items:
         name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("measuring" if name.startswith(MEASURING) else name))
+        group = "measuring" if name.startswith(MEASURING) else "board" if name.startswith("test_board") else name
+        item.add_marker(pytest.mark.xdist_group(group))
         if not {"sshd", "shared_board", "link"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.device)
 

@@ -19,6 +19,11 @@ class KernelTimes(Protocol):
 
     measured: bool
 
+    @property
+    def call_ms(self) -> float:
+        """Milliseconds of one call of the runtime, whatever it computes."""
+        ...
+
     def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
         """Time of ``kernel`` at those widths, in milliseconds."""
         ...
@@ -33,6 +38,11 @@ class TableTimes:
     measured: bool = True
     _surfaces: dict[Grid, np.ndarray] = field(default_factory=dict)
     _grids: dict[tuple[Form, object, object], Grid] = field(default_factory=dict)
+
+    @property
+    def call_ms(self) -> float:
+        """Milliseconds of one call of the runtime, whatever it computes."""
+        return self.table.call_ms
 
     def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
         """Bilinear between grid points; the nearest edge outside them."""
@@ -49,12 +59,15 @@ class TableTimes:
 
 @dataclass
 class LatencyModel:
-    """``overhead_ms + sum of scale[kind] * kernel``.  Before any whole-model measurement: no overhead, all scales 1."""
+    """``overhead_ms + sum of scale[kind] * kernel``.  Before any whole-model measurement: the overhead of one call, all scales 1."""
 
     kernels: Sequence[Kernel]
     times: KernelTimes
     overhead_ms: float = 0.0
     scale: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.overhead_ms = self.overhead_ms or self.times.call_ms
 
     def kernel_ms(self, kernel: Kernel, source: float, result: float) -> float:
         """A kernel's corrected time at those widths."""
@@ -73,7 +86,7 @@ class LatencyModel:
 
     def calibrate(self, observed: Sequence[tuple[Widths, float]]) -> None:
         """Fit overhead and scales to (widths, measured ms) pairs: non-negative least squares of relative errors, ridge towards
-        one common scale.
+        the overhead of one call and one common scale.
 
         The newest measurement, nearest to where the search goes, weighs most.
         """
@@ -81,11 +94,12 @@ class LatencyModel:
         kinds = sorted({kind for item in sums for kind in item})
         table = np.array([[item.get(kind, 0.0) for kind in kinds] for item in sums])
         measured = np.array([value for _, value in observed])
-        common = float(np.median(measured / table.sum(1)))
+        call = min(self.times.call_ms, 0.5 * float(measured.min()))
+        common = float(np.median((measured - call) / table.sum(1)))
         weights = 1.0 / measured * np.linspace(0.5, 1.0, len(measured))
         design = np.hstack([np.ones((len(measured), 1)), table]) * weights[:, None]
         share = table[0] / table[0].sum()
         ridge = np.diag(np.concatenate([[0.05 / measured[0]], 0.05 * np.sqrt(share) + 1e-3]))
-        prior = ridge @ np.concatenate([[0.0], np.full(len(kinds), common)])
+        prior = ridge @ np.concatenate([[call], np.full(len(kinds), common)])
         solution, _ = nnls(np.vstack([design, ridge]), np.concatenate([measured * weights, prior]))
         self.overhead_ms, self.scale = float(solution[0]), dict(zip(kinds, solution[1:].tolist(), strict=True))

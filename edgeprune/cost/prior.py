@@ -20,6 +20,7 @@ class PriorTimes:
 
     profile: Profile
     measured: bool = False
+    call_ms: float = 0.0
 
     def __post_init__(self) -> None:
         if self.profile.prior is None:

@@ -98,6 +98,11 @@ class SparseTimes:
     zeros: float
     measured: bool = True
 
+    @property
+    def call_ms(self) -> float:
+        """Milliseconds of one call of the runtime, whatever it computes."""
+        return self.dense.call_ms
+
     def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
         """Time of ``kernel`` at those widths, in milliseconds."""
         if is_pointwise(kernel.form):

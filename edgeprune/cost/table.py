@@ -20,6 +20,12 @@ IN_LEVELS, OUT_LEVELS = 3, 8
 Point = tuple[Form, int, int]
 """A kernel form, input width, output width."""
 
+LEAST = 0.05
+"""The share of a single kernel's time that is its own at the least, however short it is beside the call."""
+
+CALL: Point = (Form("add", (1, 1), (1, 1)), 1, 1)
+"""The least a file can do: its time is that of a call of the runtime, which every single kernel's file pays and a model pays once."""
+
 BUILDERS: dict[str, Callable[[Form, int, int], bytes]] = {"tflite": single_tflite, "torchscript": single_torchscript}
 
 
@@ -70,15 +76,20 @@ class Table:
             os.replace(temporary, self.path)
 
     def missing(self, grids: Iterable[Grid]) -> list[Point]:
-        """The points not measured yet, each once."""
-        wanted = {point_key(point): point for grid in grids for point in grid.points()}
+        """The points not measured yet, each once; :data:`CALL` among them."""
+        wanted = {point_key(point): point for point in (CALL, *(point for grid in grids for point in grid.points()))}
         return [point for key, point in wanted.items() if key not in self.times]
 
+    @property
+    def call_ms(self) -> float:
+        """Milliseconds of one call of the runtime, whatever it computes."""
+        return self.times[point_key(CALL)]
+
     def surface(self, grid: Grid) -> np.ndarray:
-        """(sources, results) milliseconds on the grid; (1, results) for kernels of one width."""
-        values = [self.times[point_key(point)] for point in grid.points()]
+        """(sources, results) milliseconds on the grid, without the call; (1, results) for kernels of one width."""
+        values = np.array([self.times[point_key(point)] for point in grid.points()])
         rows = len(grid.sources) if grid.form.kind in ("conv2d", "fully_connected") else 1
-        return np.array(values).reshape(rows, len(grid.results))
+        return np.maximum(values - self.call_ms, LEAST * values).reshape(rows, len(grid.results))
 
 
 def grid_of(kernel: Kernel, choices: Mapping[str, list[int]]) -> Grid:

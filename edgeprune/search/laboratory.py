@@ -83,7 +83,7 @@ class Laboratory:
         mine = Table.open(self._run.path / "table.json")
         shared = Table.open(user_cache_path("edgeprune") / "tables" / f"{self.facts['key']}-t{threads}.json")
         if not mine.times:
-            mine.add({key: shared.times[key] for grid in grids for key in map(point_key, grid.points()) if key in shared.times})
+            mine.add({key: shared.times[key] for key in map(point_key, mine.missing(grids)) if key in shared.times})
         missing = mine.missing(grids)
         for start in range(0, len(missing), CHUNK):
             chunk = {point_key(point): point for point in missing[start : start + CHUNK]}

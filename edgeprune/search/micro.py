@@ -42,6 +42,7 @@ class UnknownTimes:
     """A nanosecond for every MAC: stands in for latency, and is never shown, where a profile knows none."""
 
     measured: bool = False
+    call_ms: float = 0.0
 
     def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
         """In proportion to the work."""
