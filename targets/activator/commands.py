@@ -188,6 +188,10 @@ def rollback(root: str, token: str, version: Optional[str] = None) -> Dict[str, 
         raise Refused("unknown", "%s to go back to; on the device: %s" % (what, ", ".join(releases) or "none"))
     if wanted == state["committed"]:
         return {"from": wanted, "version": wanted}
+    damaged = store.damaged(store.place(wanted))
+    if damaged:
+        told = "release %s is damaged there (%s): build it once more, of a newer version, and push that"
+        raise Refused("unknown", told % (wanted, ", ".join(damaged)))
     store.save(token=token)
     return dict(switch(root, token, wanted), version=wanted)
 
