@@ -190,7 +190,7 @@ def rollback(root: str, token: str, version: Optional[str] = None) -> Dict[str, 
         return {"from": wanted, "version": wanted}
     damaged = store.damaged(store.place(wanted))
     if damaged:
-        told = "release %s is damaged there (%s): build it once more, of a newer version, and push that"
+        told = "release %s is damaged there (%s): a push of the one in use mends what both have; else build it anew, of a newer version"
         raise Refused("unknown", told % (wanted, ", ".join(damaged)))
     store.save(token=token)
     return dict(switch(root, token, wanted), version=wanted)
