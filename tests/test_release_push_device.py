@@ -178,6 +178,9 @@ def test_going_back_to_what_is_in_use_changes_nothing(box: Box) -> None:
     done = rollback(box.target, version="1.1.0", base=box.base, after="false")
     assert (done.left, done.version) == ("1.1.0", "1.1.0")
     assert (box.status().current, box.status().pending, box.status().previous) == ("1.1.0", None, "1.0.0")
+    done = rollback(box.target, base=box.base, only_from="1.2.0")  # a device that a rollout spared
+    assert (done.left, done.version, box.status().current) == ("1.1.0", "1.1.0", "1.1.0")
+    assert rollback(box.target, base=box.base, only_from="1.1.0").version == "1.0.0"
 
 
 def test_there_is_no_way_back_where_nothing_was_before(box: Box) -> None:

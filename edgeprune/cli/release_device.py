@@ -115,6 +115,9 @@ def _print_rollout(release: dict[str, Any], rollout: Rollout) -> None:
     if rollout.spared:
         names = ", ".join(target.name for target in rollout.spared)
         show_error(f"stopped: {rollout.failed} of {len(rollout.outcomes)} devices failed", f"Not touched: {names}")
+        if any(outcome.result for outcome in rollout.outcomes):
+            again = f"edgeprune release rollback --from {release['version']} --target ..."
+            click.echo(f"to take it back where it is now, and nowhere else: {again}", err=True)
 
 
 def _name(target: str) -> str:
@@ -206,17 +209,20 @@ def _print_status(found: list[Status]) -> None:
 @click.command(short_help="Let devices use the release before, or another one that they have.")
 @click.option("--product", help="Which, where a device has several.")
 @click.option("--to", "version", metavar="VERSION", help="The version to go back to; the one before unless given.")
+@click.option("--from", "only_from", metavar="VERSION", help="Only on devices that use this one now; others stay as they are.")
 @click.option("--after", metavar="COMMAND", help="Run this on the device, in the release's folder; it stays as it was if that fails.")
 @device_options
-def rollback(target: str, base: str, product: str | None, version: str | None, after: str | None, as_json: bool) -> int:
+def rollback(
+    target: str, base: str, product: str | None, version: str | None, only_from: str | None, after: str | None, as_json: bool
+) -> int:
     """Go back to an earlier release that the devices still have: nothing is sent."""
     from edgeprune.release.installed import RolledBack
     from edgeprune.release.installed import rollback as roll
 
-    outcomes = _each(target, lambda one: roll(one, product, version, base, after))
+    outcomes = _each(target, lambda one: roll(one, product, version, base, after, only_from))
 
     def line(it: RolledBack) -> None:
-        click.echo(f"{_name(it.target)}: {it.product} {it.version} ({'in use already' if it.left == it.version else f'was {it.left}'})")
+        click.echo(f"{_name(it.target)}: {it.product} {it.version} ({'stays in use' if it.left == it.version else f'was {it.left}'})")
 
     return _finish(outcomes, as_json, asdict, line)
 

@@ -66,25 +66,33 @@ def _status(place: OpenPlace, target: Target, product: str, deep: bool) -> Statu
 
 @dataclass(frozen=True)
 class RolledBack:
-    """``left``: the version that was in use; ``version``: the one that is now, the same when it was asked for and in use already."""
+    """``left``: the version that was in use; ``version``: the one that is now, the same where nothing was to be done."""
 
     target: str
     product: str
     left: str | None
-    version: str
+    version: str | None
 
 
 def rollback(
-    target: Target, product: str | None = None, version: str | None = None, base: str = BASE, after: str | None = None
+    target: Target,
+    product: str | None = None,
+    version: str | None = None,
+    base: str = BASE,
+    after: str | None = None,
+    only_from: str | None = None,
 ) -> RolledBack:
     """Go back to ``version``, or to the release before the one in use.  It does not wait for others who use the device.
 
-    The only product on the device unless named.  ``after``: as for a push.  Raises :class:`ReleaseError` when there is nothing to go back
-    to, :class:`HealthError` when ``after`` fails: the device has then gone forward again.
+    The only product on the device unless named.  ``only_from``: a device that uses another version than that stays as it is.  ``after``:
+    as for a push.  Raises :class:`ReleaseError` when there is nothing to go back to, :class:`HealthError` when ``after`` fails: the
+    device has then gone forward again.
     """
     with OpenPlace(target.address, base) as place:
         product = _product(place, target, product)
         place.install()
+        if only_from is not None and (used := place.call("status", product)["committed"]) != only_from:
+            return RolledBack(target.name, product, used, used)
         token = uuid.uuid4().hex
         begun = place.call("rollback", product, 1 << 30, token=token, version=version)
         if begun["from"] == begun["version"]:
