@@ -126,7 +126,7 @@ def test_a_damaged_or_unwritable_cache_only_costs_time(tmp_path, monkeypatch):
 
 
 def test_the_cache_drops_what_was_unused_for_longest(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "LIMIT_BYTES", 25)
+    monkeypatch.setattr(cache, "LIMIT_BYTES", 90)
     for age, key in ((30, "a"), (20, "b"), (10, "c")):
         cache.write(key, b"0000TFL3..")
         os.utime(tmp_path / "cache" / "edgeprune" / "export" / f"{key}.tflite", (time.time() - age, time.time() - age))

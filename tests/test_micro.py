@@ -405,6 +405,15 @@ def test_a_name_that_c_does_not_take_is_refused(int8_file: Path, tmp_path: Path,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("suffix", ["c", "h"])
+def test_a_file_that_somebody_wrote_is_not_replaced(int8_file: Path, tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"main.{suffix}").write_text("int main(void) { return 0; }\n")
+    content = int8_file.read_bytes()
+    with pytest.raises(ExportError, match=rf"main\.{suffix} exists, and edgeprune did not make it"):
+        write_c_array(content, tmp_path, "main", measure_arena(content))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["int main(void) { return 0; }\n"]
+
+
 # the command
 
 
@@ -438,6 +447,13 @@ def test_the_command_says_what_is_measured_and_what_is_not(int8_file: Path, caps
     code, out, _ = run(capsys, str(int8_file), "--profile", "esp32-s3", "--json")
     shown = json.loads(out)
     assert (code, shown["latency_ms"], shown["fits"]["flash"]) == (0, None, None)
+
+
+def test_a_float_model_has_no_latency_by_figures_of_int8(models_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, str(models_folder / "pretrainedResnet.tflite"), "--profile", "nrf5340", "--json")
+    shown = json.loads(out)
+    assert (code, shown["latency_ms"]) == (0, None)
+    assert "int8 kernels" in shown["latency_method"]
 
 
 def test_a_model_that_does_not_fit_is_a_failure(int8_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

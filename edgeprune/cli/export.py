@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Inferences of the task's data that int8 ranges are seen on.",
 )
-@click.option("--channels-last", is_flag=True, help="TFLite inputs laid out as (N, ..., C) instead of (N, C, ...).")
+@click.option(
+    "--channels-last", is_flag=True, help="TFLite inputs (images, also of whole numbers) laid out as (N, ..., C) instead of (N, C, ...)."
+)
 @click.option("--integer-io", is_flag=True, help="Inputs and outputs of tflite-int8 are int8 too.")
 @click.option(
     "--keep-float", multiple=True, metavar="REGEX", help="TFLite operators that quantization leaves float, by their outputs' names."
@@ -86,7 +88,9 @@ def _written(
     task, model = _loaded(source, recipe)
     if score and not task.scores:
         raise RecipeError(f"task {task.name} cannot be scored", remedy="Leave --score out; or give it `validation` batches, or `evaluate`.")
-    samples = calibration_of(task, calibration) if any(entry.calibrated for entry in entries) else None
+    data = task.train is not None or task.validation is not None
+    needed = any(entry.calibrated or (entry.compared and data) for entry in entries)
+    samples = calibration_of(task, calibration) if needed else None
     metadata = task_metadata(task, model if model is not task.model else None)
     options = ExportOptions(channels_last, integer_io, keep_float, metadata=metadata)
     paths = export(model, task.example_inputs, wanted, output or source.parent, source.stem, calibration=samples, options=options)

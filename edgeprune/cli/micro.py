@@ -73,13 +73,17 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
 
 def _on_profile(profile: Profile, graph: MicroGraph, arena_bytes: int, flash_bytes: int) -> dict[str, Any]:
     """The predicted latency, and whether arena and flash fit: None where the profile does not say how much there is."""
-    from edgeprune.export.micro import predict_ms
+    from edgeprune.export.micro import is_int8, predict_ms
 
     memory = profile.memory
+    method = f"predicted from {profile.prior.runtime}, not measured" if profile.prior else "not known"
+    published = is_int8(graph)
+    if profile.prior and not published:
+        method = "not known: the published figures are of int8 kernels, and this file has others (export tflite-int8)"
     return {
         "profile": profile.name,
-        "latency_ms": predict_ms(graph, profile) if profile.prior else None,
-        "latency_method": f"predicted from {profile.prior.runtime}, not measured" if profile.prior else "not known",
+        "latency_ms": predict_ms(graph, profile) if profile.prior and published else None,
+        "latency_method": method,
         "fits": {
             "ram": None if memory.bytes is None else arena_bytes <= memory.bytes,
             "flash": None if memory.flash_bytes is None else flash_bytes <= memory.flash_bytes,

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -75,6 +76,7 @@ def start_export(
     try:
         wanted = _find_all(formats)
         _check_calibration(wanted, calibration)
+        _check_options(wanted, options or ExportOptions())
         source = Source(model, example_inputs, time_limit_s, calibration, options)
         target = _folder(folder)
         paths = {entry.name: target / f"{name}{entry.suffix}" for entry in wanted}
@@ -115,6 +117,19 @@ def _check_calibration(wanted: Sequence[Format], calibration: Sequence[Sample] |
         )
 
 
+def _check_options(wanted: Sequence[Format], options: ExportOptions) -> None:
+    """What would change nothing is refused: its user means something by it."""
+    quantized = ("tflite-int8", "tflite-dynamic", "tflite-fp16")
+    meant = {
+        "channels_last": (options.channels_last, ("tflite", "tflite-sparse", *quantized)),
+        "integer_io": (options.integer_io, quantized[:1]),
+        "keep_float": (options.keep_float, quantized),
+    }
+    for what, (given, names) in meant.items():
+        if given and not any(entry.name in names for entry in wanted):
+            raise ExportError(f"{what} is for {', '.join(names)}, and none of these is written", remedy="Leave it out, or add a format.")
+
+
 def _folder(folder: str | Path) -> Path:
     path = Path(folder)
     try:
@@ -135,7 +150,8 @@ def _write(entry: Format, source: Source, path: Path) -> None:
     except OSError as error:
         raise ExportError(f"{entry.name}: {path} cannot be written: {error.strerror}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _content(entry: Format, source: Source) -> bytes:
@@ -145,7 +161,10 @@ def _content(entry: Format, source: Source) -> bytes:
         refused = source.refused_dtype(entry.dtypes)
         if refused is None:
             raise
-        raise ExportError(f"{entry.name}: {refused}, a type that the format does not hold", remedy="Export model.float().") from error
+        raise ExportError(
+            f"{entry.name}: {refused}, a type that the format does not hold",
+            remedy="Export model.float(); tflite-fp16 stores its weights as float16.",
+        ) from error
 
 
 def _verify(entry: Format, source: Source, path: Path) -> None:

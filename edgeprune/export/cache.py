@@ -18,6 +18,7 @@ LIMIT_BYTES = 2_000_000_000
 REVISION = "2"
 """Raise it when what the worker does to a program changes."""
 _COUNTER = itertools.count()
+_DIGEST = hashlib.sha256().digest_size  # before every kept file
 
 
 def program_key(program: ExportedProgram) -> str:
@@ -55,7 +56,8 @@ def read(key: str) -> bytes | None:
         os.utime(path)
     except OSError:
         return None
-    return content if content[4:8] == b"TFL3" else None
+    digest, content = content[:_DIGEST], content[_DIGEST:]
+    return content if hashlib.sha256(content).digest() == digest else None  # damaged ones are made again
 
 
 def write(key: str, content: bytes) -> None:
@@ -63,7 +65,7 @@ def write(key: str, content: bytes) -> None:
     try:
         folder = _folder()
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / f"{key}.tflite", content)
+        write_atomically(folder / f"{key}.tflite", hashlib.sha256(content).digest() + content)
         kept = sorted(((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*.tflite")), reverse=True)
         for (_, _, path), total in zip(kept, itertools.accumulate(size for _, size, _ in kept), strict=True):
             if total > LIMIT_BYTES and path.stem != key:

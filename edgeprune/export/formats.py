@@ -41,6 +41,11 @@ class Format:
     extra: str | None = None
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16)
 
+    @property
+    def compared(self) -> bool:
+        """Whether it is compared on real data where there is some."""
+        return self.calibrated or self.verify is not None
+
     def run(self, path: Path, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         """The file's outputs for one inference."""
         return self.load(path)(inputs)

@@ -31,7 +31,7 @@ def invoke(interpreter: Any, inputs: Sequence[Tensor]) -> None:
         if scale and array.dtype.kind == "f" and np.dtype(detail["dtype"]).kind == "i":
             limits = np.iinfo(detail["dtype"])
             array = np.clip(np.round(array / scale) + zero, limits.min, limits.max)
-        interpreter.set_tensor(detail["index"], np.ascontiguousarray(array, dtype=detail["dtype"]))
+        interpreter.set_tensor(detail["index"], np.asarray(array, dtype=detail["dtype"], order="C"))
     interpreter.invoke()
 
 
@@ -40,4 +40,4 @@ def value_of(interpreter: Any, detail: dict[str, Any]) -> Tensor:
     array, parameters = interpreter.get_tensor(detail["index"]), detail["quantization_parameters"]
     if len(parameters["scales"]) == 1 and array.dtype.kind == "i":
         array = (array.astype(np.float32) - np.float32(parameters["zero_points"][0])) * np.float32(parameters["scales"][0])
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.asarray(array, order="C"))  # which keeps a number a number

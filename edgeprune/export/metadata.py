@@ -27,16 +27,17 @@ def encoded(format_name: str, source: Any, **more: Any) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
-def task_metadata(task: Task, pruned: nn.Module | None = None) -> dict[str, Any]:
+def task_metadata(task: Task, pruned: nn.Module | None = None, how: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What the user of a task's exported files has to know: its name, ``labels``, ``preprocessing``, and how much of it ``pruned`` has
-    left (parameters of the pruned model, and of the original)."""
+    left (parameters of the pruned model, and of the original), and ``how`` it was pruned, such as its budget (None is left out)."""
     found: dict[str, Any] = {"name": task.name}
     if task.labels:
         found["labels"] = list(task.labels)
     if task.preprocessing:
         found["preprocessing"] = dict(task.preprocessing)
     if pruned is not None:
-        found["pruned"] = {"parameters": _parameters(pruned), "of": _parameters(task.model)}
+        kept = {name: value for name, value in (how or {}).items() if value is not None}
+        found["pruned"] = {"parameters": _parameters(pruned), "of": _parameters(task.model), **kept}
     return found
 
 

@@ -40,6 +40,6 @@ class ExportOptions:
             except re.error as error:
                 raise ExportError(f"keep_float {pattern!r} is no regular expression: {error}") from error
         try:
-            json.dumps(dict(self.metadata))
+            json.dumps(dict(self.metadata), allow_nan=False, ensure_ascii=False).encode()
         except (TypeError, ValueError) as error:
             raise ExportError(f"the metadata cannot be written as JSON: {error}", remedy="Give texts, numbers, lists and dicts.") from error

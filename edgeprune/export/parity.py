@@ -63,24 +63,30 @@ LEAST_SQNR_DB = 15.0
 LEAST_AGREEMENT = 0.9
 """Share of inferences whose largest class score is of the same class, that is enough where the scores themselves are noisier."""
 
+LEAST_BALANCED = 0.75
+"""And the mean of that share over the classes: a rare class that is lost changes the whole share little."""
+
 
 @dataclass(frozen=True)
 class Fidelity:
     """Of a quantized file to the PyTorch model, over several inferences, its worst output: ``sqnr_db``, the ratio of the outputs' power to
     the error's (infinite when there is none), and ``agreement``, the share of inferences with the same top class (of equal elements, for
-    outputs of integers; None for other outputs)."""
+    outputs of integers; None for other outputs). ``balanced``: the mean of that share over the classes that the PyTorch model names."""
 
     sqnr_db: float
     agreement: float | None
+    balanced: float = 1.0
 
     @property
     def good(self) -> bool:
         """Whether it computes the same function."""
-        return self.sqnr_db >= LEAST_SQNR_DB or (self.agreement is not None and self.agreement >= LEAST_AGREEMENT)
+        same = self.agreement is not None and self.agreement >= LEAST_AGREEMENT and self.balanced >= LEAST_BALANCED
+        return self.sqnr_db >= LEAST_SQNR_DB or same
 
     def __str__(self) -> str:
         same = "" if self.agreement is None else f", the same top class in {100 * self.agreement:.0f} %"
-        return f"signal to noise {self.sqnr_db:.1f} dB{same}"
+        rare = f" ({100 * self.balanced:.0f} % with every class counted alike)" if self.balanced < 1.0 else ""
+        return f"signal to noise {self.sqnr_db:.1f} dB{same}{rare}"
 
 
 def fidelity(expected: Sequence[Sequence[Tensor]], produced: Sequence[Sequence[Tensor]]) -> Fidelity:
@@ -97,8 +103,11 @@ def _fidelity(want: Tensor, got: Tensor) -> Fidelity:
     if not want.is_floating_point():
         return Fidelity(-math.inf, float((want == got).double().mean()))
     classes = want.dim() == 3 and want.shape[1] == 1 and want.shape[2] > 1
-    agreement = float((want.argmax(2) == got.argmax(2)).double().mean()) if classes else None
-    return Fidelity(sqnr_db(want, got), agreement)
+    if not classes:
+        return Fidelity(sqnr_db(want, got), None)
+    named, same = want.argmax(2).flatten(), (want.argmax(2) == got.argmax(2)).double().flatten()
+    shares = [float(same[named == one].mean()) for one in set(named.tolist())]
+    return Fidelity(sqnr_db(want, got), float(same.mean()), sum(shares) / len(shares))
 
 
 def sqnr_db(want: Tensor, got: Tensor) -> float:

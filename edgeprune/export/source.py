@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from edgeprune.errors import CaptureError, ExportError
 from edgeprune.export.calibration import Sample, checked
@@ -43,6 +44,30 @@ def _frozen_copy(model: nn.Module) -> nn.Module:
     module.requires_grad_(False)
     flush_denormals([*module.parameters(), *module.buffers()])
     return module
+
+
+def _require_numbers(module: nn.Module) -> None:
+    """:class:`ExportError` naming the first weight or buffer that holds NaN: no file of it would be good for anything."""
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        if value.is_floating_point() and bool(value.isnan().any()):
+            raise ExportError(f"{name} holds NaN", remedy="Its training went wrong: export an earlier state.")
+
+
+class _Nested(nn.Module):
+    """A model of nested inputs that takes their tensors alone, in order; what is no tensor (``None``, numbers) is as in ``leaves``."""
+
+    def __init__(self, module: nn.Module, leaves: Sequence[Any], form: pytree.TreeSpec) -> None:
+        super().__init__()
+        self.module = module
+        self._constants = [None if isinstance(value, Tensor) else value for value in leaves]
+        self._places = [place for place, value in enumerate(leaves) if isinstance(value, Tensor)]
+        self._form = form
+
+    def forward(self, *inputs: Tensor) -> Any:
+        leaves = list(self._constants)
+        for place, value in zip(self._places, inputs, strict=True):
+            leaves[place] = value
+        return self.module(*pytree.tree_unflatten(leaves, self._form))
 
 
 class _Flat(nn.Module):
@@ -88,10 +113,14 @@ class Source:
         calibration: Sequence[Sample] | None = None,
         options: ExportOptions | None = None,
     ) -> None:
-        self.inputs: tuple[Tensor, ...] = tuple(value.detach().cpu() for value in example_inputs)
+        leaves, form = pytree.tree_flatten(tuple(example_inputs))
+        self.inputs: tuple[Tensor, ...] = tuple(value.detach().cpu() for value in leaves if isinstance(value, Tensor))
         self.calibration = None if calibration is None else checked(calibration, self.inputs)
         self.options = options or ExportOptions()
         self.module = _frozen_copy(model)
+        _require_numbers(self.module)
+        if not all(isinstance(value, Tensor) for value in example_inputs):
+            self.module = _Nested(self.module, leaves, form)
         if not isinstance(self._outputs(), Tensor):
             self.module = _Flat(self.module)
         self.time_limit_s = time_limit_s
@@ -106,7 +135,8 @@ class Source:
     def channels_last(self) -> tuple[int, ...]:
         """The places of the inputs that a TFLite file takes as (N, ..., C): none unless the options say so."""
         wanted = self.options.channels_last
-        return tuple(place for place, value in enumerate(self.inputs) if wanted and value.is_floating_point() and value.dim() > 2)
+        images = [value.dim() > 2 if value.is_floating_point() else value.dim() == 4 for value in self.inputs]
+        return tuple(place for place, image in enumerate(images) if wanted and image)
 
     @cached_property
     def mobile_program(self) -> ExportedProgram:

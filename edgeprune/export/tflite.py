@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from edgeprune.errors import ExportError, ParityError
 from edgeprune.export import cache, converter, flatbuffer, metadata, parity
+from edgeprune.export.calibration import LEAST_SAMPLES, evenly
 from edgeprune.export.formats import Format, Loaded, register
 from edgeprune.export.interpreter import invoke, open_tflite, value_of
 from edgeprune.export.layers import worst_layers
@@ -17,8 +19,9 @@ from edgeprune.export.micro.layout import without_moves
 from edgeprune.export.names import shorten
 from edgeprune.export.quantize import Kind, quantize
 from edgeprune.export.source import Source
+from edgeprune.task import device_inputs
 
-COMPARED = 32
+COMPARED = 64
 """Inferences on which a quantized file is compared with the float one, which is compared with the model."""
 
 
@@ -106,7 +109,7 @@ def _loaded(content: bytes, channels_last: Sequence[int]) -> Loaded:
 
 def _verify(kind: Kind) -> Callable[[Source, Loaded], None]:
     def verify(source: Source, loaded: Loaded) -> None:
-        samples = (source.calibration or [source.probe])[:COMPARED]
+        samples = evenly(source.calibration or [device_inputs(source.inputs, seed) for seed in range(LEAST_SAMPLES)], COMPARED)
         real = _loaded(float_content(source), source.channels_last)
         parity.compare("tflite", source.expected, real(source.probe), TFLITE.tolerance)
         found = parity.fidelity([real(sample) for sample in samples], [loaded(sample) for sample in samples])
@@ -121,11 +124,24 @@ def _verify(kind: Kind) -> Callable[[Source, Loaded], None]:
     return verify
 
 
-TFLITE = register(Format("tflite", ".tflite", _write, load, "tflite", external=True))
-FP16 = register(Format("tflite-fp16", ".fp16.tflite", _quantized("fp16"), load, "tflite", tolerance=1e-2, external=True))
+_HELD = (torch.float32,)  # tflite-fp16 is made of a float32 model, too
+
+TFLITE = register(Format("tflite", ".tflite", _write, load, "tflite", external=True, dtypes=_HELD))
+FP16 = register(Format("tflite-fp16", ".fp16.tflite", _quantized("fp16"), load, "tflite", tolerance=1e-2, external=True, dtypes=_HELD))
 DYNAMIC = register(
-    Format("tflite-dynamic", ".dynamic.tflite", _quantized("dynamic"), load, "tflite", verify=_verify("dynamic"), external=True)
+    Format(
+        *("tflite-dynamic", ".dynamic.tflite", _quantized("dynamic"), load, "tflite"),
+        verify=_verify("dynamic"),
+        external=True,
+        dtypes=_HELD,
+    )
 )
 INT8 = register(
-    Format("tflite-int8", ".int8.tflite", _quantized("int8"), load, "tflite", verify=_verify("int8"), external=True, calibrated=True)
+    Format(
+        *("tflite-int8", ".int8.tflite", _quantized("int8"), load, "tflite"),
+        verify=_verify("int8"),
+        external=True,
+        calibrated=True,
+        dtypes=_HELD,
+    )
 )

@@ -24,6 +24,7 @@ from edgeprune.errors import BudgetError, CaptureError, InfeasibleBudgetError, T
 from edgeprune.export import ExportOptions, calibration_of, start_export
 from edgeprune.export.evaluate import score_file
 from edgeprune.export.formats import find
+from edgeprune.export.metadata import task_metadata
 from edgeprune.graph import Analysis, analyze
 from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
@@ -368,8 +369,11 @@ class Job:
 
     def _start_export(self, model: nn.Module, name: str, formats: tuple[str, ...]) -> Future[dict[str, Path]]:
         self.listener.note(f"exporting {name} to {', '.join(formats)}")
-        calibration = calibration_of(self.task) if any(find(format_name).calibrated for format_name in formats) else None
-        options = ExportOptions(integer_io=True, channels_last=True) if self.micro else None
+        data = self.task.train is not None or self.task.validation is not None
+        needed = any(find(one).calibrated or (find(one).compared and data) for one in formats)
+        calibration = calibration_of(self.task) if needed else None
+        metadata = task_metadata(self.task, model if model is not self.task.model else None, asdict(self.budget))
+        options = ExportOptions(integer_io=self.micro, channels_last=self.micro, metadata=metadata)
         folder = self.run_directory.artifacts
         return start_export(model, self.task.example_inputs, formats, folder, name, calibration=calibration, options=options)
 

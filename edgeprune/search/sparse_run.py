@@ -18,7 +18,8 @@ from edgeprune.budget import Budget, format_quantity
 from edgeprune.cost.sparse_kernels import SparseCost, sparse_points
 from edgeprune.cost.table import Table
 from edgeprune.errors import InfeasibleBudgetError, InputError, RecipeError
-from edgeprune.export import export
+from edgeprune.export import ExportOptions, export
+from edgeprune.export.metadata import task_metadata
 from edgeprune.export.sparse import LEAST_ZEROS
 from edgeprune.export.sparse_check import SparseReport, sparse_check
 from edgeprune.graph import analyze
@@ -112,7 +113,8 @@ def make_sparse(
         analysis = analyze(task.model, task.example_inputs, tuple(task.protect), task.attention)
         save(path, Pruned(model, Plan(analysis.fingerprint, {}), "modules", 0.0), analysis, task.example_inputs, tuple(task.protect))
     listener.note("exporting tflite and tflite-sparse")
-    files = export(model, task.example_inputs, ("tflite", "tflite-sparse"), run.artifacts, "sparse")
+    options = ExportOptions(metadata=task_metadata(task, model, {"sparsity": sparsity}))
+    files = export(model, task.example_inputs, ("tflite", "tflite-sparse"), run.artifacts, "sparse", options=options)
     trial = None
     if target is not None:
         laboratory = Laboratory(run, target, "tflite", BenchOptions(threads=settings.threads, seed=settings.seed), listener)

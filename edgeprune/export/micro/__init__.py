@@ -6,7 +6,7 @@ from edgeprune.export.micro.arena import Arena, measure_arena, run_micro
 from edgeprune.export.micro.carray import write_c_array
 from edgeprune.export.micro.flash import Flash, estimate_flash
 from edgeprune.export.micro.graph import MicroGraph, read_graph
-from edgeprune.export.micro.latency import macs_of, predict_ms
+from edgeprune.export.micro.latency import is_int8, macs_of, predict_ms
 from edgeprune.export.micro.operators import Finding, require_supported, unsupported
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Flash",
     "MicroGraph",
     "estimate_flash",
+    "is_int8",
     "macs_of",
     "measure_arena",
     "predict_ms",

@@ -24,6 +24,7 @@ C_TYPES: Final = {
     "float32": "float",
     "bool": "bool",
 }
+_MADE = "/* Made by edgeprune"
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -42,6 +43,9 @@ def write_c_array(content: bytes, folder: Path, name: str, arena: Arena) -> tupl
     texts = {source: _source(content, name), header: _header(content, graph, name, arena)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for path in texts:  # both are looked at before one is written
+            if path.exists() and not path.read_bytes().startswith(_MADE.encode()):
+                raise ExportError(f"{path} exists, and edgeprune did not make it", remedy="Give another --name, or another folder.")
         for path, text in texts.items():
             write_atomically(path, text.encode())
     except OSError as error:
@@ -53,7 +57,7 @@ def _source(content: bytes, name: str) -> str:
     rows = [content[start : start + 20] for start in range(0, len(content), 20)]
     values = "\n".join("    " + ", ".join(f"0x{byte:02x}" for byte in row) + "," for row in rows)
     return f"""\
-/* Made by edgeprune: do not edit. */
+{_MADE}: do not edit. */
 #include "{name}.h"
 
 #include <stdalign.h>
@@ -72,7 +76,7 @@ def _header(content: bytes, graph: MicroGraph, name: str, arena: Arena) -> str:
     used = "\n".join(f" *   {line}" for line in _wrapped(sorted({operator.name for operator in graph.operators})))
     adds = "".join(f" &&\n           resolver.{method}() == 0" for method in methods)[len(" &&\n           ") :]
     return f"""\
-/* Made by edgeprune: do not edit.
+{_MADE}: do not edit.
  *
  * Operators of the model:
 {used}

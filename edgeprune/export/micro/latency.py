@@ -49,6 +49,12 @@ def macs_of(graph: MicroGraph) -> float:
     return sum(macs(form, source, result) for form, source, result in work_of(graph))
 
 
+def is_int8(graph: MicroGraph) -> bool:
+    """Whether convolutions and linear layers read int8, as in what the profiles' figures were published of."""
+    heavy = [operator for operator in graph.operators if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")]
+    return all(operator.inputs[0] is not None and operator.inputs[0].dtype == "int8" for operator in heavy if operator.inputs)
+
+
 def predict_ms(graph: MicroGraph, profile: Profile) -> float:
     """Milliseconds of one inference by the profile's prior.  Raises :class:`ProfileError` when it has none."""
     times = PriorTimes(profile)
