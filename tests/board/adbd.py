@@ -145,7 +145,8 @@ class _Shell:
         device = link.device
         environment = {"PATH": f"{device.tools}:/usr/bin:/bin", "TMPDIR": str(device.folder), "HOME": "/"}
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(["/bin/sh", "-c", line], stdin=pipe, stdout=pipe, stderr=pipe, cwd="/", env=environment)
+        shell = ["env", "--default-signal=HUP", "/bin/sh", "-c", line]  # a device knows nothing of a nohup on this machine
+        self._process = subprocess.Popen(shell, stdin=pipe, stdout=pipe, stderr=pipe, cwd="/", env=environment)
         self._readers = [threading.Thread(target=self._pump, args=pair) for pair in ((_STDOUT, "stdout"), (_STDERR, "stderr"))]
         for thread in (*self._readers, threading.Thread(target=self._feed), threading.Thread(target=self._finish)):
             thread.daemon = True
