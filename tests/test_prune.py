@@ -93,6 +93,26 @@ def cli(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return code, out, err
 
 
+class Tokens(torch.nn.Module):
+    """Classifies sentences of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.hidden, self.head = torch.nn.Embedding(50, 16), torch.nn.Linear(16, 64), torch.nn.Linear(64, 4)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.hidden(self.embedding(tokens).mean(1))))
+
+
+@pytest.mark.device
+def test_tokens_of_64_bits_are_those_of_32_that_tflite_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    task = edgeprune.Task(Tokens().eval(), (torch.randint(0, 50, (1, 12)),))
+    options = Options(engine="tflite", formats=("tflite",), threads=1, measurements=1)
+    assert prune(task, "local:", budget=edgeprune.Budget(macs="60%"), options=options, runs=tmp_path / "runs").met
+
+
 def test_without_a_device_everything_is_a_prediction(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--engine", "torchscript", "--format", "torchscript", "--runs", str(tmp_path / "runs"), "--no-sensitivity", "--json"]
     code, out, _ = cli(capsys, "prune", str(recipe), "--profile", "raspberry-pi-4", "--latency", "60%", "--epochs", "0.5", *options)
