@@ -313,6 +313,14 @@ def test_what_is_in_use_after_a_rollback_is_mended_and_nothing_else_that_is_olde
     assert answer("begin", begin | {"about": about("1.0.0", 1, files("1.0.0"))})["kind"] == "older"
 
 
+def test_signers_of_a_push_that_did_not_end_are_not_those_of_a_rollback(root: Path) -> None:
+    told = about("1.2.0", 3, files("1.2.0"))
+    do(root, "begin", token="t", about=told, expires_s=None, signers="another\n", replace=True)
+    do(root, "rollback", token="r", version=None)
+    do(root, "commit", token="r", version="1.0.0", now_s=0.0)
+    assert not (root / "allowed_signers").exists()
+
+
 def test_a_push_whose_objects_were_removed_meanwhile_ends_and_says_so(root: Path) -> None:
     told = about("1.2.0", 3, files("1.2.0"))
     send(root, files("1.2.0"), do(root, "begin", token="t", about=told, expires_s=None, signers=None, replace=False)["missing"])

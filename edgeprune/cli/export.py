@@ -79,7 +79,8 @@ def _written(
     score: bool,
 ) -> dict[str, Any]:
     from edgeprune.errors import RecipeError
-    from edgeprune.export import ExportOptions, calibration_of, export
+    from edgeprune.export import ExportOptions, export
+    from edgeprune.export.calibration import calibration_for
     from edgeprune.export.formats import find_all
     from edgeprune.export.metadata import task_metadata
 
@@ -88,9 +89,7 @@ def _written(
     task, model = _loaded(source, recipe)
     if score and not task.scores:
         raise RecipeError(f"task {task.name} cannot be scored", remedy="Leave --score out; or give it `validation` batches, or `evaluate`.")
-    data = task.train is not None or task.validation is not None
-    needed = any(entry.calibrated or (entry.compared and data) for entry in entries)
-    samples = calibration_of(task, calibration) if needed else None
+    samples = calibration_for(task, entries, calibration)
     metadata = task_metadata(task, model if model is not task.model else None)
     options = ExportOptions(channels_last, integer_io, keep_float, metadata=metadata)
     paths = export(model, task.example_inputs, wanted, output or source.parent, source.stem, calibration=samples, options=options)

@@ -21,7 +21,8 @@ from edgeprune.cost.table import grid_of
 from edgeprune.cost.weights import FLOAT32, INT8_MICRO
 from edgeprune.cost.width import Widths
 from edgeprune.errors import BudgetError, CaptureError, InfeasibleBudgetError, TargetError
-from edgeprune.export import ExportOptions, calibration_of, start_export
+from edgeprune.export import ExportOptions, start_export
+from edgeprune.export.calibration import calibration_for
 from edgeprune.export.evaluate import score_file
 from edgeprune.export.formats import find
 from edgeprune.export.metadata import task_metadata
@@ -369,9 +370,7 @@ class Job:
 
     def _start_export(self, model: nn.Module, name: str, formats: tuple[str, ...]) -> Future[dict[str, Path]]:
         self.listener.note(f"exporting {name} to {', '.join(formats)}")
-        data = self.task.train is not None or self.task.validation is not None
-        needed = any(find(one).calibrated or (find(one).compared and data) for one in formats)
-        calibration = calibration_of(self.task) if needed else None
+        calibration = calibration_for(self.task, map(find, formats))
         metadata = task_metadata(self.task, model if model is not self.task.model else None, asdict(self.budget))
         options = ExportOptions(integer_io=self.micro, channels_last=self.micro, metadata=metadata)
         folder = self.run_directory.artifacts

@@ -69,8 +69,6 @@ def begin(
         _refuse_older(store.state["highest"], about)
     if signers is not None and (replace or not os.path.exists(store.path(SIGNERS))):
         write(store.path(NEW_SIGNERS), signers.encode())
-    elif os.path.exists(store.path(NEW_SIGNERS)):
-        os.unlink(store.path(NEW_SIGNERS))  # of a push that did not end
     missing = []
     for entry in about["files"].values():
         path = store.path("objects", entry["sha256"])

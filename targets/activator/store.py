@@ -121,7 +121,9 @@ class Store:
         sync(self.root)
 
     def settle(self) -> Optional[str]:
-        """Go back to what is committed; the version that was given up, if any."""
+        """Go back to what is committed, its signers too; the version that was given up, if any."""
+        if os.path.exists(self.path(NEW_SIGNERS)):
+            os.unlink(self.path(NEW_SIGNERS))
         tried: Optional[str] = self.state["pending"]
         if tried is not None or self.state["committed"] is not None:
             self.point(self.state["committed"])
