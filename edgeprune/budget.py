@@ -122,3 +122,10 @@ def format_quantity(kind: str, value: float) -> str:
     if abs(value) >= 1e3:
         return f"{value / 1e3:.3g} {large}"
     return f"{value:.3g} {base}" if abs(value) >= 1 or value == 0 else f"{value * 1e3:.3g} {small}"
+
+
+def format_metric(value: float, size: float | None = None, sign: str = "") -> str:
+    """A score for people: two decimals of percentages and the like, four digits of what is smaller.  A difference is written as scores
+    of that ``size`` are, and with a ``sign`` of "+" always with one."""
+    large = abs(value if size is None else size) >= 10 or value == 0
+    return format(value, f"{sign}{'.2f' if large else '.4g'}")

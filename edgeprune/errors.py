@@ -91,7 +91,12 @@ class VerificationError(GraphError):
 
 
 class InfeasibleBudgetError(EdgepruneError):
-    """No plan reaches the budget; the message names the binding limit and the least value reachable."""
+    """No plan reaches the budget; the message names the binding limit and the least value reachable.  ``share``: how many times the limit
+    that is, where known."""
+
+    def __init__(self, message: str, *, remedy: str | None = None, share: float | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.share = share
 
 
 class TrainingError(EdgepruneError):

@@ -21,8 +21,21 @@ Batches = Iterable[tuple[Any, Any]]
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """Top-1 accuracy in percent. ``outputs``: (N, classes); ``targets``: (N,) class indices."""
+    """Top-1 accuracy in percent. ``outputs``: (N, classes); ``targets``: (N,) class indices.
+
+    Raises :class:`RecipeError` for what is no classification.
+    """
+    fits = isinstance(outputs, Tensor) and isinstance(targets, Tensor) and outputs.dim() == 2 and targets.shape == outputs.shape[:1]
+    if not fits or targets.is_floating_point():
+        raise RecipeError(
+            f"accuracy, the default metric, takes outputs (N, classes) and class indices (N,), not {_told(outputs)} and {_told(targets)}",
+            remedy="Give the task a metric of its own, metric=..., with its metric_name and, for errors, higher_is_better=False.",
+        )
     return 100.0 * (outputs.argmax(1) == targets).float().mean().item()
+
+
+def _told(value: Any) -> str:
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 @dataclass
@@ -31,10 +44,10 @@ class Task:
 
     ``model``: in its trained state. ``example_inputs``: the positional inputs of one inference (batch of 1), as the device will see them.
     ``train``/``validation``: iterables of ``(inputs, targets)`` batches that can be iterated again and again (a ``DataLoader``);
-    ``inputs`` is a tensor or a tuple of tensors. ``loss(outputs, targets)``: a scalar tensor. ``metric(outputs, targets)``: a float, higher
-    is better, averaged over validation batches by their size; accuracy in percent unless given. ``fit(model)`` and
-    ``evaluate(model) -> float`` replace the built-in training and scoring. ``epochs``, ``learning_rate``, ``weight_decay``,
-    ``distillation``: the fine-tuning's length and strength. ``protect``: names of modules whose output channels stay.
+    ``inputs`` is a tensor or a tuple of tensors. ``loss(outputs, targets)``: a scalar tensor. ``metric(outputs, targets)``: a float,
+    averaged over validation batches by their size; accuracy in percent unless given. ``higher_is_better``: False for errors and losses.
+    ``fit(model)`` and ``evaluate(model) -> float`` replace the built-in training and scoring. ``epochs``, ``learning_rate``,
+    ``weight_decay``, ``distillation``: the fine-tuning's length and strength. ``protect``: names of modules whose output channels stay.
     ``attention``: whether attention layers lose whole "heads" or equally many "dimensions" of every head. ``labels``: the classes' names,
     in the order of the outputs. ``preprocessing``: how raw data become the model's inputs, in JSON's types, for who feeds the exported
     files: as a rule ``input`` (what a sample is), ``scale``, ``mean`` and ``std`` (inputs are (raw / scale - mean) / std), and whatever
@@ -48,6 +61,7 @@ class Task:
     loss: Callable[[Any, Any], Tensor] = nn.functional.cross_entropy
     metric: Callable[[Any, Any], float] = accuracy
     metric_name: str = "accuracy"
+    higher_is_better: bool = True
     fit: Callable[[nn.Module], None] | None = None
     evaluate: Callable[[nn.Module], float] | None = None
     epochs: float = 5.0
@@ -77,6 +91,10 @@ class Task:
             raise RecipeError(
                 f"task.preprocessing is not of JSON's types: {error}", remedy="Use texts, numbers, lists and dicts."
             ) from error
+
+    def drop(self, before: float, after: float) -> float:
+        """By how much the metric is worse ``after``; negative when it is better."""
+        return before - after if self.higher_is_better else after - before
 
     @property
     def scores(self) -> bool:

@@ -11,14 +11,14 @@ from ai_edge_litert.interpreter import Interpreter
 from torch import Tensor, nn
 
 from edgeprune.cost.choices import width_choices
-from edgeprune.cost.kernels import Form, kernels, macs
+from edgeprune.cost.kernels import CONTRACTIONS, Form, kernels, macs
 from edgeprune.cost.latency import LatencyModel, TableTimes
 from edgeprune.cost.memory import memory_model
 from edgeprune.cost.prior import PriorTimes
 from edgeprune.cost.single_tflite import single_tflite
 from edgeprune.cost.single_torchscript import single_torchscript
 from edgeprune.cost.table import CALL, Table, grid_of, point_key
-from edgeprune.cost.weights import parameters
+from edgeprune.cost.weights import kernel_parameters
 from edgeprune.cost.width import Width
 from edgeprune.graph import Analysis, analyze
 from edgeprune.profile import load
@@ -31,6 +31,9 @@ FORMS = [
     (Form("conv2d", (9, 9), (4, 4), (3, 3), (2, 2)), 4, 6),
     (Form("conv2d", (8, 8), (8, 8), (3, 3), (1, 1), 2, True), 4, 6),
     (Form("depthwise_conv2d", (8, 8), (4, 4), (5, 5), (2, 2), 1, True), 6, 6),
+    (Form("transpose_conv2d", (4, 4), (8, 8), (2, 2), (2, 2)), 4, 6),
+    (Form("transpose_conv2d", (4, 4), (8, 8), (4, 4), (2, 2)), 4, 6),
+    (Form("transpose_conv2d", (1, 4), (1, 8), (1, 4), (1, 2)), 4, 6),
     (Form("fully_connected", (1, 1), (1, 1)), 4, 6),
     (Form("add", (8, 8), (8, 8)), 6, 6),
     (Form("mul", (8, 8), (8, 8)), 6, 6),
@@ -59,9 +62,20 @@ def test_single_kernels_run_and_have_the_stated_shapes(form: Form, source: int, 
 def test_single_torchscript_kernels_run(form: Form, source: int, result: int, tmp_path: Path) -> None:
     path = tmp_path / "kernel.pt"
     path.write_bytes(single_torchscript(form, source, result))
-    width = source if form.kind in ("conv2d", "depthwise_conv2d", "fully_connected") else result
+    width = source if form.kind in (*CONTRACTIONS, "depthwise_conv2d") else result
     x = torch.zeros(1, width) if form.kind == "fully_connected" else torch.zeros(1, width, *form.rows_in)
     assert torch.jit.load(str(path))(x).shape[1] == result
+
+
+def test_a_recurrent_kernel_steps_through_the_sequence(tmp_path: Path) -> None:
+    form = Form("recurrent", (1, 5), (1, 5))
+    interpreter = Interpreter(model_content=single_tflite(form, 8, 32))
+    interpreter.allocate_tensors()
+    interpreter.invoke()
+    assert sum(detail["shape"].tolist() == [1, 32] for detail in interpreter.get_output_details()) == 5
+    path = tmp_path / "kernel.pt"
+    path.write_bytes(single_torchscript(form, 8, 32))
+    assert torch.jit.load(str(path))(torch.zeros(1, 8)).shape == (32,)
 
 
 def widths_of(analysis: Analysis) -> dict[str, int]:
@@ -83,7 +97,7 @@ def test_kernels_count_what_the_modules_do(network: type[nn.Module]) -> None:
     dense = widths_of(analysis)
     assert sum(macs(kernel.form, kernel.source.at(dense), kernel.result.at(dense)) for kernel in kernels(analysis)) == sum(seen)
     layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    assert parameters(kernels(analysis), dense) == sum(
+    assert sum(kernel_parameters(kernel, kernel.source.at(dense), kernel.result.at(dense)) for kernel in kernels(analysis)) == sum(
         layer.weight.numel() + len(layer.weight) for layer in layers
     )  # a bias each, once folded
 

@@ -281,7 +281,7 @@ def test_evidence_older_than_the_file_is_refused(run, tmp_path):
 
 def test_a_lost_file_a_missed_budget_and_an_unfinished_run_are_refused(run, tmp_path):
     edit_result(run, budget={"latency": {"text": "9ms", "limit": 9.0, "met": False}, "size": {"text": "1MB", "limit": 1e6, "met": True}})
-    fails(order(run), GateError, "missed its budget: latency 9ms\n", tmp_path)
+    fails(order(run), GateError, "was not found to meet its budget: latency 9ms\n", tmp_path)
     edit_result(run, budget={})
     (run / "artifacts" / "pruned.tflite").unlink()
     fails(order(run), EvidenceError, r"pruned\.tflite cannot be read: No such file", tmp_path)

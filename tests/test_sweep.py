@@ -13,6 +13,7 @@ from edgeprune import Budget, prune
 from edgeprune.bench import Measurement
 from edgeprune.cli import main
 from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, RunError
+from edgeprune.report.frontier import cells
 from edgeprune.search import Options, Point, frontier
 from edgeprune.search.archive import Archive, Trial
 from edgeprune.search.rundir import RunDirectory, read_inputs
@@ -38,7 +39,7 @@ def test_a_sweep_prunes_to_every_level_marks_the_front_and_goes_on(tmp_path: Pat
     assert "cannot be reached" in str(beyond.error)
     assert narrow.best
     assert not beyond.best
-    assert reached.best == (reached.metric > narrow.metric)
+    assert reached.best == (reached.loss < narrow.loss)
     written = json.loads((found.folder / "frontier.json").read_text())
     assert [point["level"] for point in written["points"]] == levels
     page = (found.folder / "frontier.html").read_text()
@@ -74,10 +75,34 @@ def test_a_sweep_of_another_job_or_of_nothing_is_refused(tmp_path: Path) -> None
 
 def test_the_front_is_what_no_other_point_beats() -> None:
     def point(level: str, macs: float, metric: float) -> Point:
-        return Point(level, Path(level), {"pruned": {"macs": macs, "metric": metric}})
+        return Point(level, Path(level), {"pruned": {"macs": macs, "metric": metric}, "budget": {"macs": {"met": True}}})
 
     points = [point("a", 70, 92), point("b", 50, 93), point("c", 30, 90), point("d", 30, 90), Point("e", Path("e"), None, "no")]
     assert [one.best for one in pareto(points, "macs")] == [False, True, True, True, False]
+    for one in points[:-1]:
+        assert one.summary is not None
+        one.summary["higher_is_better"] = False
+    assert [one.best for one in pareto(points, "macs")] == [False, False, True, True, False]
+
+
+def test_a_point_that_misses_another_limit_is_told_and_in_no_front() -> None:
+    def plain(level: str, macs: float, metric: float, missed: list[str], best: bool) -> dict[str, object]:
+        model = {"metric": metric, "latency_ms": 1.0, "peak_bytes": 10, "energy_mj": 1.0, "file_bytes": 10, "macs": macs, "parameters": 5}
+        said = {"level": level, "best": best, "missed": missed, "error": None, "metric_name": "accuracy", "measured": True}
+        return said | {"pruned": model, "dense": model | {"macs": 100, "metric": 95.0}}
+
+    budget = {"macs": {"met": True}, "memory": {"met": False}}
+    over = Point("30%", Path("x"), {"pruned": {"macs": 30, "metric": 94}, "budget": budget})
+    inside = Point("50%", Path("y"), {"pruned": {"macs": 50, "metric": 93}, "budget": {"macs": {"met": True}}})
+    assert [(one.best, one.missed) for one in pareto([over, inside], "macs")] == [(False, ["memory"]), (True, [])]
+    rows = cells([plain("30%", 30, 94.0, ["memory"], False), plain("50%", 50, 93.0, [], True)], "macs")
+    assert [row[-1] for row in rows[1:]] == ["misses memory", "yes"]
+
+
+def test_a_limit_of_what_is_swept_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="macs is limited to 40% and swept"):
+        frontier(points_task(), profile=PROFILE, kind="macs", budget=Budget(macs="40%"), runs=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_floor_alone_finds_a_fast_model_above_it(tmp_path: Path) -> None:
@@ -91,6 +116,9 @@ def test_a_floor_alone_finds_a_fast_model_above_it(tmp_path: Path) -> None:
     met = [run["pruned"]["latency_ms"] for run in runs if run is not None and run["budget"]["max_drop"]["met"]]
     assert summary["pruned"]["latency_ms"] == min(met)
     assert 1 < len(runs) <= 5
+    said = json.loads((folder / "run.json").read_text())
+    assert said["state"] == "done"
+    assert (folder / said["best"]).samefile(result.run)  # what a release is built from
 
 
 def test_a_floor_that_no_model_reaches_says_what_was_tried(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edgeprune.cli.options import json_option
+from edgeprune.cli.options import json_option, seed_option
 from edgeprune.cli.output import console, print_json, progress
 
 
@@ -23,7 +23,7 @@ def _shares(_: click.Context, __: click.Parameter, value: str) -> list[float]:
 @click.option("--share", "shares", metavar="LIST", default="0.25,0.5", show_default=True, callback=_shares, help="Shares of every group.")
 @click.option("--samples", type=click.IntRange(min=1), default=96, show_default=True, help="Random removals of a channel, and of a subset.")
 @click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, help="Training samples each is measured on.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option
 @json_option
 def command(recipe: str, criteria: str | None, as_json: bool, **options: Any) -> None:
     """Show how well each criterion predicts what a removal changes in the model of RECIPE.

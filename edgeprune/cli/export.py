@@ -60,10 +60,10 @@ def command(source: Path, show: bool, as_json: bool, **given: Any) -> None:
     if as_json:
         print_json(written)
         return
-    from edgeprune.budget import format_quantity
+    from edgeprune.budget import format_metric, format_quantity
 
     for name, entry in written.items():
-        score = f", {entry['metric']} {entry['score']:.2f}" if "score" in entry else ""
+        score = f", {entry['metric']} {format_metric(entry['score'])}" if "score" in entry else ""
         click.echo(f"{name}: {entry['path']} ({format_quantity('size', entry['size_bytes'])}{score})")
 
 

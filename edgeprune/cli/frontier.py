@@ -49,4 +49,4 @@ def command(recipe: str | None, kind: str, levels: str, resume: Path | None, as_
         out = console()
         out.print(console_frontier(plain["points"], kind))
         out.print(f"{found.folder / 'frontier.html'}", highlight=False)
-    return 0 if any(point.summary for point in found.points) else 1
+    return 0 if any(point.best for point in found.points) else 1

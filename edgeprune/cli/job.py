@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from edgeprune.budget import FIGURES, Budget
-from edgeprune.cli.options import budget_options
+from edgeprune.cli.options import budget_options, seed_option
 from edgeprune.cli.output import progress
 
 SCHEDULES = ("auto", "one-shot", "iterative", "online")
@@ -74,7 +74,7 @@ def job_options(function: F) -> F:
             "--measurements", type=click.IntRange(min=1), default=8, show_default=True, help="Most measurements of pruned models."
         ),
         click.option("--no-reuse", is_flag=True, help="Measure every plan anew, even where an earlier run did on this device."),
-        click.option("--seed", type=int, default=0, show_default=True),
+        seed_option,
     ]
     for option in reversed(options):
         function = option(function)
@@ -122,9 +122,15 @@ def resumed_job(path: Path) -> dict[str, Any]:
         raise RunError(
             f"{path} was not started from a recipe file", remedy="Resume it from Python: edgeprune.prune(task, ..., resume=path)."
         )
-    lists = {name: tuple(inputs["options"][name]) for name in ("formats", "precision") if name in inputs["options"]}
-    options = Options(**(inputs["options"] | lists))
-    return inputs | {"budget": Budget(**inputs["budget"]), "options": options}
+    try:
+        lists = {name: tuple(inputs["options"][name]) for name in ("formats", "precision") if name in inputs["options"]}
+        options, budget = Options(**(inputs["options"] | lists)), Budget(**inputs["budget"])
+        return inputs | {"recipe": str(inputs["recipe"]), "target": inputs["target"], "profile": inputs["profile"]} | {
+            "budget": budget,
+            "options": options,
+        }
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{path} was made by another edgeprune, or its run.json is damaged: {error}", remedy="Start a new run.") from error
 
 
 class Progress:

@@ -48,6 +48,11 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, callback=keep_stdout, help=text)(function)
 
 
+def seed_option(function: F) -> F:
+    """Add ``--seed``."""
+    return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of all that is random.")(function)
+
+
 def history_option(function: F) -> F:
     """Add ``--history URL``, passed as ``history``: the database of results, or None when it is off."""
 
@@ -75,7 +80,7 @@ def budget_options(function: F) -> F:
         click.option("--size", metavar="BYTES", callback=check, help="Largest exported file: 1MB, or 50%."),
         click.option("--macs", metavar="COUNT", callback=check, help="Most multiply-accumulates: 40M, or 50%."),
         click.option("--parameters", metavar="COUNT", callback=check, help="Most parameters: 300k, or 50%."),
-        click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Largest loss of the metric, in its own units."),
+        click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="How much worse the metric may get, in its units."),
     ]
     for option in reversed(options):
         function = option(function)

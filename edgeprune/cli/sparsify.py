@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from edgeprune.budget import format_quantity, parse_limit
-from edgeprune.cli.options import json_option
+from edgeprune.budget import format_metric, format_quantity, parse_limit
+from edgeprune.cli.options import json_option, seed_option
 from edgeprune.cli.output import console, print_json
 
 
@@ -49,7 +49,7 @@ def _latency(_: click.Context, __: click.Parameter, value: str | None) -> str | 
 @click.option("--no-linear", is_flag=True, help="Leave linear layers dense: only 1x1 convolutions get faster.")
 @click.option("--epochs", type=click.FloatRange(min=0), help="Epochs of training [default: the task's].")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads on the device [default: its cores, at most 4].")
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option
 @click.option(
     "--output",
     metavar="DIR",
@@ -132,7 +132,7 @@ def _show(outcome: Any) -> None:
     if outcome.kind != "channel":
         out.print(f"{100 * outcome.sparsity:.1f} % of the weights are zero", highlight=False)
     if outcome.score is not None:
-        out.print(f"score      {outcome.dense_score:.2f} -> {outcome.score:.2f}", highlight=False)
+        out.print(f"score      {format_metric(outcome.dense_score)} -> {format_metric(outcome.score)}", highlight=False)
     if outcome.ratio is not None:
         ratio, low, high = outcome.ratio
         against = "dense file's" if outcome.met is None else "dense model's"

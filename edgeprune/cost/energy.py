@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeprune.cost.kernels import Kernel, alive, macs, moved_bytes
-from edgeprune.cost.width import Widths
+from edgeprune.cost.kernels import Kernel, macs, moved_bytes
+from edgeprune.cost.width import Widths, alive
 
 
 @dataclass

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx
 
-from edgeprune.cost.width import Width, Widths
+from edgeprune.cost.tensors import Tensors
+from edgeprune.cost.width import Width
 from edgeprune.graph import Analysis
 from edgeprune.graph.flow import name_of, shape_of
-from edgeprune.graph.labels import varying
-from edgeprune.graph.rules.contraction import CONVOLUTIONS, groups_of
+from edgeprune.graph.rules.contraction import CONVOLUTIONS, TRANSPOSED, groups_of
+from edgeprune.graph.rules.recurrent import GATES
 from edgeprune.graph.subsampling import subsampling
 
 aten = torch.ops.aten
@@ -23,7 +22,15 @@ aten = torch.ops.aten
 FUSED = frozenset({"relu", "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_"})
 """Activations that TFLite folds into the kernel before them (and TorchScript's frozen graphs into theirs)."""
 
-WEIGHTED = ("conv2d", "depthwise_conv2d", "fully_connected")
+CONTRACTIONS = ("conv2d", "transpose_conv2d", "fully_connected", "recurrent")
+"""Kinds whose every output channel sums over all input channels (of its group). ``recurrent``: the state's part of a recurrent layer, one
+row of ``rows_out`` after the other."""
+
+STEP_KERNELS = 15
+"""Small operations that the exporter writes for one step of a recurrent layer beside its product (of an LSTM: slices of the gates, their
+activations, products and sums)."""
+
+WEIGHTED = ("conv2d", "transpose_conv2d", "depthwise_conv2d", "fully_connected")
 FOLDED_INTO = {"batch_norm": WEIGHTED, **dict.fromkeys(FUSED, (*WEIGHTED, "add", "mul"))}
 """The kinds of kernel that an operation disappears into when they alone feed it."""
 
@@ -81,27 +88,22 @@ class Kernel:
     block: tuple[str, ...] = ()
 
 
-def alive(kernels: Sequence[Kernel], widths: Widths) -> list[tuple[Kernel, float, float]]:
-    """The kernels that a plan leaves, with their input and output widths."""
-    return [
-        (kernel, kernel.source.at(widths), kernel.result.at(widths))
-        for kernel in kernels
-        if not kernel.block or widths[kernel.block[0]] > 0
-    ]
+def weights(form: Form, source: float, result: float) -> float:
+    """Elements of a kernel's weight array; 0 for one without."""
+    if form.kind in CONTRACTIONS:
+        return math.prod(form.window) * source * result / form.groups
+    return math.prod(form.window) * result if form.kind == "depthwise_conv2d" else 0.0
 
 
 def macs(form: Form, source: float, result: float) -> float:
-    """Multiply-accumulates of a kernel of that form and widths."""
-    rows, window = math.prod(form.rows_out), math.prod(form.window)
-    if form.kind in ("conv2d", "fully_connected"):
-        return rows * window * source * result / form.groups
-    return rows * window * result if form.kind == "depthwise_conv2d" else 0.0
+    """Multiply-accumulates of a kernel of that form and widths: each weight is used at every place."""
+    places = form.rows_in if form.kind == "transpose_conv2d" else form.rows_out
+    return math.prod(places) * weights(form, source, result)
 
 
 def moved_bytes(form: Form, source: float, result: float) -> float:
     """Bytes read and written, float32: activations and weights once."""
-    weights = macs(form, source, result) / max(math.prod(form.rows_out), 1)
-    return 4.0 * (math.prod(form.rows_in) * source + math.prod(form.rows_out) * result + weights)
+    return 4.0 * (math.prod(form.rows_in) * source + math.prod(form.rows_out) * result + weights(form, source, result))
 
 
 def kernels(analysis: Analysis) -> list[Kernel]:
@@ -116,7 +118,7 @@ def kernels(analysis: Analysis) -> list[Kernel]:
 class _Folder:
     def __init__(self, analysis: Analysis) -> None:
         self.analysis = analysis
-        self.group_of = group_index(analysis)
+        self.tensors = Tensors(analysis)
         self.found: list[Kernel] = []
         self.alias: dict[fx.Node, fx.Node] = {}  # a view or folded node -> the node whose memory it is
         self.place: dict[fx.Node, int] = {}  # the node a kernel computes -> the kernel
@@ -134,21 +136,39 @@ class _Folder:
 
     def _append(self, node: fx.Node, name: str) -> None:
         parts = tuple(dict.fromkeys(self._base(part) for part in _activations(node)))
-        axis = 1 if node.target in CONVOLUTIONS else None
-        result, rows_out = self.tensor(node, axis)
-        source, rows_in = self.tensor(_activations(node)[0], axis)
+        axis = 1 if node.target in (*CONVOLUTIONS, *TRANSPOSED) else None
+        result, rows_out = self.tensors.width(node, axis)
+        source, rows_in = self.tensors.width(_activations(node)[0], axis)
         form = self._form(node, name, rows_in, rows_out)
         if form.kind == "conv2d" and form.groups > 1 and form.groups == shape_of(_activations(node)[0])[1]:
             form = Form("depthwise_conv2d", form.rows_in, form.rows_out, form.window, form.stride, 1, form.padded)
-        if form.kind not in ("conv2d", "fully_connected"):
+        if form.kind not in CONTRACTIONS:
             source = result
+        if node.target in GATES:
+            self.found += self._recurrent(node, parts, (1, math.prod(rows_out)))
         self.place[node] = len(self.found)
         self.found.append(Kernel(form, source, result, node, parts, self._block(node)))
 
     def _block(self, node: fx.Node) -> tuple[str, ...]:
         return next((block.groups for block in self.analysis.blocks if node in block.nodes or node is block.addition), ())
 
+    def _recurrent(self, node: fx.Node, parts: tuple[fx.Node, ...], rows: tuple[int, int]) -> list[Kernel]:
+        """The products of a recurrent node, of every layer and direction: with all inputs at once, with the state step by step."""
+        matrices = [weight for weight in node.args[2] if len(shape_of(weight)) == 2]  # type: ignore[union-attr,arg-type]
+        per_cell = len(matrices) // (int(node.args[4]) * (1 + bool(node.args[7])))  # type: ignore[arg-type]
+        found = []
+        for place, weight in enumerate(matrices):
+            name, size = str(weight.target), shape_of(weight)  # type: ignore[union-attr,arg-type]
+            result, source = (self.tensors.parameter_width(name, dim, size[dim]) for dim in (0, 1))
+            kind = "recurrent" if place % per_cell else "fully_connected"
+            found.append(Kernel(Form(kind, rows, rows), source, result, node, parts, self._block(node)))
+        return found
+
     def _form(self, node: fx.Node, name: str, rows_in: tuple[int, int], rows_out: tuple[int, int]) -> Form:
+        if node.target in TRANSPOSED:
+            weight = node.args[1].meta["val"]  # type: ignore[union-attr]
+            window, stride = _pair(weight.shape[2:]), _pair(_argument(node, 3, "stride", 1))
+            return Form("transpose_conv2d", rows_in, rows_out, window, stride, groups_of(node))
         if node.target in CONVOLUTIONS:
             weight = node.args[1].meta["val"]  # type: ignore[union-attr]
             window, stride = _pair(weight.shape[2:]), _pair(_argument(node, 3, "stride", 1))
@@ -173,48 +193,6 @@ class _Folder:
 
     def _foldable(self, first: fx.Node, node: fx.Node, kinds: tuple[str, ...]) -> bool:
         return first in self.place and self.found[self.place[first]].form.kind in kinds and len(_activations(node)[0].users) == 1
-
-    def tensor(self, node: fx.Node, axis: int | None = None) -> tuple[Width, tuple[int, int]]:
-        """The width of a tensor and its (H, W), for one inference."""
-        return tensor_width(self.analysis, node, self.group_of, axis)
-
-
-def tensor_width(
-    analysis: Analysis, node: fx.Node, group_of: dict[int, tuple[str, int]], axis: int | None = None
-) -> tuple[Width, tuple[int, int]]:
-    """The width of a node's tensor along its channels, and its extent (H, W) along the rest, at the example's batch size.
-
-    ``axis``: the dimension of the channels where none of them may go; guessed from the number of dimensions unless given.
-    """
-    labels = analysis.flow.values[node]
-    if isinstance(labels, (list, tuple)):  # of a pooling with places, of recurrent layers: the values come first
-        labels = next((part for part in labels if isinstance(part, Tensor)), None)
-    if not isinstance(labels, Tensor):
-        return Width(0.0), (1, 1)
-    shape = list(labels.shape)
-    if analysis.captured.any_batch and shape:
-        shape[0] = max(1, analysis.captured.batch)
-    dims = varying(labels)
-    guess = 1 if len(shape) in (4, 5) else max(len(shape) - 1, 0)
-    dim = dims[-1] if dims else guess if axis is None else axis
-    rest = [size for d, size in enumerate(shape) if d not in (dims or [dim])]
-    rows = (math.prod(rest[:-1]) if len(rest) > 1 else 1, rest[-1] if rest else 1)
-    if not dims:
-        return Width(float(shape[dim] if shape else 1)), rows
-    channels, counts = np.unique(analysis.channels_of(labels).numpy(), return_counts=True)
-    constant, terms = 0.0, dict[str, float]()
-    for channel, count in zip(channels.tolist(), counts.tolist(), strict=True):
-        if channel in group_of:
-            name, size = group_of[channel]
-            terms[name] = terms.get(name, 0.0) + count / size
-        else:
-            constant += count
-    return Width(constant, tuple(sorted(terms.items()))), rows
-
-
-def group_index(analysis: Analysis) -> dict[int, tuple[str, int]]:
-    """For every prunable channel its group and that group's size."""
-    return {int(channel): (group.name, group.size) for group in analysis.groups for channel in group.rows.ravel()}
 
 
 def _activations(node: fx.Node) -> list[fx.Node]:

@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 from scipy.optimize import nnls
 
-from edgeprune.cost.kernels import Form, Kernel, alive
+from edgeprune.cost.kernels import Form, Kernel
 from edgeprune.cost.table import Grid, Table, grid_of
-from edgeprune.cost.width import Widths
+from edgeprune.cost.width import Widths, alive
 
 
 class KernelTimes(Protocol):

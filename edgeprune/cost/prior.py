@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgeprune.cost.kernels import Form, Kernel, macs, moved_bytes
+from edgeprune.cost.kernels import CONTRACTIONS, STEP_KERNELS, Form, Kernel, macs, moved_bytes
 from edgeprune.errors import ProfileError
 from edgeprune.profile import Profile
+
+KINDS = {"conv2d": "conv", "transpose_conv2d": "conv", "depthwise_conv2d": "depthwise", "recurrent": "fully_connected"}
+"""What a profile's rates call a kind of kernel, where it is not the kind's own name."""
 
 
 @dataclass
@@ -35,16 +38,17 @@ class PriorTimes:
     def form_milliseconds(self, form: Form, source: float, result: float) -> float:
         """Time of a kernel of that form at those widths, in milliseconds."""
         prior, step = self._prior, self._prior.channel_step
-        block = math.ceil(result / step) * step if form.kind in ("conv2d", "fully_connected") else result
+        block = math.ceil(result / step) * step if form.kind in CONTRACTIONS else result
         kind = (
             "pointwise"
             if form.kind == "conv2d" and math.prod(form.window) == 1
-            else {"conv2d": "conv", "depthwise_conv2d": "depthwise"}.get(form.kind, form.kind)
+            else KINDS.get(form.kind, form.kind)
         )
         rate = prior.macs_per_s.get(kind)
         arithmetic = macs(form, source, block) / rate if rate else 0.0
         moved = self._shrink * moved_bytes(form, source, result)
-        return 1e3 * max(arithmetic, moved / prior.bytes_per_s) + prior.kernel_overhead_ms
+        operations = STEP_KERNELS * math.prod(form.rows_out) if form.kind == "recurrent" else 1
+        return 1e3 * max(arithmetic, moved / prior.bytes_per_s) + operations * prior.kernel_overhead_ms
 
 
 def power_of(profile: Profile) -> tuple[float, float, float]:

@@ -9,11 +9,12 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgeprune.cost.kernels import Form
+from edgeprune.cost.kernels import STEP_KERNELS, Form
 
 _OPS = {
     "conv2d": "CONV_2D",
     "depthwise_conv2d": "DEPTHWISE_CONV_2D",
+    "transpose_conv2d": "TRANSPOSE_CONV",
     "fully_connected": "FULLY_CONNECTED",
     "add": "ADD",
     "mul": "MUL",
@@ -25,6 +26,9 @@ _OPS = {
     "concat": "CONCATENATION",
     "pad": "PAD",
 }
+
+Ends = tuple[list[int], list[int]]
+"""The tensors that are a graph's inputs and outputs."""
 
 
 class Builder:
@@ -85,12 +89,11 @@ def single_tflite(form: Form, source: int, result: int) -> bytes:
     builder = Builder()
     if form.kind == "strided_slice":
         form = replace(form, kind="depthwise_conv2d")  # as the exporter does
-    make = {"conv2d": _convolution, "depthwise_conv2d": _convolution, "fully_connected": _fully_connected}.get(form.kind, _elementwise)
-    inputs, output = make(builder, form, source, result)
-    return builder.build(inputs, [output])
+    inputs, outputs = MAKE.get(form.kind, _elementwise)(builder, form, source, result)
+    return builder.build(inputs, outputs)
 
 
-def _convolution(builder: Builder, form: Form, source: int, result: int) -> tuple[list[int], int]:
+def _convolution(builder: Builder, form: Form, source: int, result: int) -> Ends:
     height, width = form.rows_in
     x = entry = builder.tensor((1, height, width, source))
     same = form.stride == (1, 1) or not form.padded
@@ -116,18 +119,47 @@ def _convolution(builder: Builder, form: Form, source: int, result: int) -> tupl
     y = builder.tensor((1, *form.rows_out, result))
     name = "DepthwiseConv2DOptions" if depthwise else "Conv2DOptions"
     builder.op(_OPS[form.kind], [x, builder.weights(*shape), builder.weights(result)], y, name, options)
-    return [entry], y
+    return [entry], [y]
 
 
-def _fully_connected(builder: Builder, form: Form, source: int, result: int) -> tuple[list[int], int]:
+def _fully_connected(builder: Builder, form: Form, source: int, result: int) -> Ends:
     rows = form.rows_in[0] * form.rows_in[1]
     options = schema.FullyConnectedOptionsT()
     x, y = builder.tensor((rows, source)), builder.tensor((rows, result))
     builder.op("FULLY_CONNECTED", [x, builder.weights(result, source), builder.weights(result)], y, "FullyConnectedOptions", options)
-    return [x], y
+    return [x], [y]
 
 
-def _elementwise(builder: Builder, form: Form, source: int, result: int) -> tuple[list[int], int]:
+def _transposed(builder: Builder, form: Form, source: int, result: int) -> Ends:
+    options = schema.TransposeConvOptionsT()
+    whole = [(size - 1) * stride + window for size, stride, window in zip(form.rows_in, form.stride, form.window, strict=True)]
+    options.padding = schema.Padding.VALID if whole == list(form.rows_out) else schema.Padding.SAME
+    options.strideH, options.strideW = form.stride
+    x, y = builder.tensor((1, *form.rows_in, source)), builder.tensor((1, *form.rows_out, result))
+    shape = builder.tensor((4,), np.array([1, *form.rows_out, result], np.int32))
+    weights = builder.weights(result, *form.window, source)
+    builder.op(_OPS[form.kind], [shape, weights, x], y, "TransposeConvOptions", options)
+    return [x], [y]
+
+
+def _recurrent(builder: Builder, form: Form, source: int, result: int) -> Ends:
+    """Step by step a product with the state and, as many as the exporter writes, small operations on one gate."""
+    state, gate = builder.tensor((1, source)), builder.tensor((1, max(result // 4, 1)))
+    weights, bias, outputs = builder.weights(result, source), builder.weights(result), []
+    for _ in range(form.rows_out[0] * form.rows_out[1]):
+        outputs.append(builder.tensor((1, result)))
+        options = schema.FullyConnectedOptionsT()
+        builder.op("FULLY_CONNECTED", [state, weights, bias], outputs[-1], "FullyConnectedOptions", options)
+        for place in range(STEP_KERNELS):
+            outputs.append(builder.tensor((1, max(result // 4, 1))))
+            if place % 3:
+                builder.op("MUL", [gate, gate], outputs[-1], "MulOptions", schema.MulOptionsT())
+            else:
+                builder.op("LOGISTIC", [gate], outputs[-1])
+    return [state, gate], outputs
+
+
+def _elementwise(builder: Builder, form: Form, source: int, result: int) -> Ends:
     x, y = builder.tensor((1, *form.rows_in, result)), builder.tensor((1, *form.rows_out, result))
     kind = form.kind if form.kind in _OPS else "add"
     if kind in ("add", "mul", "concat"):
@@ -148,10 +180,10 @@ def _elementwise(builder: Builder, form: Form, source: int, result: int) -> tupl
         pool.padding = schema.Padding.VALID if _valid(form) else schema.Padding.SAME
         (pool.filterHeight, pool.filterWidth), (pool.strideH, pool.strideW) = form.window, form.stride
         builder.op(_OPS[kind], [x], y, "Pool2DOptions", pool)
-    return [x], y
+    return [x], [y]
 
 
-def _two_operands(builder: Builder, kind: str, form: Form, result: int) -> tuple[list[int], int]:
+def _two_operands(builder: Builder, kind: str, form: Form, result: int) -> Ends:
     y = builder.tensor((1, *form.rows_out, result))
     if kind == "concat":
         halves = (max(result // 2, 1), max(result - result // 2, 1))
@@ -160,12 +192,21 @@ def _two_operands(builder: Builder, kind: str, form: Form, result: int) -> tuple
         options = schema.ConcatenationOptionsT()
         options.axis = 3
         builder.op("CONCATENATION", operands, y, "ConcatenationOptions", options)
-        return operands, y
+        return operands, [y]
     operands = [builder.tensor((1, *form.rows_out, result)) for _ in range(2)]
     made = schema.AddOptionsT() if kind == "add" else schema.MulOptionsT()
     builder.op(_OPS[kind], operands, y, "AddOptions" if kind == "add" else "MulOptions", made)
-    return operands, y
+    return operands, [y]
 
 
 def _valid(form: Form) -> bool:
     return all((i - w) // s + 1 == o for i, w, s, o in zip(form.rows_in, form.window, form.stride, form.rows_out, strict=True))
+
+
+MAKE = {
+    "conv2d": _convolution,
+    "depthwise_conv2d": _convolution,
+    "transpose_conv2d": _transposed,
+    "fully_connected": _fully_connected,
+    "recurrent": _recurrent,
+}

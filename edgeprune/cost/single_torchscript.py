@@ -28,6 +28,33 @@ class _Convolution(nn.Module):
         return functional.relu(self.conv(x))
 
 
+class _Transposed(nn.Module):
+    def __init__(self, form: Form, source: int, result: int) -> None:
+        super().__init__()
+        whole = [(size - 1) * stride + window for size, stride, window in zip(form.rows_in, form.stride, form.window, strict=True)]
+        over = [max(size - out, 0) for size, out in zip(whole, form.rows_out, strict=True)]
+        padding = ((over[0] + 1) // 2, (over[1] + 1) // 2)
+        self.conv = nn.ConvTranspose2d(source, result, form.window, form.stride, padding, groups=form.groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        return y
+
+
+class _Recurrent(nn.Module):
+    """The state's part of a recurrent layer, step by step: a product, and a gate's activation."""
+
+    def __init__(self, form: Form, source: int, result: int) -> None:
+        super().__init__()
+        self.state, self.steps = nn.Linear(source, result), form.rows_out[0] * form.rows_out[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = torch.zeros(1)
+        for _ in range(self.steps):
+            total = torch.sigmoid(self.state(x + total[:1]))[0]
+        return total
+
+
 class _Elementwise(nn.Module):
     def __init__(self, form: Form) -> None:
         super().__init__()
@@ -61,6 +88,10 @@ def single_torchscript(form: Form, source: int, result: int) -> bytes:
     if form.kind == "fully_connected":
         module: nn.Module = nn.Linear(source, result)
         example = torch.zeros(form.rows_in[0] * form.rows_in[1], source)
+    elif form.kind == "recurrent":
+        module, example = _Recurrent(form, source, result), torch.zeros(1, source)
+    elif form.kind == "transpose_conv2d":
+        module, example = _Transposed(form, source, result), torch.zeros(1, source, *form.rows_in)
     elif form.kind in ("conv2d", "depthwise_conv2d"):
         module, example = _Convolution(form, source, result), torch.zeros(1, source, *form.rows_in)
     else:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune.cost.kernels import Form, Kernel
+from edgeprune.cost.kernels import CONTRACTIONS, Form, Kernel
 from edgeprune.cost.single_tflite import single_tflite
 from edgeprune.cost.single_torchscript import single_torchscript
 
@@ -45,7 +45,7 @@ class Grid:
 
     def points(self) -> list[Point]:
         """All of them; kernels without weights have one width only."""
-        if self.form.kind in ("conv2d", "fully_connected"):
+        if self.form.kind in CONTRACTIONS:
             return [(self.form, source, result) for source in self.sources for result in self.results]
         return [(self.form, result, result) for result in self.results]
 
@@ -88,7 +88,7 @@ class Table:
     def surface(self, grid: Grid) -> np.ndarray:
         """(sources, results) milliseconds on the grid, without the call; (1, results) for kernels of one width."""
         values = np.array([self.times[point_key(point)] for point in grid.points()])
-        rows = len(grid.sources) if grid.form.kind in ("conv2d", "fully_connected") else 1
+        rows = len(grid.sources) if grid.form.kind in CONTRACTIONS else 1
         return np.maximum(values - self.call_ms, LEAST * values).reshape(rows, len(grid.results))
 
 

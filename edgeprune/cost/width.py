@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 Widths = Mapping[str, int]
 """For every group how many of its units stay."""
@@ -34,3 +35,23 @@ class Width:
     def groups(self) -> tuple[str, ...]:
         """The groups it depends on."""
         return tuple(group for group, _ in self.terms)
+
+
+class Part(Protocol):
+    """Something of a model that costs: a kernel, a term of a count.  ``source``/``result``: the two widths it depends on. ``block``: the
+    groups of the removable block it goes with, if any."""
+
+    @property
+    def source(self) -> Width: ...
+    @property
+    def result(self) -> Width: ...
+    @property
+    def block(self) -> tuple[str, ...]: ...
+
+
+P = TypeVar("P", bound=Part)
+
+
+def alive(parts: Sequence[P], widths: Widths) -> list[tuple[P, float, float]]:
+    """The parts that a plan leaves, with their two widths."""
+    return [(part, part.source.at(widths), part.result.at(widths)) for part in parts if not part.block or widths[part.block[0]] > 0]

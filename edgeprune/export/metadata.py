@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from edgeprune.cost.counts import parameters_of
 from edgeprune.errors import ExportError
 from edgeprune.task import Task
 
@@ -37,12 +38,8 @@ def task_metadata(task: Task, pruned: nn.Module | None = None, how: Mapping[str,
         found["preprocessing"] = dict(task.preprocessing)
     if pruned is not None:
         kept = {name: value for name, value in (how or {}).items() if value is not None}
-        found["pruned"] = {"parameters": _parameters(pruned), "of": _parameters(task.model), **kept}
+        found["pruned"] = {"parameters": parameters_of(pruned), "of": parameters_of(task.model), **kept}
     return found
-
-
-def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

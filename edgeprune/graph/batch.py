@@ -11,6 +11,9 @@ from torch import fx
 SIZES = (2, 3)
 """The batch sizes of the two graphs."""
 
+FOLLOWS = "edgeprune.follows_batch"
+"""The key of a node's ``meta`` for the dimensions whose size follows the batch size."""
+
 
 def generalized(module: fx.GraphModule, other: fx.GraphModule) -> bool:
     """Make ``module``, captured with a batch of 2, take any batch size: numbers in its nodes that are multiples of 3 where they were of 2
@@ -26,11 +29,28 @@ def generalized(module: fx.GraphModule, other: fx.GraphModule) -> bool:
     with module.graph.inserting_after(inputs[-1]):
         batch = module.graph.call_function(torch.ops.aten.sym_size.int, (inputs[0], 0))
         batch.meta["val"] = SIZES[0]
-    for node, found in pairs:
+    for (node, found), twin in zip(pairs, others, strict=True):
+        node.meta[FOLLOWS] = _following(node, twin)
         if found:
             node.args, node.kwargs = _scaled(module.graph, node, batch, (node.args, node.kwargs), found)
     module.recompile()
     return True
+
+
+def first_tensor(node: fx.Node) -> torch.Tensor | None:
+    """What a node computes, of several tensors the first; None where it computes none."""
+    value = node.meta.get("val")
+    while isinstance(value, (list, tuple)):
+        value = value[0] if value else None
+    return value if isinstance(value, torch.Tensor) else None
+
+
+def _following(node: fx.Node, twin: fx.Node) -> tuple[int, ...]:
+    """The dimensions whose size follows the batch size."""
+    value, other = first_tensor(node), first_tensor(twin)
+    if value is None or other is None:
+        return ()
+    return tuple(dim for dim, (size, its) in enumerate(zip(value.shape, other.shape, strict=True)) if size != its)
 
 
 def _multiples(value: Any, other: Any, path: tuple[Any, ...] = ()) -> set[tuple[Any, ...]] | None:

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.errors import CaptureError
-from edgeprune.graph.batch import SIZES, generalized
+from edgeprune.graph.batch import FOLLOWS, SIZES, first_tensor, generalized
 from edgeprune.graph.parts import Part, Parts, joined, record_calls
 
 CONVERSIONS = tuple(getattr(torch.ops.aten.to, name) for name in ("dtype", "dtype_layout", "device", "other"))
@@ -37,6 +37,14 @@ class Captured:
     batch: int = 1
     parts: tuple[Part, ...] = ()
     whole: CaptureError | None = None
+
+    def extent(self, node: fx.Node) -> tuple[int, ...]:
+        """The shape of what a node computes (of several tensors: the first) for the user's batch size."""
+        value, follows = first_tensor(node), node.meta.get(FOLLOWS, ())
+        if value is None:
+            return ()
+        sizes = [size if isinstance(size, int) else int(size.node.hint) for size in value.shape]
+        return tuple(size * self.batch // self.inputs[0].shape[0] if dim in follows else size for dim, size in enumerate(sizes))
 
     def view(self, model: nn.Module) -> nn.Module:
         """What of ``model`` was captured, as a module that takes ``inputs``."""
@@ -149,6 +157,9 @@ def _capture_any_batch(model: nn.Module, example_inputs: tuple[Any, ...]) -> Cap
         module = _export(model, inputs, tuple({0: torch.export.Dim.AUTO} for _ in inputs))
         size = next(node for node in module.graph.nodes if node.op == "placeholder").meta["val"].shape[0]
         if isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None:  # else it was found to be one number
+            for node in module.graph.nodes:  # noted now: whoever asks a symbolic size for its number makes it that number
+                value = first_tensor(node)
+                node.meta[FOLLOWS] = () if value is None else tuple(d for d, size in enumerate(value.shape) if not isinstance(size, int))
             return Captured(module, inputs, any_batch=True, batch=batch)
     except CaptureError:
         pass

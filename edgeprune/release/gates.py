@@ -32,7 +32,8 @@ class Wanted:
 def parse_gates(texts: Sequence[str]) -> tuple[Wanted, ...]:
     """``latency:15ms,accuracy:0.91``, or of one variant: ``pi4=latency:15ms``.
 
-    Kinds are latency, memory, energy and size (upper limits), or the name of a task's metric (a lower limit). Raises :class:`InputError`.
+    Kinds are latency, memory, energy and size (upper limits), or the name of a task's metric (a lower limit, an upper one of errors).
+    Raises :class:`InputError`.
     """
     wanted = []
     for text in (one.strip() for joined in texts for one in joined.split(",")):
@@ -58,6 +59,7 @@ def judge(
     metric_name: str,
     metric: float | None,
     dense_metric: float | None,
+    higher_is_better: bool = True,
 ) -> Gate:
     """The gate as the manifest keeps it, met by the evidence.
 
@@ -87,9 +89,10 @@ def judge(
     if metric is None:
         raise EvidenceError(f"{where} has no {metric_name} of the exported file to be judged by", remedy="Give its recipe: --recipe FILE.")
     limit = _metric_limit(wanted.text, metric_name, max(metric, dense_metric or 0.0))
-    if metric < limit:
-        raise GateError(f"{where} is not met: {metric_name} {metric:.6g}, at least {limit:.6g}", remedy="Prune less, or lower the gate.")
-    return Gate(wanted.kind, limit)
+    if (metric < limit) if higher_is_better else (metric > limit):
+        bound = "at least" if higher_is_better else "at most"
+        raise GateError(f"{where} is not met: {metric_name} {metric:.6g}, {bound} {limit:.6g}", remedy="Prune less, or widen the gate.")
+    return Gate(wanted.kind, limit, not higher_is_better)
 
 
 def _metric_limit(text: str, metric_name: str, largest: float) -> float:
@@ -108,4 +111,4 @@ def describe(gate: Gate) -> str:
     """As a person reads it."""
     if gate.kind in KINDS:
         return f"{gate.kind} at most {format_quantity(gate.kind, gate.limit)}"
-    return f"{gate.kind} at least {gate.limit:g}"
+    return f"{gate.kind} {'at most' if gate.at_most else 'at least'} {gate.limit:g}"

@@ -92,10 +92,11 @@ class Compatibility:
 @dataclass(frozen=True)
 class Gate:
     """A limit that the evidence met when the release was built. ``kind``: ``latency`` (ms), ``memory``, ``size`` (bytes), ``energy`` (mJ):
-    at most ``limit``; else the name of the task's metric, in its unit: at least ``limit``."""
+    at most ``limit``; else the name of the task's metric, in its unit: at least ``limit``, or, of an error, ``at_most`` that."""
 
     kind: str
     limit: float
+    at_most: bool = False
 
 
 @dataclass(frozen=True)

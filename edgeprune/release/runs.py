@@ -63,6 +63,11 @@ class FinishedRun:
         """What the task's metric is called."""
         return str(self.result["metric_name"])
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of the metric is better."""
+        return bool(self.result.get("higher_is_better", True))
+
     def measured(self, digest: str) -> tuple[Record, Measurement] | None:
         """The newest measurement of the file of this SHA-256."""
         for record in reversed(self.records):
@@ -80,7 +85,7 @@ class FinishedRun:
 
 
 def read_run(path: str | Path) -> FinishedRun:
-    """Read a run directory.
+    """Read a run directory; of a search of several runs that of the best.
 
     Raises :class:`RunError`: it is none, not finished, or of a version that kept no hashes; :class:`GateError` when it missed a budget;
     :class:`EvidenceError` when an exported file is missing or has changed since.
@@ -88,11 +93,13 @@ def read_run(path: str | Path) -> FinishedRun:
     path = Path(path)
     inputs = read_inputs(path)
     document = json.loads((path / "run.json").read_text())
+    if best := document.get("best"):  # of a search of several runs
+        return read_run(path / str(best))
     result = document.get("result")
     if not result:
         raise RunError(f"the run {path} is not finished", remedy=f"Go on with it: edgeprune prune --resume {path}")
-    if missed := [f"{kind} {item['text']}" for kind, item in result["budget"].items() if item["met"] is False]:
-        raise GateError(f"the run {path} missed its budget: {', '.join(missed)}", remedy="Prune for a budget that can be met.")
+    if missed := [f"{kind} {item['text']}" for kind, item in result["budget"].items() if item["met"] is not True]:
+        raise GateError(f"the run {path} was not found to meet its budget: {', '.join(missed)}", remedy="Prune for one that can be met.")
     if "artifacts" not in result:
         raise RunError(f"the run {path} kept no hashes of its files: a former edgeprune made it", remedy="Run it again.")
     exported = tuple(_exported(path, name, item) for name, item in sorted(result["artifacts"].items()))

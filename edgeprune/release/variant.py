@@ -156,7 +156,7 @@ class Assembly:
         dense, metric = self.run.result["dense"]["metric"], score.value["metric"] if score else None
         measurements: list[Measurement | None] = [one.measurement for one in found] or [None]
         judged = {
-            judge(gate, self.name, len(model.content), measurement, self.run.metric_name, metric, dense): None
+            judge(gate, self.name, len(model.content), measurement, self.run.metric_name, metric, dense, self.run.higher_is_better): None
             for gate in self.order.wanted(self.name)
             for measurement in measurements
         }

@@ -11,14 +11,14 @@ from typing import Any
 
 from rich.table import Table
 
-from edgeprune.budget import FIGURES, format_quantity
+from edgeprune.budget import FIGURES, format_metric, format_quantity
 from edgeprune.report import charts
 from edgeprune.report.html import STYLE
 from edgeprune.report.summary import DASH, NOT_MEASURED
 
 Points = Sequence[Mapping[str, Any]]
-"""By point: ``level``, ``best``, ``error``, ``dense`` and ``pruned`` (None where the level was out of reach), ``metric_name``,
-``measured``."""
+"""By point: ``level``, ``best``, ``missed`` (kinds of limits), ``error``, ``dense`` and ``pruned`` (None where the level was out of reach),
+``metric_name``, ``higher_is_better``, ``measured``."""
 
 HEADINGS = ("limit", "kept", "metric", "latency", "memory", "energy", "size", "MACs", "parameters", "front")
 
@@ -33,12 +33,13 @@ def cells(points: Points, kind: str) -> list[list[str]]:
             continue
         dense, pruned = point["dense"][FIGURES[kind]], point["pruned"][FIGURES[kind]]
         share = f"{100 * pruned / dense:.1f} %" if dense else DASH
-        rows.append([str(point["level"]), share, *_figures(point["pruned"]), "yes" if point["best"] else "no"])
+        said = f"misses {', '.join(point['missed'])}" if point.get("missed") else "yes" if point["best"] else "no"
+        rows.append([str(point["level"]), share, *_figures(point["pruned"]), said])
     return rows
 
 
 def _figures(model: Mapping[str, Any]) -> list[str]:
-    values = [DASH if model["metric"] is None else f"{model['metric']:.2f}"]
+    values = [DASH if model["metric"] is None else format_metric(model["metric"])]
     return values + [DASH if model[name] is None else format_quantity(kind, model[name]) for kind, name in FIGURES.items()]
 
 
@@ -59,9 +60,11 @@ def write_frontier(folder: Path, kind: str, points: Points) -> None:
 def page(points: Points, kind: str) -> str:
     """The chart and the table as one page."""
     reached = [point for point in points if point.get("pruned")]
-    models = [point["pruned"] for point in reached] + [point["dense"] for point in reached[:1]]
-    drawn = [(model[FIGURES[kind]], model["metric"]) for model in models if model["metric"] is not None]
-    best = sorted((x, y) for x, y in drawn if not any((a, -b) != (x, -y) and a <= x and b >= y for a, b in drawn))
+    models = [(point["pruned"], not point.get("missed")) for point in reached] + [(point["dense"], True) for point in reached[:1]]
+    drawn = [(model[FIGURES[kind]], model["metric"]) for model, _ in models if model["metric"] is not None]
+    good = [(model[FIGURES[kind]], model["metric"]) for model, met in models if met and model["metric"] is not None]
+    sign = 1 if all(point.get("higher_is_better", True) for point in reached) else -1
+    best = sorted((x, y) for x, y in good if not any((a, b) != (x, y) and a <= x and sign * b >= sign * y for a, b in good))
     chart = charts.front(drawn, best, lambda value: format_quantity(kind, value), kind, _metric(points)) if drawn else ""
     head = "".join(f"<th>{escape(name)}</th>" for name in HEADINGS)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in cells(points, kind))

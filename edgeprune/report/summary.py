@@ -8,8 +8,8 @@ A *run* is a mapping; every key may be missing or ``None`` (shown as a dash), an
     whether the latencies come from a device; else everything is labelled "predicted, not measured"
 ``measured_kinds``, ``methods``
     where some figures are measured and others are not: the kinds of budget that are, and by kind where a figure comes from
-``metric_name``
-    what ``metric`` is, e.g. ``accuracy``
+``metric_name``, ``higher_is_better``
+    what ``metric`` is, e.g. ``accuracy``, and whether more of it is better (unless said: yes)
 ``dense``, ``pruned``
     ``metric``; ``latency_ms`` (median) with the interval ``low_ms``, ``high_ms``; ``peak_bytes``; ``energy_mj`` and ``energy_method``
     (``None``: no meter, modelled); ``file_bytes``; ``macs``; ``parameters``
@@ -37,9 +37,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from edgeprune.budget import COUNTED, FIGURES, format_quantity
+from edgeprune.budget import COUNTED, FIGURES, format_metric, format_quantity
 
 DASH = "–"
 NOT_MEASURED = "predicted, not measured"
@@ -90,7 +91,7 @@ def rows(run: Mapping[str, Any]) -> list[Row]:
     interval = [latency.dense + _interval(dense), latency.pruned + _interval(pruned), _ratio(run) or latency.change]
     energy = row("energy an inference", "energy_mj", lambda value: format_quantity("energy", value))
     return [
-        row(str(run.get("metric_name") or "metric"), "metric", "{:.2f}".format, lambda before, after: f"{after - before:+.2f}"),
+        row(str(run.get("metric_name") or "metric"), "metric", format_metric, _difference),
         Row(f"latency, median ({label(run)})", *interval),
         row(_named("peak memory", run, "memory"), "peak_bytes", lambda value: format_quantity("memory", value)),
         Row(f"energy an inference ({_energy_method(pruned)})", energy.dense, energy.pruned, energy.change),
@@ -107,8 +108,9 @@ def verdicts(run: Mapping[str, Any]) -> list[Verdict]:
     for kind, limit in (run.get("budget") or {}).items():
         if kind == "max_drop":
             known = dense.get("metric") is not None and pruned.get("metric") is not None
-            value = dense["metric"] - pruned["metric"] if known else None
-            show: Callable[[float], str] = "{:.2f}".format
+            sign = 1 if run.get("higher_is_better", True) else -1
+            value = sign * (dense["metric"] - pruned["metric"]) if known else None
+            show: Callable[[float], str] = partial(format_metric, size=dense.get("metric"))
         else:
             value = pruned.get(FIGURES[kind])
             show = _shower(kind)
@@ -138,14 +140,22 @@ def headline(run: Mapping[str, Any]) -> tuple[str, bool | None]:
 
 
 def _how(run: Mapping[str, Any], kinds: Sequence[str]) -> str:
-    """Whether the figures of these kinds of budget are measured."""
-    if run.get("measured"):
-        return "as measured"
+    """Where the figures of these kinds of budget come from: the kinds are named where there are several answers."""
     measured = [kind.replace("_", " ") for kind in run.get("measured_kinds") or ()]
-    predicted = [kind for kind in kinds if kind not in measured and kind not in COUNTED]
-    if not predicted:
-        return "as measured"
-    return "as predicted, not measured" if not measured else f"as measured; {' and '.join(predicted)} as predicted, not measured"
+    by_source: dict[str, list[str]] = {}
+    for kind in kinds:
+        if kind in COUNTED:
+            source = "as counted"
+        elif not run.get("measured") and kind not in measured:
+            source = "as predicted, not measured"
+        elif kind == "energy" and _energy_method(run.get("pruned") or {}).startswith("no meter"):
+            source = "as modelled"
+        else:
+            source = "as measured"
+        by_source.setdefault(source, []).append(kind)
+    plain = "as measured" if "as measured" in by_source else next(iter(by_source), "as measured")
+    others = [f"{' and '.join(named)} {source}" for source, named in by_source.items() if source != plain]
+    return "; ".join([plain, *others])
 
 
 def _named(name: str, run: Mapping[str, Any], kind: str) -> str:
@@ -160,6 +170,10 @@ def _or_dash(value: Any, show: Callable[[Any], str]) -> str:
 
 def _shower(kind: str) -> Callable[[float], str]:
     return lambda value: format_quantity(kind, value)
+
+
+def _difference(before: float, after: float) -> str:
+    return format_metric(after - before, before, "+")
 
 
 def _relative(before: float, after: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from edgeprune.budget import Budget
 from edgeprune.errors import BudgetError, InputError, RecipeError
 from edgeprune.export.formats import find as find_format
@@ -11,6 +13,9 @@ from edgeprune.search.options import Options
 from edgeprune.task import Task
 from edgeprune.tuning import initialized
 from edgeprune.tuning.context import seeded
+
+_ERRORS = re.compile(r"(?<![a-z])(loss|error|err|mse|mae|rmse|perplexity|wer|cer|eer)(?![a-z])", re.IGNORECASE)
+"""Names of metrics of which less is better, as a rule."""
 
 
 def check(task: Task, budget: Budget, options: Options, listener: Listener) -> None:
@@ -29,10 +34,17 @@ def check(task: Task, budget: Budget, options: Options, listener: Listener) -> N
     _check_training(task, options)
     for name in ("train", "validation"):
         _check_batches(task, name)
-    if task.fit is not None:
-        given = [name for name in ("epochs", "distillation", "weight_decay") if getattr(options, name) is not None]
+    given = [name for name in ("epochs", "distillation", "weight_decay") if getattr(options, name) is not None]
+    if task.fit is not None and given:
+        listener.note(f"fit of task {task.name} trains: {', '.join(given)} of the options have no effect")
+    if task.fit is None and task.train is None:
+        given += ["schedule"] * (options.schedule == "iterative")
         if given:
-            listener.note(f"fit of task {task.name} trains: {', '.join(given)} of the options have no effect")
+            listener.note(f"task {task.name} has no training data: {', '.join(given)} of the options have no effect")
+    if task.scores and task.higher_is_better and (found := _ERRORS.search(task.metric_name)):
+        listener.note(
+            f"more of the metric {task.metric_name!r} counts as better: if that is an error ({found[0]}), set higher_is_better=False"
+        )
 
 
 def _check_training(task: Task, options: Options) -> None:

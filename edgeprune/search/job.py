@@ -10,10 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from edgeprune.bench import BenchOptions, Measurement
-from edgeprune.budget import Budget
+from edgeprune.budget import COUNTED, Budget, format_quantity
+from edgeprune.cost.counts import parameters_of
 from edgeprune.cost.kernels import kernels
 from edgeprune.cost.latency import KernelTimes, TableTimes
 from edgeprune.cost.prior import PriorTimes, power_of
@@ -33,7 +35,7 @@ from edgeprune.search.archive import Archive, Trial
 from edgeprune.search.cut import Cut, digest
 from edgeprune.search.events import Listener
 from edgeprune.search.laboratory import Laboratory
-from edgeprune.search.loop import Candidate, Figures, Loop, figures_of, resolved, use_of
+from edgeprune.search.loop import Candidate, Figures, Loop, figures_of, refuse_narrowest, resolved, use_of
 from edgeprune.search.micro import MicroLaboratory
 from edgeprune.search.online import GATED, train_online
 from edgeprune.search.options import Options
@@ -147,6 +149,8 @@ class Job:
     def dry_run(self) -> dict[str, Any]:
         """The plan the program chooses first, and its prediction."""
         self.prepare()
+        if self.options.schedule in ("iterative", "online"):
+            self.listener.note(f"the {self.options.schedule} schedule goes in steps: this is the plan of a single cut")
         self.planner.refuse_impossible(self.limits)
         value = self._value(self.task.model, "value-0")
         widths = self.planner.solve(value.curves, self.limits)
@@ -162,7 +166,11 @@ class Job:
             raise BudgetError(
                 "no budget was given", remedy="Give at least one of latency, memory, energy, size, for example --latency 50%."
             )
-        self.planner.refuse_impossible(self.limits)  # before anything is scored or trained
+        for kind, limit in self.limits.items():
+            if (dense := self.dense.of(kind)) is not None and limit >= dense:
+                amounts = f"{format_quantity(kind, limit)} is no less than the dense model's {format_quantity(kind, dense)}"
+                self.listener.note(f"the {kind} budget limits nothing: {amounts}")
+        self._refuse_impossible()
         if self.options.schedule == "online":
             return self._online()
         model, shares = self.task.model, stage_shares(self.task, self.options, self.limits, self.dense)
@@ -175,6 +183,23 @@ class Job:
             model = restore(model, self.analysis, pruned)
             self._narrow_to(widths)
         return self._last_stage(model, shares[-1], len(shares) - 1)
+
+    def _refuse_impossible(self) -> None:
+        """Before anything is scored or trained.  A device has the last word on what it measures: the narrowest plan is tried there."""
+        self.planner.refuse_impossible({kind: limit for kind, limit in self.limits.items() if kind in COUNTED})
+        try:
+            self.planner.refuse_impossible(self.limits)
+        except InfeasibleBudgetError as error:
+            if self.laboratory is None:
+                raise
+            self.listener.note(f"{error.message}: measuring that plan")
+            widths = {name: choices[0] for name, choices in self.planner.choices.items()}
+            nothing = {group.name: np.zeros(group.rows.shape) for group in self.analysis.groups}
+            trial = self._try(self.task.model, Value(nothing, {}), widths, self._archive())
+            figures = figures_of(trial, self.dense.latency_ms, self.budget.limits().get("latency"), self.planner.predict(widths))
+            refuse_narrowest(figures, self.limits)
+            measured = (self.planner.dense, *(self.planner.measured_dense or (self.dense.latency_ms, self.dense.peak_bytes)))
+            self.planner.observe([measured, (widths, figures.latency_ms, figures.peak_bytes)])
 
     def _online(self) -> Cut:
         """Train with gates while the model shrinks, then cut to what is measured to fit, and tune."""
@@ -287,10 +312,11 @@ class Job:
         later = self._start_export(pruned.model, "pruned", formats[1:]) if apart and formats[1:] else None
         name = f"final-{attempt}-{digest(pruned.plan)}"
         if self.laboratory is None:
-            figures = replace(predicted, file_bytes=files[self.engine].stat().st_size)
+            figures = replace(predicted, file_bytes=files[self.engine].stat().st_size, parameters=parameters_of(pruned.model))
             return Cut(pruned, predicted, figures, None, tuned, files, name)
         trial = self.laboratory.try_model(name, self._dense_file, files[self.engine])
         figures = figures_of(trial, self.dense.latency_ms, self.budget.limits().get("latency"), predicted)
+        figures = replace(figures, parameters=parameters_of(pruned.model))
         if isinstance(self.laboratory, MicroLaboratory):
             self.laboratory.check_outputs(files[self.engine], self.task.example_inputs, self.options.seed)
             files["c-array"] = self.laboratory.c_array(files[self.engine])

@@ -82,6 +82,20 @@ def use_of(figures: Figures, limits: Mapping[str, float]) -> float:
     return max(shares, default=0.0)
 
 
+def refuse_narrowest(figures: Figures, limits: Mapping[str, float]) -> None:
+    """Raise :class:`InfeasibleBudgetError` when what was measured of the narrowest plan is over ``limits``."""
+    over = {kind: value / limit for kind, limit in limits.items() if (value := figures.of(kind)) is not None and value > limit}
+    if over:
+        said = [
+            f"{kind} {format_quantity(kind, limits[kind])} cannot be reached: with every group at its narrowest "
+            f"{format_quantity(kind, share * limits[kind])} was measured; binding: {kind}"
+            for kind, share in over.items()
+        ]
+        raise InfeasibleBudgetError(
+            "; ".join(said), remedy="Relax that budget, choose a smaller model or a faster device.", share=max(over.values())
+        )
+
+
 class Loop:
     """``build_and_try(widths) -> Trial`` makes and measures a plan; ``value``: by group what each of its width choices keeps."""
 
@@ -153,7 +167,10 @@ class Loop:
                 if measured:  # what is left to try
                     widths = {name: choices[0] for name, choices in self.planner.choices.items()}
                     return widths if tuple(widths.values()) not in measured else None
-                widths = self.planner.solve(self.value, self.limits)  # no room for the margin, or none at all
+                try:
+                    widths = self.planner.solve(self.value, self.limits)  # no room for the margin
+                except InfeasibleBudgetError:
+                    widths = {name: choices[0] for name, choices in self.planner.choices.items()}  # measured, it may fit
             use = measured.get(tuple(widths.values()))
             if use is None:
                 return widths
@@ -202,4 +219,5 @@ class Loop:
         return InfeasibleBudgetError(
             f"no plan was measured to meet the budget in {len(self.candidates)} measurements; the nearest has {', '.join(over)}",
             remedy="Relax that budget a little, or raise the number of measurements.",
+            share=nearest.use,
         )

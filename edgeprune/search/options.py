@@ -60,6 +60,8 @@ class Options:
             find_precision(name)
         if not self.precision or len(set(self.precision)) < len(self.precision):
             raise InputError(f"precision {', '.join(self.precision) or 'none'}: each one once, and one at least")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed {self.seed} is not between 0 and {2**32 - 1}")
         if self.measurements < 1:
             raise InputError(f"measurements {self.measurements} must be at least 1")
         for name in ("threads", "step"):

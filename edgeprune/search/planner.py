@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeprune.budget import FIGURES, format_quantity
+from edgeprune.budget import COUNTED, FIGURES, format_quantity
 from edgeprune.cost.choices import width_choices
+from edgeprune.cost.counts import Term, counts, total
 from edgeprune.cost.energy import EnergyModel
-from edgeprune.cost.kernels import alive, kernels, macs
+from edgeprune.cost.kernels import kernels
 from edgeprune.cost.latency import KernelTimes, LatencyModel
 from edgeprune.cost.memory import memory_model
-from edgeprune.cost.weights import FLOAT32, Storage, kernel_parameters, parameters
+from edgeprune.cost.weights import FLOAT32, Storage
 from edgeprune.cost.width import Widths
 from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.graph import Analysis
@@ -52,6 +53,7 @@ class Planner:
         self.analysis, self.choices = analysis, {name: list(widths) for name, widths in choices.items()}
         self.kernels = kernels(analysis)
         self.latency = LatencyModel(self.kernels, times)
+        self.counts = counts(analysis, self.kernels)
         self.storage, self.memory = storage, memory_model(self.kernels, storage)
         self.energy = EnergyModel(self.kernels, *power)
         self.file_offset = 0.0
@@ -63,29 +65,34 @@ class Planner:
         latency = self.latency.predict(widths)
         return Prediction(
             latency,
-            self.memory.predict(widths, self.storage.total_resident_bytes(self.kernels, widths)),
+            self.memory.predict(widths, self._resident_bytes(widths)),
             self.energy.predict(widths, latency),
-            self.file_offset + self.storage.total_file_bytes(self.kernels, widths),
-            round(sum(macs(kernel.form, source, result) for kernel, source, result in alive(self.kernels, widths))),
-            round(parameters(self.kernels, widths)),
+            self.file_offset + self._file_bytes(widths),
+            round(total(self.counts.macs, widths)),
+            round(total(self.counts.parameters, widths)),
         )
+
+    def _file_bytes(self, widths: Widths) -> float:
+        return self.storage.total_file_bytes(self.kernels, widths) + self.storage.weight * total(self.counts.loose, widths)
+
+    def _resident_bytes(self, widths: Widths) -> float:
+        loose = self.storage.resident_weight * total(self.counts.loose, widths)
+        return self.storage.total_resident_bytes(self.kernels, widths) + loose
 
     def observe_dense(self, latency_ms: float, peak_bytes: float | None, file_bytes: float, energy_mj: float | None) -> None:
         """Take in the dense model's measurement: every model starts from what is true there."""
         self.measured_dense = latency_ms, peak_bytes
         self.latency.calibrate([(self.dense, latency_ms)])
-        self.file_offset = file_bytes - self.storage.total_file_bytes(self.kernels, self.dense)
+        self.file_offset = file_bytes - self._file_bytes(self.dense)
         if peak_bytes is not None:
-            self.memory.calibrate([(self.dense, self.storage.total_resident_bytes(self.kernels, self.dense), peak_bytes)])
+            self.memory.calibrate([(self.dense, self._resident_bytes(self.dense), peak_bytes)])
         if energy_mj is not None:
             self.energy.calibrate(self.predict(self.dense).energy_mj, energy_mj)
 
     def observe(self, observed: Sequence[tuple[Widths, float, float | None]]) -> None:
         """Refit latency and memory to all (widths, latency ms, peak bytes) measured so far, the dense model first."""
         self.latency.calibrate([(widths, latency) for widths, latency, _ in observed])
-        peaks = [
-            (widths, self.storage.total_resident_bytes(self.kernels, widths), peak) for widths, _, peak in observed if peak is not None
-        ]
+        peaks = [(widths, self._resident_bytes(widths), peak) for widths, _, peak in observed if peak is not None]
         if peaks:
             self.memory.calibrate(peaks)
 
@@ -124,19 +131,21 @@ class Planner:
         program = Program(self.choices, value, about, [block.groups for block in self.analysis.blocks])
         latency = program.total(self.kernels, self.latency.kernel_ms)
         latency.constant += self.latency.overhead_ms
+        loose = program.total(self.counts.loose, Term.at)
         if "latency" in limits:
             program.limit(latency, limits["latency"])
         if "size" in limits:
-            program.limit(program.total(self.kernels, self.storage.file_bytes), limits["size"] - self.file_offset)
+            size = program.total(self.kernels, self.storage.file_bytes).plus(loose, self.storage.weight)
+            program.limit(size, limits["size"] - self.file_offset)
         if "macs" in limits:
-            program.limit(program.total(self.kernels, lambda kernel, source, result: macs(kernel.form, source, result)), limits["macs"])
+            program.limit(program.total(self.counts.macs, Term.at), limits["macs"])
         if "parameters" in limits:
-            program.limit(program.total(self.kernels, kernel_parameters), limits["parameters"])
+            program.limit(program.total(self.counts.parameters, Term.at), limits["parameters"])
         if "energy" in limits:
             energy = program.total(self.kernels, lambda kernel, source, result: self.energy.kernel_mj(kernel, source, result, 0.0))
             program.limit(energy.plus(latency, self.energy.scale * self.energy.active_w), limits["energy"])
         if "memory" in limits:
-            resident = program.total(self.kernels, self.storage.resident_bytes)
+            resident = program.total(self.kernels, self.storage.resident_bytes).plus(loose, self.storage.resident_weight)
             for step in self.memory.steps:
                 peak = program.width(step.scaled(self.storage.activation * self.memory.scale)).plus(resident, self.memory.weight_copies)
                 program.limit(peak, limits["memory"] - self.memory.offset_bytes)
@@ -147,13 +156,16 @@ class Planner:
         narrowest = {name: choices[0] for name, choices in self.choices.items()}
         least = self.predict(narrowest)
         missed = [
-            f"{kind} {format_quantity(kind, limit)} cannot be reached: the least is {format_quantity(kind, least.of(kind))}, "
-            f"every group at its narrowest (width {min(narrowest.values())}); binding: {kind}"
+            f"{kind} {format_quantity(kind, limit)} cannot be reached: the least is {format_quantity(kind, least.of(kind))}"
+            f"{'' if kind in COUNTED else ' as predicted'}, every group at its narrowest (width {min(narrowest.values())}); binding: {kind}"
             for kind, limit in limits.items()
             if least.of(kind) > limit
         ]
         if missed:
-            raise InfeasibleBudgetError("; ".join(missed), remedy="Relax that budget, choose a smaller model or a faster device.")
+            share = max(least.of(kind) / limit for kind, limit in limits.items())
+            raise InfeasibleBudgetError(
+                "; ".join(missed), remedy="Relax that budget, choose a smaller model or a faster device.", share=share
+            )
         return narrowest
 
 

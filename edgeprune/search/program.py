@@ -12,12 +12,11 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from edgeprune.cost.kernels import Kernel
-from edgeprune.cost.width import Width, Widths
+from edgeprune.cost.width import P, Part, Width, Widths
 from edgeprune.errors import EdgepruneError
 
-CostFunction = Callable[[Kernel, float, float], float]
-"""``cost(kernel, source width, result width)``."""
+CostFunction = Callable[[P, float, float], float]
+"""``cost(part, source width, result width)``."""
 
 GAP, TIME_LIMIT_S = 2e-3, 20.0
 
@@ -77,11 +76,11 @@ class Program:
         self._products: dict[tuple[str, Width], list[int]] = {}
         self._joint: dict[tuple[str, str], list[list[int]]] = {}
 
-    def total(self, kernels: Sequence[Kernel], cost: CostFunction) -> Expression:
-        """The summed cost of all kernels."""
+    def total(self, parts: Sequence[P], cost: CostFunction[P]) -> Expression:
+        """The summed cost of all parts: kernels, or terms of a count."""
         result = Expression()
-        for kernel in kernels:
-            self._add_kernel(result, kernel, cost)
+        for part in parts:
+            self._add_part(result, part, cost)
         return result
 
     def width(self, width: Width) -> Expression:
@@ -138,15 +137,15 @@ class Program:
         high = width.constant + sum(factor * max(self.choices[group]) for group, factor in width.terms)
         return low, high
 
-    def _add_kernel(self, total: Expression, kernel: Kernel, cost: CostFunction) -> None:
-        source, result = kernel.source, kernel.result
-        gate = self._gate(kernel)
+    def _add_part(self, total: Expression, part: P, cost: CostFunction[P]) -> None:
+        source, result = part.source, part.result
+        gate = self._gate(part)
         if gate is not None:
-            self._gated(total, gate, result, lambda value: cost(kernel, value, value))
+            self._gated(total, gate, result, lambda value: cost(part, value, value))
             return
 
         def price(source_width: float, result_width: float) -> float:
-            return cost(kernel, source_width, result_width) if source_width > 0 and result_width > 0 else 0.0
+            return cost(part, source_width, result_width) if source_width > 0 and result_width > 0 else 0.0
 
         if source == result or not source.terms:
             self._one_width(total, result, lambda value: price(value if source == result else source.constant, value))
@@ -157,10 +156,10 @@ class Program:
         else:
             self._two_widths(total, source, result, price)
 
-    def _gate(self, kernel: Kernel) -> str | None:
-        """The group whose choice 0 removes a kernel that does not itself depend on the groups of its block: the addition."""
-        depends = {*kernel.source.groups, *kernel.result.groups} & set(kernel.block)
-        return kernel.block[0] if kernel.block and not depends and self.choices[kernel.block[0]][0] == 0 else None
+    def _gate(self, part: Part) -> str | None:
+        """The group whose choice 0 removes a part that does not itself depend on the groups of its block: the addition."""
+        depends = {*part.source.groups, *part.result.groups} & set(part.block)
+        return part.block[0] if part.block and not depends and self.choices[part.block[0]][0] == 0 else None
 
     def _gated(self, total: Expression, gate: str, width: Width, cost: Callable[[float], float]) -> None:
         """``(1 - y_0) * cost(width)``, y_0 being the choice of no channels of group ``gate``."""

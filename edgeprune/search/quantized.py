@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from edgeprune.budget import format_quantity
+from edgeprune.budget import format_metric, format_quantity
 from edgeprune.cost.prior import power_of
 from edgeprune.errors import ExportError, InfeasibleBudgetError
 from edgeprune.export.formats import find
@@ -36,7 +36,7 @@ class Outcome:
     def rank(self) -> tuple[bool, float, float]:
         """Budgets come first, then the metric, then the latency."""
         met = use_of(self.cut.figures, self.job.limits) <= 1.0
-        return met, 0.0 if self.score is None else self.score, -self.cut.figures.latency_ms
+        return met, 0.0 if self.score is None else self.job.task.drop(self.score, 0.0), -self.cut.figures.latency_ms
 
 
 class QuantizedJob(Job):
@@ -126,7 +126,7 @@ def _outcome(job: Job, name: str) -> Outcome:
             one.laboratory.release()
         if one is not job:
             one.run_directory.close()
-    shown = "" if score is None else f", {job.task.metric_name} {score:.2f}"
+    shown = "" if score is None else f", {job.task.metric_name} {format_metric(score)}"
     job.listener.note(f"{name}: {format_quantity('latency', cut.figures.latency_ms)}{shown}")
     return Outcome(name, one, cut, score)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from edgeprune.profile import load as load_profile
 from edgeprune.report import write_report
 from edgeprune.search.checks import check
 from edgeprune.search.events import Listener, Silent
+from edgeprune.search.identity import inputs_of, refuse_another
 from edgeprune.search.job import Job
 from edgeprune.search.options import Options
 from edgeprune.search.precision import check_precisions
 from edgeprune.search.quantized import prune_in_precisions
-from edgeprune.search.rundir import RunDirectory
+from edgeprune.search.rundir import RunDirectory, read_inputs
 from edgeprune.search.summary import summarize, versions
 from edgeprune.surgery import Plan
 from edgeprune.task import Task
@@ -95,19 +97,12 @@ def prune_in(
     resume: str | None = None,
 ) -> Result:
     """:func:`prune` in an open run directory, which is closed at the end.  ``resume``: the command that goes on with it."""
-    inputs = {
-        "task": task.name,
-        "target": target,
-        "profile": profile,
-        "budget": asdict(budget),
-        "options": asdict(options),
-        "recipe": recipe,
-    }
     try:
-        _begin(run, inputs)
+        _begin(run, inputs_of(task, target, profile, budget, options, recipe))
         warm()
         result = _work(Job(task, run, budget, target, profile, options, _Logged(listener, run)), run)
     except BaseException as error:
+        _ended(run, error)
         again = "" if isinstance(error, InfeasibleBudgetError) else f" Go on with: {resume or f'edgeprune prune --resume {run.path}'}"
         error.add_note(f"The run is kept in {run.path}.{again}")
         raise
@@ -132,20 +127,21 @@ def plan_only(
 
 
 def _begin(run: RunDirectory, inputs: dict[str, Any]) -> None:
-    known = run.summary
-    if known and _plain(known.get("inputs")) != _plain(inputs):
-        changed = [name for name, value in _plain(inputs).items() if _plain(known.get("inputs", {})).get(name) != value]
-        raise RunError(
-            f"{run.path} is a run of another job: {', '.join(changed)} differ", remedy="Start a new run, or give the same inputs."
-        )
-    if not known:
+    if run.summary:
+        refuse_another(run.path, read_inputs(run.path), inputs)
+        if "result" not in run.summary:
+            run.update(state="running", error=None)
+    else:
         run.update(inputs=inputs, created=time.strftime("%Y-%m-%d %H:%M:%S"), versions=versions(), state="running")
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+def _ended(run: RunDirectory, error: BaseException) -> None:
+    """Say in ``run.json`` how a run ended that has no result; one of another job, or that nothing can be written to, stays as it is."""
+    if isinstance(error, RunError) or "result" in run.summary:
+        return
+    state = "interrupted" if not isinstance(error, Exception) else "infeasible" if isinstance(error, InfeasibleBudgetError) else "failed"
+    with contextlib.suppress(RunError):
+        run.update(state=state, error=str(error) or type(error).__name__)
 
 
 def _work(job: Job, run: RunDirectory) -> Result:
@@ -159,7 +155,7 @@ def _work(job: Job, run: RunDirectory) -> Result:
     job, cut = best.job, best.cut
     summary = summarize(job, cut, (before, best.score)) | {"precision": best.precision}
     summary |= {"created": run.summary["created"], "target": run.summary["inputs"]["target"]}
-    met = all(item["met"] is not False for item in summary["budget"].values())
+    met = all(item["met"] is True for item in summary["budget"].values())
     spent = summary["seconds"]
     job.listener.note(f"took {spent['total']:.0f} s, {100 * spent['export'] / max(spent['total'], 1e-9):.0f} % of it exporting")
     run.write("plan.json", cut.pruned.plan.to_json())

@@ -19,10 +19,14 @@ SHARED = ("device", "dense", "score-dense", "value-0")
 def read_inputs(path: Path) -> dict[str, Any]:
     """What a run was started with.  Raises :class:`RunError` when ``path`` is no run directory."""
     try:
-        inputs: dict[str, Any] = json.loads((path / "run.json").read_text())["inputs"]
-        return inputs
+        inputs = json.loads((path / "run.json").read_text())["inputs"]
+        if not isinstance(inputs, dict):
+            raise TypeError
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is not a run directory: its run.json cannot be read") from error
+        raise RunError(
+            f"{path} is not a run directory, or its run.json is damaged", remedy="Give the directory that the run named, or start anew."
+        ) from error
+    return inputs
 
 
 class RunDirectory:
@@ -75,12 +79,14 @@ class RunDirectory:
     def summary(self) -> dict[str, Any]:
         """What run.json holds."""
         try:
-            found: dict[str, Any] = json.loads((self.path / "run.json").read_text())
-            return found
+            found = json.loads((self.path / "run.json").read_text())
         except FileNotFoundError:
             return {}
         except ValueError as error:
             raise RunError(f"{self.path / 'run.json'} is damaged: {error}") from error
+        if not isinstance(found, dict):
+            raise RunError(f"{self.path / 'run.json'} is damaged: it holds no object")
+        return found
 
     def update(self, **fields: Any) -> None:
         """Change fields of run.json."""

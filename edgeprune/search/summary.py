@@ -18,6 +18,7 @@ from edgeprune.search.cut import Cut
 from edgeprune.search.job import Job
 from edgeprune.search.loop import Figures, resolved
 from edgeprune.search.micro import MicroLaboratory
+from edgeprune.task import Task
 
 PACKAGES = ("edgeprune", "torch", "litert-torch", "ai-edge-litert", "scipy", "numpy")
 
@@ -37,11 +38,10 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
     """The keys that :mod:`edgeprune.report.summary` describes."""
     planner, trial = job.planner, cut.trial
     widths = {group.name: cut.pruned.plan.width(group) for group in job.analysis.groups}
-    sizes = planner.predict(planner.dense), planner.predict(widths)
     measured = (job.dense_measurement, trial.model) if trial else (None, None)
     models = [
-        _model(figures, metric, size, one, planner.energy)
-        for figures, metric, size, one in zip((job.dense, cut.figures), metrics, sizes, measured, strict=True)
+        _model(figures, metric, one, planner.energy)
+        for figures, metric, one in zip((job.dense, cut.figures), metrics, measured, strict=True)
     ]
     if trial is not None and job.latency_is_relative:  # judged by the ratio of the two measured in turns
         models[1] |= {"low_ms": trial.low * job.dense.latency_ms, "high_ms": trial.high * job.dense.latency_ms}
@@ -57,10 +57,11 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
         "artifacts": {name: _artifact(path, job, cut) for name, path in cut.files.items()},
         "measured": trial is not None,
         "metric_name": job.task.metric_name,
+        "higher_is_better": job.task.higher_is_better,
         "dense": models[0],
         "pruned": models[1],
         "ratio": {"value": trial.ratio, "low": trial.low, "high": trial.high} if trial else None,
-        "budget": _budget(job.budget, job.dense, cut.figures, metrics),
+        "budget": _budget(job.task, job.budget, job.dense, cut.figures, metrics),
         "device": _device(job),
         "versions": versions(),
         "groups": [
@@ -88,7 +89,7 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
     return job.laboratory.label(summary, cut.files[job.engine]) if isinstance(job.laboratory, MicroLaboratory) else summary
 
 
-def _model(figures: Figures, metric: float | None, size: Any, measured: Any, energy: EnergyModel) -> dict[str, Any]:
+def _model(figures: Figures, metric: float | None, measured: Any, energy: EnergyModel) -> dict[str, Any]:
     return {
         "metric": metric,
         "latency_ms": figures.latency_ms,
@@ -98,8 +99,8 @@ def _model(figures: Figures, metric: float | None, size: Any, measured: Any, ene
         "energy_mj": figures.energy_mj,
         "energy_method": measured.energy_method if measured and measured.energy_mj is not None else f"no meter, {energy.describe()}",
         "file_bytes": figures.file_bytes,
-        "macs": size.macs,
-        "parameters": size.parameters,
+        "macs": figures.macs,
+        "parameters": figures.parameters,
     }
 
 
@@ -114,14 +115,14 @@ def _artifact(path: Path, job: Job, cut: Cut) -> dict[str, Any]:
     return {"file": name, "bytes": len(content), "sha256": digest, "written_at": written}
 
 
-def _budget(budget: Budget, dense: Figures, figures: Figures, metrics: tuple[float | None, float | None]) -> dict[str, Any]:
+def _budget(task: Task, budget: Budget, dense: Figures, figures: Figures, metrics: tuple[float | None, float | None]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for kind, limit in resolved(budget, dense).items():
         value = figures.of(kind)
         result[kind] = {"text": getattr(budget, kind), "limit": limit, "met": None if value is None else value <= limit}
     if budget.max_drop is not None:
         before, after = metrics
-        met = None if before is None or after is None else before - after <= budget.max_drop + 1e-6
+        met = None if before is None or after is None else task.drop(before, after) <= budget.max_drop + 1e-6
         result["max_drop"] = {"text": f"{budget.max_drop:g}", "limit": budget.max_drop, "met": met}
     return result
 

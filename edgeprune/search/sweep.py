@@ -6,15 +6,16 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeprune.budget import FIGURES, Budget
-from edgeprune.errors import InfeasibleBudgetError, InputError, RunError
+from edgeprune.budget import FIGURES, Budget, format_metric
+from edgeprune.errors import InfeasibleBudgetError, InputError
 from edgeprune.report.frontier import write_frontier
 from edgeprune.search.checks import check
 from edgeprune.search.events import Listener, Silent
+from edgeprune.search.identity import inputs_of, refuse_another
 from edgeprune.search.options import Options
 from edgeprune.search.run import Result, prune_in
 from edgeprune.search.rundir import RunDirectory, read_inputs
@@ -30,7 +31,8 @@ that they look in."""
 @dataclass(frozen=True)
 class Point:
     """``level``: the limit, as given. ``summary``: of its run (see :mod:`edgeprune.report.summary`), None where no plan reached the limit,
-    and ``error`` says why. ``best``: whether no other point is both smaller in the limited figure and better in the metric."""
+    and ``error`` says why. ``best``: whether it meets all limits and no other such point is both smaller in the limited figure and better
+    in the metric."""
 
     level: str
     run: Path
@@ -43,10 +45,17 @@ class Point:
         return float(self.summary["pruned"][FIGURES[kind]]) if self.summary else math.inf
 
     @property
-    def metric(self) -> float:
-        """The pruned model's."""
+    def loss(self) -> float:
+        """The pruned model's metric, less is better."""
         found = self.summary["pruned"]["metric"] if self.summary else None
-        return -math.inf if found is None else float(found)
+        if self.summary is None or found is None:
+            return math.inf
+        return -float(found) if self.summary.get("higher_is_better", True) else float(found)
+
+    @property
+    def missed(self) -> list[str]:
+        """The limits that its model does not meet, as judged by its run."""
+        return [kind for kind, item in self.summary["budget"].items() if item["met"] is not True] if self.summary else []
 
 
 @dataclass(frozen=True)
@@ -128,12 +137,13 @@ def frontier(
         raise InputError(f"task {task.name} cannot be scored, and a front needs scores", remedy="Give it `validation` or `evaluate`.")
     if not levels:
         raise InputError("no levels were given", remedy=f"Give some, for example {','.join(LEVELS)}.")
+    if getattr(budget, kind) is not None:
+        raise InputError(f"{kind} is limited to {getattr(budget, kind)} and swept", remedy="Leave out that limit, or sweep another kind.")
     for level in levels:
         with_limit(budget, kind, level)  # malformed ones are refused before anything is done
     options = options or Options()
     check(task, budget, options, listener)
-    inputs: dict[str, Any] = {"task": task.name, "target": target, "profile": profile, "kind": kind, "levels": list(levels)}
-    inputs |= {"budget": asdict(budget), "options": asdict(options), "recipe": recipe}
+    inputs = inputs_of(task, target, profile, budget, options, recipe, kind=kind, levels=list(levels))
     folder = _folder(Path(runs), f"{task.name}-frontier", inputs, resume)
     sweep = Sweep(task, target, profile, options, folder, listener, recipe, "frontier")
     points: list[Point] = []
@@ -141,7 +151,7 @@ def frontier(
         points.append(sweep.point(kind, level, budget))
         found = Frontier(kind, pareto(points, kind), folder)
         write_frontier(folder, kind, [_plain(point) for point in found.points])
-    _ended(folder, "done" if any(point.summary for point in points) else "budget missed")
+    _ended(folder, state="done" if any(point.best for point in found.points) else "budget missed")
     return found
 
 
@@ -152,13 +162,14 @@ def with_limit(budget: Budget, kind: str, text: str) -> Budget:
 
 
 def pareto(points: Sequence[Point], kind: str) -> list[Point]:
-    """The points with ``best`` set: of those reached, the ones that no other beats in both figures."""
+    """The points with ``best`` set: of those that meet their limits, the ones that no other beats in both figures."""
+    good = [point for point in points if point.summary is not None and not point.missed]
 
     def beaten(point: Point) -> bool:
-        mine = point.figure(kind), -point.metric
-        return any((their := (other.figure(kind), -other.metric)) != mine and their <= mine and their[1] <= mine[1] for other in points)
+        mine = point.figure(kind), point.loss
+        return any((their := (other.figure(kind), other.loss)) != mine and their <= mine and their[1] <= mine[1] for other in good)
 
-    return [replace(point, best=point.summary is not None and not beaten(point)) for point in points]
+    return [replace(point, best=point in good and not beaten(point)) for point in points]
 
 
 def fastest(
@@ -176,35 +187,35 @@ def fastest(
 
     Raises :class:`InfeasibleBudgetError` when no probe kept the metric.
     """
-    inputs: dict[str, Any] = {"task": task.name, "target": target, "profile": profile}
-    inputs |= {"budget": asdict(budget), "options": asdict(options), "recipe": recipe}
+    inputs = inputs_of(task, target, profile, budget, options, recipe)
     folder = _folder(Path(runs), f"{task.name}-fastest", inputs, resume)
     sweep = Sweep(task, target, profile, options, folder, listener, recipe, "prune")
-    low, high, best, tried = LOWEST, HIGHEST, None, []
-    for _ in range(PROBES):
-        if high / low < NEAR:
-            break
+    low, high, best = LOWEST, HIGHEST, None
+    tried: list[str] = []
+    while len(tried) < PROBES and high / low >= NEAR:
         level = math.sqrt(low * high)
         text = f"{100 * level:.3g}%"
         try:
             result = sweep.run(f"latency-{text.replace('%', 'pct')}", replace(budget, latency=text))
         except InfeasibleBudgetError as error:
             listener.note(f"latency {text}: {error}")
-            low = level
+            low = level * max(error.share or NEAR, NEAR)  # the least that can be reached is known now
             continue
-        drop = result.summary["dense"]["metric"] - result.summary["pruned"]["metric"]
-        tried.append(f"{drop:+.2f} at {text}")
-        listener.note(f"latency {text}: the {task.metric_name} falls by {drop:.2f}, at most {budget.max_drop:g} is allowed")
+        drop = task.drop(result.summary["dense"]["metric"], result.summary["pruned"]["metric"])
+        shown = format_metric(drop, result.summary["dense"]["metric"], "+")
+        tried.append(f"{shown} at {text}")
+        listener.note(f"latency {text}: the {task.metric_name} is worse by {shown}, at most {budget.max_drop:g} is allowed")
         if result.met and (best is None or _latency(result) < _latency(best)):
             best = result
         low, high = (low, min(level, _latency(result) / _latency(result, "dense"))) if result.met else (level, high)
-    _ended(folder, "budget missed" if best is None else "done")
     if best is None:
+        _ended(folder, state="budget missed")
         found = ", ".join(tried) or "none that can be reached"
         raise InfeasibleBudgetError(
             f"no pruned model keeps the {task.metric_name} within {budget.max_drop:g}: tried {found}",
             remedy=f"Allow a larger drop, or more epochs. The runs are in {folder}.",
         )
+    _ended(folder, state="done", best=best.run.name)
     return best
 
 
@@ -214,10 +225,8 @@ def _latency(result: Result, which: str = "pruned") -> float:
 
 def _folder(runs: Path, name: str, inputs: dict[str, Any], resume: str | Path | None) -> Path:
     """A new folder that says what it is of, or the one to go on with.  Raises :class:`RunError` when that is of another job."""
-    inputs = json.loads(json.dumps(inputs))
     if resume is not None:
-        if read_inputs(Path(resume)) != inputs:
-            raise RunError(f"{resume} is of another job", remedy="Start anew, or give the same inputs.")
+        refuse_another(Path(resume), read_inputs(Path(resume)), inputs)
         return Path(resume)
     directory = RunDirectory.create(runs, name)
     directory.update(inputs=inputs, state="running")
@@ -227,11 +236,11 @@ def _folder(runs: Path, name: str, inputs: dict[str, Any], resume: str | Path | 
     return directory.path
 
 
-def _ended(folder: Path, state: str) -> None:
-    """Say in ``run.json`` what the sweep has come to."""
+def _ended(folder: Path, **said: str) -> None:
+    """Say in ``run.json`` what the sweep has come to: its ``state``, and which of its runs is the ``best``."""
     path = folder / "run.json"
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(json.loads(path.read_text()) | {"state": state}, indent=1))
+    temporary.write_text(json.dumps(json.loads(path.read_text()) | said, indent=1))
     os.replace(temporary, path)
 
 
@@ -251,9 +260,12 @@ def _plain(point: Point) -> dict[str, Any]:
         "run": str(point.run),
         "error": point.error,
         "best": point.best,
+        "missed": point.missed,
+        "budget": summary and summary["budget"],
         "dense": summary and summary["dense"],
         "pruned": summary and summary["pruned"],
         "metric_name": summary and summary["metric_name"],
+        "higher_is_better": summary and summary.get("higher_is_better", True),
         "measured": summary and summary["measured"],
         "device_measurements": summary and summary["device_measurements"],
     }

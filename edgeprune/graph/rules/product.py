@@ -55,7 +55,7 @@ def baddbmm(flow: Flow, node: fx.Node, bias: Any, x: Any, y: Any, **scale: Any) 
 @rule(aten.einsum.default)
 def einsum(flow: Flow, node: fx.Node, equation: str, operands: list[Any], **named: Any) -> Tensor:
     """Two operands; one only has its dimensions permuted and summed."""
-    parts, out = _equation(equation, [_rank(value) for value in operands])
+    parts, out = equation_of(equation, [_rank(value) for value in operands])
     if len(operands) == 1:
         return contract(flow, node, operands[0], parts[0], None, "", out)
     if len(operands) == 2:
@@ -248,7 +248,7 @@ def _rank(value: Any) -> int:
     return len(value.shape)
 
 
-def _equation(equation: str, ranks: list[int]) -> tuple[list[Names], Names]:
+def equation_of(equation: str, ranks: list[int]) -> tuple[list[Names], Names]:
     """The names of every operand's dimensions and of the result's, with dots spelled out."""
     left, _, right = equation.replace(" ", "").partition("->")
     parts = left.split(",")

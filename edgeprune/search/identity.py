@@ -1,0 +1,54 @@
+"""What a run is of: an earlier one is gone on with only where all of it is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgeprune.budget import Budget
+from edgeprune.errors import RunError
+from edgeprune.search.options import Options
+from edgeprune.task import Task
+
+SETTINGS = ("epochs", "learning_rate", "weight_decay", "distillation", "protect", "attention", "metric_name", "higher_is_better")
+"""What a task sets that results depend on, beside its model and its data."""
+
+
+def inputs_of(
+    task: Task, target: str | None, profile: str | None, budget: Budget, options: Options, recipe: str | None, **more: Any
+) -> dict[str, Any]:
+    """What a job was asked, in JSON's types, its model as a hash of structure and weights."""
+    asked = {"task": task.name, "target": target, "profile": profile, "budget": asdict(budget), "options": asdict(options)}
+    task_is = {"model": _digest(task.model), "settings": {name: getattr(task, name) for name in SETTINGS}}
+    plain: dict[str, Any] = json.loads(json.dumps(asked | task_is | {"recipe": recipe} | more, default=list))
+    return plain
+
+
+def refuse_another(path: Path, known: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+    """Raise :class:`RunError`, naming what differs, when the run at ``path`` was asked something else than ``inputs``."""
+    changed = [name for name, value in inputs.items() if known.get(name) != value]
+    if not changed:
+        return
+    remedy = "Start a new run, or give the same inputs."
+    if "model" in changed:
+        remedy += " A recipe that makes random weights or modules must seed them: torch.manual_seed(0)."
+    raise RunError(f"{path} is a run of another job: {', '.join(changed)} differ", remedy=remedy)
+
+
+def _digest(model: nn.Module) -> str:
+    """Of the modules, their settings, and all parameters and buffers."""
+    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(model)).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        if isinstance(value, Tensor):
+            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
