@@ -38,6 +38,7 @@ def check(task: Task, budget: Budget, options: Options, listener: Listener) -> N
     if task.fit is not None and given:
         listener.note(f"fit of task {task.name} trains: {', '.join(given)} of the options have no effect")
     if task.fit is None and task.train is None:
+        given = [name for name in given if getattr(options, name)]  # none is what there will be
         given += ["schedule"] * (options.schedule == "iterative")
         if given:
             listener.note(f"task {task.name} has no training data: {', '.join(given)} of the options have no effect")

@@ -109,12 +109,13 @@ class Planner:
         inside = dict(limits)
         best, best_value = narrowest, self.value_of(value, narrowest)
         for _ in range(ROUNDS):
-            widths = self._program(value, inside, about).solve() or narrowest
+            program = self._program(value, inside, about)
+            widths = program.solve() or narrowest
             prediction = self.predict(widths)
             use = {kind: prediction.of(kind) / limit for kind, limit in limits.items()}
             if max(use.values(), default=0.0) <= 1.0 and self.value_of(value, widths) >= best_value:
                 best, best_value = widths, self.value_of(value, widths)
-            if NEAR <= max(use.values(), default=1.0) <= 1.0 and widths == about:
+            if NEAR <= max(use.values(), default=1.0) <= 1.0 and (program.exact or widths == about):
                 break
             tightest = max(use, key=lambda kind: use[kind]) if use else None
             for kind, share in use.items():
@@ -145,7 +146,8 @@ class Planner:
             energy = program.total(self.kernels, lambda kernel, source, result: self.energy.kernel_mj(kernel, source, result, 0.0))
             program.limit(energy.plus(latency, self.energy.scale * self.energy.active_w), limits["energy"])
         if "memory" in limits:
-            resident = program.total(self.kernels, self.storage.resident_bytes).plus(loose, self.storage.resident_weight)
+            held = program.total(self.kernels, self.storage.resident_bytes).plus(loose, self.storage.resident_weight)
+            resident = program.shared(held)
             for step in self.memory.steps:
                 peak = program.width(step.scaled(self.storage.activation * self.memory.scale)).plus(resident, self.memory.weight_copies)
                 program.limit(peak, limits["memory"] - self.memory.offset_bytes)

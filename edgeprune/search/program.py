@@ -52,6 +52,8 @@ class Program:
     affinely, fitted
     best near the widths ``about``; for one of many groups the product with y_j is one variable z_j with sum_j z_j = width and low *
     y_j <= z_j <= high * y_j.
+
+    ``exact``: whether no cost was fitted, so that ``about`` does not matter.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Program:
         blocks: Sequence[tuple[str, ...]] = (),
     ) -> None:
         self.choices = {group: list(widths) for group, widths in choices.items()}
-        self.saliency, self.about = saliency, about
+        self.saliency, self.about, self.exact = saliency, about, True
         self.upper: list[float] = []
         self.integral: list[int] = []
         self.rows: list[tuple[Expression, float, float]] = []
@@ -90,6 +92,13 @@ class Program:
             for variable, value in zip(self.pick[group], self.choices[group], strict=True):
                 result.add(variable, factor * value)
         return result
+
+    def shared(self, expression: Expression) -> Expression:
+        """The same as one variable, for an expression that many limits hold: rows stay short, and the solver quick."""
+        size = max((abs(value) for value in expression.terms.values()), default=0.0) or 1.0
+        variable = self._variable(np.inf, False)
+        self.rows.append((Expression(expression.constant, dict(expression.terms)).plus(Expression(0.0, {variable: size}), -1.0), 0.0, 0.0))
+        return Expression(0.0, {variable: size})
 
     def limit(self, expression: Expression, upper: float) -> None:
         """Require ``expression <= upper``."""
@@ -203,6 +212,7 @@ class Program:
                 total.add(variable, intercept)
                 total.plus(product, slope)
         if len(chosen.terms) > 1:
+            self.exact = False
             here, there = chosen.at(self.about), other.at(self.about)
             slope = (cost(here, there) - cost(0.75 * here, there)) / (0.25 * here)
             others = Width(-rest, tuple(term for term in chosen.terms if term[0] != group))
@@ -251,6 +261,7 @@ class Program:
         low, high = self._range(width)
         if high <= low:
             return cost(low), 0.0
+        self.exact = False
         here = min(max(width.at(self.about), low), high)
         points = np.unique(np.concatenate([np.linspace(low, high, 4), [here, (here + low) / 2, (here + high) / 2]]))
         weights = 1.0 / (0.25 + np.abs(points - here) / (high - low))
