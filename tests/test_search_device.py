@@ -123,6 +123,24 @@ def test_what_cannot_be_reached_is_refused_before_anything_is_scored_or_trained(
         assert "--resume" not in said  # it would fail again
 
 
+def test_a_device_has_the_last_word_on_what_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table by which no width is any faster: what the narrowest plan takes is measured before the budget is refused."""
+
+    def flat(self: Played, grids: Sequence[Grid]) -> Table:
+        found = Table.open(self._run.path / "table.json")
+        found.add({point_key(point): 1.0 for point in found.missing(grids)})
+        return found
+
+    monkeypatch.setattr(Played, "table", flat)
+    result = run(tmp_path, budget=Budget(latency="70%"), options=replace(OPTIONS, reuse=False))
+    assert result.met
+    assert Played.asked[0].startswith("candidate")
+    with pytest.raises(InfeasibleBudgetError, match=r"with every group at its narrowest .* was measured; binding: latency") as raised:
+        run(tmp_path, budget=Budget(latency="1%"), listener=Interrupting("scoring"))
+    assert raised.value.share is not None
+    assert raised.value.share > 1
+
+
 def test_an_unknown_profile_begins_no_run(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="raspberry-pi-9"):
         prune(points_task(96), profile="raspberry-pi-9", budget=BUDGET, runs=tmp_path / "runs")
