@@ -78,6 +78,39 @@ def test_a_recurrent_kernel_steps_through_the_sequence(tmp_path: Path) -> None:
     assert torch.jit.load(str(path))(torch.zeros(1, 8)).shape == (32,)
 
 
+@pytest.mark.parametrize(
+    ("form", "shape"),
+    [
+        (Form("attention", (7, 6), (5, 6)), [5, 4 * 6]),
+        (Form("attention_dimensions", (1, 7), (1, 5), groups=2), [5, 4]),
+        (Form("layer_norm", (1, 5), (1, 5)), [1, 5, 4]),
+    ],
+    ids=lambda value: getattr(value, "text", "x".join(map(str, value)) if isinstance(value, list) else value),
+)
+def test_single_kernels_of_transformers_run(form: Form, shape: list[int], tmp_path: Path) -> None:
+    interpreter = Interpreter(model_content=single_tflite(form, 4, 4))
+    interpreter.allocate_tensors()
+    interpreter.invoke()
+    (output,) = interpreter.get_output_details()
+    assert output["shape"].tolist() == shape
+    path = tmp_path / "kernel.pt"
+    path.write_bytes(single_torchscript(form, 4, 4))
+    inputs = [torch.zeros(detail["shape"].tolist()) for detail in interpreter.get_input_details()[:2]]
+    assert list(torch.jit.load(str(path))(*inputs).shape) == shape
+
+
+@pytest.mark.parametrize("unit", ["heads", "dimensions"])
+def test_attention_is_one_kernel_as_wide_as_what_it_loses(unit: str) -> None:
+    model = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval()
+    analysis = analyze(model, (torch.zeros(1, 10, 32),), (), unit)
+    found = {kernel.form.kind: kernel for kernel in kernels(analysis)}
+    kernel = found["attention" if unit == "heads" else "attention_dimensions"]
+    full = widths_of(analysis)
+    assert kernel.result.at(full) == pytest.approx(4 if unit == "heads" else 32)
+    assert macs(kernel.form, *[kernel.result.at(full)] * 2) == pytest.approx(2 * 4 * 10 * 10 * 8)
+    assert found["layer_norm"].form.rows_out == (1, 10)
+
+
 def widths_of(analysis: Analysis) -> dict[str, int]:
     return {group.name: group.size for group in analysis.groups}
 

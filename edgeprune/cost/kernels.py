@@ -26,9 +26,9 @@ CONTRACTIONS = ("conv2d", "transpose_conv2d", "fully_connected", "recurrent")
 """Kinds whose every output channel sums over all input channels (of its group). ``recurrent``: the state's part of a recurrent layer, one
 row of ``rows_out`` after the other."""
 
-STEP_KERNELS = 15
-"""Small operations that the exporter writes for one step of a recurrent layer beside its product (of an LSTM: slices of the gates, their
-activations, products and sums)."""
+OPERATIONS = {"recurrent": 15, "attention": 16, "attention_dimensions": 16, "layer_norm": 9}
+"""How many operations the exporter writes for one kernel of a kind; for every step of a recurrent layer, beside its product (of an LSTM:
+slices of the gates, their activations, products and sums)."""
 
 WEIGHTED = ("conv2d", "transpose_conv2d", "depthwise_conv2d", "fully_connected")
 FOLDED_INTO = {"batch_norm": WEIGHTED, **dict.fromkeys(FUSED, (*WEIGHTED, "add", "mul"))}
@@ -55,7 +55,11 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Form:
-    """All of a kernel but its widths. ``rows_in``/``rows_out``: (H, W) of input and output ((1, W) where there is one dimension)."""
+    """All of a kernel but its widths. ``rows_in``/``rows_out``: (H, W) of input and output ((1, W) where there is one dimension).
+
+    Of "attention", whose width is heads: (places, dimensions of a head) of the keys and the queries; of "attention_dimensions", whose width
+    is all dimensions of the ``groups`` heads: (1, places).
+    """
 
     kind: str
     rows_in: tuple[int, int]
@@ -97,8 +101,17 @@ def weights(form: Form, source: float, result: float) -> float:
 
 def macs(form: Form, source: float, result: float) -> float:
     """Multiply-accumulates of a kernel of that form and widths: each weight is used at every place."""
+    if form.kind.startswith("attention"):  # scores, and the sum they weigh
+        queries, keys = attention_places(form)
+        return 2.0 * queries * keys * (form.rows_out[1] if form.kind == "attention" else 1) * result
     places = form.rows_in if form.kind == "transpose_conv2d" else form.rows_out
     return math.prod(places) * weights(form, source, result)
+
+
+def attention_places(form: Form) -> tuple[int, int]:
+    """How many queries and keys."""
+    dim = 0 if form.kind == "attention" else 1
+    return form.rows_out[dim], form.rows_in[dim]
 
 
 def moved_bytes(form: Form, source: float, result: float) -> float:
@@ -142,6 +155,10 @@ class _Folder:
         form = self._form(node, name, rows_in, rows_out)
         if form.kind == "conv2d" and form.groups > 1 and form.groups == shape_of(_activations(node)[0])[1]:
             form = Form("depthwise_conv2d", form.rows_in, form.rows_out, form.window, form.stride, 1, form.padded)
+        if form.kind.startswith("attention"):
+            heads, size = (self.analysis.captured.extent(node)[dim] for dim in (-3, -1))
+            present = result.at({group.name: group.size for group in self.analysis.groups})
+            result = result.scaled((heads if form.kind == "attention" else heads * size) / (present or 1.0))
         if form.kind not in CONTRACTIONS:
             source = result
         if node.target in GATES:
@@ -182,9 +199,21 @@ class _Folder:
             window = _pair(node.args[1])
             stride = _pair(node.args[2]) if len(node.args) > 2 and node.args[2] else window
             return Form(kind, rows_in, rows_out, window, stride)
+        if name == "scaled_dot_product_attention":
+            return self._attention(node)
+        if name == "layer_norm":
+            return Form("layer_norm", rows_out, rows_out)
         if (strides := subsampling(node)) is not None:
             return Form("strided_slice", rows_in, rows_out, stride=strides)
         return Form(kind, rows_in if kind in ("mean", "pad", "copy") else rows_out, rows_out)
+
+    def _attention(self, node: fx.Node) -> Form:
+        """As wide as its heads, which may go; or as the dimensions of all heads, of which each loses as many."""
+        *_, heads, queries, size = self.analysis.captured.extent(node)
+        keys = self.analysis.captured.extent(node.args[1])[-2]  # type: ignore[arg-type]
+        if self.analysis.flow.whole_heads:
+            return Form("attention", (keys, size), (queries, size))
+        return Form("attention_dimensions", (1, keys), (1, queries), groups=heads)
 
     def _base(self, node: fx.Node) -> fx.Node:
         while node in self.alias:

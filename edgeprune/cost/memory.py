@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from edgeprune.cost.arena import greedy_arena
-from edgeprune.cost.kernels import Form, Kernel
+from edgeprune.cost.kernels import Form, Kernel, attention_places
 from edgeprune.cost.weights import FLOAT32, Storage
 from edgeprune.cost.width import Width, Widths
 
@@ -81,6 +81,11 @@ def _schedule(kernels: Sequence[Kernel], storage: Storage) -> Iterator[tuple[obj
             padded = kernel.source.scaled(prod(rows))
             yield ("pad", kernel.node), padded, read[:1], entering
             read, entering = (("pad", kernel.node), *read[1:]), padded
+        if form.kind.startswith("attention"):
+            heads = kernel.result if form.kind == "attention" else Width(float(form.groups))
+            scores = heads.scaled(prod(attention_places(form)))
+            yield ("scores", kernel.node), scores, read, entering
+            read = (("scores", kernel.node), *read)
         yield kernel.node, kernel.result.scaled(prod(form.rows_out)), read, entering
 
 

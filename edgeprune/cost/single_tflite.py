@@ -9,7 +9,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgeprune.cost.kernels import STEP_KERNELS, Form
+from edgeprune.cost.kernels import OPERATIONS, Form, attention_places
 
 _OPS = {
     "conv2d": "CONV_2D",
@@ -68,6 +68,18 @@ class Builder:
             operator.builtinOptionsType, operator.builtinOptions = getattr(schema.BuiltinOptions, options_type or ""), options
         self.codes.append(code)
         self.operators.append(operator)
+
+    def move(self, name: str, x: int, shape: tuple[int, ...], order: tuple[int, ...] | None = None) -> int:
+        """``x`` in another shape, or in another ``order`` of its dimensions."""
+        result = self.tensor(shape)
+        if order is None:
+            options = schema.ReshapeOptionsT()
+            options.newShape = np.array(shape, np.int32)
+            self.op(name, [x, self.tensor((len(shape),), np.array(shape, np.int32))], result, "ReshapeOptions", options)
+        else:
+            where = self.tensor((len(order),), np.array(order, np.int32))
+            self.op(name, [x, where], result, "TransposeOptions", schema.TransposeOptionsT())
+        return result
 
     def build(self, inputs: list[int], outputs: list[int]) -> bytes:
         graph = schema.SubGraphT()
@@ -150,13 +162,58 @@ def _recurrent(builder: Builder, form: Form, source: int, result: int) -> Ends:
         outputs.append(builder.tensor((1, result)))
         options = schema.FullyConnectedOptionsT()
         builder.op("FULLY_CONNECTED", [state, weights, bias], outputs[-1], "FullyConnectedOptions", options)
-        for place in range(STEP_KERNELS):
+        for place in range(OPERATIONS["recurrent"]):
             outputs.append(builder.tensor((1, max(result // 4, 1))))
             if place % 3:
                 builder.op("MUL", [gate, gate], outputs[-1], "MulOptions", schema.MulOptionsT())
             else:
                 builder.op("LOGISTIC", [gate], outputs[-1])
     return [state, gate], outputs
+
+
+def _attention(builder: Builder, form: Form, source: int, result: int) -> Ends:
+    """As the exporter writes it: heads apart, scores, their softmax, the sum they weigh, heads together."""
+    queries, keys = attention_places(form)
+    heads, size = (result, form.rows_out[1]) if form.kind == "attention" else (form.groups, result // form.groups)
+    entries = [builder.tensor((places, heads * size)) for places in (queries, keys, keys)]
+    apart = []
+    for place, entry in enumerate(entries):
+        places = keys if place else queries
+        split = builder.move("RESHAPE", entry, (places, heads, size))
+        turned = builder.move("TRANSPOSE", split, (heads, places, size), (1, 0, 2))
+        if place < 2:
+            scaled = builder.tensor((heads, places, size))
+            builder.op("MUL", [turned, builder.weights(1)], scaled, "MulOptions", schema.MulOptionsT())
+            turned = scaled
+        apart.append(turned)
+    across = builder.move("TRANSPOSE", apart[1], (heads, size, keys), (0, 2, 1))
+    scores, shares, mixed = (builder.tensor((heads, queries, width)) for width in (keys, keys, size))
+    builder.op("BATCH_MATMUL", [apart[0], across], scores, "BatchMatMulOptions", schema.BatchMatMulOptionsT())
+    softmax = schema.SoftmaxOptionsT()
+    softmax.beta = 1.0
+    builder.op("SOFTMAX", [scores], shares, "SoftmaxOptions", softmax)
+    builder.op("BATCH_MATMUL", [shares, apart[2]], mixed, "BatchMatMulOptions", schema.BatchMatMulOptionsT())
+    together = builder.move("TRANSPOSE", mixed, (queries, heads, size), (1, 0, 2))
+    return entries, [builder.move("RESHAPE", together, (queries, heads * size))]
+
+
+def _layer_norm(builder: Builder, form: Form, source: int, result: int) -> Ends:
+    """As the exporter writes it: mean, variance, and what is left of the elements."""
+    rows = form.rows_out[0] * form.rows_out[1]
+    whole, each = (1, rows, result), (1, rows, 1)
+    x, squares, scaled, y = (builder.tensor(whole) for _ in range(4))
+    mean, variance, safe, root, shift = (builder.tensor(each) for _ in range(5))
+    last, options = builder.tensor((1,), np.array([2], np.int32)), schema.ReducerOptionsT()
+    options.keepDims = True
+    builder.op("MEAN", [x, last], mean, "ReducerOptions", options)
+    builder.op("SQUARED_DIFFERENCE", [x, mean], squares, "SquaredDifferenceOptions", schema.SquaredDifferenceOptionsT())
+    builder.op("MEAN", [squares, last], variance, "ReducerOptions", options)
+    builder.op("ADD", [variance, builder.tensor((1,), np.array([1e-5], np.float32))], safe, "AddOptions", schema.AddOptionsT())
+    builder.op("RSQRT", [safe], root)
+    builder.op("MUL", [mean, root], shift, "MulOptions", schema.MulOptionsT())
+    builder.op("MUL", [x, root], scaled, "MulOptions", schema.MulOptionsT())
+    builder.op("SUB", [scaled, shift], y, "SubOptions", schema.SubOptionsT())
+    return [x], [y]
 
 
 def _elementwise(builder: Builder, form: Form, source: int, result: int) -> Ends:
@@ -209,4 +266,7 @@ MAKE = {
     "transpose_conv2d": _transposed,
     "fully_connected": _fully_connected,
     "recurrent": _recurrent,
+    "attention": _attention,
+    "attention_dimensions": _attention,
+    "layer_norm": _layer_norm,
 }

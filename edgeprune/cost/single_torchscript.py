@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeprune.cost.kernels import Form
+from edgeprune.cost.kernels import Form, attention_places
 
 INPUTS_FILE = "edgeprune.inputs.json"
 """The extra file of an archive that tells the runner the inputs' shapes: TorchScript itself does not hold them."""
@@ -55,6 +55,16 @@ class _Recurrent(nn.Module):
         return total
 
 
+class _Attention(nn.Module):
+    def __init__(self, heads: int, size: int) -> None:
+        super().__init__()
+        self.heads, self.size = heads, size
+
+    def forward(self, q: Tensor, k: Tensor) -> Tensor:
+        q, k = (value.reshape(len(value), self.heads, self.size).transpose(0, 1)[None] for value in (q, k))
+        return functional.scaled_dot_product_attention(q, k, k)[0].transpose(0, 1).flatten(1)
+
+
 class _Elementwise(nn.Module):
     def __init__(self, form: Form) -> None:
         super().__init__()
@@ -87,9 +97,15 @@ def single_torchscript(form: Form, source: int, result: int) -> bytes:
     """The kernel ``form`` from ``source`` to ``result`` channels as a frozen TorchScript file, float32, NCHW, batch 1."""
     if form.kind == "fully_connected":
         module: nn.Module = nn.Linear(source, result)
-        example = torch.zeros(form.rows_in[0] * form.rows_in[1], source)
+        example: Tensor | tuple[Tensor, ...] = torch.zeros(form.rows_in[0] * form.rows_in[1], source)
     elif form.kind == "recurrent":
         module, example = _Recurrent(form, source, result), torch.zeros(1, source)
+    elif form.kind.startswith("attention"):
+        queries, keys = attention_places(form)
+        heads, size = (result, form.rows_out[1]) if form.kind == "attention" else (form.groups, result // form.groups)
+        module, example = _Attention(heads, size), (torch.zeros(queries, heads * size), torch.zeros(keys, heads * size))
+    elif form.kind == "layer_norm":
+        module, example = nn.LayerNorm(result), torch.zeros(1, form.rows_in[0] * form.rows_in[1], result)
     elif form.kind == "transpose_conv2d":
         module, example = _Transposed(form, source, result), torch.zeros(1, source, *form.rows_in)
     elif form.kind in ("conv2d", "depthwise_conv2d"):
@@ -97,9 +113,10 @@ def single_torchscript(form: Form, source: int, result: int) -> bytes:
     else:
         module, example = _Elementwise(form), torch.zeros(1, result, *form.rows_in)
     buffer = io.BytesIO()
-    inputs = json.dumps([{"shape": list(example.shape), "dtype": "float32"}])
+    examples = example if isinstance(example, tuple) else (example,)
+    inputs = json.dumps([{"shape": list(value.shape), "dtype": "float32"} for value in examples])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.jit.freeze(torch.jit.trace(module.eval(), example, check_trace=False))  # type: ignore[no-untyped-call]
+        traced = torch.jit.freeze(torch.jit.trace(module.eval(), examples, check_trace=False))  # type: ignore[no-untyped-call]
         torch.jit.save(traced, buffer, _extra_files={INPUTS_FILE: inputs})
     return buffer.getvalue()
