@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -60,11 +61,14 @@ def test_a_precision_that_nothing_can_measure_is_refused(tmp_path: Path):
     ],
 )
 def test_what_is_better(first: tuple[float, float], second: tuple[float, float]):
-    def outcome(latency_ms: float, score: float) -> Outcome:
+    def outcome(latency_ms: float, score: float, task: edgeprune.Task) -> Outcome:
         cut = SimpleNamespace(figures=Figures(latency_ms, None, 1.0, 1.0, 1.0, 1.0))
-        return Outcome("int8", SimpleNamespace(limits={"latency": 10.0}), cut, score)  # type: ignore[arg-type]
+        return Outcome("int8", SimpleNamespace(limits={"latency": 10.0}, task=task), cut, score)  # type: ignore[arg-type]
 
-    assert outcome(*first).rank > outcome(*second).rank
+    task, error = small_task(), replace(small_task(), metric_name="error", higher_is_better=False)
+    assert outcome(*first, task).rank > outcome(*second, task).rank
+    of_errors = [(latency_ms, 100.0 - score) for latency_ms, score in (first, second)]
+    assert outcome(*of_errors[0], error).rank > outcome(*of_errors[1], error).rank
 
 
 @pytest.mark.device  # minutes: two precisions are exported, tuned and measured

@@ -137,11 +137,10 @@ def _begin(run: RunDirectory, inputs: dict[str, Any]) -> None:
 
 def _ended(run: RunDirectory, error: BaseException) -> None:
     """Say in ``run.json`` how a run ended that has no result; one of another job, or that nothing can be written to, stays as it is."""
-    if isinstance(error, RunError) or "result" in run.summary:
-        return
     state = "interrupted" if not isinstance(error, Exception) else "infeasible" if isinstance(error, InfeasibleBudgetError) else "failed"
     with contextlib.suppress(RunError):
-        run.update(state=state, error=str(error) or type(error).__name__)
+        if not isinstance(error, RunError) and run.summary.get("state") == "running":
+            run.update(state=state, error=str(error) or type(error).__name__)
 
 
 def _work(job: Job, run: RunDirectory) -> Result:
