@@ -144,6 +144,35 @@ def test_a_loop_that_never_fits_says_by_how_much(planner: Planner) -> None:
         loop.run()
 
 
+def test_a_plan_whose_tuned_model_misses_is_not_taken_again(planner: Planner) -> None:
+    """A candidate measured to be inside was chosen again and again, though its tuned model was not (a noisy meter)."""
+    whole = planner.predict(planner.dense).latency_ms
+    dense = Figures(whole, 1000, 1.0, 500, 4e6, 1000)
+    planner.observe_dense(whole, 1000, 500, None)
+
+    def loop() -> Loop:
+        fresh = Planner(planner.analysis, FakeTimes(), planner.choices, (2.0, 5.0, 20.0))
+        fresh.observe_dense(whole, 1000, 500, None)
+
+        def measure(widths: dict[str, int]) -> Trial:
+            return trial_of(0.98 * planner.predict(widths).latency_ms, whole)
+
+        return Loop(fresh, curves_of(planner, 0), Budget(latency="50%"), dense, measure, Silent(), 3)
+
+    first = loop().run()
+    again = loop()
+    assert again.run().widths == first.widths
+    other = loop()
+    other.avoid({tuple(first.widths.values()): 1.02})
+    assert other.run().widths != first.widths
+    none = loop()
+    none.planner.choices = {name: [width] for name, width in first.widths.items()}
+    none.value = {name: [1.0] for name in first.widths}
+    none.avoid({tuple(first.widths.values()): 1.02})
+    with pytest.raises(InfeasibleBudgetError, match="no plan is left"):
+        none.run()
+
+
 def test_budgets_are_resolved_against_the_dense_model() -> None:
     dense = Figures(8.0, 5_000_000, 90.0, 1_000_000, 80e6, 300_000)
     limits = resolved(Budget(latency="50%", memory="2MB", energy="40mJ", macs="20M", parameters="10%"), dense)

@@ -219,11 +219,11 @@ class Job:
         return self._last_stage(model, (1 - GATED) * epochs, 0, value)
 
     def _last_stage(self, model: nn.Module, epochs: float, stage: int, known: Value | None = None) -> Cut:
-        missed = 0.0
+        missed, over = 0.0, dict[tuple[int, ...], float]()
         for attempt in range(RETRIES + 1):
             value = known if known is not None and attempt == 0 else self._value(model, f"value-{stage + attempt}")
             try:
-                widths, predicted = self._choose(value, model, attempt, missed)
+                widths, predicted = self._choose(value, model, attempt, missed, over)
             except InfeasibleBudgetError as error:
                 if attempt == 0:
                     raise
@@ -236,12 +236,15 @@ class Job:
             if cut.trial is None or use <= 1.0 or attempt == RETRIES:
                 break
             missed = 1.0 - use_of(predicted, self.limits) / use
+            over[tuple(widths.values())] = use
             self.listener.note("the tuned model misses the budget: cutting again")
             model = restore(model, self.analysis, pruned)
             self._narrow_to(widths)
         return cut
 
-    def _choose(self, value: Value, model: nn.Module, attempt: int, missed: float) -> tuple[dict[str, int], Figures]:
+    def _choose(
+        self, value: Value, model: nn.Module, attempt: int, missed: float, over: Mapping[tuple[int, ...], float]
+    ) -> tuple[dict[str, int], Figures]:
         """The widths to keep: by the closed loop on a device, else by the program alone."""
         if self.laboratory is None:
             widths = self.planner.solve(value.curves, self.limits)
@@ -260,6 +263,7 @@ class Job:
             most,
         )
         loop.tighten(max(0.01 * attempt, missed))
+        loop.avoid(over)
         if archive is not None and (known := self._known_plans(archive, attempt)):
             self.listener.note(f"calibrated with {len(known)} plans that earlier runs measured")
             loop.remember(known)

@@ -121,6 +121,11 @@ class Loop:
         self.candidates: list[Candidate] = []
         self.margin = MARGIN
         self.known: list[tuple[Widths, float, float | None]] = []
+        self.over: dict[tuple[int, ...], float] = {}
+
+    def avoid(self, over: Mapping[tuple[int, ...], float]) -> None:
+        """Take no plan of these widths again, whose tuned models use more than the budget (that much of it), whatever else was measured."""
+        self.over = dict(over)
 
     def remember(self, observed: Sequence[tuple[Widths, float, float | None]]) -> None:
         """Start from what earlier runs measured: (widths, latency relative to the dense model's, peak bytes)."""
@@ -156,7 +161,7 @@ class Loop:
 
     def _next(self, margin: float) -> dict[str, int] | None:
         """The best plan by the present models that was not measured yet; None when there is nothing better to try."""
-        measured = {tuple(candidate.widths.values()): candidate.use for candidate in self.candidates}
+        measured = {tuple(candidate.widths.values()): candidate.use for candidate in self.candidates} | self.over
         while margin <= PAST_A_MISS:
             try:
                 inside = {kind: limit * (1.0 - margin) * self._left(kind) for kind, limit in self.limits.items()}
@@ -210,6 +215,8 @@ class Loop:
         self.planner.observe([dense, *self.known, *mine])
 
     def _missed(self) -> InfeasibleBudgetError:
+        if not self.candidates:
+            return InfeasibleBudgetError("no plan is left that may meet the budget")
         nearest = min(self.candidates, key=lambda candidate: candidate.use)
         over = [
             f"{kind} {format_quantity(kind, value)} instead of {format_quantity(kind, limit)}"

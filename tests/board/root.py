@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -63,7 +64,10 @@ def build(folder: Path | None = None) -> Path:
     folder = folder or cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     root = folder / f"root-{recipe_key()}"
-    if not root.exists():
+    with open(folder / "lock", "w") as lock:  # two test processes build it once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if root.exists():
+            return root
         for old in folder.glob("root-*"):
             shutil.rmtree(old)
         with tempfile.TemporaryDirectory(dir=folder) as new:
