@@ -125,10 +125,8 @@ def resumed_job(path: Path) -> dict[str, Any]:
     try:
         lists = {name: tuple(inputs["options"][name]) for name in ("formats", "precision") if name in inputs["options"]}
         options, budget = Options(**(inputs["options"] | lists)), Budget(**inputs["budget"])
-        return inputs | {"recipe": str(inputs["recipe"]), "target": inputs["target"], "profile": inputs["profile"]} | {
-            "budget": budget,
-            "options": options,
-        }
+        where = {name: inputs[name] for name in ("target", "profile")}
+        return inputs | where | {"recipe": str(inputs["recipe"]), "budget": budget, "options": options}
     except (KeyError, TypeError) as error:
         raise RunError(f"{path} was made by another edgeprune, or its run.json is damaged: {error}", remedy="Start a new run.") from error
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from edgeprune.cost.kernels import CONTRACTIONS, VIEWS, Kernel
+from edgeprune.cost.kernels import CONTRACTIONS, VIEWS, Kernel, block_of
 from edgeprune.cost.tensors import Tensors
 from edgeprune.cost.width import Width, Widths, alive
 from edgeprune.graph import Analysis
@@ -108,7 +108,7 @@ def parameter_of(node: fx.Node) -> str | None:
 def _macs(tensors: Tensors, node: fx.Node) -> Iterator[Term]:
     """The terms of one node."""
     analysis = tensors.analysis
-    block = next((block.groups for block in analysis.blocks if node in block.nodes), ())
+    block = block_of(analysis, node)
     for count, operands in _products(analysis, node):
         names = [parameter_of(operand) for operand in operands]
         shares = tuple(share for name in names if name is not None for share in tensors.parameter_shares(name))

@@ -114,6 +114,11 @@ def attention_places(form: Form) -> tuple[int, int]:
     return form.rows_out[dim], form.rows_in[dim]
 
 
+def attention_heads(form: Form, result: int) -> tuple[int, int]:
+    """How many heads of how many dimensions are ``result`` wide."""
+    return (result, form.rows_out[1]) if form.kind == "attention" else (form.groups, result // form.groups)
+
+
 def moved_bytes(form: Form, source: float, result: float) -> float:
     """Bytes read and written, float32: activations and weights once."""
     return 4.0 * (math.prod(form.rows_in) * source + math.prod(form.rows_out) * result + weights(form, source, result))
@@ -126,6 +131,11 @@ def kernels(analysis: Analysis) -> list[Kernel]:
         if node.op == "call_function":
             folder.visit(node)
     return folder.found
+
+
+def block_of(analysis: Analysis, node: fx.Node) -> tuple[str, ...]:
+    """The groups of the removable block that a node goes with, if any."""
+    return next((block.groups for block in analysis.blocks if node in block.nodes or node is block.addition), ())
 
 
 class _Folder:
@@ -164,10 +174,7 @@ class _Folder:
         if node.target in GATES:
             self.found += self._recurrent(node, parts, (1, math.prod(rows_out)))
         self.place[node] = len(self.found)
-        self.found.append(Kernel(form, source, result, node, parts, self._block(node)))
-
-    def _block(self, node: fx.Node) -> tuple[str, ...]:
-        return next((block.groups for block in self.analysis.blocks if node in block.nodes or node is block.addition), ())
+        self.found.append(Kernel(form, source, result, node, parts, block_of(self.analysis, node)))
 
     def _recurrent(self, node: fx.Node, parts: tuple[fx.Node, ...], rows: tuple[int, int]) -> list[Kernel]:
         """The products of a recurrent node, of every layer and direction: with all inputs at once, with the state step by step."""
@@ -178,7 +185,7 @@ class _Folder:
             name, size = str(weight.target), shape_of(weight)  # type: ignore[union-attr,arg-type]
             result, source = (self.tensors.parameter_width(name, dim, size[dim]) for dim in (0, 1))
             kind = "recurrent" if place % per_cell else "fully_connected"
-            found.append(Kernel(Form(kind, rows, rows), source, result, node, parts, self._block(node)))
+            found.append(Kernel(Form(kind, rows, rows), source, result, node, parts, block_of(self.analysis, node)))
         return found
 
     def _form(self, node: fx.Node, name: str, rows_in: tuple[int, int], rows_out: tuple[int, int]) -> Form:

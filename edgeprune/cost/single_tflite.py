@@ -9,7 +9,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgeprune.cost.kernels import OPERATIONS, Form, attention_places
+from edgeprune.cost.kernels import OPERATIONS, Form, attention_heads, attention_places
 
 _OPS = {
     "conv2d": "CONV_2D",
@@ -174,7 +174,7 @@ def _recurrent(builder: Builder, form: Form, source: int, result: int) -> Ends:
 def _attention(builder: Builder, form: Form, source: int, result: int) -> Ends:
     """As the exporter writes it: heads apart, scores, their softmax, the sum they weigh, heads together."""
     queries, keys = attention_places(form)
-    heads, size = (result, form.rows_out[1]) if form.kind == "attention" else (form.groups, result // form.groups)
+    heads, size = attention_heads(form, result)
     entries = [builder.tensor((places, heads * size)) for places in (queries, keys, keys)]
     apart = []
     for place, entry in enumerate(entries):

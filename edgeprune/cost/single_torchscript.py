@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeprune.cost.kernels import Form, attention_places
+from edgeprune.cost.kernels import Form, attention_heads, attention_places
 
 INPUTS_FILE = "edgeprune.inputs.json"
 """The extra file of an archive that tells the runner the inputs' shapes: TorchScript itself does not hold them."""
@@ -102,7 +102,7 @@ def single_torchscript(form: Form, source: int, result: int) -> bytes:
         module, example = _Recurrent(form, source, result), torch.zeros(1, source)
     elif form.kind.startswith("attention"):
         queries, keys = attention_places(form)
-        heads, size = (result, form.rows_out[1]) if form.kind == "attention" else (form.groups, result // form.groups)
+        heads, size = attention_heads(form, result)
         module, example = _Attention(heads, size), (torch.zeros(queries, heads * size), torch.zeros(keys, heads * size))
     elif form.kind == "layer_norm":
         module, example = nn.LayerNorm(result), torch.zeros(1, form.rows_in[0] * form.rows_in[1], result)

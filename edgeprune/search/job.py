@@ -193,7 +193,7 @@ class Job:
             if self.laboratory is None:
                 raise
             self.listener.note(f"{error.message}: measuring that plan")
-            widths = {name: choices[0] for name, choices in self.planner.choices.items()}
+            widths = self.planner.narrowest
             nothing = {group.name: np.zeros(group.rows.shape) for group in self.analysis.groups}
             trial = self._try(self.task.model, Value(nothing, {}), widths, self._archive())
             figures = figures_of(trial, self.dense.latency_ms, self.budget.limits().get("latency"), self.planner.predict(widths))

@@ -170,12 +170,12 @@ class Loop:
                 if any(use <= 1.0 for use in measured.values()):
                     return None
                 if measured:  # what is left to try
-                    widths = {name: choices[0] for name, choices in self.planner.choices.items()}
+                    widths = self.planner.narrowest
                     return widths if tuple(widths.values()) not in measured else None
                 try:
                     widths = self.planner.solve(self.value, self.limits)  # no room for the margin
                 except InfeasibleBudgetError:
-                    widths = {name: choices[0] for name, choices in self.planner.choices.items()}  # measured, it may fit
+                    widths = self.planner.narrowest  # measured, it may fit
             use = measured.get(tuple(widths.values()))
             if use is None:
                 return widths

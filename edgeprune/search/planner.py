@@ -72,6 +72,11 @@ class Planner:
             round(total(self.counts.parameters, widths)),
         )
 
+    @property
+    def narrowest(self) -> dict[str, int]:
+        """The widths of the plan that keeps least."""
+        return {name: choices[0] for name, choices in self.choices.items()}
+
     def _file_bytes(self, widths: Widths) -> float:
         return self.storage.total_file_bytes(self.kernels, widths) + self.storage.weight * total(self.counts.loose, widths)
 
@@ -132,11 +137,11 @@ class Planner:
         program = Program(self.choices, value, about, [block.groups for block in self.analysis.blocks])
         latency = program.total(self.kernels, self.latency.kernel_ms)
         latency.constant += self.latency.overhead_ms
-        loose = program.total(self.counts.loose, Term.at)
         if "latency" in limits:
             program.limit(latency, limits["latency"])
         if "size" in limits:
-            size = program.total(self.kernels, self.storage.file_bytes).plus(loose, self.storage.weight)
+            size = program.total(self.kernels, self.storage.file_bytes)
+            size.plus(program.total(self.counts.loose, Term.at), self.storage.weight)
             program.limit(size, limits["size"] - self.file_offset)
         if "macs" in limits:
             program.limit(program.total(self.counts.macs, Term.at), limits["macs"])
@@ -146,8 +151,8 @@ class Planner:
             energy = program.total(self.kernels, lambda kernel, source, result: self.energy.kernel_mj(kernel, source, result, 0.0))
             program.limit(energy.plus(latency, self.energy.scale * self.energy.active_w), limits["energy"])
         if "memory" in limits:
-            held = program.total(self.kernels, self.storage.resident_bytes).plus(loose, self.storage.resident_weight)
-            resident = program.shared(held)
+            held = program.total(self.kernels, self.storage.resident_bytes)
+            resident = program.shared(held.plus(program.total(self.counts.loose, Term.at), self.storage.resident_weight))
             for step in self.memory.steps:
                 peak = program.width(step.scaled(self.storage.activation * self.memory.scale)).plus(resident, self.memory.weight_copies)
                 program.limit(peak, limits["memory"] - self.memory.offset_bytes)
@@ -155,7 +160,7 @@ class Planner:
 
     def refuse_impossible(self, limits: Mapping[str, float]) -> dict[str, int]:
         """The narrowest plan; :class:`InfeasibleBudgetError` naming what binds and the least reachable when it is over ``limits``."""
-        narrowest = {name: choices[0] for name, choices in self.choices.items()}
+        narrowest = self.narrowest
         least = self.predict(narrowest)
         missed = [
             f"{kind} {format_quantity(kind, limit)} cannot be reached: the least is {format_quantity(kind, least.of(kind))}"
