@@ -29,7 +29,6 @@ from exports_report import document
 from torch import Tensor
 
 from edgeprune.bench import Artifact, BenchOptions, open_device
-from edgeprune.bench.runtimes import minimum_runtime
 from edgeprune.errors import EdgepruneError
 from edgeprune.export import ExportOptions, calibration_of, export, formats
 from edgeprune.export.evaluate import score_file
@@ -37,6 +36,7 @@ from edgeprune.export.metadata import task_metadata
 from edgeprune.export.parity import fidelity
 from edgeprune.export.sizes import sizes
 from edgeprune.task import Task, as_inputs, load_recipe
+from edgeprune.tflite.versions import minimum_runtime
 from edgeprune.tuning import score
 
 ROOT = Path(__file__).parents[1]

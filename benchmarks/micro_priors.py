@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import least_squares
 
-from edgeprune.export.micro import MicroGraph, read_graph
-from edgeprune.export.micro.latency import predict_ms
+from edgeprune.micro import MicroGraph, read_graph
+from edgeprune.micro.latency import predict_ms
 from edgeprune.profile import KINDS, MICRO, Prior, Profile, load, names
 
 MODELS = {"anomaly": "ad01_int8", "image": "pretrainedResnet_quant", "keyword": "kws_ref_model", "visual wake": "vww_96_int8"}

@@ -23,11 +23,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgeprune.budget import Budget
 from edgeprune.cost.table import grid_of, point_key
 from edgeprune.export import export
+from edgeprune.runs.directory import RunDirectory
 from edgeprune.search import Options
-from edgeprune.search.archive import Trial
 from edgeprune.search.baselines import Setting
 from edgeprune.search.job import Job
-from edgeprune.search.rundir import RunDirectory
+from edgeprune.search.measure.archive import Trial
 from edgeprune.search.summary import versions
 from edgeprune.task import Batches, Task, load_recipe
 from edgeprune.tuning import finetune, recalibrate

@@ -17,8 +17,8 @@ import torchvision
 from edgeprune.cost.prior import PriorTimes, power_of
 from edgeprune.graph import analyze
 from edgeprune.profile import load
-from edgeprune.search.planner import Planner, all_choices
-from edgeprune.search.program import saliency_curve
+from edgeprune.search.plan.planner import Planner, all_choices
+from edgeprune.search.plan.program import saliency_curve
 
 LIMIT_S = 2.0
 LIMITS = (("latency",), ("macs",), ("latency", "memory"), ("latency", "memory", "energy", "size"))

@@ -25,7 +25,7 @@ from board.machine import Board
 
 from edgeprune.devices import Target
 from edgeprune.release import Bundle
-from edgeprune.release.push import PushOptions, push
+from edgeprune.release.deploy.push import PushOptions, push
 from edgeprune.testing.sshd import SshServer, children
 
 Fault = Literal["process", "link", "power"]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune.release import Compatibility, Evidence, File, Gate, Health, Manifest, Runtime, Variant
-from edgeprune.release.bundle import write_bundle
-from edgeprune.release.sign import sign
+from edgeprune.release.bundle.file import write_bundle
+from edgeprune.release.bundle.sign import sign
 from edgeprune.testing.models import dense_tflite
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.bench import Measurement
-from edgeprune.search.rundir import RunDirectory
+from edgeprune.runs.directory import RunDirectory
 from edgeprune.testing.models import dense_tflite
 
 RECIPE = """

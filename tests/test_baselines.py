@@ -16,7 +16,7 @@ from edgeprune.graph import analyze
 from edgeprune.profile import load as load_profile
 from edgeprune.search.baselines import BASELINES, Setting, halp, netadapt
 from edgeprune.search.baselines.halp import frozen_costs, knapsack
-from edgeprune.search.planner import Planner, all_choices
+from edgeprune.search.plan.planner import Planner, all_choices
 from edgeprune.surgery import apply, outputs_of
 from edgeprune.task import Task
 

@@ -17,8 +17,8 @@ from release_kit import Compatibility, Kit, Runtime
 from edgeprune.devices import Target
 from edgeprune.errors import HealthError, IncompatibleError
 from edgeprune.release import Bundle
-from edgeprune.release.installed import rollback, status
-from edgeprune.release.push import Pushed, PushOptions, push
+from edgeprune.release.deploy.installed import rollback, status
+from edgeprune.release.deploy.push import Pushed, PushOptions, push
 
 pytestmark = pytest.mark.device
 ROOT = Path(__file__).parents[1]

@@ -15,10 +15,11 @@ from sparse_models import stored, variants
 from torch import nn
 
 from edgeprune.bench import Artifact, BenchOptions, Device, open_device
-from edgeprune.export import export, flatbuffer
-from edgeprune.export.sparse import sparse_tflite
-from edgeprune.export.sparse_check import sparse_check
+from edgeprune.export import export
+from edgeprune.export.sparse.check import sparse_check
+from edgeprune.export.sparse.format import sparse_tflite
 from edgeprune.importance.unstructured import apply_masks, quantile_masks, sparse_parameters
+from edgeprune.tflite import schema as flatbuffer
 
 QUICK = BenchOptions(threads=1, min_time_s=0.2, max_time_s=1.0, warmup_s=0.1, rounds=1, table_rounds=20, energy=False)
 ADDRESS, SESSIONS = "ssh://board", 3

@@ -6,13 +6,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edgeprune.bench.runtimes import check_runtime, minimum_runtime
 from edgeprune.errors import EdgepruneError, ExportError, InputError
 from edgeprune.export import read_metadata
-from edgeprune.export.micro import macs_of, read_graph
 from edgeprune.export.sizes import sizes
-from edgeprune.export.sparse_check import sparse_check
+from edgeprune.export.sparse.check import sparse_check
+from edgeprune.micro import macs_of, read_graph
 from edgeprune.testing.models import dense_tflite
+from edgeprune.tflite.versions import check_runtime, minimum_runtime
 
 READERS: dict[str, Callable] = {
     "micro": lambda path: macs_of(read_graph(path.read_bytes(), path.name)),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from edgeprune.export.fold import fold_batch_norms
+from edgeprune.export.passes.fold import fold_batch_norms
 
 
 def captured(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> GraphModule:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from edgeprune.errors import CaptureError, ExportError, ParityError
-from edgeprune.export import export, flatbuffer, formats, start_export
+from edgeprune.export import export, formats, start_export
+from edgeprune.tflite import schema as flatbuffer
 
 ALL = ("tflite", "torchscript", "pt2")
 

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from edgeprune.errors import ExportError
-from edgeprune.export import ExportOptions, export, flatbuffer, read_metadata
+from edgeprune.export import ExportOptions, export, read_metadata
 from edgeprune.export.sizes import sizes
+from edgeprune.tflite import schema as flatbuffer
 
 FORMATS = ("tflite", "torchscript", "pt2", "onnx")
 

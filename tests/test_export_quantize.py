@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from edgeprune.errors import ExportError, ParityError
-from edgeprune.export import ExportOptions, calibration_of, export, flatbuffer, formats, read_metadata
+from edgeprune.export import ExportOptions, calibration_of, export, formats, read_metadata
 from edgeprune.export.layers import layer_errors
 from edgeprune.export.parity import fidelity, sqnr_db
 from edgeprune.export.quantize import quantize
 from edgeprune.task import Task
+from edgeprune.tflite import schema as flatbuffer
 
 QUANTIZED = ("tflite-fp16", "tflite-dynamic", "tflite-int8")
 

@@ -11,10 +11,11 @@ from packaging.version import Version
 from torch import nn
 
 from edgeprune.bench import Artifact, open_device
-from edgeprune.bench.runtimes import check_runtime, minimum_runtime
 from edgeprune.errors import NoRuntimeError
-from edgeprune.export import export, flatbuffer
+from edgeprune.export import export
 from edgeprune.testing.models import dense_tflite
+from edgeprune.tflite import schema as flatbuffer
+from edgeprune.tflite.versions import check_runtime, minimum_runtime
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[1]
 
 # Lower may not import higher. Of one layer, any may import any.
 LAYERS = [
-    {"errors", "resources", "budget", "task", "profile"},
+    {"errors", "resources", "budget", "task", "profile", "tflite"},
     {"graph"},
     {"importance"},
     {"cost", "surgery", "devices"},
-    {"tuning", "export", "bench"},
+    {"tuning", "export", "bench", "micro", "runs", "criteria"},
     {"search", "release", "report"},
     {"cli", "testing"},
 ]

@@ -11,13 +11,13 @@ from scipy.stats import spearmanr
 from torch import nn
 from torch.nn import functional
 
+from edgeprune.criteria.correlation import mean_ratio, rank_correlation
+from edgeprune.criteria.removals import Removals
+from edgeprune.criteria.study import compare_criteria
 from edgeprune.errors import InputError
 from edgeprune.graph import Analysis, analyze
 from edgeprune.importance import CRITERIA, Criterion, Saliency, score
 from edgeprune.importance.data import SAMPLES
-from edgeprune.search.correlation import mean_ratio, rank_correlation
-from edgeprune.search.ranking import compare_criteria
-from edgeprune.search.removals import Removals
 from edgeprune.surgery import Plan, plan_from_saliency
 from edgeprune.task import Task
 from edgeprune.testing.criteria import make_task

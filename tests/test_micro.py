@@ -18,9 +18,8 @@ from torch import nn
 
 from edgeprune.cli import main
 from edgeprune.errors import ExportError, ProfileError
-from edgeprune.export import ExportOptions, export, flatbuffer
-from edgeprune.export.interpreter import invoke, open_tflite
-from edgeprune.export.micro import (
+from edgeprune.export import ExportOptions, export
+from edgeprune.micro import (
     estimate_flash,
     macs_of,
     measure_arena,
@@ -31,10 +30,12 @@ from edgeprune.export.micro import (
     unsupported,
     write_c_array,
 )
-from edgeprune.export.micro.flash import CODE_BYTES
-from edgeprune.export.micro.operators import METHODS
+from edgeprune.micro.flash import CODE_BYTES
+from edgeprune.micro.operators import METHODS
 from edgeprune.profile import load
 from edgeprune.testing.models import dense_tflite
+from edgeprune.tflite import schema as flatbuffer
+from edgeprune.tflite.interpreter import invoke, open_tflite
 
 pytest.importorskip("tflite_micro")
 

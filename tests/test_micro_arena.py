@@ -12,8 +12,8 @@ from edgeprune.cost.arena import greedy_arena
 from edgeprune.cost.kernels import kernels
 from edgeprune.cost.memory import memory_model
 from edgeprune.cost.weights import FLOAT32, INT8_MICRO
-from edgeprune.export.micro import MicroGraph, measure_arena, read_graph
 from edgeprune.graph import analyze
+from edgeprune.micro import MicroGraph, measure_arena, read_graph
 from edgeprune.testing.networks import OptionA
 
 pytest.importorskip("tflite_micro")

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeprune.export import export, flatbuffer
-from edgeprune.export.interpreter import open_tflite
-from edgeprune.export.micro import read_graph
-from edgeprune.export.micro.layout import without_moves
+from edgeprune.export import export
+from edgeprune.micro import read_graph
+from edgeprune.tflite import schema as flatbuffer
+from edgeprune.tflite.interpreter import open_tflite
+from edgeprune.tflite.transposes import without_moves
 
 
 class Windows(nn.Module):

@@ -18,12 +18,12 @@ from edgeprune.budget import Budget
 from edgeprune.cli import main
 from edgeprune.export import ExportOptions, export
 from edgeprune.export.evaluate import score_file
-from edgeprune.export.micro import measure_arena, read_graph
+from edgeprune.micro import measure_arena, read_graph
 from edgeprune.profile import load
+from edgeprune.runs.directory import RunDirectory
 from edgeprune.search import Options, prune
 from edgeprune.search.events import Silent
-from edgeprune.search.micro import MicroLaboratory
-from edgeprune.search.rundir import RunDirectory
+from edgeprune.search.measure.micro import MicroLaboratory
 from edgeprune.task import load_recipe
 
 pytest.importorskip("tflite_micro")

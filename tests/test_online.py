@@ -20,7 +20,7 @@ from edgeprune.profile import load
 from edgeprune.search import Options
 from edgeprune.search.events import Silent
 from edgeprune.search.online import prices
-from edgeprune.search.planner import Planner, all_choices
+from edgeprune.search.plan.planner import Planner, all_choices
 from edgeprune.surgery import Plan, Pruned, apply, outputs_of, plan_from_saliency
 from edgeprune.testing.networks import Gated, OptionA, Shuffle, awake
 from edgeprune.tuning import initialized

@@ -16,7 +16,7 @@ from edgeprune.errors import InputError
 from edgeprune.export import formats
 from edgeprune.export.evaluate import score_file
 from edgeprune.search import Options, prune
-from edgeprune.search.loop import Figures
+from edgeprune.search.plan.loop import Figures
 from edgeprune.search.quantized import Outcome
 
 

@@ -22,9 +22,9 @@ from edgeprune.bench.history import History
 from edgeprune.cli import main
 from edgeprune.errors import BundleError, EdgepruneError, EvidenceError, GateError, InputError, RunError
 from edgeprune.release import Bundle, Gate
-from edgeprune.release.build import build
-from edgeprune.release.order import Order
-from edgeprune.release.sign import sign
+from edgeprune.release.build.build import build
+from edgeprune.release.build.order import Order
+from edgeprune.release.bundle.sign import sign
 from edgeprune.testing.models import dense_tflite
 
 MICRO = "nrf5340 (by TFLite Micro's interpreter on the build machine)"
@@ -145,7 +145,7 @@ def test_copies_of_a_run_make_the_same_bytes_whenever_they_are_scored(tmp_path, 
     run, built = make_run(tmp_path / "run"), []
     for name, hour in (("a", 12), ("b", 13)):
         shutil.copytree(run, tmp_path / name)
-        monkeypatch.setattr("edgeprune.search.rundir.time.gmtime", lambda hour=hour: (2031, 1, 1, hour, 0, 0, 0, 1, 0))
+        monkeypatch.setattr("edgeprune.runs.directory.time.gmtime", lambda hour=hour: (2031, 1, 1, hour, 0, 0, 0, 1, 0))
         built.append(build(order(tmp_path / name), tmp_path / f"{name}.epb").read_bytes())
         assert "2031" in (tmp_path / name / "measurements.jsonl").read_text()  # each was scored
     assert built[0] == built[1]

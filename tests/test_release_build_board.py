@@ -11,8 +11,8 @@ import pytest
 from board.machine import Board
 
 from edgeprune.bench import Artifact, open_device
-from edgeprune.release.health import health_of, tolerance_of
-from edgeprune.release.runs import Exported
+from edgeprune.release.build.health import health_of, tolerance_of
+from edgeprune.runs.finished import Exported
 
 
 @pytest.mark.device

@@ -20,10 +20,10 @@ from release_kit import Kit, file_of
 
 from edgeprune.errors import BundleError, ExpiredError, ReleaseError, SignatureError
 from edgeprune.release import Bundle, Compatibility, Health, Manifest, Runtime, Variant
-from edgeprune.release.bundle import write_bundle
-from edgeprune.release.container import BLOCK, END, header, read_members
-from edgeprune.release.signers import read_signers
-from edgeprune.release.verify import verify
+from edgeprune.release.bundle.container import BLOCK, END, header, read_members
+from edgeprune.release.bundle.file import write_bundle
+from edgeprune.release.bundle.signers import read_signers
+from edgeprune.release.bundle.verify import verify
 
 MODEL = file_of("model.tflite", b"weights", "model", "tflite", "tflite")
 

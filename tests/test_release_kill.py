@@ -13,8 +13,8 @@ from release_faults import FAULTS, Fault, Pusher, Step, Victim, harm, own_lock, 
 from release_kit import Kit
 
 from edgeprune.release import Bundle
-from edgeprune.release.installed import status
-from edgeprune.release.push import PushOptions, push
+from edgeprune.release.deploy.installed import status
+from edgeprune.release.deploy.push import PushOptions, push
 from edgeprune.testing.sshd import SshServer, find_sshd
 
 pytestmark = pytest.mark.device

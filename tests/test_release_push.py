@@ -14,10 +14,11 @@ from edgeprune.bench.info import DeviceInfo
 from edgeprune.cli import main
 from edgeprune.devices import Target
 from edgeprune.errors import BundleError, DeviceError, HealthError, IncompatibleError, InputError
-from edgeprune.release import Bundle, Manifest, fleet
-from edgeprune.release.fit import choose, obstacles
-from edgeprune.release.fleet import Waves, push_all
-from edgeprune.release.push import Pushed
+from edgeprune.release import Bundle, Manifest
+from edgeprune.release.deploy import fleet
+from edgeprune.release.deploy.fit import choose, obstacles
+from edgeprune.release.deploy.fleet import Waves, push_all
+from edgeprune.release.deploy.push import Pushed
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:

@@ -20,8 +20,8 @@ from release_kit import Kit, make_key
 from edgeprune.cli import group
 from edgeprune.devices import Target
 from edgeprune.release import Bundle
-from edgeprune.release.push import PushOptions, push
-from edgeprune.release.unpack import unpack
+from edgeprune.release.bundle.unpack import unpack
+from edgeprune.release.deploy.push import PushOptions, push
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -211,7 +211,7 @@ print(follow(root, mended) is mended)
 @pytest.fixture
 def array(tmp_path: Path, models_folder: Path) -> tuple[Path, bytes]:
     """The C array of a quantized image classifier, and its TFLite file's content."""
-    from edgeprune.export.micro import measure_arena, write_c_array
+    from edgeprune.micro import measure_arena, write_c_array
 
     pytest.importorskip("tflite_micro")
     content = (models_folder / "pretrainedResnet_quant.tflite").read_bytes()

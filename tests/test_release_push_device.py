@@ -33,8 +33,8 @@ from edgeprune.errors import (
     TransientError,
 )
 from edgeprune.release import Bundle
-from edgeprune.release.installed import Status, prune_releases, rollback, status
-from edgeprune.release.push import Pushed, PushOptions, push
+from edgeprune.release.deploy.installed import Status, prune_releases, rollback, status
+from edgeprune.release.deploy.push import Pushed, PushOptions, push
 from edgeprune.testing.models import crashing_tflite
 from edgeprune.testing.sshd import SshServer, find_sshd
 

@@ -15,12 +15,12 @@ from release_runs import make_run
 from edgeprune.cli import main
 from edgeprune.errors import BundleError, GateError, InputError, SignatureError
 from edgeprune.release import Bundle, Gate, Manifest
-from edgeprune.release.build import build
-from edgeprune.release.codec import canonical
-from edgeprune.release.order import Order
-from edgeprune.release.sign import sign
-from edgeprune.release.signers import read_signers
-from edgeprune.release.unpack import unpack
+from edgeprune.release.build.build import build
+from edgeprune.release.build.order import Order
+from edgeprune.release.bundle.codec import canonical
+from edgeprune.release.bundle.sign import sign
+from edgeprune.release.bundle.signers import read_signers
+from edgeprune.release.bundle.unpack import unpack
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,10 +17,10 @@ from release_kit import Kit, make_key
 from edgeprune.cli import main
 from edgeprune.errors import BundleError, InputError, SignatureError
 from edgeprune.release import NAMESPACE, Bundle
-from edgeprune.release.sign import sign
-from edgeprune.release.signers import matches, read_signers
-from edgeprune.release.sshsig import Signature, armour
-from edgeprune.release.verify import Verified, verify
+from edgeprune.release.bundle.sign import sign
+from edgeprune.release.bundle.signers import matches, read_signers
+from edgeprune.release.bundle.sshsig import Signature, armour
+from edgeprune.release.bundle.verify import Verified, verify
 
 KINDS = [("ed25519",), ("ecdsa", "-b", "256"), ("ecdsa", "-b", "384"), ("ecdsa", "-b", "521"), ("rsa", "-b", "2048")]
 DOCUMENT = Path(__file__).parents[1] / "docs" / "release.md"
@@ -248,7 +248,7 @@ def test_an_unknown_key_and_another_namespace_are_refused(kit, keys, tmp_path):
     with Bundle.open(path) as bundle:
         (short,) = bundle.signatures
         forged = ssh_sign(kit.key, bundle.manifest_bytes, "file")
-        from edgeprune.release.bundle import with_signatures
+        from edgeprune.release.bundle.file import with_signatures
 
         with_signatures(bundle, {short: forged}, tmp_path / "other.epb")
     with pytest.raises(SignatureError, match="was made for 'file', not for 'edgeprune-release'"):
@@ -256,7 +256,7 @@ def test_an_unknown_key_and_another_namespace_are_refused(kit, keys, tmp_path):
 
 
 def test_a_signature_under_another_keys_name_is_refused(kit, tmp_path):
-    from edgeprune.release.bundle import with_signatures
+    from edgeprune.release.bundle.file import with_signatures
 
     with Bundle.open(kit.bundle("1.0.0", 1)) as bundle:
         with_signatures(bundle, {"0" * 16: next(iter(bundle.signatures.values()))}, tmp_path / "other.epb")

@@ -12,10 +12,10 @@ from release_kit import Kit, make_key
 from edgeprune.cli import main
 from edgeprune.errors import ExpiredError, SignatureError
 from edgeprune.release import Bundle
-from edgeprune.release.bundle import write_bundle
-from edgeprune.release.sign import sign
-from edgeprune.release.signers import read_signers
-from edgeprune.release.verify import verify
+from edgeprune.release.bundle.file import write_bundle
+from edgeprune.release.bundle.sign import sign
+from edgeprune.release.bundle.signers import read_signers
+from edgeprune.release.bundle.verify import verify
 
 
 @pytest.fixture

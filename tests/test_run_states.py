@@ -11,9 +11,9 @@ from points_task import points_task
 
 from edgeprune import Budget, prune
 from edgeprune.errors import GateError, InfeasibleBudgetError, RecipeError, RunError, TrainingError
-from edgeprune.release.gates import describe, judge, parse_gates
-from edgeprune.release.runs import read_run
+from edgeprune.release.build.gates import describe, judge, parse_gates
 from edgeprune.report.summary import verdicts
+from edgeprune.runs.finished import read_run
 from edgeprune.search import Options
 from edgeprune.task import Task, accuracy
 

@@ -16,13 +16,13 @@ from edgeprune.cost.choices import width_choices
 from edgeprune.cost.kernels import Kernel, kernels, macs
 from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, RunError
 from edgeprune.graph import analyze
-from edgeprune.search.archive import Trial
+from edgeprune.runs.directory import RunDirectory, read_inputs
 from edgeprune.search.events import Silent
-from edgeprune.search.loop import Figures, Loop, resolved
+from edgeprune.search.measure.archive import Trial
 from edgeprune.search.options import Options
-from edgeprune.search.planner import Planner
-from edgeprune.search.program import saliency_curve
-from edgeprune.search.rundir import RunDirectory, read_inputs
+from edgeprune.search.plan.loop import Figures, Loop, resolved
+from edgeprune.search.plan.planner import Planner
+from edgeprune.search.plan.program import saliency_curve
 from edgeprune.testing.networks import OptionA
 
 IMAGE = (torch.zeros(1, 3, 8, 8),)
@@ -75,7 +75,7 @@ def test_an_impossible_budget_names_what_binds_and_the_least(planner: Planner) -
 
 
 def test_solving_prints_nothing(planner: Planner, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgeprune.search import program
+    from edgeprune.search.plan import program
 
     honest = program.milp
     monkeypatch.setattr(program, "milp", lambda *given, **named: (os.write(1, b"solver's own words"), honest(*given, **named))[1])

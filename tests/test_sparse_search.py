@@ -18,11 +18,11 @@ from edgeprune.cost.kernels import Kernel, macs
 from edgeprune.cost.sparse_kernels import PAIRS, SparseCost, SparsePoint, is_pointwise, sparse_chain, sparse_points
 from edgeprune.cost.table import Table
 from edgeprune.errors import InfeasibleBudgetError
-from edgeprune.export.sparse_check import sparse_check
+from edgeprune.export.sparse.check import sparse_check
 from edgeprune.graph import analyze
 from edgeprune.importance.unstructured import sparse_parameters, sparsity_of
-from edgeprune.search.planner import Planner
-from edgeprune.search.sparse import SPARSITIES, measure_sparse, sparse_choice, sparse_options, with_sparse
+from edgeprune.search.plan.planner import Planner
+from edgeprune.search.sparse.choice import SPARSITIES, measure_sparse, sparse_choice, sparse_options, with_sparse
 from edgeprune.surgery import load
 
 TRUE_COST = SparseCost(per_weight_ms=2e-6, per_output_ms=4e-6, each_ms=2e-3)

@@ -10,10 +10,11 @@ from sparse_models import SIZE, Net, body, stored, variants
 from torch import nn
 
 from edgeprune.errors import ExportError, InputError
-from edgeprune.export import export, flatbuffer, formats
-from edgeprune.export.sparse import sparse_tflite
-from edgeprune.export.sparse_check import sparse_check
+from edgeprune.export import export, formats
+from edgeprune.export.sparse.check import sparse_check
+from edgeprune.export.sparse.format import sparse_tflite
 from edgeprune.importance.unstructured import apply_masks, quantile_masks, sparse_parameters
+from edgeprune.tflite import schema as flatbuffer
 
 DENSE = variants()
 STORED = {name: stored(content) for name, content in DENSE.items()}

@@ -14,10 +14,10 @@ from edgeprune.bench import Measurement
 from edgeprune.cli import main
 from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, RunError
 from edgeprune.report.frontier import cells
+from edgeprune.runs.directory import RunDirectory, read_inputs
 from edgeprune.search import Options, Point, frontier
-from edgeprune.search.archive import Archive, Trial
-from edgeprune.search.rundir import RunDirectory, read_inputs
-from edgeprune.search.sweep import pareto
+from edgeprune.search.frontier import pareto
+from edgeprune.search.measure.archive import Archive, Trial
 
 OPTIONS = Options(engine="torchscript", formats=(), step=4, epochs=2)
 WIDE = Options(engine="torchscript", formats=(), step=64, epochs=2)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from edgeprune.bench.info import DeviceInfo
 from edgeprune.bench.results import Artifact, BenchOptions, Comparison, KernelTime, Measurement, Ratio, check_engine, check_names
-from edgeprune.bench.runtimes import check_runtime
 from edgeprune.devices.android import describe
 from edgeprune.devices.connect import connect, with_retries
 from edgeprune.devices.runner import OnEvent, Runner, open_runner, to_error
 from edgeprune.devices.targets import Target, resolve_target
 from edgeprune.errors import ConnectionLostError, DeviceError
+from edgeprune.tflite.versions import check_runtime
 
 if TYPE_CHECKING:
     import numpy as np

@@ -34,8 +34,8 @@ def command(recipe: str, criteria: str | None, as_json: bool, **options: Any) ->
     lost when the largest share goes from one group as the criterion says, relative to random subsets: 1 is chance, less is better. The
     losses are those of the model without the share that is ranked lowest in every group. Nothing is changed, and no device is needed.
     """
+    from edgeprune.criteria.study import compare_criteria
     from edgeprune.graph import analyze
-    from edgeprune.search.ranking import compare_criteria
     from edgeprune.task import load_recipe
 
     names = [name.strip() for name in criteria.split(",") if name.strip()] if criteria else None

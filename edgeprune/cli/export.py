@@ -126,10 +126,10 @@ def _described(name: str, path: Path, task: Task | None) -> dict[str, Any]:
 
 
 def _shown(path: Path) -> dict[str, Any]:
-    from edgeprune.bench.runtimes import minimum_runtime
     from edgeprune.errors import ExportError
     from edgeprune.export import read_metadata
     from edgeprune.export.sizes import sizes
+    from edgeprune.tflite.versions import minimum_runtime
 
     if not path.is_file():
         raise ExportError(f"{path} does not exist", remedy="--show takes a file that was exported before.")

@@ -27,8 +27,8 @@ def command(recipe: str | None, kind: str, levels: str, resume: Path | None, as_
     Other limits hold at every level. Writes frontier.json and frontier.html (a chart). An interrupted sweep goes on with --resume.
     """
     from edgeprune.report.frontier import console_frontier
+    from edgeprune.runs.directory import read_inputs
     from edgeprune.search import frontier
-    from edgeprune.search.rundir import read_inputs
     from edgeprune.task import load_recipe
 
     if resume is not None:

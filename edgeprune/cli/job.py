@@ -114,8 +114,8 @@ def new_job(recipe: str | None, given: dict[str, Any]) -> dict[str, Any]:
 def resumed_job(path: Path) -> dict[str, Any]:
     """The inputs that an earlier run was started with."""
     from edgeprune.errors import RunError
+    from edgeprune.runs.directory import read_inputs
     from edgeprune.search import Options
-    from edgeprune.search.rundir import read_inputs
 
     inputs = read_inputs(path)
     if not inputs.get("recipe"):

@@ -13,9 +13,9 @@ from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
 
 if TYPE_CHECKING:
-    from edgeprune.export.micro import MicroGraph
-    from edgeprune.export.micro.graph import Tensor
+    from edgeprune.micro import MicroGraph
     from edgeprune.profile import Profile
+    from edgeprune.tflite.graph import Tensor
 
 
 @click.command(short_help="Check a TFLite file for a microcontroller, and write it as a C array.")
@@ -30,7 +30,7 @@ def command(file: Path, out: Path | None, name: str, profile: str | None, as_jso
     The exit code is 0 when every operator runs, and the model fits the profile's memory where one is given.
     """
     from edgeprune.errors import InputError
-    from edgeprune.export.micro import estimate_flash, macs_of, measure_arena, read_graph, write_c_array
+    from edgeprune.micro import estimate_flash, macs_of, measure_arena, read_graph, write_c_array
 
     known = _profile(profile)
     if not file.is_file():
@@ -73,7 +73,7 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
 
 def _on_profile(profile: Profile, graph: MicroGraph, arena_bytes: int, flash_bytes: int) -> dict[str, Any]:
     """The predicted latency, and whether arena and flash fit: None where the profile does not say how much there is."""
-    from edgeprune.export.micro import is_int8, predict_ms
+    from edgeprune.micro import is_int8, predict_ms
 
     memory = profile.memory
     method = f"predicted from {profile.prior.runtime}, not measured" if profile.prior else "not known"

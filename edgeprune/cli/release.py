@@ -96,8 +96,8 @@ def build(run: Path | None, variants: dict[str, Path], output: Path | None, as_j
     Every gate must be met by the measurement of the very file that is shipped.  The same runs make the same bytes.
     """
     from edgeprune.release import Bundle
-    from edgeprune.release.build import build as build_bundle
-    from edgeprune.release.order import Order
+    from edgeprune.release.build.build import build as build_bundle
+    from edgeprune.release.build.order import Order
 
     if run is None and not variants:
         raise click.UsageError("give RUN, or --variants")
@@ -120,8 +120,8 @@ def build(run: Path | None, variants: dict[str, Path], output: Path | None, as_j
 @json_option
 def sign(bundle: Path, key: Path, output: Path | None, as_json: bool) -> None:
     """Sign BUNDLE with an ordinary SSH key, as ssh-keygen -Y sign does.  Signatures by other keys stay."""
-    from edgeprune.release.bundle import NAMESPACE
-    from edgeprune.release.sign import sign as sign_bundle
+    from edgeprune.release.bundle.file import NAMESPACE
+    from edgeprune.release.bundle.sign import sign as sign_bundle
 
     signed = sign_bundle(bundle, key, output)
     if as_json:
@@ -141,8 +141,8 @@ def sign(bundle: Path, key: Path, output: Path | None, as_json: bool) -> None:
 def verify(bundle: Path, allowed_signers: Path, threshold: int | None, as_json: bool) -> None:
     """Check BUNDLE: signatures, expiry, and that it holds the files of its manifest and nothing else."""
     from edgeprune.release import Bundle
-    from edgeprune.release.signers import read_signers
-    from edgeprune.release.verify import verify as verify_bundle
+    from edgeprune.release.bundle.signers import read_signers
+    from edgeprune.release.bundle.verify import verify as verify_bundle
 
     allowed = read_signers(allowed_signers)
     with Bundle.open(bundle) as opened:
@@ -168,7 +168,7 @@ def show(bundle: Path, as_json: bool) -> None:
 
 
 def _brief(bundle: Bundle) -> dict[str, Any]:
-    from edgeprune.release.sshsig import Signature
+    from edgeprune.release.bundle.sshsig import Signature
 
     signatures = [Signature.parse(text, short).key.fingerprint for short, text in bundle.signatures.items()]
     return {
@@ -213,8 +213,8 @@ def _files(manifest: Manifest) -> Any:
 
 
 def _lines(name: str, variant: Variant) -> list[str]:
-    from edgeprune.release.card import figures
-    from edgeprune.release.gates import describe
+    from edgeprune.release.build.card import figures
+    from edgeprune.release.build.gates import describe
 
     asked = variant.compatibility
     kinds = ", ".join((*asked.profiles, *asked.boards, *asked.architectures)) or "any device"

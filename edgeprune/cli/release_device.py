@@ -16,9 +16,9 @@ from edgeprune.cli.output import console, error_json, failures_code, print_json,
 if TYPE_CHECKING:
     from edgeprune.bench.fleet import Outcome
     from edgeprune.devices import Target
-    from edgeprune.release.fleet import Rollout
-    from edgeprune.release.installed import Status
-    from edgeprune.release.push import Pushed
+    from edgeprune.release.deploy.fleet import Rollout
+    from edgeprune.release.deploy.installed import Status
+    from edgeprune.release.deploy.push import Pushed
 
 F = TypeVar("F", bound=Callable[..., Any])
 _ROOT = "The folder on the device below which every product has its own.  [default: ~/edgeprune]"
@@ -66,11 +66,11 @@ def push(bundle: Path, target: str, as_json: bool, **given: Any) -> int:
     Exit codes: 0 all have it; 1 the only device failed, or the bundle is refused; with several, 10 and the number of those that failed.
     """
     from edgeprune.devices.targets import resolve_targets
-    from edgeprune.release.bundle import Bundle
-    from edgeprune.release.fleet import Waves, push_all
-    from edgeprune.release.push import PushOptions
-    from edgeprune.release.signers import read_signers
-    from edgeprune.release.verify import verify
+    from edgeprune.release.bundle.file import Bundle
+    from edgeprune.release.bundle.signers import read_signers
+    from edgeprune.release.bundle.verify import verify
+    from edgeprune.release.deploy.fleet import Waves, push_all
+    from edgeprune.release.deploy.push import PushOptions
 
     targets = resolve_targets(target)
     waves = Waves(given["canary"], given["wave"], given["max_failures"])
@@ -180,7 +180,7 @@ def _finish(outcomes: Sequence[Outcome[Any]], as_json: bool, document: Callable[
 @device_options
 def status(target: str, base: str, check: bool, as_json: bool) -> int:
     """Show the releases of every product on the devices.  Exit code 3 when a file of one is damaged (with --check)."""
-    from edgeprune.release.installed import status as installed
+    from edgeprune.release.deploy.installed import status as installed
 
     outcomes = _each(target, lambda one: installed(one, base, check))
     code = _finish(outcomes, as_json, lambda found: {"products": [asdict(item) for item in found]}, _print_status)
@@ -216,8 +216,8 @@ def rollback(
     target: str, base: str, product: str | None, version: str | None, only_from: str | None, after: str | None, as_json: bool
 ) -> int:
     """Go back to an earlier release that the devices still have: nothing is sent."""
-    from edgeprune.release.installed import RolledBack
-    from edgeprune.release.installed import rollback as roll
+    from edgeprune.release.deploy.installed import RolledBack
+    from edgeprune.release.deploy.installed import rollback as roll
 
     outcomes = _each(target, lambda one: roll(one, product, version, base, after, only_from))
 
@@ -233,7 +233,7 @@ def rollback(
 @device_options
 def prune(target: str, base: str, keep: int, product: str | None, as_json: bool) -> int:
     """Remove all but the newest releases; the one in use and the one before always stay."""
-    from edgeprune.release.installed import PrunedReleases, prune_releases
+    from edgeprune.release.deploy.installed import PrunedReleases, prune_releases
 
     def line(found: list[PrunedReleases]) -> None:
         from edgeprune.budget import format_quantity
@@ -255,10 +255,10 @@ def prune(target: str, base: str, keep: int, product: str | None, as_json: bool)
 @json_option
 def unpack(bundle: Path, allowed_signers: Path, threshold: int | None, variant: str | None, folder: Path, as_json: bool) -> None:
     """Verify BUNDLE and write one variant's files, as devices have them: for a phone's assets, or firmware."""
-    from edgeprune.release.bundle import Bundle
-    from edgeprune.release.signers import read_signers
-    from edgeprune.release.unpack import unpack as write
-    from edgeprune.release.verify import verify
+    from edgeprune.release.bundle.file import Bundle
+    from edgeprune.release.bundle.signers import read_signers
+    from edgeprune.release.bundle.unpack import unpack as write
+    from edgeprune.release.bundle.verify import verify
 
     with Bundle.open(bundle) as opened:
         verify(opened, read_signers(allowed_signers), threshold)

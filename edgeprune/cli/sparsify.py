@@ -80,7 +80,7 @@ def command(recipe: Path | None, check: Path | None, as_json: bool, **given: Any
 
 
 def _check(path: Path, as_json: bool) -> int:
-    from edgeprune.export.sparse_check import sparse_check
+    from edgeprune.export.sparse.check import sparse_check
 
     report = sparse_check(path)
     if as_json:
@@ -92,8 +92,8 @@ def _check(path: Path, as_json: bool) -> int:
 
 def _run(recipe: Path, given: dict[str, Any]) -> Any:
     from edgeprune.cli.job import Progress
-    from edgeprune.search.rundir import RunDirectory
-    from edgeprune.search.sparse_run import SparseSettings, make_sparse, sparsify_to
+    from edgeprune.runs.directory import RunDirectory
+    from edgeprune.search.sparse.run import SparseSettings, make_sparse, sparsify_to
     from edgeprune.task import load_recipe
 
     task = load_recipe(recipe)

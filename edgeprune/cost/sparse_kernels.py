@@ -20,7 +20,7 @@ from scipy.optimize import nnls
 from edgeprune.cost.kernels import Form, Kernel
 from edgeprune.cost.latency import KernelTimes
 from edgeprune.cost.single_tflite import Builder
-from edgeprune.cost.sparse_weights import without_zeros
+from edgeprune.tflite.sparsity import without_zeros
 
 PAIRS: Final = 2
 """Pairs of convolutions, there and back, that the longer chain has on top of the shorter one's single convolution."""

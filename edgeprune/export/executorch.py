@@ -13,8 +13,8 @@ from torch import Tensor
 from edgeprune.errors import ExportError
 from edgeprune.export.extras import require
 from edgeprune.export.formats import Format, Loaded, register
-from edgeprune.export.quiet import quiet_stderr
 from edgeprune.export.source import Source, flat_outputs
+from edgeprune.tflite.quiet import quiet_stderr
 
 
 def _write(source: Source) -> bytes:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edgeprune.export import flatbuffer
-from edgeprune.export.interpreter import invoke, open_tflite, value_of
 from edgeprune.export.parity import sqnr_db
+from edgeprune.tflite import schema as flatbuffer
+from edgeprune.tflite.interpreter import invoke, open_tflite, value_of
 
 WORST = 3
 """Layers that an error names."""

@@ -62,7 +62,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def _of_tflite(path: Path) -> bytes | None:
-    from edgeprune.export import flatbuffer
+    from edgeprune.tflite import schema as flatbuffer
 
     return flatbuffer.metadata(flatbuffer.read(path.read_bytes()), NAME)
 

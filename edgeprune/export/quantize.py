@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import ExportError
-from edgeprune.export import flatbuffer
 from edgeprune.export.calibration import checked
-from edgeprune.export.quiet import quiet_stderr
+from edgeprune.tflite import schema as flatbuffer
+from edgeprune.tflite.quiet import quiet_stderr
 
 Kind = Literal["fp16", "dynamic", "int8"]
 Array = np.ndarray[Any, Any]

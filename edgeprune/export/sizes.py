@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import ExportError
-from edgeprune.export import flatbuffer
+from edgeprune.tflite import schema as flatbuffer
 
 TOP = 10
 """Layers that are listed."""

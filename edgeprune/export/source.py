@@ -16,8 +16,8 @@ from torch.utils import _pytree as pytree
 from edgeprune.errors import CaptureError, ExportError
 from edgeprune.export.calibration import Sample, checked
 from edgeprune.export.options import ExportOptions
-from edgeprune.export.rewrite import plain_max_pools
-from edgeprune.export.trim import trim
+from edgeprune.export.passes.rewrite import plain_max_pools
+from edgeprune.export.passes.trim import trim
 from edgeprune.surgery import flatten_outputs
 from edgeprune.task import device_inputs
 

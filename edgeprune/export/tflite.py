@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import ExportError, ParityError
-from edgeprune.export import cache, converter, flatbuffer, metadata, parity
+from edgeprune.export import cache, converter, metadata, parity
 from edgeprune.export.calibration import LEAST_SAMPLES, evenly
 from edgeprune.export.formats import Format, Loaded, register
-from edgeprune.export.interpreter import invoke, open_tflite, value_of
 from edgeprune.export.layers import worst_layers
-from edgeprune.export.micro.layout import without_moves
-from edgeprune.export.names import shorten
 from edgeprune.export.quantize import Kind, quantize
 from edgeprune.export.source import Source
 from edgeprune.task import device_inputs
+from edgeprune.tflite import schema as flatbuffer
+from edgeprune.tflite.interpreter import invoke, open_tflite, value_of
+from edgeprune.tflite.names import shorten
+from edgeprune.tflite.transposes import without_moves
 
 COMPARED = 64
 """Inferences on which a quantized file is compared with the float one, which is compared with the model."""

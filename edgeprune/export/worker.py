@@ -31,8 +31,8 @@ def _convert(job: dict[str, str]) -> None:
     import torch
     from torch.fx import GraphModule
 
-    from edgeprune.export.fold import fold_batch_norms
-    from edgeprune.export.subsample import subsample_by_convolution
+    from edgeprune.export.passes.fold import fold_batch_norms
+    from edgeprune.export.passes.subsample import subsample_by_convolution
 
     program = torch.export.load(job["program"])
     module = program.module()

@@ -3,7 +3,7 @@
 ``build`` makes a bundle of runs, ``sign`` adds a signature, ``verify`` says whether it may be trusted.
 """
 
-from edgeprune.release.bundle import NAMESPACE, SUFFIX, Bundle
-from edgeprune.release.manifest import Compatibility, Evidence, File, Gate, Health, Manifest, Runtime, Variant
+from edgeprune.release.bundle.file import NAMESPACE, SUFFIX, Bundle
+from edgeprune.release.bundle.manifest import Compatibility, Evidence, File, Gate, Health, Manifest, Runtime, Variant
 
 __all__ = ["NAMESPACE", "SUFFIX", "Bundle", "Compatibility", "Evidence", "File", "Gate", "Health", "Manifest", "Runtime", "Variant"]

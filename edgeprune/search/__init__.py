@@ -1,8 +1,8 @@
 """From budgets to a plan: the program, the closed loop, and the main job."""
 
 from edgeprune.search.events import Listener
+from edgeprune.search.frontier import Frontier, Point, frontier
 from edgeprune.search.options import Options
 from edgeprune.search.run import Result, plan_only, prune
-from edgeprune.search.sweep import Frontier, Point, frontier
 
 __all__ = ["Frontier", "Listener", "Options", "Point", "Result", "frontier", "plan_only", "prune"]

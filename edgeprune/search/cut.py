@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from edgeprune.search.archive import Trial
-from edgeprune.search.loop import Figures
+from edgeprune.search.measure.archive import Trial
+from edgeprune.search.plan.loop import Figures
 from edgeprune.surgery import Plan, Pruned
 from edgeprune.tuning import TuneResult
 

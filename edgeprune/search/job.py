@@ -31,19 +31,19 @@ from edgeprune.export.metadata import task_metadata
 from edgeprune.graph import Analysis, analyze
 from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
-from edgeprune.search.archive import Archive, Trial
+from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.cut import Cut, digest
 from edgeprune.search.events import Listener
-from edgeprune.search.laboratory import Laboratory
-from edgeprune.search.loop import Candidate, Figures, Loop, figures_of, refuse_narrowest, resolved, use_of
-from edgeprune.search.micro import MicroLaboratory
+from edgeprune.search.measure.archive import Archive, Trial
+from edgeprune.search.measure.device import Laboratory
+from edgeprune.search.measure.micro import MicroLaboratory
 from edgeprune.search.online import GATED, train_online
 from edgeprune.search.options import Options
-from edgeprune.search.planner import Planner, all_choices
+from edgeprune.search.plan.loop import Candidate, Figures, Loop, figures_of, refuse_narrowest, resolved, use_of
+from edgeprune.search.plan.planner import Planner, all_choices
+from edgeprune.search.plan.value import Value, value_of
 from edgeprune.search.precision import FLOAT_TOLERANCE
-from edgeprune.search.rundir import RunDirectory
 from edgeprune.search.stages import EARLY_SHARE, limits_of_stage, stage_shares
-from edgeprune.search.value import Value, value_of
 from edgeprune.surgery import Pruned, apply, outputs_of, plan_from_saliency, reconstruct, restore, save
 from edgeprune.task import Task, device_inputs
 from edgeprune.tuning import TuneResult, finetune, initialized, recalibrate, score

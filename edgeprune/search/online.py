@@ -11,9 +11,9 @@ from torch import nn
 from edgeprune.cost.width import Widths
 from edgeprune.graph import Analysis
 from edgeprune.search.events import Listener
-from edgeprune.search.planner import Planner
-from edgeprune.search.program import saliency_curve
-from edgeprune.search.value import Value
+from edgeprune.search.plan.planner import Planner
+from edgeprune.search.plan.program import saliency_curve
+from edgeprune.search.plan.value import Value
 from edgeprune.surgery import apply, plan_from_saliency, restore
 from edgeprune.task import Task
 from edgeprune.tuning import finetune

@@ -12,14 +12,14 @@ from edgeprune.budget import format_metric, format_quantity
 from edgeprune.cost.prior import power_of
 from edgeprune.errors import ExportError, InfeasibleBudgetError
 from edgeprune.export.formats import find
-from edgeprune.search.archive import Archive
+from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.cut import Cut
 from edgeprune.search.job import Job
-from edgeprune.search.laboratory import Laboratory
-from edgeprune.search.loop import use_of
-from edgeprune.search.planner import Planner, all_choices
+from edgeprune.search.measure.archive import Archive
+from edgeprune.search.measure.device import Laboratory
+from edgeprune.search.plan.loop import use_of
+from edgeprune.search.plan.planner import Planner, all_choices
 from edgeprune.search.precision import Precision, check_precisions, find_precision
-from edgeprune.search.rundir import RunDirectory
 from edgeprune.task import device_inputs
 
 

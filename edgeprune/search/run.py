@@ -16,6 +16,7 @@ from edgeprune.errors import BudgetError, InfeasibleBudgetError, RunError, Targe
 from edgeprune.export import warm
 from edgeprune.profile import load as load_profile
 from edgeprune.report import write_report
+from edgeprune.runs.directory import RunDirectory, read_inputs
 from edgeprune.search.checks import check
 from edgeprune.search.events import Listener, Silent
 from edgeprune.search.identity import inputs_of, refuse_another
@@ -23,7 +24,6 @@ from edgeprune.search.job import Job
 from edgeprune.search.options import Options
 from edgeprune.search.precision import check_precisions
 from edgeprune.search.quantized import prune_in_precisions
-from edgeprune.search.rundir import RunDirectory, read_inputs
 from edgeprune.search.summary import summarize, versions
 from edgeprune.surgery import Plan
 from edgeprune.task import Task
@@ -78,7 +78,7 @@ def prune(
             raise BudgetError(
                 "no budget was given", remedy=f"Give at least one of {', '.join(FIGURES)}, max_drop: for example latency 50%."
             )
-        from edgeprune.search.sweep import fastest  # which is made of such runs
+        from edgeprune.search.frontier import fastest  # which is made of such runs
 
         return fastest(task, target, profile, budget, options, runs, resume, listener, recipe)
     run = RunDirectory.reopen(Path(resume)) if resume is not None else RunDirectory.create(Path(runs), task.name)

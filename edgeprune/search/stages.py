@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgeprune.search.loop import Figures
 from edgeprune.search.options import Options
+from edgeprune.search.plan.loop import Figures
 from edgeprune.task import Task
 
 EARLY_SHARE = 0.3

@@ -16,8 +16,8 @@ from edgeprune.budget import Budget
 from edgeprune.cost.energy import EnergyModel
 from edgeprune.search.cut import Cut
 from edgeprune.search.job import Job
-from edgeprune.search.loop import Figures, resolved
-from edgeprune.search.micro import MicroLaboratory
+from edgeprune.search.measure.micro import MicroLaboratory
+from edgeprune.search.plan.loop import Figures, resolved
 from edgeprune.task import Task
 
 PACKAGES = ("edgeprune", "torch", "litert-torch", "ai-edge-litert", "scipy", "numpy")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgeprune.search.baselines.setting import Setting
-from edgeprune.search.program import saliency_curve
+from edgeprune.search.plan.program import saliency_curve
 from edgeprune.surgery import Plan
 
 STEPS = 30

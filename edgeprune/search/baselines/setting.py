@@ -10,7 +10,7 @@ from edgeprune.budget import format_quantity
 from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.graph import Analysis
 from edgeprune.importance import Saliency, score
-from edgeprune.search.planner import Planner
+from edgeprune.search.plan.planner import Planner
 from edgeprune.surgery import Plan, plan_from_saliency
 from edgeprune.task import Task
 

@@ -1,0 +1,1 @@
+"""How well criteria predict what removals change."""

@@ -1,0 +1,1 @@
+"""Sparse TFLite files."""

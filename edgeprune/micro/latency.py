@@ -1,0 +1,87 @@
+"""How long a TFLite file takes on a microcontroller, by the profile's prior: predicted, not measured."""
+
+from __future__ import annotations
+
+from math import prod
+
+from edgeprune.cost.kernels import Form, macs
+from edgeprune.cost.prior import PriorTimes
+from edgeprune.errors import ExportError
+from edgeprune.profile import Profile
+from edgeprune.tflite.graph import MicroGraph, Operator, Tensor
+
+Work = tuple[Form, float, float]
+"""A kernel's form, input width and output width."""
+
+_FREE = frozenset({"RESHAPE", "EXPAND_DIMS", "SQUEEZE", "SHAPE"})
+_KINDS = {
+    "ADD": "add",
+    "SUB": "add",
+    "MUL": "mul",
+    "DIV": "mul",
+    "MEAN": "mean",
+    "MAX_POOL_2D": "max_pool",
+    "AVERAGE_POOL_2D": "avg_pool",
+    "HARD_SWISH": "hard_swish",
+    "LOGISTIC": "sigmoid",
+    "CONCATENATION": "concat",
+    "PAD": "pad",
+}
+
+
+def work_of(graph: MicroGraph) -> list[Work]:
+    """The kernels of one inference, in their order; what only renames dimensions is free.
+
+    Raises :class:`ExportError` when an operator has shapes or options that it cannot have.
+    """
+    return [_checked(operator) for operator in graph.operators if operator.name not in _FREE and operator.outputs and operator.inputs]
+
+
+def _checked(operator: Operator) -> Work:
+    try:
+        return _work(operator)
+    except (AttributeError, IndexError) as error:
+        raise ExportError(f"the TFLite model is damaged at {operator.place}: {error}", remedy="Export or copy it again.") from error
+
+
+def macs_of(graph: MicroGraph) -> float:
+    """Multiply-accumulates of one inference."""
+    return sum(macs(form, source, result) for form, source, result in work_of(graph))
+
+
+def is_int8(graph: MicroGraph) -> bool:
+    """Whether convolutions and linear layers read int8, as in what the profiles' figures were published of."""
+    heavy = [operator for operator in graph.operators if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")]
+    return all(operator.inputs[0] is not None and operator.inputs[0].dtype == "int8" for operator in heavy if operator.inputs)
+
+
+def predict_ms(graph: MicroGraph, profile: Profile) -> float:
+    """Milliseconds of one inference by the profile's prior.  Raises :class:`ProfileError` when it has none."""
+    times = PriorTimes(profile)
+    return sum(times.form_milliseconds(form, source, result) for form, source, result in work_of(graph))
+
+
+def _work(operator: Operator) -> Work:
+    source, result = operator.inputs[0], operator.outputs[0]
+    weight = operator.inputs[1] if len(operator.inputs) > 1 else None
+    if source is None:
+        raise IndexError("it has no input")
+    rows_in, rows_out = _rows(source), _rows(result)
+    if operator.name == "FULLY_CONNECTED" and weight is not None:
+        rows = (1, max(1, prod(result.shape) // max(1, weight.shape[0])))
+        return Form("fully_connected", rows, rows), weight.shape[1], weight.shape[0]
+    if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D") and weight is not None:
+        window = (weight.shape[1], weight.shape[2])
+        stride = (int(operator.options.strideH), int(operator.options.strideW))
+        if operator.name == "CONV_2D":
+            groups = max(1, source.shape[-1] // weight.shape[3])
+            return Form("conv2d", rows_in, rows_out, window, stride, groups), source.shape[-1], result.shape[-1]
+        return Form("depthwise_conv2d", rows_in, rows_out, window, stride), result.shape[-1], result.shape[-1]
+    width = result.shape[-1] if result.shape else 1
+    return Form(_KINDS.get(operator.name, "copy"), rows_in, rows_out), width, width
+
+
+def _rows(tensor: Tensor) -> tuple[int, int]:
+    """(H, W) of a tensor whose last dimension holds the channels."""
+    shape = tensor.shape[:-1]
+    return (prod(shape[1:-1]), shape[-1]) if len(shape) > 2 else (1, prod(shape[1:]) if len(shape) > 1 else 1)

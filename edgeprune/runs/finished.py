@@ -1,0 +1,133 @@
+"""A finished run as a release needs it: its files, its measurements with their times, and what the task said about its data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from edgeprune.bench import Measurement
+from edgeprune.errors import EvidenceError, GateError, RunError
+from edgeprune.micro import Arena
+from edgeprune.profile import Profile
+from edgeprune.profile import load as load_profile
+from edgeprune.runs.directory import read_inputs
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One exported file, checked against its SHA-256 in run.json. ``written_at``: UTC."""
+
+    format: str
+    path: Path
+    content: bytes
+    sha256: str
+    written_at: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """A line of measurements.jsonl: when (UTC; empty where a former version wrote none), under which key, and what."""
+
+    at: str
+    key: str
+    value: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """``inputs``, ``result``: as in run.json. ``device``: the facts of the device; None when the run was for a profile."""
+
+    path: Path
+    inputs: dict[str, Any]
+    result: dict[str, Any]
+    exported: tuple[Exported, ...]
+    records: tuple[Record, ...]
+
+    @property
+    def device(self) -> dict[str, Any] | None:
+        """The device as it was probed."""
+        return next((record.value for record in self.records if record.key == "device"), None)
+
+    @property
+    def micro(self) -> Profile | None:
+        """The microcontroller's profile that the run was for; None when it was for something else."""
+        name = self.inputs.get("profile")
+        profile = load_profile(name) if name and self.device is None else None
+        return profile if profile is not None and profile.micro else None
+
+    @property
+    def metric_name(self) -> str:
+        """What the task's metric is called."""
+        return str(self.result["metric_name"])
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of the metric is better."""
+        return bool(self.result.get("higher_is_better", True))
+
+    def measured(self, digest: str) -> tuple[Record, Measurement] | None:
+        """The newest measurement of the file of this SHA-256."""
+        for record in reversed(self.records):
+            value = record.value.get("model", record.value)
+            if isinstance(value, dict) and value.get("file_sha256") == digest:
+                return record, Measurement.from_json(value)
+        return None
+
+    def arena(self, digest: str) -> tuple[Record, Arena] | None:
+        """The newest measurement of a microcontroller's arena for the file of this SHA-256."""
+        for record in reversed(self.records):
+            if "arena" in record.value and record.value.get("sha256") == digest:
+                return record, Arena(**record.value["arena"])
+        return None
+
+
+def read_run(path: str | Path) -> FinishedRun:
+    """Read a run directory; of a search of several runs that of the best.
+
+    Raises :class:`RunError`: it is none, not finished, or of a version that kept no hashes; :class:`GateError` when it missed a budget;
+    :class:`EvidenceError` when an exported file is missing or has changed since.
+    """
+    path = Path(path)
+    inputs = read_inputs(path)
+    document = json.loads((path / "run.json").read_text())
+    if best := document.get("best"):  # of a search of several runs
+        return read_run(path / str(best))
+    result = document.get("result")
+    if not result:
+        raise RunError(f"the run {path} is not finished", remedy=f"Go on with it: edgeprune prune --resume {path}")
+    if missed := [f"{kind} {item['text']}" for kind, item in result["budget"].items() if item["met"] is not True]:
+        raise GateError(f"the run {path} was not found to meet its budget: {', '.join(missed)}", remedy="Prune for one that can be met.")
+    if "artifacts" not in result:
+        raise RunError(f"the run {path} kept no hashes of its files: a former edgeprune made it", remedy="Run it again.")
+    exported = tuple(_exported(path, name, item) for name, item in sorted(result["artifacts"].items()))
+    return FinishedRun(path, inputs, result, exported, _records(path / "measurements.jsonl"))
+
+
+def _exported(run: Path, name: str, item: dict[str, Any]) -> Exported:
+    file = run / "artifacts" / item["file"]
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise EvidenceError(f"{file} cannot be read: {error.strerror}", remedy="Restore it, or run again.") from error
+    digest = sha256(content).hexdigest()
+    if digest != item["sha256"]:
+        raise EvidenceError(
+            f"{file} is not the file that was measured: its SHA-256 is {digest[:16]}..., the run's {item['sha256'][:16]}...",
+            remedy="Restore it, or prune and measure again: the evidence of a release is of the very file that it ships.",
+        )
+    return Exported(name, file, content, digest, item["written_at"])
+
+
+def _records(path: Path) -> tuple[Record, ...]:
+    try:
+        lines = path.read_text().split("\n")[:-1]  # a last line without an end was cut off while it was written
+    except FileNotFoundError:
+        return ()
+    try:
+        entries = [json.loads(line) for line in lines]
+        return tuple(Record(entry.get("at", ""), entry["key"], entry["value"]) for entry in entries)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged: {error}", remedy="Restore it, or run again.") from error

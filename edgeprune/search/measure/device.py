@@ -1,0 +1,148 @@
+"""The device's side of a run: every measurement made once, recorded, and recalled after a restart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from platformdirs import user_cache_path
+from torch import Tensor
+
+from edgeprune.bench import Artifact, BenchOptions, Device, Measurement, open_device
+from edgeprune.cost.table import BUILDERS, Grid, Table, point_key
+from edgeprune.devices import parse_address, resolve_target
+from edgeprune.errors import DeviceError, InputError, NoRuntimeError, ParityError
+from edgeprune.runs.directory import RunDirectory
+from edgeprune.search.events import Listener
+from edgeprune.search.measure.archive import Trial
+
+CHUNK = 96
+"""Kernels measured at a time: what a kill can cost."""
+
+SUFFIXES = {"tflite": ".tflite", "torchscript": ".pt"}
+
+
+class Laboratory:
+    """Opens the device when a measurement is really needed, and lets go of it between phases.
+
+    ``engine``: "tflite" or "torchscript"; None takes TFLite where the device has it.
+    """
+
+    def __init__(self, run: RunDirectory, target: str, engine: str | None, options: BenchOptions, listener: Listener) -> None:
+        if engine is not None and engine not in SUFFIXES:
+            raise InputError(f"unknown engine {engine!r}", remedy=f"Known engines: {', '.join(SUFFIXES)}.")
+        self._run, self.target, self._options, self._listener = run, target, options, listener
+        self._device: Device | None = None
+        self._wanted = engine
+        self.measurements = 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The device as probed, with ``engine``, ``threads``, ``key`` (identity for caches), ``profile`` and ``meters``."""
+        known = self._run.recall("device")
+        if known is None:
+            device = self._open()
+            engine = self._wanted or ("tflite" if "tflite" in device.info.runtimes else "torchscript")
+            threads = self._options.threads or min(4, device.info.cores)
+            known = device.info.to_json() | {"engine": engine, "threads": threads, "key": device.info.key(engine)}
+            self._run.record("device", known)
+        return known
+
+    @property
+    def apart(self) -> bool:
+        """Whether the device is another machine than this one: what is done here meanwhile does not disturb it."""
+        return parse_address(resolve_target(self.target).address).scheme != "local"
+
+    def measure_dense(self, path: Path) -> Measurement:
+        """The dense model by itself."""
+        known = self._run.recall("dense")
+        if known is None:
+            self._listener.note("measuring the dense model")
+            known = self._open().measure([Artifact(path, "dense")], self._options)[0].to_json()
+            self.measurements += 1
+            self._run.record("dense", known)
+        return Measurement.from_json(known)
+
+    def try_model(self, key: str, dense: Path, path: Path) -> Trial:
+        """A pruned model in turns with the dense one."""
+        known = self._run.recall(key)
+        if known is None:
+            comparison = self._open().compare(Artifact(dense, "dense"), [Artifact(path, "pruned")], self._options)
+            ratio, (before, after) = comparison.ratios[0], comparison.measurements
+            known = Trial(ratio.ratio, ratio.low, ratio.high, before, after).to_json()
+            self.measurements += 1
+            self._run.record(key, known)
+        return Trial.from_json(known)
+
+    def table(self, grids: Sequence[Grid]) -> Table:
+        """Times of all kernels on the grids: from this run, from earlier runs on this device, and the rest measured now."""
+        engine, threads = self.facts["engine"], self.facts["threads"]
+        mine = Table.open(self._run.path / "table.json")
+        shared = Table.open(user_cache_path("edgeprune") / "tables" / f"{self.facts['key']}-t{threads}.json")
+        if not mine.times:
+            mine.add({key: shared.times[key] for key in map(point_key, mine.missing(grids)) if key in shared.times})
+        missing = mine.missing(grids)
+        for start in range(0, len(missing), CHUNK):
+            chunk = {point_key(point): point for point in missing[start : start + CHUNK]}
+            files = {key + SUFFIXES[engine]: BUILDERS[engine](*point) for key, point in chunk.items()}
+            self._listener.progress("device table", start, len(missing))
+            found = self._open().table(files, engine, self._options)
+            times = {}
+            for key in chunk:
+                timed = found[key + SUFFIXES[engine]]
+                if timed.error is not None or not math.isfinite(timed.median_ns):
+                    raise DeviceError(f"kernel {key} failed on {self.target}: {timed.error}", remedy="Update the runtime on the device.")
+                times[key] = timed.median_ns / 1e6
+            mine.add(times)
+            shared.add(times)
+        self._listener.progress("device table", len(missing), len(missing))
+        return mine
+
+    def compare_outputs(self, path: Path, inputs: Sequence[Tensor], wanted: Sequence[Tensor], tolerance: float) -> None:
+        """Raises :class:`ParityError` where what the device computes is not, but for ``tolerance`` of the largest value, ``wanted``."""
+        arrays = [value.numpy() for value in inputs]
+        if self.facts["engine"] == "tflite":  # which holds 64-bit numbers in 32 bits
+            arrays = [array.astype(np.int32) if array.dtype == np.int64 else array for array in arrays]
+        found = self._open().outputs(Artifact(path), arrays)
+        for index, (got, tensor) in enumerate(zip(found, wanted, strict=True)):
+            expected = tensor.detach().numpy()
+            error = float(np.abs(got.reshape(expected.shape) - expected).max()) / max(float(np.abs(expected).max()), 1e-6)
+            if not error <= tolerance:
+                raise ParityError(
+                    f"output {index} of {path.name} on the device differs from the host's by {error:.2g} of its largest value"
+                )
+
+    def release(self) -> None:
+        """Close the connection and free the device's lock until the next measurement."""
+        device, self._device = self._device, None
+        if device is not None:
+            device.close()
+
+    def _open(self) -> Device:
+        if self._device is None:
+            self._listener.note(f"connecting to {self.target}")
+            known = self._run.recall("device")
+            engines = [known["engine"]] if known else [self._wanted] if self._wanted else ["tflite", "torchscript"]
+            self._device = self._first_of(engines)
+            if known and self._device.info.key(known["engine"]) != known["key"]:
+                key = self._device.info.key(known["engine"])
+                self.release()
+                raise DeviceError(
+                    f"{self.target} is now {key}, and the run began on {known['key']}", remedy="Start a new run for this device."
+                )
+        return self._device
+
+    def _first_of(self, engines: Sequence[str]) -> Device:
+        for engine in engines[:-1]:
+            try:
+                return open_device(self.target, engine=engine, on_event=self._event)
+            except NoRuntimeError:
+                self._listener.note(f"{self.target} has no {engine} runtime: trying {engines[-1]}")
+        return open_device(self.target, engine=engines[-1], on_event=self._event)
+
+    def _event(self, event: dict[str, Any]) -> None:
+        if event.get("event") == "waiting":
+            self._listener.note(f"the device is in use by {event.get('holder')}: waiting")

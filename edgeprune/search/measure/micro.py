@@ -1,0 +1,201 @@
+"""A microcontroller's side of a run: int8 files whose arena is measured by TFLite Micro's interpreter on this machine.
+
+What a :class:`~edgeprune.search.measure.device.Laboratory` measures on a device is known here without one: the arena and the file are exact.
+Only latency, and energy with it, is predicted from the profile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgeprune.bench import Measurement
+from edgeprune.budget import Budget
+from edgeprune.cost.kernels import Kernel, macs
+from edgeprune.cost.latency import KernelTimes
+from edgeprune.cost.prior import PriorTimes
+from edgeprune.errors import BudgetError, ExportError, InputError, ParityError
+from edgeprune.micro import Arena, estimate_flash, macs_of, measure_arena, predict_ms, read_graph, run_micro, write_c_array
+from edgeprune.profile import MICRO, Profile
+from edgeprune.runs.directory import RunDirectory
+from edgeprune.search.events import Listener
+from edgeprune.search.measure.archive import Trial
+from edgeprune.tflite.interpreter import invoke, open_tflite
+
+ENGINE = "tflite-int8"
+
+STEPS = 16
+"""How many of 256 steps an output may differ between the kernels of TFLite Micro and of TFLite, which round otherwise: MLPerf Tiny's models
+differ by up to 8."""
+
+
+@dataclass
+class UnknownTimes:
+    """A nanosecond for every MAC: stands in for latency, and is never shown, where a profile knows none."""
+
+    measured: bool = False
+    call_ms: float = 0.0
+
+    def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
+        """In proportion to the work."""
+        return 1e-6 * macs(kernel.form, source, result)
+
+
+class MicroLaboratory:
+    """Takes the place of a device's laboratory for the profile of a microcontroller.
+
+    A model's ``peak_bytes`` is the smallest arena it runs in, ``file_bytes`` that of its int8 file. Raises :class:`BudgetError` for a
+    budget that the profile knows nothing to judge by, :class:`ExportError` without tflite-micro, :class:`InputError` for another engine.
+    """
+
+    def __init__(self, run: RunDirectory, profile: Profile, engine: str | None, budget: Budget, listener: Listener) -> None:
+        if engine not in (None, ENGINE):
+            raise InputError(f"{profile.name} runs {ENGINE}, not {engine}", remedy="Leave the engine out.")
+        for kind, known in (("latency", profile.prior), ("energy", profile.prior and profile.power)):
+            if kind in budget.limits() and known is None:
+                raise BudgetError(
+                    f"the profile {profile.name} knows no published {kind}: a budget of it cannot be judged", remedy=f"Leave {kind} out."
+                )
+        self._run, self._profile, self._listener = run, profile, listener
+        self._version = _tflite_micro()
+        self.target = profile.name
+        self.measurements = 0
+
+    @property
+    def latency_known(self) -> bool:
+        """Whether the profile predicts latencies."""
+        return self._profile.prior is not None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As a device's."""
+        cpu = self._profile.cpu
+        return {
+            "engine": ENGINE,
+            "threads": 1,
+            "profile": self._profile.name,
+            "board": self._profile.title,
+            "cpu": cpu.core,
+            "arch": cpu.architecture,
+            "cores": cpu.cores,
+            "os": "none",
+            "runtimes": {ENGINE: (MICRO, self._version)},
+        }
+
+    def times(self) -> KernelTimes:
+        """Kernel times by the profile's prior."""
+        return PriorTimes(self._profile) if self.latency_known else UnknownTimes()
+
+    def measure_dense(self, path: Path) -> Measurement:
+        """The dense model's."""
+        return self._measured("dense", path)
+
+    def try_model(self, key: str, dense: Path, path: Path) -> Trial:
+        """A pruned model's figures beside the dense one's; latencies are predicted, and their ratio with them."""
+        before, after = self._measured("dense", dense), self._measured(key, path)
+        ratio = after.latency_ms / before.latency_ms
+        return Trial(ratio, ratio, ratio, before, after)
+
+    def check_outputs(self, path: Path, examples: Sequence[torch.Tensor], seed: int) -> None:
+        """TFLite Micro computes what TFLite does here, on seeded inputs; what is no quantized number (an index) is as in ``examples``.
+
+        Raises :class:`ParityError`.
+        """
+        content = path.read_bytes()
+        random = np.random.default_rng(seed)
+        probe = [
+            (random.integers(-128, 128, tensor.shape) if tensor.scales else example.numpy().reshape(tensor.shape)).astype(tensor.dtype)
+            for tensor, example in zip(read_graph(content, path.name).inputs, examples, strict=True)
+        ]
+        interpreter = open_tflite(content)
+        invoke(interpreter, [torch.from_numpy(value) for value in probe])
+        for index, (detail, found) in enumerate(zip(interpreter.get_output_details(), run_micro(content, probe, path.name), strict=True)):
+            steps = np.abs(interpreter.get_tensor(detail["index"]).astype(int) - found.astype(int)).max()
+            if steps > STEPS:
+                raise ParityError(f"output {index} of {path.name} differs by {steps} of 256 steps between TFLite Micro and TFLite")
+
+    def c_array(self, path: Path) -> Path:
+        """The file as a C array with its header, beside it; the path of the source."""
+        content = path.read_bytes()
+        return write_c_array(content, path.parent / "c", "model", measure_arena(content, path.name))[0]
+
+    def label(self, summary: dict[str, Any], path: Path) -> dict[str, Any]:
+        """A run's summary with what is measured and what predicted said, and without what is not known.  ``path``: the int8 file."""
+        content = path.read_bytes()
+        flash = estimate_flash(read_graph(content, path.name), len(content))
+        prior = self._profile.prior
+        source = f"predicted from {prior.runtime}" if prior else "not known"
+        models = {name: summary[name] | {"low_ms": None, "high_ms": None} for name in ("dense", "pruned")}
+        for model in models.values():
+            model["latency_ms"] = model["latency_ms"] if prior else None
+            if not math.isfinite(model["energy_mj"]) or prior is None:
+                model |= {"energy_mj": None, "energy_method": "not known"}
+        return (
+            summary
+            | models
+            | {
+                "measured": False,
+                "measured_kinds": ["memory", "size", "macs", "parameters", "max_drop"],
+                "methods": {"latency": source, "memory": "arena measured with tflite-micro", "size": "the int8 file"},
+                "device": summary["device"]
+                | {"latency": source, "memory": f"arena measured with tflite-micro {self._version}"}
+                | {"flash": f"{flash.total_bytes} bytes, of which {flash.code_bytes} are code, estimated from {flash.method}"},
+                "ratio": None,
+                "candidates": [],
+            }
+        )
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+    def _measured(self, key: str, path: Path) -> Measurement:
+        known = self._run.recall(key)
+        if known is None:
+            content = path.read_bytes()
+            graph = read_graph(content, path.name)
+            latency = predict_ms(graph, self._profile) if self.latency_known else 1e-6 * macs_of(graph)
+            arena = measure_arena(content, path.name)
+            known = {"arena": asdict(arena), "bytes": len(content), "sha256": sha256(content).hexdigest(), "predicted_ms": latency}
+            self.measurements += 1
+            self._run.record(key, known)
+        return self._measurement(path.name, Arena(**known["arena"]), known)
+
+    def _measurement(self, name: str, arena: Arena, known: dict[str, Any]) -> Measurement:
+        latency = known["predicted_ms"]
+        return Measurement(
+            name=name,
+            **dict.fromkeys(("latency_ms", "low_ms", "high_ms", "p90_ms", "p99_ms"), latency),
+            load_ms=float("nan"),
+            first_ms=float("nan"),
+            samples_ns=(),
+            peak_bytes=arena.needed_bytes,
+            rss_peak_bytes=arena.needed_bytes,
+            arena_bytes=arena.used_bytes,
+            file_bytes=known["bytes"],
+            file_sha256=known["sha256"],
+            energy_mj=None,
+            energy_method=None,
+            runtime=MICRO,
+            runtime_version=arena.version,
+            threads=1,
+            device=self._profile.name,
+            stop_reason="predicted",
+            stable=True,
+        )
+
+
+def _tflite_micro() -> str:
+    try:
+        return version("tflite-micro")
+    except PackageNotFoundError:
+        raise ExportError(
+            "the arena is measured by tflite-micro, which is not installed", remedy="pip install 'edgeprune[micro]' (Linux on x86-64)."
+        ) from None

@@ -1,0 +1,1 @@
+"""From importance and budgets to widths."""

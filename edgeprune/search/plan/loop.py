@@ -1,0 +1,230 @@
+"""The closed loop: solve, build, measure, correct, until a plan meets every budget and the models promise no better one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from edgeprune.budget import FIGURES, Budget, Limit, format_quantity
+from edgeprune.cost.width import Widths
+from edgeprune.errors import InfeasibleBudgetError
+from edgeprune.search.events import Listener
+from edgeprune.search.measure.archive import Trial
+from edgeprune.search.plan.planner import Planner, Prediction
+
+MARGIN, WIDEST_MARGIN, PAST_A_MISS = 0.01, 0.08, 0.2
+"""The least and the largest share by which a plan is foreseen below the budget; how far to go on where that is one that missed."""
+
+MOST_LEFT = 0.15
+"""The largest share by which limits are moved for what calibration leaves."""
+
+GAIN = 0.02
+"""While the corrected models promise a plan that loses this share less than the best one measured to be inside, it is measured too."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one model, predicted or measured: latency (ms), peak memory (bytes), energy (mJ), file (bytes); and counted: multiply-accumulates,
+    parameters."""
+
+    latency_ms: float
+    peak_bytes: float | None
+    energy_mj: float
+    file_bytes: float
+    macs: float
+    parameters: float
+
+    @classmethod
+    def predicted(cls, prediction: Prediction) -> Figures:
+        """All as the models say."""
+        return cls(**asdict(prediction))
+
+    def of(self, kind: str) -> float | None:
+        """The figure that a budget of ``kind`` limits."""
+        value: float | None = getattr(self, FIGURES[kind])
+        return value
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan that was built and measured."""
+
+    widths: dict[str, int]
+    predicted: Prediction
+    trial: Trial
+    figures: Figures
+    value: float
+    use: float  # the largest share of any budget it takes
+
+
+def resolved(budget: Budget, dense: Figures) -> dict[str, float]:
+    """Every limit in its unit, percentages taken of the dense model's figures."""
+    limits = {}
+    for kind, limit in budget.limits().items():
+        value = dense.of(kind)
+        limits[kind] = limit.resolve(value if value is not None else 0.0)
+    return limits
+
+
+def figures_of(trial: Trial, dense_ms: float, limit: Limit | None, predicted: Prediction | Figures) -> Figures:
+    """What a trial says, in the terms budgets are judged in.
+
+    Under a relative latency budget the interleaved ratio counts (times the dense model's latency); under an absolute one the median itself.
+    """
+    latency = trial.model.latency_ms if limit is not None and not limit.relative else trial.ratio * dense_ms
+    energy = trial.model.energy_mj if trial.model.energy_mj is not None else predicted.energy_mj
+    return Figures(latency, trial.model.peak_bytes, energy, trial.model.file_bytes, predicted.macs, predicted.parameters)
+
+
+def use_of(figures: Figures, limits: Mapping[str, float]) -> float:
+    """The largest share of any limit that the figures take; at most 1 when all are met."""
+    shares = [value / limit for kind, limit in limits.items() if (value := figures.of(kind)) is not None]
+    return max(shares, default=0.0)
+
+
+def refuse_narrowest(figures: Figures, limits: Mapping[str, float]) -> None:
+    """Raise :class:`InfeasibleBudgetError` when what was measured of the narrowest plan is over ``limits``."""
+    over = {kind: value / limit for kind, limit in limits.items() if (value := figures.of(kind)) is not None and value > limit}
+    if over:
+        said = [
+            f"{kind} {format_quantity(kind, limits[kind])} cannot be reached: with every group at its narrowest "
+            f"{format_quantity(kind, share * limits[kind])} was measured; binding: {kind}"
+            for kind, share in over.items()
+        ]
+        raise InfeasibleBudgetError(
+            "; ".join(said), remedy="Relax that budget, choose a smaller model or a faster device.", share=max(over.values())
+        )
+
+
+class Loop:
+    """``build_and_try(widths) -> Trial`` makes and measures a plan; ``value``: by group what each of its width choices keeps."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        value: Mapping[str, Sequence[float]],
+        budget: Budget,
+        dense: Figures,
+        build_and_try: Callable[[dict[str, int]], Trial],
+        listener: Listener,
+        most: int,
+    ) -> None:
+        self.planner, self.value, self.dense, self.build_and_try, self.listener, self.most = (
+            planner,
+            value,
+            dense,
+            build_and_try,
+            listener,
+            most,
+        )
+        self.limits, self.latency_limit = resolved(budget, dense), budget.limits().get("latency")
+        self.candidates: list[Candidate] = []
+        self.margin = MARGIN
+        self.known: list[tuple[Widths, float, float | None]] = []
+        self.over: dict[tuple[int, ...], float] = {}
+
+    def avoid(self, over: Mapping[tuple[int, ...], float]) -> None:
+        """Take no plan of these widths again, whose tuned models use more than the budget (that much of it), whatever else was measured."""
+        self.over = dict(over)
+
+    def remember(self, observed: Sequence[tuple[Widths, float, float | None]]) -> None:
+        """Start from what earlier runs measured: (widths, latency relative to the dense model's, peak bytes)."""
+        self.known = [(widths, ratio * self.dense.latency_ms, peak) for widths, ratio, peak in observed]
+        self._observe()
+
+    def tighten(self, margin: float) -> None:
+        """Aim this much lower than the budget, as far as margins go."""
+        self.margin = min(MARGIN + margin, WIDEST_MARGIN)
+
+    def run(self) -> Candidate:
+        """The measured plan of most value that meets every budget.  Raises :class:`InfeasibleBudgetError`."""
+        margin = self.margin
+        for number in range(self.most):
+            widths = self._next(margin)
+            if widths is None or not self._worth_measuring(widths):
+                break
+            self.listener.progress("measuring plans", number, self.most)
+            left, candidate = self._left("latency"), self._measure(widths)
+            error = abs(left * candidate.figures.latency_ms / candidate.predicted.latency_ms - 1.0) if number else 0.0
+            found = any(known.use <= 1.0 for known in self.candidates)  # then nothing is lost by a miss
+            margin = self.margin if found else min(max(error / 2, margin + 0.01), WIDEST_MARGIN)
+        self.listener.progress("measuring plans", self.most, self.most)
+        met = [candidate for candidate in self.candidates if candidate.use <= 1.0]
+        if not met:
+            raise self._missed()
+        return max(met, key=lambda candidate: candidate.value)
+
+    def _worth_measuring(self, widths: dict[str, int]) -> bool:
+        best = max((candidate.value for candidate in self.candidates if candidate.use <= 1.0), default=None)
+        whole = sum(curve[-1] for curve in self.value.values())
+        return best is None or self.planner.value_of(self.value, widths) > best + GAIN * (whole - best)
+
+    def _next(self, margin: float) -> dict[str, int] | None:
+        """The best plan by the present models that was not measured yet; None when there is nothing better to try."""
+        measured = {tuple(candidate.widths.values()): candidate.use for candidate in self.candidates} | self.over
+        while margin <= PAST_A_MISS:
+            try:
+                inside = {kind: limit * (1.0 - margin) * self._left(kind) for kind, limit in self.limits.items()}
+                widths = self.planner.solve(self.value, inside)
+            except InfeasibleBudgetError:
+                if any(use <= 1.0 for use in measured.values()):
+                    return None
+                if measured:  # what is left to try
+                    widths = self.planner.narrowest
+                    return widths if tuple(widths.values()) not in measured else None
+                try:
+                    widths = self.planner.solve(self.value, self.limits)  # no room for the margin
+                except InfeasibleBudgetError:
+                    widths = self.planner.narrowest  # measured, it may fit
+            use = measured.get(tuple(widths.values()))
+            if use is None:
+                return widths
+            if use <= 1.0:
+                return None
+            margin += max(MARGIN, use - 1.0)
+        return None
+
+    def _left(self, kind: str) -> float:
+        """What the corrected models still say of the plan nearest to the budget over what it measured: they will be about as wrong of the
+        next."""
+        nearest = min(self.candidates, key=lambda candidate: abs(candidate.use - 1.0), default=None)
+        measured = nearest.figures.of(kind) if nearest else None
+        if nearest is None or not measured or (kind == "energy" and nearest.trial.model.energy_mj is None):
+            return 1.0
+        return min(max(self.planner.predict(nearest.widths).of(kind) / measured, 1.0 - MOST_LEFT), 1.0 + MOST_LEFT)
+
+    def _measure(self, widths: dict[str, int]) -> Candidate:
+        predicted = self.planner.predict(widths)
+        trial = self.build_and_try(widths)
+        figures = figures_of(trial, self.dense.latency_ms, self.latency_limit, predicted)
+        value = self.planner.value_of(self.value, widths)
+        candidate = Candidate(widths, predicted, trial, figures, value, use_of(figures, self.limits))
+        self.candidates.append(candidate)
+        self._observe()
+        found = [
+            f"{kind} {format_quantity(kind, amount)} (foreseen {format_quantity(kind, predicted.of(kind))})"
+            for kind in self.limits
+            if (amount := figures.of(kind)) is not None
+        ]
+        self.listener.note(f"plan {len(self.candidates)}: {', '.join(found)}, takes {100 * candidate.use:.1f} % of the budget")
+        return candidate
+
+    def _observe(self) -> None:
+        dense = (self.planner.dense, *(self.planner.measured_dense or (self.dense.latency_ms, self.dense.peak_bytes)))
+        mine = [(item.widths, item.figures.latency_ms, item.figures.peak_bytes) for item in self.candidates]
+        self.planner.observe([dense, *self.known, *mine])
+
+    def _missed(self) -> InfeasibleBudgetError:
+        if not self.candidates:
+            return InfeasibleBudgetError("no plan is left that may meet the budget")
+        nearest = min(self.candidates, key=lambda candidate: candidate.use)
+        over = [
+            f"{kind} {format_quantity(kind, value)} instead of {format_quantity(kind, limit)}"
+            for kind, limit in self.limits.items()
+            if (value := nearest.figures.of(kind)) is not None and value > limit
+        ]
+        return InfeasibleBudgetError(
+            f"no plan was measured to meet the budget in {len(self.candidates)} measurements; the nearest has {', '.join(over)}",
+            remedy="Relax that budget a little, or raise the number of measurements.",
+            share=nearest.use,
+        )

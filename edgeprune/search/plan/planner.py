@@ -1,0 +1,181 @@
+"""The cost models of one model on one device, and the program solved over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edgeprune.budget import COUNTED, FIGURES, format_quantity
+from edgeprune.cost.choices import width_choices
+from edgeprune.cost.counts import Term, counts, total
+from edgeprune.cost.energy import EnergyModel
+from edgeprune.cost.kernels import kernels
+from edgeprune.cost.latency import KernelTimes, LatencyModel
+from edgeprune.cost.memory import memory_model
+from edgeprune.cost.weights import FLOAT32, Storage
+from edgeprune.cost.width import Widths
+from edgeprune.errors import InfeasibleBudgetError
+from edgeprune.graph import Analysis
+from edgeprune.search.plan.program import Program
+
+ROUNDS, NEAR = 6, 0.985
+"""How often the program is solved for one plan, and how near to its tightest limit a plan may stop."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the models say of one plan: latency (ms), peak memory (bytes), energy (mJ), file size (bytes), MACs, parameters."""
+
+    latency_ms: float
+    peak_bytes: float
+    energy_mj: float
+    file_bytes: float
+    macs: float
+    parameters: float
+
+    def of(self, kind: str) -> float:
+        """The figure that a budget of ``kind`` limits."""
+        return float(getattr(self, FIGURES[kind]))
+
+
+class Planner:
+    """Predicts plans and finds the best one under limits.  ``times``: a device table or a profile's prior; ``storage``: how its runtime
+    stores a model."""
+
+    def __init__(
+        self,
+        analysis: Analysis,
+        times: KernelTimes,
+        choices: Mapping[str, Sequence[int]],
+        power: tuple[float, float, float],
+        storage: Storage = FLOAT32,
+    ) -> None:
+        self.analysis, self.choices = analysis, {name: list(widths) for name, widths in choices.items()}
+        self.kernels = kernels(analysis)
+        self.latency = LatencyModel(self.kernels, times)
+        self.counts = counts(analysis, self.kernels)
+        self.storage, self.memory = storage, memory_model(self.kernels, storage)
+        self.energy = EnergyModel(self.kernels, *power)
+        self.file_offset = 0.0
+        self.measured_dense: tuple[float, float | None] | None = None  # latency (ms) and peak (bytes)
+        self.dense = {group.name: group.size for group in analysis.groups}
+
+    def predict(self, widths: Widths) -> Prediction:
+        """All figures of a plan."""
+        latency = self.latency.predict(widths)
+        return Prediction(
+            latency,
+            self.memory.predict(widths, self._resident_bytes(widths)),
+            self.energy.predict(widths, latency),
+            self.file_offset + self._file_bytes(widths),
+            round(total(self.counts.macs, widths)),
+            round(total(self.counts.parameters, widths)),
+        )
+
+    @property
+    def narrowest(self) -> dict[str, int]:
+        """The widths of the plan that keeps least."""
+        return {name: choices[0] for name, choices in self.choices.items()}
+
+    def _file_bytes(self, widths: Widths) -> float:
+        return self.storage.total_file_bytes(self.kernels, widths) + self.storage.weight * total(self.counts.loose, widths)
+
+    def _resident_bytes(self, widths: Widths) -> float:
+        loose = self.storage.resident_weight * total(self.counts.loose, widths)
+        return self.storage.total_resident_bytes(self.kernels, widths) + loose
+
+    def observe_dense(self, latency_ms: float, peak_bytes: float | None, file_bytes: float, energy_mj: float | None) -> None:
+        """Take in the dense model's measurement: every model starts from what is true there."""
+        self.measured_dense = latency_ms, peak_bytes
+        self.latency.calibrate([(self.dense, latency_ms)])
+        self.file_offset = file_bytes - self._file_bytes(self.dense)
+        if peak_bytes is not None:
+            self.memory.calibrate([(self.dense, self._resident_bytes(self.dense), peak_bytes)])
+        if energy_mj is not None:
+            self.energy.calibrate(self.predict(self.dense).energy_mj, energy_mj)
+
+    def observe(self, observed: Sequence[tuple[Widths, float, float | None]]) -> None:
+        """Refit latency and memory to all (widths, latency ms, peak bytes) measured so far, the dense model first."""
+        self.latency.calibrate([(widths, latency) for widths, latency, _ in observed])
+        peaks = [(widths, self._resident_bytes(widths), peak) for widths, _, peak in observed if peak is not None]
+        if peaks:
+            self.memory.calibrate(peaks)
+
+    def solve(self, value: Mapping[str, Sequence[float]], limits: Mapping[str, float]) -> dict[str, int]:
+        """The widths of most value whose prediction meets ``limits`` (by kind, in ms, bytes, mJ).
+
+        ``value``: for every group the value kept at each of its choices. The program is solved a few times, each about the plan
+        before and with
+        its limits corrected by the prediction of that plan, since costs that depend on two groups are affine fits in it. Raises
+        :class:`InfeasibleBudgetError` naming what binds and the least reachable.
+        """
+        narrowest = self.refuse_impossible(limits)
+        about: Widths = {name: choices[-1] for name, choices in self.choices.items()}
+        inside = dict(limits)
+        best, best_value = narrowest, self.value_of(value, narrowest)
+        for _ in range(ROUNDS):
+            program = self._program(value, inside, about)
+            widths = program.solve() or narrowest
+            prediction = self.predict(widths)
+            use = {kind: prediction.of(kind) / limit for kind, limit in limits.items()}
+            if max(use.values(), default=0.0) <= 1.0 and self.value_of(value, widths) >= best_value:
+                best, best_value = widths, self.value_of(value, widths)
+            if NEAR <= max(use.values(), default=1.0) <= 1.0 and (program.exact or widths == about):
+                break
+            tightest = max(use, key=lambda kind: use[kind]) if use else None
+            for kind, share in use.items():
+                if share > 1.0 or (kind == tightest and share < NEAR):
+                    inside[kind] /= min(max(share, 0.9), 1.1)
+            about = widths
+        return best
+
+    def value_of(self, value: Mapping[str, Sequence[float]], widths: Widths) -> float:
+        """What a plan keeps."""
+        return sum(value[name][choices.index(widths[name])] for name, choices in self.choices.items())
+
+    def _program(self, value: Mapping[str, Sequence[float]], limits: Mapping[str, float], about: Widths) -> Program:
+        program = Program(self.choices, value, about, [block.groups for block in self.analysis.blocks])
+        latency = program.total(self.kernels, self.latency.kernel_ms)
+        latency.constant += self.latency.overhead_ms
+        if "latency" in limits:
+            program.limit(latency, limits["latency"])
+        if "size" in limits:
+            size = program.total(self.kernels, self.storage.file_bytes)
+            size.plus(program.total(self.counts.loose, Term.at), self.storage.weight)
+            program.limit(size, limits["size"] - self.file_offset)
+        if "macs" in limits:
+            program.limit(program.total(self.counts.macs, Term.at), limits["macs"])
+        if "parameters" in limits:
+            program.limit(program.total(self.counts.parameters, Term.at), limits["parameters"])
+        if "energy" in limits:
+            energy = program.total(self.kernels, lambda kernel, source, result: self.energy.kernel_mj(kernel, source, result, 0.0))
+            program.limit(energy.plus(latency, self.energy.scale * self.energy.active_w), limits["energy"])
+        if "memory" in limits:
+            held = program.total(self.kernels, self.storage.resident_bytes)
+            resident = program.shared(held.plus(program.total(self.counts.loose, Term.at), self.storage.resident_weight))
+            for step in self.memory.steps:
+                peak = program.width(step.scaled(self.storage.activation * self.memory.scale)).plus(resident, self.memory.weight_copies)
+                program.limit(peak, limits["memory"] - self.memory.offset_bytes)
+        return program
+
+    def refuse_impossible(self, limits: Mapping[str, float]) -> dict[str, int]:
+        """The narrowest plan; :class:`InfeasibleBudgetError` naming what binds and the least reachable when it is over ``limits``."""
+        narrowest = self.narrowest
+        least = self.predict(narrowest)
+        missed = [
+            f"{kind} {format_quantity(kind, limit)} cannot be reached: the least is {format_quantity(kind, least.of(kind))}"
+            f"{'' if kind in COUNTED else ' as predicted'}, every group at its narrowest (width {min(narrowest.values())}); binding: {kind}"
+            for kind, limit in limits.items()
+            if least.of(kind) > limit
+        ]
+        if missed:
+            share = max(least.of(kind) / limit for kind, limit in limits.items())
+            raise InfeasibleBudgetError(
+                "; ".join(missed), remedy="Relax that budget, choose a smaller model or a faster device.", share=share
+            )
+        return narrowest
+
+
+def all_choices(analysis: Analysis, step: int) -> dict[str, list[int]]:
+    """The widths every group may take on a device whose kernels work in blocks of ``step`` channels; 0 where its block may go whole."""
+    return {group.name: [0] * (group.name in analysis.block_of) + width_choices(group, step) for group in analysis.groups}

@@ -1,0 +1,305 @@
+"""Making a task's model sparse and exporting it: to a sparsity that is given, or to a latency that is measured on a device."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sized
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from edgeprune.bench import BenchOptions
+from edgeprune.budget import Budget, format_quantity
+from edgeprune.cost.sparse_kernels import SparseCost, sparse_points
+from edgeprune.cost.table import Table
+from edgeprune.errors import InfeasibleBudgetError, InputError, RecipeError
+from edgeprune.export import ExportOptions, export
+from edgeprune.export.metadata import task_metadata
+from edgeprune.export.sparse.check import SparseReport, sparse_check
+from edgeprune.export.sparse.format import LEAST_ZEROS
+from edgeprune.graph import analyze
+from edgeprune.importance.unstructured import Scope, apply_masks, quantile_masks, sparse_parameters, sparsity_of
+from edgeprune.runs.directory import RunDirectory
+from edgeprune.search.events import Listener
+from edgeprune.search.job import Job
+from edgeprune.search.measure.archive import Trial
+from edgeprune.search.measure.device import Laboratory
+from edgeprune.search.options import Options
+from edgeprune.search.plan.value import Value, value_of
+from edgeprune.search.sparse.choice import SPARSITIES, SparseOption, measure_sparse, sparse_choice, sparse_options
+from edgeprune.surgery import Plan, Pruned, apply, load, plan_from_saliency, save
+from edgeprune.task import Batches, Task
+from edgeprune.tuning import TuneResult, finetune, mean_divergence, outputs_on, score
+from edgeprune.tuning.sparsify import sparsify
+
+TRIAL_STEPS: Final = 24
+"""Optimizer steps that every way gets before its answers are compared with the dense model's; none where ``task.fit`` trains."""
+
+TRIAL_BATCHES: Final = 4
+MEASUREMENTS: Final = 4
+"""Most ways that are measured on the device before the long training."""
+
+
+@dataclass(frozen=True)
+class SparseSettings:
+    """How weights go, see :func:`edgeprune.tuning.sparsify.sparsify`; ``epochs``: None is the task's; ``threads``: on the device."""
+
+    scope: Scope = "layer"
+    block: int = 1
+    linear: bool = True
+    epochs: float | None = None
+    threads: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SparseOutcome:
+    """``kind``: what went: "sparse" weights, "channel"s or "both". ``sparsity`` reached over the chosen weights, and in each of ``layers``.
+
+    ``dense_score``, ``score``: the task's metric of the dense and of the final model. ``files`` by format, ``checkpoint``: for
+    :func:`edgeprune.load`. ``check``: what XNNPACK will do with the sparse file; None where only channels went. ``ratio``: of latencies
+    to the dense model's as measured, with its interval, if there was a device; ``met``: whether the latency budget is, if there was one.
+    """
+
+    kind: str
+    sparsity: float
+    layers: dict[str, float]
+    dense_score: float | None
+    score: float | None
+    files: dict[str, Path]
+    checkpoint: Path
+    check: SparseReport | None
+    ratio: tuple[float, float, float] | None
+    met: bool | None
+
+
+def make_sparse(
+    task: Task,
+    sparsity: float,
+    run: RunDirectory,
+    listener: Listener,
+    settings: SparseSettings | None = None,
+    *,
+    pruned: Path | None = None,
+    target: str | None = None,
+) -> SparseOutcome:
+    """Train the task's model, or the one in the checkpoint ``pruned``, to the share ``sparsity`` of zeros; export it dense and sparse.
+
+    With a ``target``, the sparse file is measured there in turns with the dense one. Everything is kept in ``run``, and an interrupted
+    training goes on there. The task's model is not changed; where nothing will run faster, the listener hears it before the training.
+    Raises what :func:`sparsify` and :func:`export` raise, :class:`DeviceError`.
+    """
+    settings = settings or SparseSettings()
+    if sparsity < LEAST_ZEROS:
+        raise InputError(
+            f"a sparsity of {100 * sparsity:g} % is too little: a file with so few zeros is larger, and no device runs it faster",
+            remedy=f"Sparse kernels run from {100 * SPARSITIES[0]:.0f} % on; or prune channels (edgeprune prune).",
+        )
+    model = load(task.model, pruned) if pruned is not None else copy.deepcopy(task.model)
+    sparse_parameters(model, settings.linear)
+    _runs_sparse(model, task, run, listener)
+    dense_score = score(task.model, task) if task.scores else None
+    tuned, layers = _train(model, task, sparsity, run, settings, listener, "sparse")
+    reached = _sparsity(model, settings)
+    path = run.path / "model.safetensors"
+    if pruned is not None:
+        _save_like(pruned, model, path)
+    else:
+        analysis = analyze(task.model, task.example_inputs, tuple(task.protect), task.attention)
+        save(path, Pruned(model, Plan(analysis.fingerprint, {}), "modules", 0.0), analysis, task.example_inputs, tuple(task.protect))
+    listener.note("exporting tflite and tflite-sparse")
+    options = ExportOptions(metadata=task_metadata(task, model, {"sparsity": sparsity}))
+    files = export(model, task.example_inputs, ("tflite", "tflite-sparse"), run.artifacts, "sparse", options=options)
+    trial = None
+    if target is not None:
+        laboratory = Laboratory(run, target, "tflite", BenchOptions(threads=settings.threads, seed=settings.seed), listener)
+        try:
+            trial = laboratory.try_model(f"sparse-{sparsity:g}", files["tflite"], files["tflite-sparse"])
+        finally:
+            laboratory.release()
+    check = sparse_check(files["tflite-sparse"])
+    return SparseOutcome("sparse", reached, layers, dense_score, tuned.score, files, path, check, _interval(trial), None)
+
+
+def sparsify_to(
+    task: Task, latency: str, target: str, run: RunDirectory, listener: Listener, settings: SparseSettings | None = None
+) -> SparseOutcome:
+    """Meet a latency budget on ``target`` by sparse weights, fewer channels or both, whichever keeps the model's answers best.
+
+    Dense kernels are measured, and sparse ones; every way that the models say meets the budget is trained for a moment and its answers
+    compared with the dense model's; the best is measured, the prediction corrected, and the choice made again until the measurement
+    meets the budget; then it is trained for ``settings.epochs``. Raises :class:`InfeasibleBudgetError` when no way meets it.
+    """
+    if task.train is None:
+        raise RecipeError(f"task {task.name} has no training data", remedy="Give it `train` batches, or a sparsity of your choice.")
+    return _Search(task, latency, target, run, listener, settings or SparseSettings()).run()
+
+
+class _Search:
+    def __init__(self, task: Task, latency: str, target: str, run: RunDirectory, listener: Listener, settings: SparseSettings) -> None:
+        self.task, self.target, self.run_directory, self.listener, self.settings = task, target, run, listener, settings
+        options = Options(engine="tflite", formats=("tflite",), epochs=settings.epochs, threads=settings.threads, seed=settings.seed)
+        self.job = Job(task, run, Budget(latency=latency), target, None, options, listener)
+        self.value: Value
+        self._losses: dict[tuple[float, tuple[int, ...]], float] = {}
+
+    def run(self) -> SparseOutcome:
+        """All of it."""
+        try:
+            dense_score = score(self.task.model, self.task) if self.task.scores else None
+            self.job.prepare()
+            key, choices = "value-sparse", self.job.planner.choices
+            self.value = value_of(self.task, self.job.analysis, choices, None, True, self.run_directory, key, self.listener)
+            option = self._choose()
+            return self._finish(option, dense_score)
+        finally:
+            self._laboratory.release()
+
+    @property
+    def _laboratory(self) -> Laboratory:
+        assert isinstance(self.job.laboratory, Laboratory)
+        return self.job.laboratory
+
+    def _choose(self) -> SparseOption:
+        """The best way whose measurement meets the budget."""
+        limit, planner, factor = self.job.limits["latency"], self.job.planner, 1.0
+        cost, observed = self._cost(), [(planner.dense, self.job.dense.latency_ms, None)]
+        for attempt in range(MEASUREMENTS):
+            ways = sparse_options(planner, cost, self.value.curves, {"latency": limit}, factor)
+            option, losses = sparse_choice(ways, self._loss)
+            told = ", ".join(f"{way.kind} {100 * way.sparsity:g} %: {loss:.3g}" for way, loss in zip(ways, losses, strict=True))
+            self.listener.note(f"divergence from the dense model by way: {told}")
+            measured = self._try(option, attempt).ratio * self.job.dense.latency_ms
+            self.listener.note(
+                f"{option.kind}: predicted {format_quantity('latency', option.latency_ms)}, measured {format_quantity('latency', measured)}"
+            )
+            if measured <= limit:
+                return option
+            if option.kind == "channel":
+                observed.append((option.widths, measured, None))
+                planner.observe(observed)
+            else:
+                factor *= 1.01 * measured / option.latency_ms
+        raise InfeasibleBudgetError(
+            f"no way was measured to meet {format_quantity('latency', limit)} in {MEASUREMENTS} measurements",
+            remedy="Relax the budget a little, or give a sparsity yourself.",
+        )
+
+    def _cost(self) -> SparseCost | None:
+        """What sparse kernels cost on the device; None where XNNPACK would take none for this network."""
+        runs_sparse = _runs_sparse(self.task.model, self.task, self.run_directory, self.listener)
+        threads = self._laboratory.facts["threads"]
+        self._laboratory.release()
+        points = sparse_points(self.job.planner.kernels, self.job.planner.dense) if runs_sparse else []
+        table = Table.open(self.run_directory.path / "sparse-table.json")
+        return measure_sparse(self.target, points, table, BenchOptions(threads=threads)) if points else None
+
+    def _build(self, option: SparseOption) -> Pruned:
+        plan = plan_from_saliency(self.job.analysis, self.value.saliency, option.widths)
+        return apply(self.task.model, self.job.analysis, plan)
+
+    def _loss(self, option: SparseOption) -> float:
+        """Divergence from the dense model after a moment of training."""
+        key = (option.sparsity, tuple(option.widths.values()))
+        if key not in self._losses:
+            assert self.task.train is not None
+            quiet = replace(self.task, validation=None, evaluate=None, fit=None)
+            steps = min(1.0, TRIAL_STEPS / _count(self.task.train)) if self.task.fit is None else 0.0
+            model = self._build(option).model
+            if option.sparsity:
+                settings = self.settings
+                sparsify(
+                    model, quiet, option.sparsity, scope=settings.scope, block=settings.block, linear=settings.linear,
+                    teacher=self.task.model, epochs=steps, seed=settings.seed,
+                )  # fmt: skip
+            else:
+                finetune(model, quiet, teacher=self.task.model, epochs=steps, seed=self.settings.seed)
+            batches = list(islice(self.task.train, TRIAL_BATCHES))
+            self._losses[key] = mean_divergence(model, self.task, batches, outputs_on(self.task.model, batches))
+        return self._losses[key]
+
+    def _try(self, option: SparseOption, attempt: int) -> Trial:
+        model = self._build(option).model
+        if option.sparsity:
+            parameters = sparse_parameters(model, self.settings.linear)
+            apply_masks(parameters, quantile_masks(parameters, option.sparsity, self.settings.scope, self.settings.block))
+        return self._measure(model, option, f"way-{attempt}")
+
+    def _measure(self, model: nn.Module, option: SparseOption, name: str) -> Trial:
+        kind = "tflite-sparse" if option.sparsity else "tflite"
+        file = export(model, self.task.example_inputs, (kind,), self.run_directory.artifacts, name)[kind]
+        return self._laboratory.try_model(f"{name}-{option.kind}-{option.sparsity:g}", self.run_directory.artifacts / "dense.tflite", file)
+
+    def _finish(self, option: SparseOption, dense_score: float | None) -> SparseOutcome:
+        self._laboratory.release()
+        pruned = self._build(option)
+        tuned, layers = _train(pruned.model, self.task, option.sparsity, self.run_directory, self.settings, self.listener, option.kind)
+        path, analysis = self.run_directory.path / "model.safetensors", self.job.analysis
+        save(path, pruned, analysis, self.task.example_inputs, tuple(self.task.protect))
+        trial = self._measure(pruned.model, option, "final")
+        suffix = "sparse.tflite" if option.sparsity else "tflite"
+        files = {"tflite-sparse" if option.sparsity else "tflite": self.run_directory.artifacts / f"final.{suffix}"}
+        check = sparse_check(files["tflite-sparse"]) if option.sparsity else None
+        reached = _sparsity(pruned.model, self.settings) if option.sparsity else 0.0
+        met = trial.ratio * self.job.dense.latency_ms <= self.job.limits["latency"]
+        return SparseOutcome(option.kind, reached, layers, dense_score, tuned.score, files, path, check, _interval(trial), met)
+
+
+def _runs_sparse(model: nn.Module, task: Task, run: RunDirectory, listener: Listener) -> bool:
+    """Whether XNNPACK would take its sparse kernels for this network; if not, the listener hears why."""
+    model = copy.deepcopy(model)
+    try:
+        parameters = sparse_parameters(model, linear=False)
+    except InputError as error:
+        listener.note(f"nothing will run faster: {error.message}")
+        return False
+    apply_masks(parameters, quantile_masks(parameters, SPARSITIES[-1], "layer"))
+    file = export(model, task.example_inputs, ("tflite-sparse",), run.artifacts, "check")["tflite-sparse"]
+    report = sparse_check(file)
+    file.unlink()
+    for finding in report.findings if not report.taken else ():
+        listener.note(f"nothing will run faster: {finding.operation} {finding.output}: {finding.why}. {finding.remedy}")
+    return report.taken
+
+
+def _train(
+    model: nn.Module, task: Task, sparsity: float, run: RunDirectory, settings: SparseSettings, listener: Listener, name: str
+) -> tuple[TuneResult, dict[str, float]]:
+    """Train in place, sparse unless ``sparsity`` is 0, with the task's own model as teacher; and the share of zeros in each layer."""
+
+    def progress(done: int, total: int, loss: float) -> None:
+        listener.progress(f"training (loss {loss:.3f})", done, total)
+
+    teacher, path = copy.deepcopy(task.model), run.path / f"tune-{name}.safetensors"
+    if not sparsity:
+        given: Mapping[str, Any] = {"epochs": settings.epochs, "on_progress": progress, "checkpoint": path, "seed": settings.seed}
+        return finetune(model, task, teacher=teacher, **given), {}
+    result = sparsify(
+        model, task, sparsity, scope=settings.scope, block=settings.block, linear=settings.linear, teacher=teacher,
+        epochs=settings.epochs, on_progress=progress, checkpoint=path, seed=settings.seed,
+    )  # fmt: skip
+    return result.tuned, result.layers
+
+
+def _count(batches: Batches) -> int:
+    return len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
+
+
+def _sparsity(model: nn.Module, settings: SparseSettings) -> float:
+    return sparsity_of(sparse_parameters(model, settings.linear))
+
+
+def _interval(trial: Trial | None) -> tuple[float, float, float] | None:
+    return None if trial is None else (trial.ratio, trial.low, trial.high)
+
+
+def _save_like(checkpoint: Path, model: nn.Module, path: Path) -> None:
+    """The model's present weights under the plan of the checkpoint that it was loaded from."""
+    with safe_open(checkpoint, framework="pt") as file:
+        header = dict(file.metadata() or {})
+    save_file({name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}, path, metadata=header)

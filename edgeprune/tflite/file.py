@@ -1,0 +1,119 @@
+"""A TFLite file taken apart by the schema's object API, to be read and rewritten."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from edgeprune.errors import ExportError
+from edgeprune.tflite import schema as flatbuffer
+
+_NAMES: Final[dict[int, str]] = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+_DTYPES: Final[dict[int, Any]] = {
+    schema.TensorType.FLOAT32: np.float32,
+    schema.TensorType.FLOAT16: np.float16,
+    schema.TensorType.INT32: np.int32,
+    schema.TensorType.INT8: np.int8,
+    schema.TensorType.INT64: np.int64,
+}
+
+
+class TfliteFile:
+    """The first graph of a TFLite file: ``operators`` in the order they run, ``tensors`` by number; ``title``: what messages call it.
+
+    Raises :class:`ExportError` when ``content`` is no TFLite file.
+    """
+
+    def __init__(self, content: bytes, name: str = "the file") -> None:
+        self.title = name
+        try:
+            self.model: Any = flatbuffer.read(content)
+            self.graph: Any = self.model.subgraphs[0]
+        except ExportError as error:
+            raise ExportError(f"{name} cannot be read: {error.message}", remedy=error.remedy) from error
+
+    @property
+    def operators(self) -> list[Any]:
+        """The operators, in the order they run."""
+        if self.graph.operators is None:
+            self.graph.operators = []
+        return self.graph.operators  # type: ignore[no-any-return]
+
+    def operation(self, operator: Any) -> str:
+        """What an operator computes: ``CONV_2D``."""
+        code = self.model.operatorCodes[operator.opcodeIndex]
+        return _NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+    def name(self, tensor: int) -> str:
+        """A tensor's name."""
+        text: str = (self.graph.tensors[tensor].name or b"").decode(errors="replace")
+        return text or f"tensor {tensor}"
+
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        """A tensor's shape."""
+        found = self.graph.tensors[tensor].shape
+        return tuple(int(size) for size in found) if found is not None else ()
+
+    def is_float(self, tensor: int) -> bool:
+        """Whether a tensor holds float32 or float16."""
+        return self.graph.tensors[tensor].type in (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
+
+    def is_constant(self, tensor: int) -> bool:
+        """Whether the file holds a tensor's values."""
+        data = self.model.buffers[self.graph.tensors[tensor].buffer].data
+        return data is not None and len(data) > 0
+
+    def constant(self, tensor: int) -> np.ndarray[Any, Any] | None:
+        """What a constant holds, in its shape; of a sparse one the values that are stored, in a row. None when it is computed, or of a
+        type other than float32, float16, int64, int32 and int8."""
+        found = self.graph.tensors[tensor]
+        if not self.is_constant(tensor) or found.type not in _DTYPES:
+            return None
+        data = self.model.buffers[found.buffer].data
+        values = np.frombuffer(np.asarray(data, np.uint8).tobytes(), _DTYPES[found.type])
+        return values if found.sparsity is not None else values.reshape(self.shape(tensor))
+
+    def add_operator(
+        self, place: int, operation: str, inputs: list[int], outputs: list[int], options: tuple[str, Any] | None = None
+    ) -> None:
+        """Insert an operator, of version 1, before the one at ``place``.  ``options``: the name of their type, and they themselves."""
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self._code(operation)
+        operator.inputs, operator.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
+        if options is not None:
+            operator.builtinOptionsType, operator.builtinOptions = getattr(schema.BuiltinOptions, options[0]), options[1]
+        self.operators.insert(place, operator)
+
+    def _code(self, operation: str) -> int:
+        wanted = getattr(schema.BuiltinOperator, operation)
+        for index, code in enumerate(self.model.operatorCodes):
+            if max(code.builtinCode, code.deprecatedBuiltinCode) == wanted and code.version == 1:
+                return index
+        code = schema.OperatorCodeT()
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = wanted, min(wanted, 127), 1
+        self.model.operatorCodes.append(code)
+        return len(self.model.operatorCodes) - 1
+
+    def add_tensor(self, like: int, name: str, shape: tuple[int, ...], values: np.ndarray[Any, Any] | None = None) -> int:
+        """A new tensor of the type of ``like``, or of ``values`` (float32 or int32), which it then holds; its number."""
+        tensor, kind = schema.TensorT(), schema.TensorType
+        tensor.name, tensor.shape, tensor.hasRank = name.encode(), np.array(shape, np.int32), True
+        tensor.type, tensor.buffer = self.graph.tensors[like].type, 0
+        if values is not None:
+            tensor.type = kind.FLOAT32 if values.dtype == np.float32 else kind.INT32
+            tensor.buffer = self.add_buffer(values)
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def add_buffer(self, values: np.ndarray[Any, Any]) -> int:
+        """A new buffer's number."""
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        self.model.buffers.append(buffer)
+        return len(self.model.buffers) - 1
+
+    def pack(self) -> bytes:
+        """The file's bytes, without what nothing refers to any more."""
+        return flatbuffer.pack(self.model)
