@@ -26,6 +26,7 @@ test-device: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES) $(ARM)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: $(INSTALLED)
 	$(BIN)/mypy

@@ -68,23 +68,24 @@ def sshd(shared_sshd: SshServer, client_home: Path) -> Iterator[SshServer]:
 
 
 MEASURING = (
-    "test_bench",
-    "test_cli_bench",
-    "test_devices",
-    "test_runner",
-    "test_prune",
-    "test_search_device",
-    "test_release_push",
-    "test_release_kill",
+    "bench/",
+    "cli/test_bench",
+    "devices/",
+    "runner/",
+    "search/test_prune",
+    "search/test_search_device",
+    "release/test_push",
+    "release/test_kill",
 )
+TESTS = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What uses the server or the board is marked ``device``.  Side by side, files stay whole, and those that measure or time something
     here follow each other: there is one device lock, and one board."""
     for item in items:
-        name = item.path.stem
-        group = "measuring" if name.startswith(MEASURING) else "board" if name.startswith("test_board") else name
+        name = str(item.path.relative_to(TESTS).with_suffix(""))
+        group = "measuring" if name.startswith(MEASURING) else "board" if name.startswith("board/") else name
         item.add_marker(pytest.mark.xdist_group(group))
         if not {"sshd", "shared_board", "link"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.device)

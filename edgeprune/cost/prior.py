@@ -40,11 +40,7 @@ class PriorTimes:
         """Time of a kernel of that form at those widths, in milliseconds."""
         prior, step = self._prior, self._prior.channel_step
         block = math.ceil(result / step) * step if form.kind in CONTRACTIONS else result
-        kind = (
-            "pointwise"
-            if form.kind == "conv2d" and math.prod(form.window) == 1
-            else KINDS.get(form.kind, form.kind)
-        )
+        kind = "pointwise" if form.kind == "conv2d" and math.prod(form.window) == 1 else KINDS.get(form.kind, form.kind)
         rate = prior.macs_per_s.get(kind)
         arithmetic = macs(form, source, block) / rate if rate else 0.0
         moved = self._shrink * moved_bytes(form, source, result)

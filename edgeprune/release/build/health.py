@@ -18,7 +18,7 @@ FLOAT_TOLERANCE: Final = 2e-3
 """Of float32 kernels of another processor: as :data:`edgeprune.search.precision.FLOAT_TOLERANCE`."""
 
 QUANTIZED_TOLERANCE: Final = 0.1
-"""Of quantized kernels. Between x86-64 and aarch64 under one runtime nothing differed (``tests/test_release_build_board.py``); kernels of
+"""Of quantized kernels. Between x86-64 and aarch64 under one runtime nothing differed (``tests/release/test_build_board.py``); kernels of
 another version or accelerator may round otherwise, by steps of 1/255 of a range, which later layers add up."""
 
 Array = np.ndarray[Any, Any]

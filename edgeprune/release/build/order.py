@@ -24,11 +24,12 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 class Order:
     """``runs``: a run directory by variant's name.
 
-    ``gates``: see :func:`~edgeprune.release.build.gates.parse_gates`. ``expires``: ``1y``, ``6w``, ``90d`` after its creation, a date (UTC), or
-    ``never``. ``sequence``: made of the version unless given. ``formats``: which of a run's exports are shipped; all that devices run
-    unless given. ``model``: the format that consumers load; the one that was measured unless given. ``evidence``: results of the history
-    (numbers, labels) by variant, instead of the run's own measurement. ``profiles``: names of the device profiles that a variant is for;
-    the measured device's unless given. ``recipe``: where a run's is no more. ``min_memory_bytes``: of a device; what the process took when
+    ``gates``: see :func:`~edgeprune.release.build.gates.parse_gates`. ``expires``: ``1y``, ``6w``, ``90d`` after its creation, a date
+    (UTC), or ``never``. ``sequence``: made of the version unless given. ``formats``: which of a run's exports are shipped; all that
+    devices run unless given. ``model``: the format that consumers load; the one that was measured unless given. ``evidence``: results of
+    the history (numbers, labels) by variant, instead of the run's own measurement. ``profiles``: names of the device profiles that a
+    variant is for; the measured device's unless given. ``recipe``: where a run's is no more. ``min_memory_bytes``: of a device; what the
+    process took when
     it was measured, unless given. ``licences``: the user's own files. ``history``: address of the database of results.
 
     Raises :class:`InputError` on what makes no sense.

@@ -80,8 +80,8 @@ def push(
 ) -> Pushed:
     """Bring a bundle's release to a device and let ``current`` lead to it.
 
-    The bundle must have been :func:`~edgeprune.release.bundle.verify.verify`\\ ed; its expiry is judged again, at ``now``.  The device is locked
-    meanwhile.  A connection that drops is opened again, and the push goes on with what is there.  Raises :class:`IncompatibleError`,
+    The bundle must have been :func:`~edgeprune.release.bundle.verify.verify`\\ ed; its expiry is judged again, at ``now``.  The device is
+    locked meanwhile.  A connection that drops is opened again, and the push goes on with what is there.  Raises :class:`IncompatibleError`,
     :class:`OlderReleaseError`, :class:`ExpiredError`, :class:`SignatureError` when the device accepts too few signers,
     :class:`HealthError` when it has gone back, and what :func:`~edgeprune.devices.runner.open_runner` raises.
     """

@@ -1,6 +1,7 @@
 """A microcontroller's side of a run: int8 files whose arena is measured by TFLite Micro's interpreter on this machine.
 
-What a :class:`~edgeprune.search.measure.device.Laboratory` measures on a device is known here without one: the arena and the file are exact.
+What a :class:`~edgeprune.search.measure.device.Laboratory` measures on a device is known here without one: the arena and the file are
+exact.
 Only latency, and energy with it, is predicted from the profile.
 """
 

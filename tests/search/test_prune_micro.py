@@ -146,7 +146,7 @@ def test_a_budget_below_the_least_names_what_binds(recipe: Path, tmp_path: Path,
 def test_the_wearable(tmp_path: Path) -> None:
     if "EDGEPRUNE_DATA" not in os.environ:
         pytest.skip("EDGEPRUNE_DATA is not set")
-    recipe = Path(__file__).parents[1] / "recipes" / "har.py"
+    recipe = Path(__file__).parents[2] / "recipes" / "har.py"
     command = [sys.executable, "-m", "edgeprune", "prune", str(recipe), "--profile", "nrf5340", "--memory", "24KB", "--size", "60KB"]
     done = subprocess.run([*command, "--runs", str(tmp_path), "--json"], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)

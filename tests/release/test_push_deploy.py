@@ -23,7 +23,7 @@ from edgeprune.release import Bundle
 from edgeprune.release.bundle.unpack import unpack
 from edgeprune.release.deploy.push import PushOptions, push
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 STRICT = ["-Wall", "-Wextra", "-Werror"]
 

@@ -21,7 +21,7 @@ from edgeprune.release.deploy.installed import rollback, status
 from edgeprune.release.deploy.push import Pushed, PushOptions, push
 
 pytestmark = pytest.mark.device
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PI4 = Compatibility(("aarch64",), 256 << 20, (Runtime("tflite", "ai-edge-litert", ">=2"),), ("Raspberry Pi 4",), ("raspberry-pi-4",))
 
 

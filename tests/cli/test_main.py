@@ -43,14 +43,14 @@ def test_help_lists_the_commands_without_importing_torch_or_rich() -> None:
         "import sys; from edgeprune.cli import main; code = main(['--help']);"
         "assert not {'torch', 'numpy', 'scipy', 'rich', 'paramiko'} & set(sys.modules), sorted(sys.modules); sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     assert done.returncode == 0, done.stderr
     for name in ("prune", "bench", "probe", "targets", "export", "profiles"):
         assert f"\n  {name} " in done.stdout
 
 
 def test_python_m_works() -> None:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-m", "edgeprune", "--version"], capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("edgeprune, version ")

@@ -22,7 +22,7 @@ from edgeprune.release.bundle.sign import sign
 from edgeprune.release.bundle.signers import read_signers
 from edgeprune.release.bundle.unpack import unpack
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def order(run: Path, **fields: object) -> Order:

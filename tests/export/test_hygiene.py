@@ -138,7 +138,7 @@ def test_two_processes_write_the_same_bytes_in_every_other_format(tmp_path, monk
 
 
 def digests(folder: Path, names: tuple[str, ...]) -> list[str]:
-    command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parents[1]), str(folder / "files"), ",".join(names)]
+    command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parents[2]), str(folder / "files"), ",".join(names)]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout.split()
 
 

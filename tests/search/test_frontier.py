@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from measured import MEASURED
 from points_task import points_task
 
 from edgeprune import Budget, prune
-from edgeprune.bench import Measurement
 from edgeprune.cli import main
 from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, RunError
 from edgeprune.report.frontier import cells
@@ -22,7 +22,6 @@ from edgeprune.search.measure.archive import Archive, Trial
 OPTIONS = Options(engine="torchscript", formats=(), step=4, epochs=2)
 WIDE = Options(engine="torchscript", formats=(), step=64, epochs=2)
 PROFILE = "raspberry-pi-4"
-MEASURED = Measurement("m", 1.0, 0.9, 1.1, 1.2, 1.3, (1, 2), 10, 20, 1.0, 1.0, 5, None, None, "r", "1", 1, "d", "precise", True)
 
 
 @pytest.fixture(autouse=True)

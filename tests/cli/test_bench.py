@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli_bench_verdicts import check_layout
+from junit_layout import check_layout
 
 from edgeprune.cli import main
 from edgeprune.devices import add_group, add_target

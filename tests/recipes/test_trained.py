@@ -17,7 +17,7 @@ from edgeprune.errors import RecipeError
 from edgeprune.task import Task, load_recipe
 from edgeprune.tuning import score
 
-RECIPES = Path(__file__).parent.parent / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 needs_data = pytest.mark.skipif("EDGEPRUNE_DATA" not in os.environ, reason="EDGEPRUNE_DATA names no data folder")
 
 RECIPE = '''

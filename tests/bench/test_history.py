@@ -16,25 +16,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from measured import PLAIN, STATE, report
 
-from edgeprune.bench import Artifact, Comparison, DeviceInfo, Measurement, Ratio, Report
+from edgeprune.bench import Artifact, Comparison, Ratio
 from edgeprune.bench.history import History, git_commit, history_url
 from edgeprune.errors import HistoryError, InputError
 from edgeprune.testing.postgres import PostgresServer, find_postgres
-
-STATE = {"governor": "performance", "limit_mhz": 1800.0, "cores": 4}
-PLAIN = Measurement(
-    *("m.tflite", 1.0, 0.99, 1.01, 1.2, 1.3, (1_000_000, 999_999, 2**40), 10, 20, 1.0, 1.0, 5, None, None, "tflite-runtime", "2.14"),
-    *(2, "board (aarch64, 4 cores, abc)", "precise", True, STATE),
-)
-
-
-def device_info() -> DeviceInfo:
-    return DeviceInfo("local:", "cpu", "aarch64", 4, None, (), "board", 1, "os", "6", "glibc", "3.11", "/py", "host", "abc", {}, {}, ())
-
-
-def report(*measurements: Measurement, comparisons: tuple[Comparison, ...] = ()) -> Report:
-    return Report(device_info(), measurements, comparisons)
 
 
 @pytest.fixture
@@ -160,7 +147,7 @@ WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_bench_history import PLAIN, report
+from measured import PLAIN, report
 from edgeprune.bench import Artifact
 from edgeprune.bench.history import History
 sys.stdin.read()  # all begin together
@@ -171,7 +158,7 @@ for _ in range(10):
 
 
 def test_several_writers_at_once_lose_nothing_and_make_one_schema(url: str, model: Artifact) -> None:
-    command = [sys.executable, "-c", WRITER, str(Path(__file__).parent), url, str(model.path)]
+    command = [sys.executable, "-c", WRITER, str(Path(__file__).parents[1]), url, str(model.path)]
     writers = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
     for writer in writers:
         assert writer.stdin is not None

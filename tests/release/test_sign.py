@@ -23,7 +23,7 @@ from edgeprune.release.bundle.sshsig import Signature, armour
 from edgeprune.release.bundle.verify import Verified, verify
 
 KINDS = [("ed25519",), ("ecdsa", "-b", "256"), ("ecdsa", "-b", "384"), ("ecdsa", "-b", "521"), ("rsa", "-b", "2048")]
-DOCUMENT = Path(__file__).parents[1] / "docs" / "release.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "release.md"
 MESSAGE = b"a manifest\n"
 
 

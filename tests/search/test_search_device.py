@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from measured import MEASURED
 from points_task import points_task
-from test_sweep import MEASURED
 from torch import Tensor, nn
 
 from edgeprune import Budget, prune

@@ -14,7 +14,7 @@ from edgeprune.bench import BenchOptions
 from edgeprune.search import Options, prune
 from edgeprune.task import load_recipe
 
-DIGITS = Path(__file__).parents[1] / "recipes/digits.py"
+DIGITS = Path(__file__).parents[2] / "recipes/digits.py"
 
 
 def test_a_recipe_is_pruned_to_half_its_time_on_the_board(ready: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
