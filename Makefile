@@ -1,4 +1,4 @@
-# make demo | test | test-device | lint | types | wheel-test | bench | clean.  Each sets up what it needs; a second call is instant.
+# make demo | test | test-device | lint | types | docs | wheel-test | bench | clean.  Each sets up what it needs; a second call is instant.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.stamp-installed
 SYSTEM := $(VENV)/.stamp-system
 BOARD := $(VENV)/.stamp-board
+DOCS := $(VENV)/.stamp-docs
 POSTGRES := $(VENV)/.stamp-postgres
 ARM := $(VENV)/.stamp-arm
 # one thread each: what tests measure and compare is small, and waiting threads only slow each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: install demo test test-device lint types wheel-test bench clean
+.PHONY: install demo test test-device lint types docs wheel-test bench clean
 
 install: $(INSTALLED)
 
@@ -27,6 +28,9 @@ test-device: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES) $(ARM)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(INSTALLED) $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 types: $(INSTALLED)
 	$(BIN)/mypy
@@ -49,6 +53,10 @@ $(BIN)/python:
 # An existing environment is used as it is: only what is missing from it is installed.
 $(INSTALLED): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(DOCS): pyproject.toml | $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
 # The SSH tests talk to a real OpenSSH server on loopback.
