@@ -15,9 +15,10 @@ from torch import Tensor, fx, nn
 from edgeprune.errors import GraphError, NothingToPruneError
 from edgeprune.graph.blocks import Block, find_blocks
 from edgeprune.graph.capture import Captured, capture
-from edgeprune.graph.flow import Flow, run
+from edgeprune.graph.flow import Flow
 from edgeprune.graph.groups import Group, build_groups
 from edgeprune.graph.labels import small
+from edgeprune.graph.propagate import propagate
 
 
 @dataclass
@@ -83,7 +84,7 @@ def analyze(
     :class:`NothingToPruneError` when no channel may be removed.
     """
     captured = capture(model, example_inputs)
-    flow = run(captured, attention == "heads")
+    flow = propagate(captured, attention == "heads")
     for name in protect:
         _protect(flow, name)
     groups, fixed = build_groups(flow)

@@ -1,0 +1,133 @@
+"""The walk through a graph that calls every operation's rule."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+import edgeprune.graph.rules  # noqa: F401  (registers them)
+from edgeprune.errors import GraphError
+from edgeprune.graph.capture import Captured, tensor_at
+from edgeprune.graph.flow import Flow, Stored, along_stored, shape_of
+from edgeprune.graph.labels import blank, small, tidy, varying
+from edgeprune.graph.registry import RULES
+
+
+def propagate(captured: Captured, whole_heads: bool = True) -> Flow:
+    """Walk the graph once, in order, and call every operation's rule."""
+    flow = Flow(captured, whole_heads)
+    for node in captured.module.graph.nodes:
+        flow.values[node] = _step(flow, node)
+    _keep_order(flow)
+    _follow_used(flow)
+    return flow
+
+
+def _follow_used(flow: Flow) -> None:
+    """Elements of a table that are never looked up go with those of the same column that are; a weight that is an operand too (its norm)
+    has no channels of that operand's own."""
+    for name, used in flow.used.items():
+        owner = (name, tuple(range(used.dim())))
+        if used.dim() > 1 and any(other[0] == name and other != owner for other in flow.owners):
+            flow.channels.fix(flow.owners[owner], f"{name} is a weight and an operand")
+        if bool(used.all()):
+            continue
+        labels = flow.channels.resolve(flow.owners[owner].clone())
+        places = used.flatten().nonzero().flatten()
+        table = Stored(name, used.shape, places)
+        for dim in range(used.dim()):
+            vector = along_stored(table, dim, labels.flatten()[places], labels.flatten()[places])
+            if vector is not None and bool((vector != 0).all()):
+                flow.owners[owner] = vector.reshape([-1 if d == dim else 1 for d in range(used.dim())]).expand(used.shape)
+                break
+
+
+def _keep_order(flow: Flow) -> None:
+    """Where channels still change along two dimensions that trade places (a channel shuffle), only whole columns may go.
+
+    Otherwise what is left would stand in another order than in the original. The channels of a column are made one.
+    """
+    settled = False
+    while not settled:
+        settled = True
+        for trade in flow.traded:
+            core = flow.channels.resolve(trade.labels)
+            dims = varying(core)
+            if [dim for dim in trade.order if dim in dims] != dims:
+                settled, core = False, small(core)
+                for dim in dims[:-1]:
+                    flow.channels.unite(core, core.narrow(dim, 0, 1).expand(core.shape), trade.reason)
+
+
+def _step(flow: Flow, node: fx.Node) -> Any:
+    if node.op == "placeholder":
+        value = node.meta["val"]
+        return blank(shape_of(node)) if isinstance(value, Tensor) else value
+    if node.op == "get_attr":
+        stored = tensor_at(flow.captured.module, str(node.target))
+        return Stored(str(node.target), stored.shape)
+    args: Any = fx.map_arg(node.args, lambda n: flow.values[n])
+    kwargs: Any = fx.map_arg(node.kwargs, lambda n: flow.values[n])
+    if node.op == "output":
+        for value in _tensors(args):
+            flow.fix(value, "reaches the model's output")
+        return None
+    if node.target is torch.ops.aten.sym_size.int:
+        return shape_of(node.args[0])[args[1]]  # type: ignore[arg-type]
+    if node.op == "call_function" and not _tensors((args, kwargs)) and node.target not in RULES:
+        return _without_tensors(node, args, kwargs)
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    known = RULES.get(node.target)
+    if known is None:
+        return _unknown(flow, node, args, kwargs)
+    result = known(flow, node, *args, **kwargs)
+    return _checked(
+        flow, node, result, max((len(varying(value)) for value in _tensors((args, kwargs)) if isinstance(value, Tensor)), default=0)
+    )
+
+
+def _without_tensors(node: fx.Node, args: Any, kwargs: Any) -> Any:
+    value = node.meta.get("val")
+    return blank(shape_of(node)) if isinstance(value, Tensor) else node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def _checked(flow: Flow, node: fx.Node, result: Any, changing: int) -> Any:
+    if isinstance(result, (list, tuple)):
+        return [_balanced(flow, node, tidy(value), changing) if isinstance(value, Tensor) else value for value in result]
+    if not isinstance(result, Tensor):
+        return result
+    if tuple(result.shape) != shape_of(node):
+        raise GraphError(f"the rule of {node.target} gave shape {tuple(result.shape)} at {node.name}, not {shape_of(node)}")
+    return _balanced(flow, node, tidy(result), changing)
+
+
+def _balanced(flow: Flow, node: fx.Node, labels: Tensor, changing: int) -> Tensor:
+    """A tensor must stay a box: where an operation spreads channels over more dimensions than before, every row keeps equally many."""
+    dims = varying(labels)
+    if len(dims) > max(changing, 1):
+        flow.boxes.append((labels, f"shape at {node.name}"))
+    return labels
+
+
+def _unknown(flow: Flow, node: fx.Node, args: Any, kwargs: Any) -> Any:
+    flow.unsupported.append((node.name, str(node.target)))
+    for value in _tensors((args, kwargs)):
+        flow.fix(value, f"reaches {node.target} ({node.name}), which has no rule")
+    value = node.meta.get("val")
+    if isinstance(value, (list, tuple)):
+        return [blank(tuple(int(size) for size in item.shape)) if isinstance(item, Tensor) else item for item in value]
+    return blank(shape_of(node)) if isinstance(value, Tensor) else value
+
+
+def _tensors(value: Any) -> list[Any]:
+    if isinstance(value, (Tensor, Stored)):
+        return [value]
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in _tensors(item)]
+    if isinstance(value, dict):
+        return [tensor for item in value.values() for tensor in _tensors(item)]
+    return []
