@@ -1,4 +1,4 @@
-# make demo | test | test-device | lint | types | docs | wheel-test | bench | clean.  Each sets up what it needs; a second call is instant.
+# make demo | test | test-device | lint | format | types | docs | wheel-test | bench | clean.  Each sets up what it needs; a second call is instant.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,10 +9,12 @@ BOARD := $(VENV)/.stamp-board
 DOCS := $(VENV)/.stamp-docs
 POSTGRES := $(VENV)/.stamp-postgres
 ARM := $(VENV)/.stamp-arm
+# Markdown holds one sentence a line (make format); benchmarks write the pages left out, and mkdocs' own syntax is in two
+PAGES := $(filter-out $(addprefix docs/,coverage.md exports.md search.md api.md cli.md),$(wildcard *.md docs/*.md deploy/*.md))
 # one thread each: what tests measure and compare is small, and waiting threads only slow each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: install demo test test-device lint types docs wheel-test bench clean
+.PHONY: install demo test test-device lint format types docs wheel-test bench clean
 
 install: $(INSTALLED)
 
@@ -28,6 +30,11 @@ test-device: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES) $(ARM)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mdformat --check $(PAGES)
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/mdformat $(PAGES)
 
 docs: $(INSTALLED) $(DOCS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
