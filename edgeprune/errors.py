@@ -25,6 +25,11 @@ Every one carries a message that names the thing, and may carry a ``remedy``: wh
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+_MOST_SUGGESTIONS = 3
+
 
 class EdgepruneError(Exception):
     """Base of all errors; ``remedy`` says what to do next."""
@@ -205,3 +210,31 @@ class OlderReleaseError(ReleaseError):
 
 class HealthError(ReleaseError):
     """A release does not do on the device what it must; the device has gone back."""
+
+
+def suggest(name: object, known: Iterable[str], kind: str) -> str:
+    """The remedy for an unknown name: the known names that look like it, then all of them.
+
+    ``suggest("talyor", ["l2", "taylor"], "criteria")`` is ``"Did you mean taylor? Known criteria: l2, taylor."``
+    """
+    names = list(known)
+    listed = f"Known {kind}: {', '.join(names) or 'none'}."
+    if near := close_names(name, names):
+        return f"Did you mean {' or '.join(near)}? {listed}"
+    return listed
+
+
+def close_names(name: object, known: Iterable[str]) -> list[str]:
+    """The names of ``known`` that look like ``name``, the nearest first, whatever their case and punctuation; at most three."""
+    plain: dict[str, str] = {_plain(each): each for each in known}
+    wanted = _plain(str(name))
+    if wanted in plain:
+        return [plain[wanted]]
+    found = difflib.get_close_matches(wanted, plain, n=_MOST_SUGGESTIONS, cutoff=0.6)
+    if not found and len(wanted) >= 3:
+        found = [each for each in plain if wanted in each][:_MOST_SUGGESTIONS]
+    return [plain[each] for each in found]
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum()) or name

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from edgeprune.errors import ProfileError
+from edgeprune.errors import ProfileError, suggest
 from edgeprune.resources import resource
 
 KINDS: Final = ("conv", "pointwise", "depthwise", "fully_connected")
@@ -157,12 +157,13 @@ def load(name: str | Path) -> Profile:
     path = Path(name)
     if path.suffix == ".toml":
         if not path.is_file():
-            raise ProfileError(f"profile {path} does not exist", remedy=_known())
+            raise ProfileError(f"profile {path} does not exist", remedy=suggest(path.stem, names(), "profiles"))
         text, where = path.read_bytes(), str(path)
     elif str(name) in names():
         text, where = resource("profiles", f"{name}.toml").read_bytes(), f"{name}.toml"
     else:
-        raise ProfileError(f"unknown profile {str(name)!r}", remedy=f"{_known()} Or give the path of your own TOML file.")
+        remedy = f"{suggest(name, names(), 'profiles')} Or give the path of your own TOML file."
+        raise ProfileError(f"unknown profile {str(name)!r}", remedy=remedy)
     try:
         return _profile(tomllib.loads(text.decode()), where)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -194,15 +195,11 @@ def _matches(profile: Profile, info: Any) -> bool:
     )
 
 
-def _known() -> str:
-    return f"Known profiles: {', '.join(names())}."
-
-
 def _profile(document: Mapping[str, Any], where: str) -> Profile:
     facts: dict[str, Fact] = {}
     for key, entry in _entries(document, "", where):
         if key not in SCHEMA:
-            raise ProfileError(f"profile {where}: unknown key {key}", remedy=f"Known keys: {', '.join(SCHEMA)}.")
+            raise ProfileError(f"profile {where}: unknown key {key}", remedy=suggest(key, SCHEMA, "keys"))
         facts[key] = _fact(key, entry, where)
     spared = _spared(facts)
     for key, (unit, required) in SCHEMA.items():

@@ -11,7 +11,7 @@ from edgeprune.bench.history import History
 from edgeprune.bench.results import Measurement, Ratio
 from edgeprune.bench.run import Report
 from edgeprune.budget import Limit, format_quantity, parse_limit
-from edgeprune.errors import BudgetError, InputError
+from edgeprune.errors import BudgetError, InputError, close_names
 
 KINDS = ("slower", "latency", "memory", "energy", "size")
 State = Literal["passed", "failed", "inconclusive"]
@@ -113,8 +113,9 @@ def parse_gate(text: str) -> Gate:
     """
     kind, _, value = text.partition(":")
     if kind not in KINDS or not value:
+        near = f"Did you mean {' or '.join(close_names(kind, KINDS))}? " if close_names(kind, KINDS) and kind not in KINDS else ""
         raise InputError(
-            f"{text!r} is no condition", remedy="Write one such as slower:5%, latency:15ms, memory:20MB, energy:40mJ, size:1MB."
+            f"{text!r} is not a condition", remedy=f"{near}Write one such as slower:5%, latency:15ms, memory:20MB, energy:40mJ, size:1MB."
         )
     if kind != "slower":
         return Gate(text, parse_limit(kind, value))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgeprune.bench.advice import advice
-from edgeprune.errors import IncomparableError, InputError
+from edgeprune.errors import IncomparableError, InputError, suggest
 
 ENGINE_OF_SUFFIX = {
     ".tflite": "tflite",
@@ -51,8 +51,8 @@ class Artifact:
         if self.engine_name:
             check_engine(self.engine_name)
         elif self.path.suffix not in ENGINE_OF_SUFFIX:
-            known = ", ".join(ENGINE_OF_SUFFIX)
-            raise InputError(f"{self.path} is of an unknown kind", remedy=f"Known suffixes: {known}.")
+            remedy = suggest(self.path.suffix, ENGINE_OF_SUFFIX, "suffixes")
+            raise InputError(f"{self.path} is of an unknown kind", remedy=remedy)
         if not self.path.is_file():
             raise InputError(f"model {self.path} does not exist")
         return self.engine_name or ENGINE_OF_SUFFIX[self.path.suffix]
@@ -61,7 +61,7 @@ class Artifact:
 def check_engine(name: str) -> None:
     """Raise :class:`InputError` listing the known engines when ``name`` is none."""
     if name not in ENGINES:
-        raise InputError(f"unknown engine {name!r}", remedy=f"Known engines: {', '.join(ENGINES)}.")
+        raise InputError(f"unknown engine {name!r}", remedy=suggest(name, ENGINES, "engines"))
 
 
 @dataclass(frozen=True)

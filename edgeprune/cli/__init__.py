@@ -16,7 +16,7 @@ import click
 
 from edgeprune.cli.options import Settings, debug_option
 from edgeprune.cli.output import show_error
-from edgeprune.errors import EdgepruneError
+from edgeprune.errors import EdgepruneError, close_names
 
 # name: what it does.  The command is `command` in the file of this name (- as _) beside this one, imported when it is used.
 COMMANDS = {
@@ -51,6 +51,14 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(f"edgeprune.cli.{name.replace('-', '_')}").command
         _accept_debug(command)
         return command
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(context, args)
+        except click.UsageError as error:
+            if near := close_names(args[0], COMMANDS):
+                raise click.UsageError(f"{error.message} Did you mean {' or '.join(near)}?", context) from error
+            raise
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

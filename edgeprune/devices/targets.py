@@ -14,7 +14,7 @@ from typing import Any
 import platformdirs
 
 from edgeprune.devices.address import parse_address
-from edgeprune.errors import TargetError
+from edgeprune.errors import TargetError, suggest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -139,6 +139,5 @@ def resolve_targets(text: str) -> list[Target]:
 
 
 def _unknown(name: str, entries: dict[str, Any]) -> TargetError:
-    known = ", ".join(entries) or "none yet"
-    remedy = f"Known targets: {known}. Add one: edgeprune targets add {name} ssh://user@host; or give an address (local:, ssh://user@host)."
-    return TargetError(f"unknown target {name!r}", remedy=remedy)
+    add = f"Add one: edgeprune targets add {name} ssh://user@host; or give an address (local:, ssh://user@host)."
+    return TargetError(f"unknown target {name!r}", remedy=f"{suggest(name, entries, 'targets')} {add}")

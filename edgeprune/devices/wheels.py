@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgeprune.devices.pythons import Python
-from edgeprune.errors import InputError, NoRuntimeError
+from edgeprune.errors import InputError, NoRuntimeError, suggest
 
 _64 = ("x86_64", "aarch64")
 _NEWEST = (3, 99)  # where the package goes on making wheels for new Pythons: the index has the last word
@@ -78,11 +78,11 @@ def find_wheel(engine: str, python: Python, runtime: str | None = None) -> Wheel
     if engine in _BY_HAND:
         raise NoRuntimeError(f"no wheel brings the engine {engine}", remedy=_BY_HAND[engine])
     if not known:
-        raise InputError(f"unknown engine {engine!r}", remedy=f"Known engines: {', '.join(ENGINES)}.")
+        raise InputError(f"unknown engine {engine!r}", remedy=suggest(engine, ENGINES, "engines"))
     wanted = [wheel for wheel in known if runtime in (None, wheel.runtime)]
     if not wanted:
-        names = ", ".join(dict.fromkeys(wheel.runtime for wheel in known))
-        raise InputError(f"{runtime!r} is no runtime for {engine}", remedy=f"Known runtimes for it: {names}.")
+        names = dict.fromkeys(wheel.runtime for wheel in known)
+        raise InputError(f"{runtime!r} is not a runtime for {engine}", remedy=suggest(runtime, names, "runtimes for it"))
     for wheel in wanted:
         if wheel.fits(python):
             return wheel

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from edgeprune.errors import ExportError
+from edgeprune.errors import ExportError, suggest
 from edgeprune.export.source import Source
 
 Loaded = Callable[[tuple[Tensor, ...]], list[Tensor]]
@@ -70,7 +70,7 @@ def names() -> list[str]:
 def find(name: str) -> Format:
     """The format called ``name``.  Raises :class:`ExportError` that lists the known ones."""
     if name not in _FORMATS:
-        raise ExportError(f"unknown export format {name!r}", remedy=f"Known formats: {', '.join(names())}.")
+        raise ExportError(f"unknown export format {name!r}", remedy=suggest(name, names(), "formats"))
     return _FORMATS[name]
 
 
@@ -78,7 +78,9 @@ def of_path(path: Path) -> Format:
     """The format of a file, by the longest suffix that fits.  Raises :class:`ExportError` that lists the known ones."""
     fitting = [entry for entry in _FORMATS.values() if path.name.endswith(entry.suffix)]
     if not fitting:
-        raise ExportError(f"{path} is of no known format", remedy=f"Known suffixes: {', '.join(e.suffix for e in _FORMATS.values())}.")
+        raise ExportError(
+            f"{path} is of no known format", remedy=suggest(path.suffix, [entry.suffix for entry in _FORMATS.values()], "suffixes")
+        )
     return max(fitting, key=lambda entry: len(entry.suffix))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from edgeprune.cost.counts import parameters_of
-from edgeprune.errors import ExportError
+from edgeprune.errors import ExportError, suggest
 from edgeprune.task import Task
 
 NAME = "edgeprune"
@@ -50,7 +50,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     reader = _READERS.get(path.suffix)
     if reader is None:
-        raise ExportError(f"{path} is of an unknown kind", remedy=f"Known suffixes: {', '.join(_READERS)}.")
+        raise ExportError(f"{path} is of an unknown kind", remedy=suggest(path.suffix, _READERS, "suffixes"))
     try:
         content: bytes | None = reader(path)
         found = json.loads(content) if content else {}

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgeprune.errors import ExportError
+from edgeprune.errors import ExportError, suggest
 from edgeprune.export.calibration import checked
 from edgeprune.tflite import schema as flatbuffer
 from edgeprune.tflite.quiet import quiet_stderr
@@ -51,7 +51,7 @@ def quantize(
     Raises :class:`ExportError`: an unknown kind, too little calibration, arrays that do not fit the inputs or hold NaN or infinity.
     """
     if kind not in KINDS:
-        raise ExportError(f"unknown kind of quantization {kind!r}", remedy=f"Known kinds: {', '.join(KINDS)}.")
+        raise ExportError(f"unknown kind of quantization {kind!r}", remedy=suggest(kind, KINDS, "kinds"))
     if integer_io and kind != "int8":
         raise ExportError(f"{kind} quantization keeps its inputs and outputs float", remedy='Integer inputs and outputs need "int8".')
     _check_fits(float_tflite, keep_float)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeprune.errors import ExportError
+from edgeprune.errors import ExportError, suggest
 from edgeprune.tflite import schema as flatbuffer
 
 TOP = 10
@@ -43,7 +43,7 @@ def sizes(path: str | Path) -> Sizes | None:
     """
     path = Path(path)
     if path.suffix not in _READERS:
-        raise ExportError(f"{path} is of an unknown kind", remedy=f"Known suffixes: {', '.join(_READERS)}.")
+        raise ExportError(f"{path} is of an unknown kind", remedy=suggest(path.suffix, _READERS, "suffixes"))
     reader = _READERS[path.suffix]
     try:
         parts = reader(path)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from edgeprune.errors import InputError
+from edgeprune.errors import InputError, suggest
 from edgeprune.graph import Analysis
 from edgeprune.task import Task
 
@@ -48,7 +48,7 @@ def find(name: str, task: Task) -> Criterion:
     """Criterion ``name``, if ``task`` has what it needs.  Raises :class:`InputError` for an unknown name and for missing data."""
     known = CRITERIA.get(name)
     if known is None:
-        raise InputError(f"unknown criterion {name!r}", remedy=f"Known criteria: {', '.join(sorted(CRITERIA))}.")
+        raise InputError(f"unknown criterion {name!r}", remedy=suggest(name, sorted(CRITERIA), "criteria"))
     if known.needs_data and task.train is None:
         without = ", ".join(sorted(other.name for other in CRITERIA.values() if not other.needs_data))
         raise InputError(

@@ -17,7 +17,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from edgeprune.errors import InputError
+from edgeprune.errors import InputError, suggest
 from edgeprune.graph.capture import tensor_at
 from edgeprune.graph.rules.contraction import CONVOLUTIONS, groups_of
 
@@ -85,7 +85,7 @@ def quantile_masks(parameters: Mapping[str, Tensor], sparsity: float, scope: Sco
             f"sparsity {sparsity} is not between 0 and 1", remedy="Give the share of zeros: 0.85 (or 85% on the command line)."
         )
     if scope not in ("global", "layer"):
-        raise InputError(f"unknown scope {scope!r}", remedy="Known scopes: global, layer.")
+        raise InputError(f"unknown scope {scope!r}", remedy=suggest(scope, ("global", "layer"), "scopes"))
     scores = _scores(parameters, block)
     if scope == "layer":
         kept = {name: _largest(score.flatten(), sparsity).view(score.shape) for name, score in scores.items()}

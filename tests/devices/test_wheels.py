@@ -67,7 +67,7 @@ def test_a_runtime_may_be_chosen() -> None:
     assert find_wheel("tflite", pi, "tflite-runtime").requirements == ("tflite-runtime==2.14.0", "numpy<2")
     with pytest.raises(NoRuntimeError, match="no wheel of tflite-runtime"):
         find_wheel("tflite", python((3, 12, 0), "aarch64", "glibc 2.36"), "tflite-runtime")
-    with pytest.raises(InputError, match="'torch' is no runtime for tflite"):
+    with pytest.raises(InputError, match="'torch' is not a runtime for tflite"):
         find_wheel("tflite", pi, "torch")
     with pytest.raises(NoRuntimeError, match="no wheel brings the engine native") as by_hand:
         find_wheel("native", pi)

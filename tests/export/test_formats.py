@@ -120,7 +120,9 @@ def test_denormal_weights_are_flushed(tmp_path):
 
 
 def test_an_unknown_format_lists_the_known_ones(tmp_path):
-    with pytest.raises(ExportError, match=r"unknown export format 'onyx'\nKnown formats: .*pt2.* tflite, .*tflite-int8.*torchscript"):
+    with pytest.raises(
+        ExportError, match=r"unknown export format .onyx.\nDid you mean onnx\? Known formats: .*pt2.* tflite, .*tflite-int8.*torchscript"
+    ):
         export(nn.Linear(4, 4), (torch.ones(1, 4),), ["tflite", "onyx"], tmp_path)
     with pytest.raises(ExportError, match="no export format"):
         export(nn.Linear(4, 4), (torch.ones(1, 4),), [], tmp_path)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edgeprune.bench import Measurement
 from edgeprune.bench.gates import KINDS, parse_gate
 from edgeprune.budget import format_quantity
-from edgeprune.errors import EvidenceError, GateError, InputError
+from edgeprune.errors import EvidenceError, GateError, InputError, suggest
 from edgeprune.release.bundle.manifest import Gate
 
 _VALUE = re.compile(r"([0-9]*\.?[0-9]+)(%?)")
@@ -85,7 +85,8 @@ def judge(
             raise GateError(f"{where} {missed}: {judged.message}", remedy="Prune for it, measure again, or widen the gate.")
         return Gate(wanted.kind, gate.limit.value)
     if wanted.kind != metric_name:
-        raise EvidenceError(f"{where} is of {wanted.kind}, and the task's metric is {metric_name}")
+        remedy = suggest(wanted.kind, (*KINDS, metric_name), "kinds of gate")
+        raise EvidenceError(f"{where} is of {wanted.kind}, and the task's metric is {metric_name}", remedy=remedy)
     if metric is None:
         raise EvidenceError(f"{where} has no {metric_name} of the exported file to be judged by", remedy="Give its recipe: --recipe FILE.")
     limit = _metric_limit(wanted.text, metric_name, max(metric, dense_metric or 0.0))
