@@ -22,10 +22,18 @@ demo: $(INSTALLED)
 	$(BIN)/edgeprune prune recipes/digits.py --target local: --latency 50%
 
 test: $(INSTALLED) $(SYSTEM)
-	$(PYTEST) -n auto --dist loadgroup -m "not device and not slow and not wheel" $(ARGS)
+	$(PYTEST) -n auto --dist loadgroup -m "not device and not soak and not wheel" $(ARGS)
 
 test-device: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES) $(ARM)
-	$(PYTEST) -n 2 --dist loadgroup -m "device and not slow" $(ARGS)
+	$(PYTEST) -n 2 --dist loadgroup -m "device and not soak" $(ARGS)
+
+# Goes on where an earlier call stopped, as long as no file has changed; SOAK=again begins again.
+soak: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES) $(ARM)
+	$(PYTEST) -p soak -n 2 --dist loadgroup -m soak $(ARGS)
+
+coverage: $(INSTALLED)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --sort=cover
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -49,7 +57,7 @@ bench: $(INSTALLED)
 	set -e; for script in $(filter-out benchmarks/coverage_% benchmarks/search_% benchmarks/exports_%,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* .soak.*
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "edgeprune needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }

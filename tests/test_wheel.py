@@ -123,6 +123,6 @@ def test_an_export_finds_its_worker(python, tmp_path):
 
 
 def test_the_fast_tests_pass_against_the_wheel(python, tmp_path):
-    patterns = ("test_profile*.py", "test_export_parity.py", "test_cli_main.py")
+    patterns = ("test_profile.py", "export/test_parity.py", "cli/test_main.py")
     tests = [str(path) for pattern in patterns for path in sorted((ROOT / "tests").glob(pattern))]
     run(python, tmp_path, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), f"--rootdir={tmp_path}", "-p", "no:cacheprovider", *tests)

@@ -129,7 +129,7 @@ def test_another_process_writes_the_same_bytes(files, tmp_path, monkeypatch):
     assert digests(tmp_path, FORMATS) == [hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_write_the_same_bytes_in_every_other_format(tmp_path, monkeypatch):
     pytest.importorskip("executorch")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

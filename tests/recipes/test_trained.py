@@ -217,7 +217,7 @@ def test_the_data_are_split_as_said(recipe, name: str, train: int, validation: i
 
 
 @needs_data
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(("name", "least"), [("har", 95), ("fsdd", 97), ("ecg", 90), ("snips", 96)])
 def test_networks_learn_what_the_documentation_says(name: str, least: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -99,13 +99,13 @@ def alike(steps: list[Step]) -> set[int]:
 
 
 def test_at_every_step_one_fault(scene: Scene) -> None:
-    """The three faults in turns; `pytest -m slow` does each fault at each step, those of all files too."""
+    """The three faults in turns; `make soak` does each fault at each step, those of all files too."""
     steps = scene.steps()
     skipped = alike(steps)
     _every(scene, [step for step in steps if step.side == "host" or step.number not in skipped], lambda number: (FAULTS[number % 3],))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_at_every_step_every_fault(scene: Scene) -> None:
     _every(scene, scene.steps(), lambda number: FAULTS)
 

@@ -142,7 +142,7 @@ def test_a_budget_below_the_least_names_what_binds(recipe: Path, tmp_path: Path,
     assert "binding: memory" in capsys.readouterr().err.replace("\n", " ")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_wearable(tmp_path: Path) -> None:
     if "EDGEPRUNE_DATA" not in os.environ:
         pytest.skip("EDGEPRUNE_DATA is not set")

@@ -27,7 +27,7 @@ def task():
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_latency_is_met_and_an_interrupted_run_is_not_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "small.py"
     recipe.write_text(RECIPE)
