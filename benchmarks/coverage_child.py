@@ -22,9 +22,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgeprune.cli.inspect import owned_elements
 from edgeprune.graph import Analysis, analyze
 from edgeprune.graph.capture import eval_mode
+from edgeprune.report.structure import owned_elements
 from edgeprune.surgery import Pruned, apply, plan_from_saliency
 
 Row = dict[str, Any]

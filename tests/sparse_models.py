@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgeprune.cost.single_tflite import Builder
 from edgeprune.export.sparse.format import sparse_tflite
+from edgeprune.tflite.builder import Builder
 
 SIZE = 48
 CLASSES = 10

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from edgeprune.cli.live import watch
 from edgeprune.cli.options import history_option, json_option
 from edgeprune.cli.output import error_json, failures_code, print_json, show_error
 from edgeprune.errors import EdgepruneError, HistoryError, InputError
+from edgeprune.files import write_atomically
 
 if TYPE_CHECKING:
     from edgeprune.bench import Artifact, BenchOptions, Report
@@ -289,14 +289,10 @@ def _write_junit(path: Path, findings: Sequence[Finding], job: Job) -> None:
 
 def _write(path: Path, text: str) -> None:
     """All of it or nothing; into what is no file, such as a pipe, as it comes."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8")
-            return
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        else:
+            write_atomically(path, text)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise InputError(f"the JUnit report {path} cannot be written: {error.strerror}") from error

@@ -80,8 +80,7 @@ def _written(
 ) -> dict[str, Any]:
     from edgeprune.errors import RecipeError
     from edgeprune.export import ExportOptions, export
-    from edgeprune.export.calibration import calibration_for
-    from edgeprune.export.formats import find_all
+    from edgeprune.export.formats import calibration_for, find_all
     from edgeprune.export.metadata import task_metadata
 
     wanted = [name.strip() for name in formats.split(",") if name.strip()]

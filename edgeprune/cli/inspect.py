@@ -5,19 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import nn
-
-    from edgeprune.graph import Analysis, Block, Group
-    from edgeprune.task import Task
 
 REASONS_SHOWN = 12
 
@@ -43,6 +36,7 @@ def command(recipe: Path, name: str | None, attention: Any, as_json: bool) -> No
     from rich.console import Console
 
     from edgeprune.graph import analyze
+    from edgeprune.report.structure import describe, detail, find_group
     from edgeprune.task import load_recipe
 
     task = load_recipe(recipe)
@@ -50,119 +44,12 @@ def command(recipe: Path, name: str | None, attention: Any, as_json: bool) -> No
         analysis = analyze(task.model, task.example_inputs, tuple(task.protect), attention or task.attention)
         document = describe(analysis, task) | {"model": task.name}
     if name is not None:
-        entry = detail(analysis, task.model, _find(analysis, name))
+        entry = detail(analysis, task.model, find_group(analysis, name))
         print_json(entry) if as_json else _show_detail(entry)
     elif as_json:
         print_json(document)
     else:
         _show(document)
-
-
-def owned_elements(analysis: Analysis, model: nn.Module, channels: np.ndarray) -> dict[str, int]:
-    """For every parameter of ``model`` with some, the number of its elements that go with ``channels`` (a truth value for each channel).
-
-    An element goes when any of the channels it stands in goes, whether it produces or reads it.
-    """
-    import numpy as np
-    import torch
-
-    known = dict(model.named_parameters(remove_duplicate=False))
-    masks: dict[str, torch.Tensor] = {}
-    for (name, _), labels in analysis.flow.owners.items():
-        if name in known:
-            mask = torch.from_numpy(np.asarray(channels[analysis.channels_of(labels).numpy()]))
-            if bool(mask.any()):
-                masks[name] = masks[name] | mask if name in masks else mask
-    return {name: int(mask.sum()) * (known[name].numel() // mask.numel()) for name, mask in masks.items()}
-
-
-def describe(analysis: Analysis, task: Task) -> dict[str, Any]:
-    """Groups, removable blocks, what is fixed and why, and operations without a rule, in numbers and names.
-
-    ``parameters``: elements of the model's parameters; ``share``: the part of them that a group, a block or (``prunable``) any group owns.
-    ``redundancy``: mean cosine similarity of what goes into a block and what comes out (1: it changes nothing), on a few training batches.
-    ``parts``: the submodules that were followed where the model could not be captured ``whole``, for the reason given there.
-    """
-    import numpy as np
-
-    from edgeprune.importance.redundancy import redundancy
-
-    captured, model = analysis.captured, task.model
-    redundant = redundancy(task, analysis) if analysis.blocks and not captured.parts else {}
-    total = sum(value.numel() for value in model.parameters())
-    every = np.zeros(len(analysis.roots), bool)
-    for group in analysis.groups:
-        every[group.rows] = True
-    return {
-        "parameters": total,
-        "prunable": sum(owned_elements(analysis, model, every).values()) / max(total, 1),
-        "groups": [_group(analysis, model, group, total) for group in analysis.groups],
-        "blocks": [_block(model, block, total) | {"redundancy": redundant.get(block.name)} for block in analysis.blocks],
-        "fixed": [{"reason": reason, "channels": count} for reason, count in Counter(analysis.fixed.values()).most_common()],
-        "unsupported": [{"node": node, "operation": operation} for node, operation in analysis.unsupported],
-        "parts": [part.name for part in captured.parts],
-        "whole": captured.whole.message if captured.whole else None,
-    }
-
-
-def detail(analysis: Analysis, model: nn.Module, group: Group) -> dict[str, Any]:
-    """One group in full: as in :func:`describe`, and for every parameter its shape, the elements it loses with the group, and whether the
-    channels begin in it."""
-    import numpy as np
-
-    total = sum(value.numel() for value in model.parameters())
-    owned = owned_elements(analysis, model, np.isin(np.arange(len(analysis.roots)), group.rows))
-    shapes = {name: list(value.shape) for name, value in model.state_dict(keep_vars=True).items()}
-    stored = [
-        {"name": name, "role": role, "shape": shapes.get(name), "owned": owned.get(name, 0)}
-        for role, names in (("produces", group.producers), ("reads", group.readers))
-        for name in names
-    ]
-    return _group(analysis, model, group, total) | {"stored": stored}
-
-
-def _group(analysis: Analysis, model: nn.Module, group: Group, total: int) -> dict[str, Any]:
-    import numpy as np
-
-    chosen = np.zeros(len(analysis.roots), bool)
-    chosen[group.rows] = True
-    owned = sum(owned_elements(analysis, model, chosen).values())
-    block = analysis.block_of.get(group.name)
-    return {
-        "name": group.name,
-        "rows": int(group.rows.shape[0]),
-        "units": group.size,
-        "channels": group.channels,
-        "parameters": owned,
-        "share": owned / max(total, 1),
-        "producers": layers(group.producers),
-        "readers": layers(group.readers),
-        "constraints": list(dict.fromkeys(group.constraints)),
-        "block": block.name if block else None,
-    }
-
-
-def _block(model: nn.Module, block: Block, total: int) -> dict[str, Any]:
-    known = dict(model.named_parameters(remove_duplicate=False))
-    owned = sum(known[name].numel() for name in block.parameters if name in known)
-    return {"name": block.name, "groups": list(block.groups), "parameters": owned, "share": owned / max(total, 1)}
-
-
-def layers(parameters: Sequence[str]) -> list[str]:
-    """The modules that hold these parameters, each once, in order; a parameter of the model itself stands for itself."""
-    return list(dict.fromkeys(name.rpartition(".")[0] or name for name in parameters))
-
-
-def _find(analysis: Analysis, name: str) -> Group:
-    import difflib
-
-    from edgeprune.errors import GraphError
-
-    groups = {group.name: group for group in analysis.groups}
-    if name not in groups:
-        close = difflib.get_close_matches(name, groups, 5, 0.4) or list(groups)[:5]
-        raise GraphError(f"the model has no group {name!r}", remedy=f"Groups are, for example: {', '.join(close)}.")
-    return groups[name]
 
 
 def _show(document: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from scipy.optimize import nnls
 
 from edgeprune.cost.kernels import Form, Kernel
 from edgeprune.cost.latency import KernelTimes
-from edgeprune.cost.single_tflite import Builder
+from edgeprune.tflite.builder import Builder
 from edgeprune.tflite.sparsity import without_zeros
 
 PAIRS: Final = 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from edgeprune.cost.kernels import CONTRACTIONS, Form, Kernel
 from edgeprune.cost.single_tflite import single_tflite
 from edgeprune.cost.single_torchscript import single_torchscript
+from edgeprune.files import write_atomically
 
 IN_LEVELS, OUT_LEVELS = 3, 8
 """How many input and output widths of a kernel are measured: time is near linear in the input width and a staircase in the output's."""
@@ -71,9 +71,7 @@ class Table:
         self.times.update(times)
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            temporary.write_text(json.dumps({"version": 1, "ms": dict(sorted(self.times.items()))}, indent=0))
-            os.replace(temporary, self.path)
+            write_atomically(self.path, json.dumps({"version": 1, "ms": dict(sorted(self.times.items()))}, indent=0))
 
     def missing(self, grids: Iterable[Grid]) -> list[Point]:
         """The points not measured yet, each once; :data:`CALL` among them."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import platformdirs
 
 from edgeprune.devices.address import parse_address
 from edgeprune.errors import TargetError, suggest
+from edgeprune.files import write_atomically
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -54,11 +53,7 @@ def _is_list_of_names(value: Any) -> bool:
 def _save(entries: dict[str, Any]) -> None:
     path = targets_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        json.dump(entries, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)
+    write_atomically(path, json.dumps(entries, indent=2))
 
 
 def list_targets() -> list[Target]:

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
+from edgeprune.files import write_atomically
+
 LIMIT_BYTES = 2_000_000_000
 REVISION = "2"
 """Raise it when what the worker does to a program changes."""
-_COUNTER = itertools.count()
 _DIGEST = hashlib.sha256().digest_size  # before every kept file
 
 
@@ -72,18 +73,3 @@ def write(key: str, content: bytes) -> None:
                 path.unlink(missing_ok=True)
     except OSError:
         return
-
-
-def temporary_name(path: Path) -> Path:
-    """A name beside ``path``, with its suffix, that no other writer uses."""
-    return path.with_name(f".{path.stem}.{os.getpid()}.{next(_COUNTER)}.tmp{path.suffix}")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` so that ``path`` holds either what it held before or all of it."""
-    temporary = temporary_name(path)
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

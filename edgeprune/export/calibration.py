@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +15,6 @@ from edgeprune.errors import ExportError
 from edgeprune.task import Task, as_inputs
 
 Sample = Sequence[Tensor | np.ndarray[Any, Any]]
-
-if TYPE_CHECKING:
-    from edgeprune.export.formats import Format
 
 T = TypeVar("T")
 
@@ -51,13 +48,6 @@ def calibration_of(task: Task, count: int = SAMPLES) -> list[tuple[Tensor, ...]]
     finally:
         torch.random.set_rng_state(state)
     return evenly(found, count)
-
-
-def calibration_for(task: Task, formats: Iterable[Format], count: int = SAMPLES) -> list[tuple[Tensor, ...]] | None:
-    """:func:`calibration_of` where one of ``formats`` needs it, or is compared on real data and the task has some; else None."""
-    data = task.train is not None or task.validation is not None
-    needed = any(entry.calibrated or (entry.compared and data) for entry in formats)
-    return calibration_of(task, count) if needed else None
 
 
 def evenly(values: Sequence[T], count: int) -> list[T]:

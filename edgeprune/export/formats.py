@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import ExportError, suggest
+from edgeprune.export.calibration import SAMPLES, calibration_of
 from edgeprune.export.source import Source
+from edgeprune.task import Task
 
 Loaded = Callable[[tuple[Tensor, ...]], list[Tensor]]
 """An exported file in memory: its outputs, in the order of the PyTorch model's, for one inference's inputs as that takes them."""
@@ -91,3 +93,10 @@ def find_all(wanted: Sequence[str]) -> list[Format]:
     if not wanted:
         raise ExportError("no export format is given", remedy=f"Known formats: {', '.join(names())}.")
     return [find(name) for name in dict.fromkeys(wanted)]
+
+
+def calibration_for(task: Task, formats: Iterable[Format], count: int = SAMPLES) -> list[tuple[Tensor, ...]] | None:
+    """:func:`calibration_of` where one of ``formats`` needs it, or is compared on real data and the task has some; else None."""
+    data = task.train is not None or task.validation is not None
+    needed = any(entry.calibrated or (entry.compared and data) for entry in formats)
+    return calibration_of(task, count) if needed else None

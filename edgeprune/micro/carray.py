@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeprune.errors import ExportError
-from edgeprune.export.cache import write_atomically
+from edgeprune.files import write_atomically
 from edgeprune.micro.arena import Arena
 from edgeprune.micro.operators import require_supported, resolver_methods
 from edgeprune.tflite.graph import MicroGraph, Tensor, read_graph
@@ -47,7 +47,7 @@ def write_c_array(content: bytes, folder: Path, name: str, arena: Arena) -> tupl
             if path.exists() and not path.read_bytes().startswith(_MADE.encode()):
                 raise ExportError(f"{path} exists, and edgeprune did not make it", remedy="Give another --name, or another folder.")
         for path, text in texts.items():
-            write_atomically(path, text.encode())
+            write_atomically(path, text)
     except OSError as error:
         raise ExportError(f"the C array cannot be written to {folder}: {error.strerror}") from error
     return source, header

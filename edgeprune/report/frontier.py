@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from edgeprune.budget import FIGURES, format_metric, format_quantity
+from edgeprune.files import write_atomically
 from edgeprune.report import charts
 from edgeprune.report.html import STYLE
 from edgeprune.report.summary import DASH, NOT_MEASURED
@@ -53,8 +53,8 @@ def console_frontier(points: Points, kind: str) -> Table:
 
 def write_frontier(folder: Path, kind: str, points: Points) -> None:
     """Write ``frontier.json`` and ``frontier.html``, each whole or not at all."""
-    _write(folder / "frontier.json", json.dumps({"kind": kind, "points": points}, indent=1))
-    _write(folder / "frontier.html", page(points, kind))
+    write_atomically(folder / "frontier.json", json.dumps({"kind": kind, "points": points}, indent=1))
+    write_atomically(folder / "frontier.html", page(points, kind))
 
 
 def page(points: Points, kind: str) -> str:
@@ -81,9 +81,3 @@ def _metric(points: Points) -> str:
 
 def _how(points: Points) -> str:
     return "measured" if any(point.get("measured") for point in points) else NOT_MEASURED
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from edgeprune.files import write_atomically
 from edgeprune.report import charts
 from edgeprune.report.summary import DASH, headline, label, rows, title, verdicts
 
@@ -53,13 +53,7 @@ MARKS = {True: ("good", "✓ met"), False: ("bad", "✗ missed"), None: ("warn",
 
 def write_report(run: Mapping[str, Any], path: Path) -> None:
     """Write the report of ``run`` (its keys: :mod:`edgeprune.report.summary`) to ``path``, whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page(run), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(Path(path), page(run))
 
 
 def page(run: Mapping[str, Any]) -> str:

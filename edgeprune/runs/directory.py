@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import RunError
+from edgeprune.files import append_line, write_atomically
 
 SHARED = ("device", "dense", "score-dense", "value-0")
 """Records that are the same whatever the budget: the device, the dense model's measurement and score, and the first sensitivities."""
@@ -95,12 +95,9 @@ class RunDirectory:
     def write(self, name: str, text: str) -> Path:
         """Write a file whole or not at all."""
         path = self.path / name
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            temporary.write_text(text)
-            os.replace(temporary, path)
+            write_atomically(path, text)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise _full(path, error) from error
         return path
 
@@ -125,10 +122,7 @@ class RunDirectory:
         self._records[key] = dict(value)
         at = self._times[key] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         try:
-            with open(self.path / "measurements.jsonl", "a") as file:
-                file.write(json.dumps({"key": key, "value": value, "at": at}) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            append_line(self.path / "measurements.jsonl", json.dumps({"key": key, "value": value, "at": at}))
         except OSError as error:
             raise _full(self.path / "measurements.jsonl", error) from error
 

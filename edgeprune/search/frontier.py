@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from edgeprune.budget import FIGURES, Budget, format_metric
 from edgeprune.errors import InfeasibleBudgetError, InputError
+from edgeprune.files import write_atomically
 from edgeprune.report.frontier import write_frontier
 from edgeprune.runs.directory import RunDirectory, read_inputs
 from edgeprune.search.checks import check
@@ -239,9 +239,7 @@ def _folder(runs: Path, name: str, inputs: dict[str, Any], resume: str | Path | 
 def _ended(folder: Path, **said: str) -> None:
     """Say in ``run.json`` what the sweep has come to: its ``state``, and which of its runs is the ``best``."""
     path = folder / "run.json"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(json.loads(path.read_text()) | said, indent=1))
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(json.loads(path.read_text()) | said, indent=1))
 
 
 def _done(path: Path) -> dict[str, Any] | None:

@@ -24,9 +24,8 @@ from edgeprune.cost.weights import FLOAT32, INT8_MICRO
 from edgeprune.cost.width import Widths
 from edgeprune.errors import BudgetError, CaptureError, InfeasibleBudgetError, TargetError
 from edgeprune.export import ExportOptions, start_export
-from edgeprune.export.calibration import calibration_for
 from edgeprune.export.evaluate import score_file
-from edgeprune.export.formats import find
+from edgeprune.export.formats import calibration_for, find
 from edgeprune.export.metadata import task_metadata
 from edgeprune.graph import Analysis, analyze
 from edgeprune.profile import Profile

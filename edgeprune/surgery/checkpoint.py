@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgeprune.errors import CheckpointError, EdgepruneError
+from edgeprune.files import replacing
 from edgeprune.graph import Analysis, analyze
 from edgeprune.surgery.apply import Pruned, apply
 from edgeprune.surgery.plan import Plan
@@ -33,12 +33,8 @@ def save(path: str | Path, pruned: Pruned, analysis: Analysis, example_inputs: t
         "protect": json.dumps(list(protect)),
     }
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in pruned.model.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=header)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from edgeprune.errors import CheckpointError
+from edgeprune.files import write_atomically
 
 _KEY = "edgeprune.tuning"
 
@@ -42,15 +42,7 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     owned = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}  # none shares memory
     data = save(owned, metadata={_KEY: json.dumps(asdict(progress))})
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, data)
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, settings: dict[str, Any]) -> Progress | None:

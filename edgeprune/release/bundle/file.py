@@ -13,14 +13,13 @@ Members, in this order and no others:
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
 from edgeprune.errors import BundleError
+from edgeprune.files import replacing
 from edgeprune.release.bundle.container import END, Member, read_members, write_member
 from edgeprune.release.bundle.manifest import File, Manifest
 
@@ -160,23 +159,16 @@ def write_bundle(
     ``signatures``: armoured, by key. ``objects``: size and source of the pieces by SHA-256. Raises :class:`BundleError` when it cannot be
     written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             write_member(file, MANIFEST, len(manifest_bytes), [manifest_bytes])
             for key, armoured in sorted(signatures.items()):
                 write_member(file, f"manifest.json.{key}.sig", len(armoured), [armoured])
             for sha256, (size, pieces) in sorted(objects.items()):
                 write_member(file, f"objects/{sha256}", size, pieces())
             file.write(END)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise BundleError(f"the bundle {path} cannot be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def with_signatures(bundle: Bundle, signatures: Mapping[str, bytes], path: Path) -> None:

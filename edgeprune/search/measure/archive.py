@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,6 +14,7 @@ from torch import Tensor
 from edgeprune.bench import Measurement
 from edgeprune.cost.width import Widths
 from edgeprune.export.cache import REVISION
+from edgeprune.files import append_line
 from edgeprune.graph import Analysis
 
 RECENT = 16
@@ -77,10 +77,7 @@ class Archive:
         self._found[_key(widths)] = dict(widths), trial
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._path, "a") as file:
-                file.write(json.dumps({"widths": dict(widths), "trial": trial.to_json()}) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            append_line(self._path, json.dumps({"widths": dict(widths), "trial": trial.to_json()}))
         except OSError:
             return
 

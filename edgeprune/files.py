@@ -1,0 +1,47 @@
+"""Files that appear under their name only when they are complete.  One policy: flushed to the disk first, then named."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_COUNTER = itertools.count()
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside ``path``, with its suffix, that no other writer uses."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.{next(_COUNTER)}.tmp{path.suffix}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write to the yielded path; it becomes ``path`` when the block ends, and is removed when the block raises.
+
+    ``path`` then holds either what it held before or all of the new content, after a loss of power too. Raises :class:`OSError`.
+    """
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write ``content`` (text as UTF-8) to ``path``, whole or not at all.  Raises :class:`OSError`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line of text to ``path``, flushed to the disk.  Raises :class:`OSError`."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
