@@ -111,7 +111,7 @@ SCRIPT = """
 import hashlib, sys
 import torch
 sys.path.insert(0, sys.argv[1])
-from tests.test_export_hygiene import Tidy  # the name is in the .pt2
+from tests.export.test_hygiene import Tidy  # the name is in the .pt2
 from edgeprune.export import ExportOptions, export
 torch.manual_seed(0)
 options = ExportOptions(metadata={"labels": ["a", "b"], "pruned": {"parameters": 10, "of": 20}})
