@@ -28,6 +28,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from edgeprune.verdict import Verdict
+
 _MOST_SUGGESTIONS = 3
 
 
@@ -197,7 +199,11 @@ class EvidenceError(ReleaseError):
 
 
 class GateError(ReleaseError):
-    """The evidence does not meet a gate."""
+    """The evidence does not meet a gate; ``verdict``: ``missed``, or ``undecided`` where it cannot be said."""
+
+    def __init__(self, message: str, *, remedy: str | None = None, verdict: Verdict = Verdict.MISSED) -> None:
+        super().__init__(message, remedy=remedy)
+        self.verdict = verdict
 
 
 class IncompatibleError(ReleaseError):

@@ -12,9 +12,12 @@ from edgeprune.bench.results import Measurement, Ratio
 from edgeprune.bench.run import Report
 from edgeprune.budget import Limit, format_quantity, parse_limit
 from edgeprune.errors import BudgetError, InputError, close_names
+from edgeprune.verdict import Interval, Verdict, judge
 
 KINDS = ("slower", "latency", "memory", "energy", "size")
 State = Literal["passed", "failed", "inconclusive"]
+
+_STATES: dict[Verdict, State] = {Verdict.MET: "passed", Verdict.MISSED: "failed", Verdict.UNDECIDED: "inconclusive"}
 
 
 @dataclass(frozen=True)
@@ -35,36 +38,44 @@ class Gate:
 
         ``baseline`` and its latency's ``ratio`` must be given to a gate that needs them.
         """
-        kind = self.limit.kind
+        kind, limit = self.limit.kind, self.limit.value
         if kind == "latency" and self.limit.relative:
             assert ratio is not None
-            state = _state(ratio.low, ratio.high, self.limit.value)
+            interval = Interval(ratio.ratio, ratio.low, ratio.high)
+            verdict = judge(interval, limit)
             told = f"{ratio.ratio:.3f} of the baseline's latency ({ratio.low:.3f} to {ratio.high:.3f})"
-            doubts = [distrust(one) for one in (item, baseline) if one] if state == "inconclusive" else []
-            return Judgement(self, state, "; ".join(filter(None, [told, *doubts])))
-        value, low, high = _value(kind, item)
-        if value is None or low is None or high is None:
-            return Judgement(self, "inconclusive", _unmeasured(item))
-        limit = self.limit.value
+            doubts = [distrust(one) for one in (item, baseline) if one] if verdict == Verdict.UNDECIDED else []
+            return Judgement(self, verdict, "; ".join(filter(None, [told, *doubts])), interval, limit)
+        found = _interval(kind, item)
+        if found is None:
+            return Judgement(self, Verdict.UNDECIDED, _unmeasured(item), None, limit)
         if self.limit.relative:
             assert baseline is not None
-            base = _value(kind, baseline)[0]
+            base = _interval(kind, baseline)
             if base is None:
-                return Judgement(self, "inconclusive", "the baseline has no value for it")
-            limit = self.limit.resolve(base)
-        interval = "" if low == high else f" ({format_quantity(kind, low)} to {format_quantity(kind, high)})"
-        told = f"{kind} {format_quantity(kind, value)}{interval}, limit {format_quantity(kind, limit)}"
+                return Judgement(self, Verdict.UNDECIDED, "the baseline has no value for it", found, limit)
+            limit = self.limit.resolve(base.value)
+        bounds = "" if found.low == found.high else f" ({format_quantity(kind, found.low)} to {format_quantity(kind, found.high)})"
+        told = f"{kind} {format_quantity(kind, found.value)}{bounds}, limit {format_quantity(kind, limit)}"
         why = distrust(item) if kind == "latency" else None
-        return Judgement(self, "inconclusive" if why else _state(low, high, limit), f"{told}; {why}" if why else told)
+        return Judgement(self, judge(None if why else found, limit), f"{told}; {why}" if why else told, found, limit)
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a gate said of a measurement, and why."""
+    """What a gate said of a measurement, and why: ``found`` was held against ``limit``, both in the kind's base unit, or of a relative
+    latency both as shares of the baseline's."""
 
     gate: Gate
-    state: State
+    verdict: Verdict
     message: str
+    found: Interval | None
+    limit: float
+
+    @property
+    def state(self) -> State:
+        """The verdict in the words of a test report."""
+        return _STATES[self.verdict]
 
 
 @dataclass(frozen=True)
@@ -125,27 +136,23 @@ def parse_gate(text: str) -> Gate:
     return Gate(text, Limit("latency", 1 + limit.value, relative=True))
 
 
-def _value(kind: str, item: Measurement) -> tuple[float | None, float | None, float | None]:
-    """A value with its interval, in the kind's base unit."""
+def _interval(kind: str, item: Measurement) -> Interval | None:
+    """A value with its interval, in the kind's base unit; None where it was not measured."""
     match kind:
         case "latency":
-            return item.latency_ms, *decisive_ms(item)
+            return Interval(item.latency_ms, *decisive_ms(item))
         case "energy":
+            if item.energy_mj is None:
+                return None
             low, high = item.energy_low_mj, item.energy_high_mj
-            return item.energy_mj, item.energy_mj if low is None else low, item.energy_mj if high is None else high
+            return Interval(item.energy_mj, item.energy_mj if low is None else low, item.energy_mj if high is None else high)
         case "memory":
-            return item.peak_bytes, item.peak_bytes, item.peak_bytes
+            return Interval.exact(item.peak_bytes)
         case _:
-            return item.file_bytes, item.file_bytes, item.file_bytes
+            return Interval.exact(item.file_bytes)
 
 
 def _unmeasured(item: Measurement) -> str:
     """Why there is no energy: what became of the meter is among the warnings."""
     failed = (warning for warning in item.warnings if warning.startswith("energy was not measured"))
     return next(failed, "energy was not measured: there is no meter, or it was not asked for")
-
-
-def _state(low: float, high: float, limit: float) -> State:
-    if low > limit:
-        return "failed"
-    return "passed" if high <= limit else "inconclusive"

@@ -1,6 +1,6 @@
 """The ``edgeprune`` command: finds the command's file, runs it, and turns what goes wrong into one clear message and an exit code.
 
-Exit codes: 0 done; 1 an :class:`~edgeprune.errors.EdgepruneError`; 2 wrong usage; 70 an unexpected error; 130 interrupted.
+The exit codes are those of :mod:`edgeprune.cli.exit_codes`.  With ``--json`` an error is a JSON document on stdout too.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from edgeprune.cli.exit_codes import Exit, epilog, of_error
 from edgeprune.cli.options import Settings, debug_option
-from edgeprune.cli.output import show_error
+from edgeprune.cli.output import print_failure, show_error
 from edgeprune.errors import EdgepruneError, close_names
 
 # name: what it does.  The command is `command` in the file of this name (- as _) beside this one, imported when it is used.
@@ -81,7 +83,7 @@ def _version() -> str:
         return "unknown (not installed)"
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=LazyGroup, epilog=epilog(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(_version(), prog_name="edgeprune")
 @debug_option
 def group() -> None:
@@ -90,36 +92,42 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line ``arguments`` (``sys.argv`` unless given) and return its exit code."""
-    settings = Settings()
+    settings = Settings(json="--json" in (sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        result = group.main(args=arguments, prog_name="edgeprune", standalone_mode=False, obj=settings)
+        with redirect_stdout(sys.stdout):  # put back however a command ends that prints a document alone there
+            result = group.main(args=arguments, prog_name="edgeprune", standalone_mode=False, obj=settings)
     except click.exceptions.Abort as abort:
-        return _interrupted(abort.__cause__ or abort)
+        return _ended(abort.__cause__ if isinstance(abort.__cause__, KeyboardInterrupt) else KeyboardInterrupt(), settings)
     except KeyboardInterrupt as interrupt:
-        return _interrupted(interrupt)
+        return _ended(interrupt, settings)
     except click.ClickException as error:
         error.show()
+        print_failure(error, error.exit_code, settings)
         return error.exit_code
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
-        return 1
+        return Exit.ERROR
     except Exception as error:
-        if settings.debug:
-            traceback.print_exc()
-        elif isinstance(error, EdgepruneError):
-            show_error(error.message, error.remedy, notes(error))
-        else:
-            show_error(f"{type(error).__name__}: {error}", "This is a fault of edgeprune; --debug shows where it happened.", notes(error))
-        return 1 if isinstance(error, EdgepruneError) else 70
-    return result if isinstance(result, int) else 0
+        return _ended(error, settings)
+    return result if isinstance(result, int) else Exit.DONE
+
+
+def _ended(error: BaseException, settings: Settings) -> int:
+    """Say what ended a command; its exit code."""
+    code = of_error(error)
+    if isinstance(error, KeyboardInterrupt):
+        show_error("Interrupted.", None, [str(argument) for argument in error.args] + notes(error))
+    elif settings.debug:
+        traceback.print_exception(error)
+    elif isinstance(error, EdgepruneError):
+        show_error(error.message, error.remedy, notes(error))
+    else:
+        show_error(f"{type(error).__name__}: {error}", "This is a fault of edgeprune; --debug shows where it happened.", notes(error))
+    print_failure(error, code, settings)
+    return code
 
 
 def notes(error: BaseException) -> list[str]:
     """What was added to an exception on its way (``add_note``): how to resume, what was kept."""
     return list(getattr(error, "__notes__", []))
-
-
-def _interrupted(cause: BaseException) -> int:
-    show_error("Interrupted.", None, [str(argument) for argument in cause.args] + notes(cause))
-    return 130

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprune.cli.exit_codes import OF_VERDICT, Exit, epilog
 from edgeprune.cli.live import watch
 from edgeprune.cli.options import history_option, json_option
 from edgeprune.cli.output import error_json, failures_code, print_json, show_error
 from edgeprune.errors import EdgepruneError, HistoryError, InputError
 from edgeprune.files import write_atomically
+from edgeprune.verdict import overall
 
 if TYPE_CHECKING:
     from edgeprune.bench import Artifact, BenchOptions, Report
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from edgeprune.bench.history import History
     from edgeprune.devices import Target
 
-GATE_FAILED, INCONCLUSIVE = 1, 3
 _NO_PROFILE = (
     "there are no times of operators: this runtime does not tell them; TensorFlow's benchmark_model on the device does (--engine native)"
 )
@@ -109,7 +110,7 @@ class Job:
     force: bool
 
 
-@click.command(short_help="Measure an exported model on a device, or compare two.")
+@click.command(epilog=epilog(), short_help="Measure an exported model on a device, or compare two.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--target", default="local:", show_default=True, help="A target's name, a group, an address; or several: pi4,pi5.")
 @click.option("--against", type=click.Path(path_type=Path), help="A baseline, measured in turns with MODEL.")
@@ -138,9 +139,6 @@ def command(model: Path, target: str, against: Path | None, inputs: Any, engine:
     """Measure MODEL (.tflite, .pt, .onnx, .pte) on a device: latency with its interval, peak memory, energy where there is a meter.
 
     With several targets, on all of them side by side.  Results are stored: see `edgeprune history`.
-
-    Exit codes: 0 good; 1 a --fail-if came true, or an error; 2 wrong usage; 3 a --fail-if could not be decided (its limit lies inside the
-    interval, or the latency cannot be trusted); with several targets, 10 and the number of those that failed.
     """
     from edgeprune.bench import Artifact
     from edgeprune.devices.targets import resolve_targets
@@ -167,7 +165,7 @@ def command(model: Path, target: str, against: Path | None, inputs: Any, engine:
     finally:
         if junit:
             _write_junit(junit, findings, job)
-    return _exit_code(findings)
+    return _exit_code(findings, gates)
 
 
 def _options(given: dict[str, Any]) -> BenchOptions:
@@ -264,10 +262,9 @@ def _print(findings: Sequence[Finding], as_json: bool) -> None:
             show_error(f"{finding.target.name}: {finding.error.message}", finding.error.remedy)
 
 
-def _exit_code(findings: Sequence[Finding]) -> int:
-    states = {said.state for finding in findings for item in finding.judged for said in item.judgements}
-    gates = GATE_FAILED if "failed" in states else INCONCLUSIVE if "inconclusive" in states else 0
-    return failures_code([finding.error for finding in findings]) or gates
+def _exit_code(findings: Sequence[Finding], wanted: Sequence[Gate]) -> int:
+    verdicts = [said.verdict for finding in findings for item in finding.judged for said in item.judgements]
+    return failures_code([finding.error for finding in findings]) or (OF_VERDICT[overall(verdicts)] if wanted else Exit.DONE)
 
 
 def _write_junit(path: Path, findings: Sequence[Finding], job: Job) -> None:

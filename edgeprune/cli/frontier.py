@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from edgeprune.budget import FIGURES
+from edgeprune.cli.exit_codes import Exit, epilog
 from edgeprune.cli.job import Progress, job_options, new_job, resumed_job
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
 
 
-@click.command()
+@click.command(epilog=epilog())
 @click.argument("recipe", required=False)
 @click.option("--kind", type=click.Choice(list(FIGURES)), default="latency", show_default=True, help="Which limit is swept.")
 @click.option("--levels", metavar="LIST", default="80%,65%,50%,40%,30%", show_default=True, help="Its values.")
@@ -49,4 +50,4 @@ def command(recipe: str | None, kind: str, levels: str, resume: Path | None, as_
         out = console()
         out.print(console_frontier(plain["points"], kind))
         out.print(f"{found.folder / 'frontier.html'}", highlight=False)
-    return 0 if any(point.best for point in found.points) else 1
+    return Exit.DONE if any(point.best for point in found.points) else Exit.MISSED

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprune.cli.exit_codes import Exit
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
 
@@ -51,7 +52,7 @@ def command(file: Path, out: Path | None, name: str, profile: str | None, as_jso
     if known is not None:
         found |= _on_profile(known, graph, arena.needed_bytes, flash.total_bytes)
     print_json(found) if as_json else _show(found)
-    return 0 if all(fit is not False for fit in found.get("fits", {}).values()) else 1
+    return 0 if all(fit is not False for fit in found.get("fits", {}).values()) else Exit.MISSED
 
 
 def _profile(name: str | None) -> Profile | None:

@@ -18,9 +18,11 @@ F = TypeVar("F", bound=Callable[..., Any] | click.Command)
 
 @dataclass
 class Settings:
-    """What holds for the whole call: the ``obj`` of the root context."""
+    """What holds for the whole call: the ``obj`` of the root context.  ``json``: a document is wanted; ``printed``: there is one."""
 
     debug: bool = False
+    json: bool = False
+    printed: bool = False
 
 
 def debug_option(function: F) -> F:

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from edgeprune.cli.options import Settings
 from edgeprune.errors import EdgepruneError
 
 
@@ -21,6 +22,16 @@ def print_json(document: Any) -> None:
     context = click.get_current_context(silent=True)
     stream = context.meta.get("edgeprune.stdout") if context else None
     print(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False), file=stream or sys.stdout, flush=True)
+    if context and isinstance(context.obj, Settings):
+        context.obj.printed = True
+
+
+def print_failure(error: BaseException, code: int, settings: Settings) -> None:
+    """Print what ended a command as its JSON document, where one is wanted and none was printed yet."""
+    if settings.json and not settings.printed:
+        message = error.format_message() if isinstance(error, click.ClickException) else getattr(error, "message", str(error))
+        told = {"kind": type(error).__name__, "message": message, "remedy": getattr(error, "remedy", None)}
+        print_json({"error": told | {"notes": getattr(error, "__notes__", [])}, "exit_code": code})
 
 
 def _plain(value: Any) -> Any:

@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from edgeprune.budget import FIGURES, format_quantity
+from edgeprune.cli.exit_codes import OF_VERDICT, epilog
 from edgeprune.cli.job import Progress, job_options, new_job, resumed_job
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
 
 
-@click.command()
+@click.command(epilog=epilog())
 @click.argument("recipe", required=False)
 @job_options
 @click.option("--dry-run", is_flag=True, help="Print the plan and its prediction; prune nothing.")
@@ -57,10 +58,11 @@ def command(recipe: str | None, resume: Path | None, dry_run: bool, as_json: boo
         print_json(plan) if as_json else _show_plan(plan)
         return 0
     if as_json:
-        print_json(result.summary | {"run": result.run, "artifacts": result.artifacts, "checkpoint": result.checkpoint, "met": result.met})
+        where = {"run": result.run, "artifacts": result.artifacts, "checkpoint": result.checkpoint}
+        print_json(result.summary | where | {"met": result.met, "verdict": result.verdict})
     else:
         _show(result)
-    return 0 if result.met else 1
+    return OF_VERDICT[result.verdict]
 
 
 def _show(result: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from edgeprune.budget import format_metric, format_quantity, parse_limit
+from edgeprune.cli.exit_codes import OF_VERDICT, Exit
 from edgeprune.cli.options import json_option, seed_option
 from edgeprune.cli.output import console, print_json
 
@@ -76,7 +77,7 @@ def command(recipe: Path | None, check: Path | None, as_json: bool, **given: Any
         print_json(_document(outcome))
     else:
         _show(outcome)
-    return 1 if outcome.met is False else 0
+    return Exit.DONE if outcome.verdict is None else OF_VERDICT[outcome.verdict]
 
 
 def _check(path: Path, as_json: bool) -> int:
@@ -116,7 +117,7 @@ def _run(recipe: Path, given: dict[str, Any]) -> Any:
 def _document(outcome: Any) -> dict[str, Any]:
     files = {name: {"path": path, "size_bytes": path.stat().st_size} for name, path in outcome.files.items()}
     ratio = None if outcome.ratio is None else dict(zip(("ratio", "low", "high"), outcome.ratio, strict=True))
-    names = ("kind", "sparsity", "layers", "dense_score", "score", "checkpoint", "met")
+    names = ("kind", "sparsity", "layers", "dense_score", "score", "checkpoint", "met", "verdict")
     check = None if outcome.check is None else _check_json(outcome.check)
     return {name: getattr(outcome, name) for name in names} | {"files": files, "latency": ratio, "check": check}
 

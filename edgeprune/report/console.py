@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgeprune.report.summary import headline, rows, title, verdicts
+from edgeprune.verdict import Verdict
 
 
 def console_table(run: Mapping[str, Any], console: Console) -> None:
@@ -20,10 +21,11 @@ def console_table(run: Mapping[str, Any], console: Console) -> None:
     for row in rows(run):
         table.add_row(*(escape(text) for text in (row.name, row.dense, row.pruned, row.change)))
     console.print(table)
-    marks = {True: "[green]met[/]", False: "[red]missed[/]", None: "[yellow]not judged[/]"}
-    for verdict in verdicts(run):
-        console.print(f"  {marks[verdict.met]}  {verdict.kind}: {escape(verdict.value)}, at most {escape(verdict.limit)}", highlight=False)
-    sentence, good = headline(run)
-    console.print(escape(sentence), style={True: "bold green", False: "bold red", None: "bold"}[good], highlight=False)
+    marks = {Verdict.MET: "[green]met[/]", Verdict.MISSED: "[red]missed[/]", Verdict.UNDECIDED: "[yellow]undecided[/]"}
+    for one in verdicts(run):
+        console.print(f"  {marks[one.verdict]}  {one.kind}: {escape(one.value)}, at most {escape(one.limit)}", highlight=False)
+    sentence, verdict = headline(run)
+    styles = {Verdict.MET: "bold green", Verdict.MISSED: "bold red", Verdict.UNDECIDED: "bold"}
+    console.print(escape(sentence), style=styles[verdict], highlight=False)
     for warning in run.get("warnings") or ():
         console.print(f"[yellow]warning:[/] {escape(str(warning))}", highlight=False)

@@ -10,6 +10,7 @@ from typing import Any
 from edgeprune.files import write_atomically
 from edgeprune.report import charts
 from edgeprune.report.summary import DASH, headline, label, rows, title, verdicts
+from edgeprune.verdict import Verdict
 
 STYLE = """
 :root { color-scheme: light dark; --back: #fff; --text: #1c2024; --soft: #60646c; --line: #e2e4e8; --track: #dfe3ea; --main: #2563c9;
@@ -48,7 +49,7 @@ svg .limit-name { fill: var(--bad); }
 .interval { stroke: var(--main); stroke-width: 2; }
 .limit { stroke: var(--bad); stroke-dasharray: 5 4; }
 """
-MARKS = {True: ("good", "✓ met"), False: ("bad", "✗ missed"), None: ("warn", "not judged")}
+MARKS = {Verdict.MET: ("good", "✓ met"), Verdict.MISSED: ("bad", "✗ missed"), Verdict.UNDECIDED: ("warn", "undecided")}
 
 
 def write_report(run: Mapping[str, Any], path: Path) -> None:
@@ -59,10 +60,10 @@ def write_report(run: Mapping[str, Any], path: Path) -> None:
 def page(run: Mapping[str, Any]) -> str:
     """The report as HTML text."""
     name = title(run)
-    sentence, good = headline(run)
+    sentence, verdict = headline(run)
     sections = [
         f'<h1>{escape(name)}</h1><p class="soft">edgeprune, {escape(str(run.get("created") or DASH))}</p>',
-        f'<p class="verdict {MARKS[good][0]}">{escape(sentence)}</p>',
+        f'<p class="verdict {MARKS[verdict][0]}">{escape(sentence)}</p>',
         _warnings(run),
         _section("Before and after", _table(["", "dense", "pruned", "pruned / dense"], [_cells(row) for row in rows(run)]), label(run)),
         _budgets(run),
@@ -101,7 +102,7 @@ def _warnings(run: Mapping[str, Any]) -> str:
 def _budgets(run: Mapping[str, Any]) -> str:
     body = []
     for one in verdicts(run):
-        style, text = MARKS[one.met]
+        style, text = MARKS[one.verdict]
         body.append([escape(one.kind), escape(one.limit), escape(one.value), f'<span class="{style}">{text}</span>'])
     return _section("Budgets", _table(["", "at most", "pruned", ""], body), label(run)) if body else ""
 

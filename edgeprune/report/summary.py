@@ -17,8 +17,9 @@ A *run* is a mapping; every key may be missing or ``None`` (shown as a dash), an
     pruned latency over dense from interleaved measurement: ``value`` with the interval ``low``, ``high``
 ``budget``
     by kind (``latency``, ``memory``, ``energy``, ``size``, ``macs``, ``parameters``, ``max_drop``): ``text`` as the user wrote it,
-    ``limit`` in the kind's unit (ms, bytes, mJ, the metric's), and ``met`` if the caller has judged it; else the pruned model's figure
-    is compared with ``limit``
+    ``limit`` in the kind's unit (ms, bytes, mJ, the metric's); where the caller has judged it ``verdict`` (``met``, ``missed``,
+    ``undecided``) and ``judged``: ``value`` with its interval ``low``, ``high`` and the ``limit`` they were held against, in the kind's
+    unit or, where ``relative``, as shares of the dense model's latency; else the pruned model's figure is compared with ``limit``
 ``device``, ``versions``
     facts by name: device, runtime, threads, clocks and temperature; versions of what was used
 ``groups``
@@ -35,12 +36,15 @@ A *run* is a mapping; every key may be missing or ``None`` (shown as a dash), an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from edgeprune import verdict as rule
 from edgeprune.budget import COUNTED, FIGURES, format_metric, format_quantity
+from edgeprune.verdict import Interval
 
 DASH = "–"
 NOT_MEASURED = "predicted, not measured"
@@ -59,12 +63,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one budget is met; ``None`` when there is no figure to judge by."""
+    """One budget, what was judged (with its interval), and the verdict."""
 
     kind: str
     limit: str
     value: str
-    met: bool | None
+    verdict: rule.Verdict
 
 
 def title(run: Mapping[str, Any]) -> str:
@@ -103,40 +107,48 @@ def rows(run: Mapping[str, Any]) -> list[Row]:
 
 def verdicts(run: Mapping[str, Any]) -> list[Verdict]:
     """Each budget with the figure it limits."""
-    dense, pruned = run.get("dense") or {}, run.get("pruned") or {}
     found = []
     for kind, limit in (run.get("budget") or {}).items():
-        if kind == "max_drop":
-            known = dense.get("metric") is not None and pruned.get("metric") is not None
-            sign = 1 if run.get("higher_is_better", True) else -1
-            value = sign * (dense["metric"] - pruned["metric"]) if known else None
-            show: Callable[[float], str] = partial(format_metric, size=dense.get("metric"))
-        else:
-            value = pruned.get(FIGURES[kind])
-            show = _shower(kind)
-        bound = limit.get("limit")
-        met = limit.get("met")
-        if met is None and value is not None and bound is not None:
-            met = value <= bound + 1e-5 * max(1.0, abs(bound))  # metrics are sums of float32
+        show, bound, judged = _shower(kind, run), limit.get("limit"), limit.get("judged")
         wanted = _or_dash(bound, show)
         text = str(limit.get("text") or wanted)
         if bound is not None and text.replace(" ", "") != wanted.replace(" ", ""):
             text = f"{text} = {wanted}"
-        found.append(Verdict(kind.replace("_", " "), text, _or_dash(value, show), met))
+        if judged is None:
+            value = _figure(kind, run)
+            verdict = rule.judge(None if value is None else Interval.exact(value), math.nan if bound is None else bound + _slack(bound))
+            found.append(Verdict(kind.replace("_", " "), text, _or_dash(value, show), limit.get("verdict") or verdict))
+            continue
+        if judged["relative"]:
+            show = _percent
+        interval = "" if judged["low"] == judged["high"] else f" [{show(judged['low'])}, {show(judged['high'])}]"
+        found.append(Verdict(kind.replace("_", " "), text, show(judged["value"]) + interval, rule.Verdict(limit["verdict"])))
     return found
 
 
-def headline(run: Mapping[str, Any]) -> tuple[str, bool | None]:
-    """The outcome in one sentence, and whether it is good (``None``: cannot be said)."""
+def _figure(kind: str, run: Mapping[str, Any]) -> float | None:
+    """The pruned model's figure that a budget limits; of ``max_drop`` what the metric lost."""
+    dense, pruned = run.get("dense") or {}, run.get("pruned") or {}
+    if kind != "max_drop":
+        found: float | None = pruned.get(FIGURES[kind])
+        return found
+    if dense.get("metric") is None or pruned.get("metric") is None:
+        return None
+    return float(dense["metric"] - pruned["metric"]) * (1 if run.get("higher_is_better", True) else -1)
+
+
+def headline(run: Mapping[str, Any]) -> tuple[str, rule.Verdict]:
+    """The outcome in one sentence, and the verdict on all budgets."""
     found = verdicts(run)
-    missed = [verdict.kind for verdict in found if verdict.met is False]
-    unknown = [verdict.kind for verdict in found if verdict.met is None]
-    how = _how(run, [verdict.kind for verdict in found])
+    missed = [one.kind for one in found if one.verdict == rule.Verdict.MISSED]
+    unknown = [one.kind for one in found if one.verdict == rule.Verdict.UNDECIDED]
+    how = _how(run, [one.kind for one in found])
     if missed:
-        return f"Budget missed, {how}: {', '.join(missed)}", False
-    if unknown or not found:
-        return (f"Not judged: {', '.join(unknown)}" if unknown else "No budget was set"), None
-    return f"Every budget is met, {how}", True
+        return f"Budget missed, {how}: {', '.join(missed)}", rule.Verdict.MISSED
+    if unknown:
+        nothing = all(one.value == DASH for one in found if one.verdict == rule.Verdict.UNDECIDED)
+        return f"{'Not judged' if nothing else 'Undecided'}: {', '.join(unknown)}", rule.Verdict.UNDECIDED
+    return (f"Every budget is met, {how}", rule.Verdict.MET) if found else ("No budget was set", rule.Verdict.UNDECIDED)
 
 
 def _how(run: Mapping[str, Any], kinds: Sequence[str]) -> str:
@@ -168,8 +180,19 @@ def _or_dash(value: Any, show: Callable[[Any], str]) -> str:
     return DASH if value is None else show(value)
 
 
-def _shower(kind: str) -> Callable[[float], str]:
+def _shower(kind: str, run: Mapping[str, Any]) -> Callable[[float], str]:
+    if kind == "max_drop":
+        return partial(format_metric, size=(run.get("dense") or {}).get("metric"))
     return lambda value: format_quantity(kind, value)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _slack(bound: float) -> float:
+    """Metrics are sums of float32."""
+    return 1e-5 * max(1.0, abs(bound))
 
 
 def _difference(before: float, after: float) -> str:

@@ -18,7 +18,7 @@ from edgeprune.search.checks import check
 from edgeprune.search.events import Listener, Silent
 from edgeprune.search.identity import inputs_of, refuse_another
 from edgeprune.search.options import Options
-from edgeprune.search.run import Result, prune_in
+from edgeprune.search.run import STATES, Result, prune_in
 from edgeprune.task import Task
 
 LEVELS = ("80%", "65%", "50%", "40%", "30%")
@@ -207,7 +207,7 @@ def fastest(
         listener.note(f"latency {text}: the {task.metric_name} is worse by {shown}, at most {budget.max_drop:g} is allowed")
         if result.met and (best is None or _latency(result) < _latency(best)):
             best = result
-        low, high = (low, min(level, _latency(result) / _latency(result, "dense"))) if result.met else (level, high)
+        low, high = (low, min(level, _ratio(result))) if result.met else (level, high)
     if best is None:
         _ended(folder, state="budget missed")
         found = ", ".join(tried) or "none that can be reached"
@@ -219,8 +219,14 @@ def fastest(
     return best
 
 
-def _latency(result: Result, which: str = "pruned") -> float:
-    return float(result.summary[which]["latency_ms"])
+def _latency(result: Result) -> float:
+    return float(result.summary["pruned"]["latency_ms"])
+
+
+def _ratio(result: Result) -> float:
+    """Of the latencies, as measured in turns where they were."""
+    measured = result.summary["ratio"]
+    return float(measured["value"]) if measured else _latency(result) / float(result.summary["dense"]["latency_ms"])
 
 
 def _folder(runs: Path, name: str, inputs: dict[str, Any], resume: str | Path | None) -> Path:
@@ -248,7 +254,7 @@ def _done(path: Path) -> dict[str, Any] | None:
         found = json.loads((path / "run.json").read_text())
     except (OSError, ValueError):
         return None
-    return found.get("result") if found.get("state") in ("done", "budget missed") else None
+    return found.get("result") if found.get("state") in STATES.values() else None
 
 
 def _plain(point: Point) -> dict[str, Any]:

@@ -25,15 +25,21 @@ from edgeprune.search.options import Options
 from edgeprune.search.precision import check_precisions
 from edgeprune.search.quantized import prune_in_precisions
 from edgeprune.search.summary import summarize, versions
+from edgeprune.search.verdicts import verdict_of
 from edgeprune.surgery import Plan
 from edgeprune.task import Task
+from edgeprune.verdict import Verdict
+
+STATES = {Verdict.MET: "done", Verdict.MISSED: "budget missed", Verdict.UNDECIDED: "undecided"}
+"""What ``run.json`` says of a finished run."""
 
 
 @dataclass(frozen=True)
 class Result:
     """``model``: pruned and tuned, in eval mode. ``summary``: all figures (see :mod:`edgeprune.report.summary`). ``artifacts``: files
     by format.
-    ``checkpoint``: for :func:`edgeprune.load`. ``met``: whether every budget is. ``run``: the run directory."""
+    ``checkpoint``: for :func:`edgeprune.load`. ``met``: whether every budget is measured to be met; ``verdict`` tells ``missed`` from
+    ``undecided``. ``run``: the run directory."""
 
     model: nn.Module
     plan: Plan
@@ -42,6 +48,7 @@ class Result:
     checkpoint: Path
     met: bool
     run: Path
+    verdict: Verdict = Verdict.MET
 
 
 def prune(
@@ -154,13 +161,14 @@ def _work(job: Job, run: RunDirectory) -> Result:
     job, cut = best.job, best.cut
     summary = summarize(job, cut, (before, best.score)) | {"precision": best.precision}
     summary |= {"created": run.summary["created"], "target": run.summary["inputs"]["target"]}
-    met = all(item["met"] is True for item in summary["budget"].values())
+    verdict = verdict_of(summary)
     spent = summary["seconds"]
     job.listener.note(f"took {spent['total']:.0f} s, {100 * spent['export'] / max(spent['total'], 1e-9):.0f} % of it exporting")
     run.write("plan.json", cut.pruned.plan.to_json())
     write_report(summary, run.path / "report.html")
-    run.update(state="done" if met else "budget missed", result=summary)
-    return Result(cut.pruned.model.eval(), cut.pruned.plan, summary, cut.files, run.path / "model.safetensors", met, run.path)
+    run.update(state=STATES[verdict], result=summary)
+    met = verdict == Verdict.MET
+    return Result(cut.pruned.model.eval(), cut.pruned.plan, summary, cut.files, run.path / "model.safetensors", met, run.path, verdict)
 
 
 class _Logged:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from edgeprune.budget import Budget
+from edgeprune.bench import Measurement
 from edgeprune.cost.energy import EnergyModel
 from edgeprune.search.cut import Cut
 from edgeprune.search.job import Job
 from edgeprune.search.measure.micro import MicroLaboratory
-from edgeprune.search.plan.loop import Figures, resolved
-from edgeprune.task import Task
+from edgeprune.search.plan.loop import Figures
+from edgeprune.search.verdicts import judge_budget
 
 PACKAGES = ("edgeprune", "torch", "litert-torch", "ai-edge-litert", "scipy", "numpy")
 
@@ -38,13 +39,9 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
     """The keys that :mod:`edgeprune.report.summary` describes."""
     planner, trial = job.planner, cut.trial
     widths = {group.name: cut.pruned.plan.width(group) for group in job.analysis.groups}
-    measured = (job.dense_measurement, trial.model) if trial else (None, None)
-    models = [
-        _model(figures, metric, one, planner.energy)
-        for figures, metric, one in zip((job.dense, cut.figures), metrics, measured, strict=True)
-    ]
-    if trial is not None and job.latency_is_relative:  # judged by the ratio of the two measured in turns
-        models[1] |= {"low_ms": trial.low * job.dense.latency_ms, "high_ms": trial.high * job.dense.latency_ms}
+    shown = (job.dense, cut.figures) if trial is None else (_of_session(job.dense, trial.dense), _of_session(cut.figures, trial.model))
+    measured = (trial.dense, trial.model) if trial else (None, None)
+    models = [_model(figures, metric, one, planner.energy) for figures, metric, one in zip(shown, metrics, measured, strict=True)]
     summary = {
         "task": job.task.name,
         "labels": list(job.task.labels),
@@ -61,7 +58,7 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
         "dense": models[0],
         "pruned": models[1],
         "ratio": {"value": trial.ratio, "low": trial.low, "high": trial.high} if trial else None,
-        "budget": _budget(job.task, job.budget, job.dense, cut.figures, metrics),
+        "budget": judge_budget(job.task, job.budget, *shown, trial, metrics),
         "device": _device(job),
         "versions": versions(),
         "groups": [
@@ -70,9 +67,9 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
         "candidates": [
             {
                 "predicted_ms": item.predicted.latency_ms,
-                "measured_ms": item.figures.latency_ms,
-                "low_ms": item.trial.low * job.dense.latency_ms,
-                "high_ms": item.trial.high * job.dense.latency_ms,
+                "measured_ms": item.trial.model.latency_ms,
+                "low_ms": item.trial.model.low_ms,
+                "high_ms": item.trial.model.high_ms,
                 "ratio": item.trial.ratio,
             }
             for item in job.candidates
@@ -87,6 +84,12 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
         "warnings": _warnings(job, cut),
     }
     return job.laboratory.label(summary, cut.files[job.engine]) if isinstance(job.laboratory, MicroLaboratory) else summary
+
+
+def _of_session(figures: Figures, measured: Measurement) -> Figures:
+    """A model's figures as the final session measured them; what it did not measure stays as it is."""
+    energy = figures.energy_mj if measured.energy_mj is None else measured.energy_mj
+    return replace(figures, latency_ms=measured.latency_ms, peak_bytes=measured.peak_bytes, energy_mj=energy)
 
 
 def _model(figures: Figures, metric: float | None, measured: Any, energy: EnergyModel) -> dict[str, Any]:
@@ -113,18 +116,6 @@ def _artifact(path: Path, job: Job, cut: Cut) -> dict[str, Any]:
         written = min(written, job.run_directory.recorded_at(cut.identity) or written)
     name = str(path.relative_to(job.run_directory.artifacts))
     return {"file": name, "bytes": len(content), "sha256": digest, "written_at": written}
-
-
-def _budget(task: Task, budget: Budget, dense: Figures, figures: Figures, metrics: tuple[float | None, float | None]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for kind, limit in resolved(budget, dense).items():
-        value = figures.of(kind)
-        result[kind] = {"text": getattr(budget, kind), "limit": limit, "met": None if value is None else value <= limit}
-    if budget.max_drop is not None:
-        before, after = metrics
-        met = None if before is None or after is None else task.drop(before, after) <= budget.max_drop + 1e-6
-        result["max_drop"] = {"text": f"{budget.max_drop:g}", "limit": budget.max_drop, "met": met}
-    return result
 
 
 def _device(job: Job) -> dict[str, Any]:

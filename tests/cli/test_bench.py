@@ -101,7 +101,7 @@ def test_gates_decide_the_exit_code_and_are_in_the_junit_report(bench, tmp_path:
     assert good.code == 0
     assert [said["state"] for said in good.json["judged"][0]["gates"]] == ["passed", "passed"]
     slower = bench("--baseline", "v1", "--fail-if", "slower:5%", "--fail-if", "latency:10s", "--junit", report, model=large_model)
-    assert slower.code == 1
+    assert slower.code == 4
     assert "failed slower:5%" in slower.out
     root = ET.parse(report).getroot()
     check_layout(root)
@@ -115,7 +115,7 @@ def test_gates_decide_the_exit_code_and_are_in_the_junit_report(bench, tmp_path:
 
 def test_gates_of_a_baseline_that_is_measured_in_turns(bench, large_model: Path, dense_model: Path) -> None:
     slower = bench("--against", dense_model, "--fail-if", "slower:50%", "--json", model=large_model)
-    assert slower.code == 1
+    assert slower.code == 4
     assert slower.json["comparisons"][0]["ratios"][0]["low"] > 1.5
     assert len(slower.json["history"]) == 2
     assert bench("--against", large_model, "--fail-if", "slower:50%").code == 0
@@ -141,7 +141,7 @@ def test_wrong_options_are_wrong_usage(bench, arguments: list[str], message: str
 @pytest.mark.parametrize("baseline", ["v9", "missing.json", "latest"])
 def test_a_baseline_that_is_missing_is_told_before_anything_is_measured(bench, run, baseline: str) -> None:
     done = bench("--baseline", baseline, "--fail-if", "slower:5%", "--json")
-    assert (done.code, done.out) == (1, "")
+    assert (done.code, done.json["error"]["kind"], done.json["exit_code"]) == (1, "InputError", 1)
     assert baseline in done.err
     assert run("history").out.startswith("Nothing was measured yet")
 

@@ -463,7 +463,7 @@ def test_a_model_that_does_not_fit_is_a_failure(int8_file: Path, tmp_path: Path,
     small = tmp_path / "small.toml"
     small.write_text(resource("profiles", "nrf5340.toml").read_text().replace("value = 524_288", "value = 512"))
     code, out, _ = run(capsys, str(int8_file), "--profile", str(small), "--json")
-    assert code == 1
+    assert code == 4
     assert json.loads(out)["fits"] == {"ram": False, "flash": True}
 
 

@@ -499,7 +499,7 @@ def test_the_command_builds_and_shows(run, tmp_path, capsys, monkeypatch):
 
 
 def test_the_command_fails_by_a_gate_with_one_message(run, capsys):
-    assert main(["release", "build", str(run), "--version", "1.4.0", "--gate", "latency:5ms"]) == 1
+    assert main(["release", "build", str(run), "--version", "1.4.0", "--gate", "latency:5ms"]) == 4
     said = capsys.readouterr()
     assert "error: variant default: the gate latency:5ms is not met" in said.err
     assert said.out == ""

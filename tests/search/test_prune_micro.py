@@ -138,7 +138,7 @@ def test_what_cannot_be_judged_is_refused(
 
 def test_a_budget_below_the_least_names_what_binds(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--profile", "esp32-s3", "--memory", "1kB", "--no-sensitivity", "--schedule", "one-shot"]
-    assert main(["prune", str(recipe), *options, "--runs", str(tmp_path)]) == 1
+    assert main(["prune", str(recipe), *options, "--runs", str(tmp_path)]) == 5
     assert "binding: memory" in capsys.readouterr().err.replace("\n", " ")
 
 

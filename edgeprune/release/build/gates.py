@@ -12,6 +12,8 @@ from edgeprune.bench.gates import KINDS, parse_gate
 from edgeprune.budget import format_quantity
 from edgeprune.errors import EvidenceError, GateError, InputError, suggest
 from edgeprune.release.bundle.manifest import Gate
+from edgeprune.verdict import Interval, Verdict
+from edgeprune.verdict import judge as judge_limit
 
 _VALUE = re.compile(r"([0-9]*\.?[0-9]+)(%?)")
 
@@ -70,7 +72,7 @@ def judge(
     if wanted.kind in KINDS:
         if wanted.kind == "size" and measurement is None:  # known without a device
             limit = parse_gate(wanted.text).limit.value
-            if file_bytes > limit:
+            if judge_limit(Interval.exact(file_bytes), limit) != Verdict.MET:
                 has = format_quantity("size", file_bytes)
                 raise GateError(f"{where} is not met: the file has {has}", remedy="Prune for it, or widen the gate.")
             return Gate(wanted.kind, limit)
@@ -80,9 +82,10 @@ def judge(
             raise EvidenceError(f"{where} is of a latency that was not measured on {measurement.device}", remedy="Leave this gate out.")
         gate = parse_gate(wanted.text)
         judged = gate.judge(measurement)
-        if judged.state != "passed":
-            missed = "is not met" if judged.state == "failed" else "cannot be decided"
-            raise GateError(f"{where} {missed}: {judged.message}", remedy="Prune for it, measure again, or widen the gate.")
+        if judged.verdict != Verdict.MET:
+            missed = "is not met" if judged.verdict == Verdict.MISSED else "cannot be decided"
+            remedy = "Prune for it, measure again, or widen the gate."
+            raise GateError(f"{where} {missed}: {judged.message}", remedy=remedy, verdict=judged.verdict)
         return Gate(wanted.kind, gate.limit.value)
     if wanted.kind != metric_name:
         remedy = suggest(wanted.kind, (*KINDS, metric_name), "kinds of gate")
@@ -90,7 +93,7 @@ def judge(
     if metric is None:
         raise EvidenceError(f"{where} has no {metric_name} of the exported file to be judged by", remedy="Give its recipe: --recipe FILE.")
     limit = _metric_limit(wanted.text, metric_name, max(metric, dense_metric or 0.0))
-    if (metric < limit) if higher_is_better else (metric > limit):
+    if judge_limit(Interval.exact(metric), limit, at_least=higher_is_better) != Verdict.MET:
         bound = "at least" if higher_is_better else "at most"
         raise GateError(f"{where} is not met: {metric_name} {metric:.6g}, {bound} {limit:.6g}", remedy="Prune less, or widen the gate.")
     return Gate(wanted.kind, limit, not higher_is_better)

@@ -31,6 +31,12 @@ class Trial:
     dense: Measurement
     model: Measurement
 
+    def measures(self, kind: str) -> bool:
+        """Whether the session measured what a limit of ``kind`` is about; else it is counted or predicted."""
+        if kind == "latency":
+            return bool(self.model.samples_ns)
+        return self.model.energy_mj is not None if kind == "energy" else kind in ("memory", "size")
+
     def to_json(self) -> dict[str, object]:
         """Plain values."""
         dense, model = self.dense.to_json(), self.model.to_json()

@@ -32,10 +32,12 @@ from edgeprune.search.measure.device import Laboratory
 from edgeprune.search.options import Options
 from edgeprune.search.plan.value import Value, value_of
 from edgeprune.search.sparse.choice import SPARSITIES, SparseOption, measure_sparse, sparse_choice, sparse_options
+from edgeprune.search.verdicts import judge_trial
 from edgeprune.surgery import Plan, Pruned, apply, load, plan_from_saliency, save
 from edgeprune.task import Batches, Task
 from edgeprune.tuning import TuneResult, finetune, mean_divergence, outputs_on, score
 from edgeprune.tuning.sparsify import sparsify
+from edgeprune.verdict import Verdict
 
 TRIAL_STEPS: Final = 24
 """Optimizer steps that every way gets before its answers are compared with the dense model's; none where ``task.fit`` trains."""
@@ -63,7 +65,7 @@ class SparseOutcome:
 
     ``dense_score``, ``score``: the task's metric of the dense and of the final model. ``files`` by format, ``checkpoint``: for
     :func:`edgeprune.load`. ``check``: what XNNPACK will do with the sparse file; None where only channels went. ``ratio``: of latencies
-    to the dense model's as measured, with its interval, if there was a device; ``met``: whether the latency budget is, if there was one.
+    to the dense model's as measured, with its interval, if there was a device; ``verdict``: on the latency budget, if there was one.
     """
 
     kind: str
@@ -75,7 +77,12 @@ class SparseOutcome:
     checkpoint: Path
     check: SparseReport | None
     ratio: tuple[float, float, float] | None
-    met: bool | None
+    verdict: Verdict | None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the budget is measured to be met; None where there was none."""
+        return None if self.verdict is None else self.verdict == Verdict.MET
 
 
 def make_sparse(
@@ -246,8 +253,8 @@ class _Search:
         files = {"tflite-sparse" if option.sparsity else "tflite": self.run_directory.artifacts / f"final.{suffix}"}
         check = sparse_check(files["tflite-sparse"]) if option.sparsity else None
         reached = _sparsity(pruned.model, self.settings) if option.sparsity else 0.0
-        met = trial.ratio * self.job.dense.latency_ms <= self.job.limits["latency"]
-        return SparseOutcome(option.kind, reached, layers, dense_score, tuned.score, files, path, check, _interval(trial), met)
+        verdict = judge_trial(self.job.budget.limits()["latency"], trial).verdict
+        return SparseOutcome(option.kind, reached, layers, dense_score, tuned.score, files, path, check, _interval(trial), verdict)
 
 
 def _runs_sparse(model: nn.Module, task: Task, run: RunDirectory, listener: Listener) -> bool:

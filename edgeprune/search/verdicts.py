@@ -1,0 +1,76 @@
+"""A run's budgets judged: one verdict a limit, of what the final session measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgeprune.bench.gates import Gate
+from edgeprune.bench.results import Ratio
+from edgeprune.budget import Budget, Limit
+from edgeprune.search.measure.archive import Trial
+from edgeprune.search.plan.loop import Figures
+from edgeprune.task import Task
+from edgeprune.verdict import Interval, Verdict, judge, overall
+
+EXACT = 1e-6
+"""Metrics are sums of float32: what a drop may be above its limit all the same."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The ``verdict`` on a limit: ``found`` was held against ``limit``, in the kind's base unit, or where ``relative`` as shares of the
+    dense model's latency."""
+
+    verdict: Verdict
+    found: Interval | None
+    limit: float
+    relative: bool = False
+
+
+def judge_trial(limit: Limit, trial: Trial) -> Judged:
+    """The verdict on what was measured: of a relative latency on the ratio of the models measured in turns, else on the session's own
+    figure."""
+    ratio = Ratio.judge(trial.model.name, trial.ratio, trial.low, trial.high)
+    judged = Gate(str(limit), limit).judge(trial.model, trial.dense, ratio)
+    return Judged(judged.verdict, judged.found, judged.limit, limit.relative and limit.kind == "latency")
+
+
+def judge_limit(limit: Limit, dense: Figures, figures: Figures, trial: Trial | None) -> Judged:
+    """What ``trial`` measured is judged with its interval, what was counted or predicted as it is."""
+    if trial is not None and trial.measures(limit.kind):
+        return judge_trial(limit, trial)
+    value, base = figures.of(limit.kind), dense.of(limit.kind)
+    found = None if value is None else Interval.exact(value)
+    bound = math.nan if limit.relative and base is None else limit.resolve(base or 0.0)
+    return Judged(judge(found, bound), found, bound)
+
+
+def judge_budget(
+    task: Task, budget: Budget, dense: Figures, figures: Figures, trial: Trial | None, metrics: tuple[float | None, float | None]
+) -> dict[str, Any]:
+    """Every limit by kind, as ``run.json`` keeps it: see :mod:`edgeprune.report.summary`."""
+    result: dict[str, Any] = {}
+    for kind, limit in budget.limits().items():
+        base = dense.of(kind)
+        absolute = None if limit.relative and base is None else limit.resolve(base or 0.0)
+        result[kind] = _entry(getattr(budget, kind), absolute, judge_limit(limit, dense, figures, trial))
+    if budget.max_drop is not None:
+        before, after = metrics
+        drop = None if before is None or after is None else task.drop(before, after)
+        found = None if drop is None else Interval.exact(drop)
+        judged = Judged(judge(found, budget.max_drop + EXACT), found, budget.max_drop)
+        result["max_drop"] = _entry(f"{budget.max_drop:g}", budget.max_drop, judged)
+    return result
+
+
+def _entry(text: str, limit: float | None, judged: Judged) -> dict[str, Any]:
+    met = {Verdict.MET: True, Verdict.MISSED: False, Verdict.UNDECIDED: None}[judged.verdict]
+    shown = None if judged.found is None else asdict(judged.found) | {"limit": judged.limit, "relative": judged.relative}
+    return {"text": text, "limit": limit, "judged": shown, "verdict": judged.verdict.value, "met": met}
+
+
+def verdict_of(summary: dict[str, Any]) -> Verdict:
+    """Of all budgets of a run together."""
+    return overall(Verdict(item["verdict"]) for item in summary["budget"].values())
