@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Sequence
@@ -168,7 +167,7 @@ class SshServer:
             made = self.run([base, "-m", "venv", "--without-pip", "--clear", str(self.home / "venv")])
             if made.returncode == 0:
                 site = self.home / "venv" / "lib" / f"python{version}" / "site-packages"
-                (site / "host.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+                (site / "host.pth").write_text("".join(f"{path}\n" for path in sys.path if path.endswith("site-packages")))
                 return python
         raise RuntimeError(f"{self.user} can run no Python {version}")
 

@@ -14,8 +14,12 @@ from torch import nn
 from edgeprune.graph import analyze
 from edgeprune.surgery import masked, outputs_of
 
-PLAIN = [name for name in ZOO if not name.startswith(("hf_", "keras_"))]
-HUGGING_FACE = [name for name in ZOO if name.startswith("hf_")]
+LONG = (  # relatives of them are tested in tests/graph as well
+    *("lstm_2_layers", "lstm_bidirectional_2_layers", "lstm_projected", "gru", "gru_2_layers", "rnn_bidirectional_2_layers"),
+    *("transformer_encoder_norm_first", "hf_bert", "hf_vit"),
+)
+CASES = [pytest.param(name, marks=pytest.mark.soak) if name in LONG else name for name in ZOO if not name.startswith(("hf_", "keras_"))]
+HUGGING_FACE = [pytest.param(name, marks=pytest.mark.soak) if name in LONG else name for name in ZOO if name.startswith("hf_")]
 
 
 def built(name: str) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
@@ -45,7 +49,7 @@ def check(name: str) -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", CASES)
 def test_half_of_every_group_goes_exactly(name: str) -> None:
     check(name)
 

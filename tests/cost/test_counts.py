@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -111,12 +112,18 @@ def widths(analysis: Analysis, share: float) -> dict[str, int]:
     return {group.name: max(1, round(share * group.size)) for group in analysis.groups}
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("share", [1.0, 0.5, 0.3])
-def test_a_plan_has_the_parameters_and_products_that_are_counted(name: str, share: float) -> None:
+@cache
+def analyzed(name: str) -> tuple[nn.Module, Analysis]:
+    """A model and its analysis, which no cut changes."""
     make, inputs = MODELS[name]
     model = make().eval()
-    analysis = analyze(model, inputs)
+    return model, analyze(model, inputs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("share", [1.0, 0.5, pytest.param(0.3, marks=pytest.mark.soak)])
+def test_a_plan_has_the_parameters_and_products_that_are_counted(name: str, share: float) -> None:
+    (model, analysis), (_, inputs) = analyzed(name), MODELS[name]
     found, chosen = counts(analysis, kernels(analysis)), widths(analysis, share)
     saliency = {group.name: np.random.default_rng(0).random(group.rows.shape) for group in analysis.groups}
     pruned = apply(model, analysis, plan_from_saliency(analysis, saliency, chosen)).model.eval()
@@ -137,6 +144,6 @@ def test_a_block_that_goes_takes_all_its_parameters_with_it() -> None:
 
 
 def test_what_no_kernel_holds_is_told_apart() -> None:
-    analysis = analyze(Words().eval(), TOKENS)
+    _, analysis = analyzed("lstm")
     loose = counts(analysis, kernels(analysis)).loose
     assert sorted(term.count for term in loose) == [48, 48, 1600]  # the normalisation's two and the embedding

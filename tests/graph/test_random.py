@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
@@ -83,15 +86,7 @@ class Network(nn.Module):
         return result
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    st.lists(st.sampled_from(OPERATIONS), min_size=1, max_size=4),
-    st.sampled_from(["heads", "dimensions"]),
-    st.sampled_from([0.3, 0.5, 0.8]),
-    st.sampled_from([None, "graph"]),
-    st.integers(0, 1000),
-)
-def test_every_random_network_is_cut_exactly(kinds: list[str], attention: str, share: float, mode: str | None, seed: int) -> None:
+def cut_exactly(kinds: list[str], attention: str, share: float, mode: str | None, seed: int) -> None:
     torch.manual_seed(seed)
     model, inputs = awake(Network(kinds), seed), (torch.randn(1, 6, 5),)
     try:
@@ -109,3 +104,30 @@ def test_every_random_network_is_cut_exactly(kinds: list[str], attention: str, s
         rows = {group.name: group.rows for group in analysis.groups}
         gone = {name: tuple(() for _ in rows[name]) for name in block.groups}
         assert apply(model, analysis, Plan(plan.fingerprint, {**plan.kept, **gone})).error < 1e-4
+
+
+NETWORKS = (
+    st.lists(st.sampled_from(OPERATIONS), min_size=1, max_size=4),
+    st.sampled_from(["heads", "dimensions"]),
+    st.sampled_from([0.3, 0.5, 0.8]),
+    st.sampled_from([None, "graph"]),
+    st.integers(0, 1000),
+)
+random_networks = partial(settings, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@random_networks(max_examples=4)
+@example(list(OPERATIONS[:4]), "heads", 0.5, None, 1)
+@example(list(OPERATIONS[4:8]), "dimensions", 0.3, "graph", 2)
+@example(list(OPERATIONS[8:12]), "heads", 0.8, None, 3)
+@example([*OPERATIONS[12:], "attention"], "dimensions", 0.5, "graph", 5)
+@given(*NETWORKS)
+def test_every_random_network_is_cut_exactly(kinds: list[str], attention: str, share: float, mode: str | None, seed: int) -> None:
+    cut_exactly(kinds, attention, share, mode, seed)
+
+
+@pytest.mark.soak
+@random_networks(max_examples=300)
+@given(*NETWORKS)
+def test_three_hundred_random_networks_are_cut_exactly(kinds: list[str], attention: str, share: float, mode: str | None, seed: int) -> None:
+    cut_exactly(kinds, attention, share, mode, seed)

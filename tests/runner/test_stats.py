@@ -170,18 +170,20 @@ def simulate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict]]:
     return run
 
 
+@pytest.mark.parametrize("count", [20, pytest.param(300, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("noise", NOISES)
-def test_a_model_is_the_same_as_itself(simulate: Callable[..., list[dict]], noise: str) -> None:
-    found = simulate(NOISES[noise], {"a": 1e6, "b": 1e6}, 60)
-    assert sum(item["low"] <= 1 <= item["high"] for item in found) >= 58
+def test_a_model_is_the_same_as_itself(simulate: Callable[..., list[dict]], noise: str, count: int) -> None:
+    found = simulate(NOISES[noise], {"a": 1e6, "b": 1e6}, count)
+    assert sum(item["low"] <= 1 <= item["high"] for item in found) >= 0.95 * count
     assert stats.median([item["high"] - item["low"] for item in found]) < 0.1
 
 
+@pytest.mark.parametrize("count", [20, pytest.param(300, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("noise", ["quiet", "drifting", "bursts"])
-def test_a_model_that_is_a_little_slower_is_found_out(simulate: Callable[..., list[dict]], noise: str) -> None:
-    found = simulate(NOISES[noise], {"a": 1e6, "b": 1.05e6}, 30)
-    assert sum(item["low"] > 1 for item in found) >= 27
-    assert sum(item["low"] <= 1.05 <= item["high"] for item in found) >= 28
+def test_a_model_that_is_a_little_slower_is_found_out(simulate: Callable[..., list[dict]], noise: str, count: int) -> None:
+    found = simulate(NOISES[noise], {"a": 1e6, "b": 1.05e6}, count)
+    assert sum(item["low"] > 1 for item in found) >= 0.9 * count
+    assert sum(item["low"] <= 1.05 <= item["high"] for item in found) >= 0.95 * count
 
 
 def test_a_comparison_tells_each_models_energy(simulate: Callable[..., list[dict]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,7 @@ def test_a_floor_that_no_model_reaches_says_what_was_tried(tmp_path: Path) -> No
     task = points_task(512)
     task.evaluate = lambda model: 100.0 if model is task.model else 50.0
     with pytest.raises(InfeasibleBudgetError, match=r"within 1: tried \+50"):
-        prune(task, profile=PROFILE, budget=Budget(max_drop=1.0), options=WIDE, runs=tmp_path)
+        prune(task, profile=PROFILE, budget=Budget(max_drop=1.0), options=replace(WIDE, epochs=0.1), runs=tmp_path)
 
 
 def test_trials_outlive_their_run_and_damage_costs_only_what_it_saved(tmp_path: Path) -> None:

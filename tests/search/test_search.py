@@ -15,7 +15,7 @@ from edgeprune.budget import Budget
 from edgeprune.cost.choices import width_choices
 from edgeprune.cost.kernels import Kernel, kernels, macs
 from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, RunError
-from edgeprune.graph import analyze
+from edgeprune.graph import Analysis, analyze
 from edgeprune.runs.directory import RunDirectory, read_inputs
 from edgeprune.search.events import Silent
 from edgeprune.search.measure.archive import Trial
@@ -39,9 +39,13 @@ class FakeTimes:
         return 1e-3 + 2e-6 * macs(kernel.form, source, block)
 
 
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    return analyze(OptionA(), IMAGE)
+
+
 @pytest.fixture
-def planner() -> Planner:
-    analysis = analyze(OptionA(), IMAGE)
+def planner(analysis: Analysis) -> Planner:
     choices = {group.name: width_choices(group, 2) for group in analysis.groups}
     return Planner(analysis, FakeTimes(), choices, (2.0, 5.0, 20.0))
 

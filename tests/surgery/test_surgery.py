@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -184,9 +185,7 @@ class Random(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=5), st.integers(0, 1000), st.sampled_from([0.3, 0.6, 0.9]))
-def test_every_random_network_is_cut_exactly(steps: list[int], seed: int, share: float) -> None:
+def cut_exactly(steps: list[int], seed: int, share: float) -> None:
     torch.manual_seed(seed)
     model = awake(Random(steps), seed)
     inputs = (torch.randn(1, 3, 6, 6),)
@@ -196,3 +195,22 @@ def test_every_random_network_is_cut_exactly(steps: list[int], seed: int, share:
     assert pruned.error < 1e-4
     for group in analysis.groups:
         assert plan.width(group) == max(1, int(group.size * share))
+
+
+NETWORKS = (st.lists(st.integers(0, 5), min_size=1, max_size=5), st.integers(0, 1000), st.sampled_from([0.3, 0.6, 0.9]))
+random_networks = partial(settings, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@random_networks(max_examples=3)
+@example([0, 1, 2], 1, 0.6)
+@example([3, 4, 5, 0], 2, 0.3)
+@given(*NETWORKS)
+def test_every_random_network_is_cut_exactly(steps: list[int], seed: int, share: float) -> None:
+    cut_exactly(steps, seed, share)
+
+
+@pytest.mark.soak
+@random_networks(max_examples=200)
+@given(*NETWORKS)
+def test_two_hundred_random_networks_are_cut_exactly(steps: list[int], seed: int, share: float) -> None:
+    cut_exactly(steps, seed, share)
