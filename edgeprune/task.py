@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from edgeprune.errors import RecipeError
+from edgeprune.parametrization import folded
 
 Batches = Iterable[tuple[Any, Any]]
 
@@ -42,7 +43,8 @@ def _told(value: Any) -> str:
 class Task:
     """A trained model and all that is needed to prune it.
 
-    ``model``: in its trained state. ``example_inputs``: the positional inputs of one inference (batch of 1), as the device will see them.
+    ``model``: in its trained state; where it computes weights from others (weight norm, pruning masks), a copy that stores them.
+    ``example_inputs``: the positional inputs of one inference (batch of 1), as the device will see them.
     ``train``/``validation``: iterables of ``(inputs, targets)`` batches that can be iterated again and again (a ``DataLoader``);
     ``inputs`` is a tensor or a tuple of tensors. ``loss(outputs, targets)``: a scalar tensor. ``metric(outputs, targets)``: a float,
     averaged over validation batches by their size; accuracy in percent unless given. ``higher_is_better``: False for errors and losses.
@@ -77,6 +79,7 @@ class Task:
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
             raise RecipeError(f"task.model is a {type(self.model).__name__}, not a torch.nn.Module")
+        self.model = folded(self.model)
         if isinstance(self.example_inputs, Tensor):
             self.example_inputs = (self.example_inputs,)
         if not any(isinstance(value, Tensor) for value in pytree.tree_leaves(self.example_inputs)):

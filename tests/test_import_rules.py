@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # Lower may not import higher. Of one layer, any may import any.
 LAYERS = [
-    {"errors", "verdict", "resources", "files", "budget", "task", "profile", "tflite"},
+    {"errors", "parametrization", "verdict", "resources", "files", "budget", "task", "profile", "tflite"},
     {"graph"},
     {"importance"},
     {"cost", "surgery", "devices"},

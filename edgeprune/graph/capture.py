@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edgeprune.errors import CaptureError
 from edgeprune.graph.batch import FOLLOWS, SIZES, first_tensor, generalized
 from edgeprune.graph.parts import Part, Parts, joined, record_calls
+from edgeprune.parametrization import folded
 
 CONVERSIONS = tuple(getattr(torch.ops.aten.to, name) for name in ("dtype", "dtype_layout", "device", "other"))
 REGIONS = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
@@ -57,6 +58,7 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captured:
     A model that cannot be captured whole (a detector's box filtering depends on the data) is captured by submodule. Raises
     :class:`CaptureError` when the example inputs do not fit or nothing of the model can be captured.
     """
+    model = folded(model)
     with eval_mode(model), _without_cache(model):
         watch = _WatchShapes()  # type: ignore[no-untyped-call]
         try:

@@ -14,6 +14,7 @@ from edgeprune.errors import VerificationError
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
 from edgeprune.graph.parts import split
+from edgeprune.parametrization import folded
 from edgeprune.surgery.inplace import apply_in_place
 from edgeprune.surgery.parameters import expanded, keep_masks, masked_copy
 from edgeprune.surgery.plan import Plan, dropped_blocks, removed_channels
@@ -45,6 +46,7 @@ def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = 
     plan does not fit,
     :class:`VerificationError` when no way gives the same outputs.
     """
+    model = folded(model)
     gone, blocks = removed_channels(analysis, plan), dropped_blocks(analysis, plan)
     masks = keep_masks(analysis, gone)
     inputs, view = device_inputs(analysis.captured.inputs), analysis.captured.view
@@ -79,7 +81,7 @@ def _with_parts(model: nn.Module, parts: dict[str, fx.GraphModule]) -> nn.Module
 def masked(model: nn.Module, analysis: Analysis, plan: Plan) -> nn.Module:
     """A copy of ``model`` in its own shapes with all that ``plan`` removes set to zero; where zeros are not the same as nothing
     (normalisation over channels, attention) the :class:`Reference` that leaves them out."""
-    gone = removed_channels(analysis, plan)
+    model, gone = folded(model), removed_channels(analysis, plan)
     masks = keep_masks(analysis, gone)
     nothing = {name: torch.zeros((), dtype=torch.bool) for block in dropped_blocks(analysis, plan) for name in block.last}
     copied = masked_copy(model, masks | nothing)
@@ -88,6 +90,7 @@ def masked(model: nn.Module, analysis: Analysis, plan: Plan) -> nn.Module:
 
 def restore(model: nn.Module, analysis: Analysis, pruned: Pruned) -> nn.Module:
     """A copy of the dense ``model`` with ``pruned``'s present weights, zeros where channels went."""
+    model = folded(model)
     result = copy.deepcopy(model)
     masks = keep_masks(analysis, removed_channels(analysis, pruned.plan))
     result.load_state_dict(expanded(model, masks, pruned.model.state_dict()))
@@ -95,8 +98,10 @@ def restore(model: nn.Module, analysis: Analysis, pruned: Pruned) -> nn.Module:
 
 
 def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
-    """All output tensors in eval mode."""
-    with eval_mode(model), torch.no_grad():
+    """All output tensors in eval mode; what the model draws at random it draws from the same seed in every call."""
+    devices = {value.device.index or 0 for value in pytree.tree_leaves(inputs) if isinstance(value, Tensor) and value.is_cuda}
+    with eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices):
+        torch.manual_seed(0)
         return flatten_outputs(model(*inputs))
 
 
@@ -108,6 +113,12 @@ def flatten_outputs(value: Any) -> list[Tensor]:
 def _difference(got: list[Tensor], expected: list[Tensor]) -> float:
     if [value.shape for value in got] != [value.shape for value in expected]:
         raise VerificationError(f"output shapes {[tuple(v.shape) for v in got]}, not {[tuple(v.shape) for v in expected]}")
+    for values, which in ((expected, "masked original"), (got, "compacted model")):
+        if not all(bool(value.isfinite().all()) for value in values):
+            raise VerificationError(
+                f"the {which} gives values that are not finite (NaN or infinite): they cannot be compared",
+                remedy="Check the model's outputs for its example inputs; an infinite mask or a division by zero is the usual cause.",
+            )
     worst = 0.0
     for one, other in zip(got, expected, strict=True):
         scale = max(float(other.double().abs().max()) if other.numel() else 0.0, 1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +71,33 @@ def test_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_module("edgeprune.surgery.apply"), "apply_in_place", wrong)
     with pytest.raises(VerificationError, match="differ"):
         apply_plan(model, analysis, random_plan(analysis, 0), "modules")
+
+
+class Finished(nn.Module):
+    """Two layers, and ``end`` on what they give."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last, self.end = nn.Linear(4, 8), nn.Linear(8, 3), end
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.last(self.first(x).relu()))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_no_evidence_even_where_both_agree(value: float) -> None:
+    model = Finished(lambda y: torch.cat([y, torch.full_like(y, value)], 1)).eval()
+    analysis = analyze(model, (torch.zeros(1, 4),))
+    with pytest.raises(VerificationError, match="not finite"):
+        apply(model, analysis, random_plan(analysis, 0))
+
+
+def test_a_model_that_draws_random_numbers_is_compared_with_the_same_numbers() -> None:
+    torch.manual_seed(0)
+    model = Finished(lambda y: y + torch.rand_like(y)).eval()
+    analysis, state = analyze(model, (torch.zeros(1, 4),)), torch.get_rng_state()
+    assert apply(model, analysis, random_plan(analysis, 0)).error < 1e-5
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("network", [OptionA, Shuffle])
