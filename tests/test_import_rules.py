@@ -5,22 +5,25 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Lower may not import higher. Of one layer, any may import any.
+# A layer imports those before it; rooms of one layer do not import each other, but for the pairs listed.
 LAYERS = [
-    {"errors", "parametrization", "verdict", "resources", "files", "budget", "task", "profile", "tflite"},
-    {"graph"},
-    {"importance"},
-    {"cost", "surgery", "devices"},
-    {"tuning", "export", "bench", "micro", "runs", "criteria"},
+    {"errors", "verdict", "resources", "files"},
+    {"budget", "profile", "tflite", "parametrization"},
+    {"task", "graph"},
+    {"importers", "importance", "surgery", "cost", "devices"},
+    {"tuning", "bench", "micro"},
+    {"execute", "runs", "export", "criteria"},
     {"search", "release", "report"},
     {"cli", "testing"},
 ]
+BESIDE = {("search", "report")}  # a run ends with its report
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 TOP = {"", "__main__"}  # edgeprune/__init__.py and edgeprune/__main__.py gather what users call
 RESOURCES = {"profiles", "targets", "deploy"}  # folders of data: read by edgeprune.resources, not imported
@@ -70,7 +73,35 @@ def test_nothing_imports_upward(path):
         if own == "cli" and other == "":
             continue  # the commands call what users call
         assert other != "", f"{relative} imports {module}: the package itself is above every layer"
-        assert LEVEL[other] <= LEVEL[own], f"{relative} imports {module}, which is above it"
+        allowed = LEVEL[other] < LEVEL[own] or other == own or (own, other) in BESIDE
+        assert allowed, f"{relative} imports {module}, which is not below it"
+
+
+def name_of(path: Path) -> str:
+    """The module that ``path`` holds, as an absolute name."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def known(module: str, names: set[str]) -> str:
+    """The module of ``names`` that ``module``, which may be a definition in it, is of; empty where there is none."""
+    while module and module not in names:
+        module = module.rpartition(".")[0]
+    return module
+
+
+@pytest.mark.parametrize("folder", ["edgeprune", "benchmarks"])
+def test_no_modules_import_each_other(folder):
+    """A package's ``__init__`` gathers its modules, which import each other directly: that is no circle."""
+    files = {name_of(path): path for path in sources(folder)}
+    graph = {}
+    for name, path in files.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        found = {known(module, set(files)) for module in imported(parsed(path), package)} - {"", name}
+        graph[name] = {other for other in found if not name.startswith(f"{other}.")}
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 @pytest.mark.parametrize("path", sources("targets") + sources("deploy") + sources("profiles"), ids=lambda path: str(path.relative_to(ROOT)))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import fit_priors
 import prior_width
 import pytest
 
+from benchmarks import fit_priors
 from edgeprune.cost.kernels import macs
 from edgeprune.cost.prior import power_of
 from edgeprune.errors import ProfileError

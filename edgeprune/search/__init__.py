@@ -3,6 +3,7 @@
 from edgeprune.search.events import Listener
 from edgeprune.search.frontier import Frontier, Point, frontier
 from edgeprune.search.options import Options
-from edgeprune.search.run import Result, plan_only, prune
+from edgeprune.search.prune import prune
+from edgeprune.search.run import Result, plan_only
 
 __all__ = ["Frontier", "Listener", "Options", "Point", "Result", "frontier", "plan_only", "prune"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from edgeprune.search.measure.archive import Trial
-from edgeprune.search.plan.loop import Figures
+from edgeprune.search.measure.trial import Trial
+from edgeprune.search.plan.metrics import ModelMetrics
 from edgeprune.surgery import Plan, Pruned
 from edgeprune.tuning import TuneResult
 
@@ -17,8 +17,8 @@ class Cut:
     """The pruned model, what tuning did, its files and its trial on the device (None when there is no device)."""
 
     pruned: Pruned
-    predicted: Figures
-    figures: Figures
+    predicted: ModelMetrics
+    figures: ModelMetrics
     trial: Trial | None
     tuned: TuneResult | None
     files: dict[str, Path]

@@ -1,4 +1,4 @@
-"""Several runs of one job at different limits: the accuracy-latency front, and the fastest model above a floor of accuracy."""
+"""Several runs of one job at different limits: the accuracy-latency front."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeprune.budget import FIGURES, Budget, format_metric
+from edgeprune.budget import FIGURES, Budget
 from edgeprune.errors import InfeasibleBudgetError, InputError
 from edgeprune.files import write_atomically
 from edgeprune.report.frontier import write_frontier
 from edgeprune.runs.directory import RunDirectory, read_inputs
 from edgeprune.search.checks import check
 from edgeprune.search.events import Listener, Silent
-from edgeprune.search.identity import inputs_of, refuse_another
+from edgeprune.search.fingerprint import inputs_of, refuse_another
 from edgeprune.search.options import Options
 from edgeprune.search.run import STATES, Result, prune_in
 from edgeprune.task import Task
 
 LEVELS = ("80%", "65%", "50%", "40%", "30%")
-
-PROBES, NEAR, LOWEST, HIGHEST = 5, 1.08, 0.08, 0.95
-"""Runs that look for the fastest model; how near, as a factor, they come to it; the range of latencies, relative to the dense model's,
-that they look in."""
 
 
 @dataclass(frozen=True)
@@ -144,14 +140,14 @@ def frontier(
     options = options or Options()
     check(task, budget, options, listener)
     inputs = inputs_of(task, target, profile, budget, options, recipe, kind=kind, levels=list(levels))
-    folder = _folder(Path(runs), f"{task.name}-frontier", inputs, resume)
+    folder = sweep_folder(Path(runs), f"{task.name}-frontier", inputs, resume)
     sweep = Sweep(task, target, profile, options, folder, listener, recipe, "frontier")
     points: list[Point] = []
     for level in levels:
         points.append(sweep.point(kind, level, budget))
         found = Frontier(kind, pareto(points, kind), folder)
         write_frontier(folder, kind, [_plain(point) for point in found.points])
-    _ended(folder, state="done" if any(point.best for point in found.points) else "budget missed")
+    sweep_ended(folder, state="done" if any(point.best for point in found.points) else "budget missed")
     return found
 
 
@@ -172,64 +168,7 @@ def pareto(points: Sequence[Point], kind: str) -> list[Point]:
     return [replace(point, best=point in good and not beaten(point)) for point in points]
 
 
-def fastest(
-    task: Task,
-    target: str | None,
-    profile: str | None,
-    budget: Budget,
-    options: Options,
-    runs: str | Path,
-    resume: str | Path | None,
-    listener: Listener,
-    recipe: str | None,
-) -> Result:
-    """The fastest model whose metric falls by at most ``budget.max_drop``: a bisection over the latency, each probe a run.
-
-    Raises :class:`InfeasibleBudgetError` when no probe kept the metric.
-    """
-    inputs = inputs_of(task, target, profile, budget, options, recipe)
-    folder = _folder(Path(runs), f"{task.name}-fastest", inputs, resume)
-    sweep = Sweep(task, target, profile, options, folder, listener, recipe, "prune")
-    low, high, best = LOWEST, HIGHEST, None
-    tried: list[str] = []
-    while len(tried) < PROBES and high / low >= NEAR:
-        level = math.sqrt(low * high)
-        text = f"{100 * level:.3g}%"
-        try:
-            result = sweep.run(f"latency-{text.replace('%', 'pct')}", replace(budget, latency=text))
-        except InfeasibleBudgetError as error:
-            listener.note(f"latency {text}: {error}")
-            low = level * max(error.share or NEAR, NEAR)  # the least that can be reached is known now
-            continue
-        drop = task.drop(result.summary["dense"]["metric"], result.summary["pruned"]["metric"])
-        shown = format_metric(drop, result.summary["dense"]["metric"], "+")
-        tried.append(f"{shown} at {text}")
-        listener.note(f"latency {text}: the {task.metric_name} is worse by {shown}, at most {budget.max_drop:g} is allowed")
-        if result.met and (best is None or _latency(result) < _latency(best)):
-            best = result
-        low, high = (low, min(level, _ratio(result))) if result.met else (level, high)
-    if best is None:
-        _ended(folder, state="budget missed")
-        found = ", ".join(tried) or "none that can be reached"
-        raise InfeasibleBudgetError(
-            f"no pruned model keeps the {task.metric_name} within {budget.max_drop:g}: tried {found}",
-            remedy=f"Allow a larger drop, or more epochs. The runs are in {folder}.",
-        )
-    _ended(folder, state="done", best=best.run.name)
-    return best
-
-
-def _latency(result: Result) -> float:
-    return float(result.summary["pruned"]["latency_ms"])
-
-
-def _ratio(result: Result) -> float:
-    """Of the latencies, as measured in turns where they were."""
-    measured = result.summary["ratio"]
-    return float(measured["value"]) if measured else _latency(result) / float(result.summary["dense"]["latency_ms"])
-
-
-def _folder(runs: Path, name: str, inputs: dict[str, Any], resume: str | Path | None) -> Path:
+def sweep_folder(runs: Path, name: str, inputs: dict[str, Any], resume: str | Path | None) -> Path:
     """A new folder that says what it is of, or the one to go on with.  Raises :class:`RunError` when that is of another job."""
     if resume is not None:
         refuse_another(Path(resume), read_inputs(Path(resume)), inputs)
@@ -242,7 +181,7 @@ def _folder(runs: Path, name: str, inputs: dict[str, Any], resume: str | Path | 
     return directory.path
 
 
-def _ended(folder: Path, **said: str) -> None:
+def sweep_ended(folder: Path, **said: str) -> None:
     """Say in ``run.json`` what the sweep has come to: its ``state``, and which of its runs is the ``best``."""
     path = folder / "run.json"
     write_atomically(path, json.dumps(json.loads(path.read_text()) | said, indent=1))

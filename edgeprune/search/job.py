@@ -33,12 +33,14 @@ from edgeprune.profile import load as load_profile
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.cut import Cut, digest
 from edgeprune.search.events import Listener
-from edgeprune.search.measure.archive import Archive, Trial
+from edgeprune.search.measure.archive import Archive
 from edgeprune.search.measure.device import Laboratory
 from edgeprune.search.measure.micro import MicroLaboratory
+from edgeprune.search.measure.trial import Trial
 from edgeprune.search.online import GATED, train_online
 from edgeprune.search.options import Options
-from edgeprune.search.plan.loop import Candidate, Figures, Loop, figures_of, refuse_narrowest, resolved, use_of
+from edgeprune.search.plan.loop import Candidate, Loop, refuse_narrowest
+from edgeprune.search.plan.metrics import ModelMetrics, budget_utilization, measured_metrics, resolved
 from edgeprune.search.plan.planner import Planner, all_choices
 from edgeprune.search.plan.value import Value, value_of
 from edgeprune.search.precision import FLOAT_TOLERANCE
@@ -79,7 +81,7 @@ class Job:
         self.export_s, self._begun = 0.0, time.monotonic()
         self.analysis: Analysis
         self.planner: Planner
-        self.dense: Figures
+        self.dense: ModelMetrics
         self.profile: Profile
         self.dense_measurement: Measurement | None = None
 
@@ -120,13 +122,13 @@ class Job:
         if self.laboratory is None:
             self.planner.file_offset += size - self.planner.predict(self.planner.dense).file_bytes
             predicted = self.planner.predict(self.planner.dense)
-            self.dense = replace(Figures.predicted(predicted), file_bytes=size)
+            self.dense = replace(predicted, file_bytes=size)
             return
         measured = self.laboratory.measure_dense(files[self.engine])
         self.planner.observe_dense(measured.latency_ms, measured.peak_bytes, size, measured.energy_mj)
         predicted = self.planner.predict(self.planner.dense)
         energy = measured.energy_mj if measured.energy_mj is not None else predicted.energy_mj
-        self.dense = Figures(measured.latency_ms, measured.peak_bytes, energy, size, predicted.macs, predicted.parameters)
+        self.dense = ModelMetrics(measured.latency_ms, measured.peak_bytes, energy, size, predicted.macs, predicted.parameters)
         self.dense_measurement = measured
 
     @property
@@ -195,7 +197,7 @@ class Job:
             widths = self.planner.narrowest
             nothing = {group.name: np.zeros(group.rows.shape) for group in self.analysis.groups}
             trial = self._try(self.task.model, Value(nothing, {}), widths, self._archive())
-            figures = figures_of(trial, self.dense.latency_ms, self.budget.limits().get("latency"), self.planner.predict(widths))
+            figures = measured_metrics(trial, self.dense.latency_ms, self.budget.limits().get("latency"), self.planner.predict(widths))
             refuse_narrowest(figures, self.limits)
             measured = (self.planner.dense, *(self.planner.measured_dense or (self.dense.latency_ms, self.dense.peak_bytes)))
             self.planner.observe([measured, (widths, figures.latency_ms, figures.peak_bytes)])
@@ -231,10 +233,10 @@ class Job:
             pruned = self._cut_well(model, value, widths)
             tuned = self._tune(pruned, epochs * (EARLY_SHARE if attempt else 1.0), f"final-{attempt}")
             cut = self._finish(pruned, predicted, tuned, attempt)
-            use = use_of(cut.figures, self.limits)
+            use = budget_utilization(cut.figures, self.limits)
             if cut.trial is None or use <= 1.0 or attempt == RETRIES:
                 break
-            missed = 1.0 - use_of(predicted, self.limits) / use
+            missed = 1.0 - budget_utilization(predicted, self.limits) / use
             over[tuple(widths.values())] = use
             self.listener.note("the tuned model misses the budget: cutting again")
             model = restore(model, self.analysis, pruned)
@@ -243,12 +245,12 @@ class Job:
 
     def _choose(
         self, value: Value, model: nn.Module, attempt: int, missed: float, over: Mapping[tuple[int, ...], float]
-    ) -> tuple[dict[str, int], Figures]:
+    ) -> tuple[dict[str, int], ModelMetrics]:
         """The widths to keep: by the closed loop on a device, else by the program alone."""
         if self.laboratory is None:
             widths = self.planner.solve(value.curves, self.limits)
             predicted = self.planner.predict(widths)
-            return widths, Figures.predicted(predicted)
+            return widths, predicted
 
         most = self.options.measurements if attempt == 0 else 2
         archive = self._archive()
@@ -269,7 +271,7 @@ class Job:
         chosen = loop.run()
         self.candidates += loop.candidates
         predicted = self.planner.predict(chosen.widths)
-        return chosen.widths, Figures.predicted(predicted)
+        return chosen.widths, predicted
 
     def _archive(self) -> Archive | None:
         if not isinstance(self.laboratory, Laboratory) or not self.options.reuse:
@@ -305,7 +307,7 @@ class Job:
             archive.add(widths, trial)
         return trial
 
-    def _finish(self, pruned: Pruned, predicted: Figures, tuned: TuneResult | None, attempt: int) -> Cut:
+    def _finish(self, pruned: Pruned, predicted: ModelMetrics, tuned: TuneResult | None, attempt: int) -> Cut:
         """Save, export, measure and compare the tuned model."""
         save(self.run_directory.path / "model.safetensors", pruned, self.analysis, self.task.example_inputs, tuple(self.task.protect))
         formats = (self.engine,) if self.micro else tuple(dict.fromkeys((self.engine, *self.options.formats)))
@@ -318,7 +320,7 @@ class Job:
             figures = replace(predicted, file_bytes=files[self.engine].stat().st_size, parameters=parameters_of(pruned.model))
             return Cut(pruned, predicted, figures, None, tuned, files, name)
         trial = self.laboratory.try_model(name, self._dense_file, files[self.engine])
-        figures = figures_of(trial, self.dense.latency_ms, self.budget.limits().get("latency"), predicted)
+        figures = measured_metrics(trial, self.dense.latency_ms, self.budget.limits().get("latency"), predicted)
         figures = replace(figures, parameters=parameters_of(pruned.model))
         if isinstance(self.laboratory, MicroLaboratory):
             self.laboratory.check_outputs(files[self.engine], self.task.example_inputs, self.options.seed)

@@ -85,13 +85,13 @@ def prices(planner: Planner, widths: Widths, kind: str) -> dict[str, float]:
 
 
 def _saved(planner: Planner, widths: Widths, kind: str) -> dict[str, float]:
-    whole, found = planner.predict(widths).of(kind), {}
+    whole, found = planner.predict(widths).predicted(kind), {}
     for group in planner.analysis.groups:
         width = int(widths[group.name])
         narrower = max((choice for choice in planner.choices[group.name] if 0 < choice < width), default=0)
         if not narrower:
             found[group.name] = 0.0
             continue
-        saved = whole - planner.predict({**widths, group.name: narrower}).of(kind)
+        saved = whole - planner.predict({**widths, group.name: narrower}).predicted(kind)
         found[group.name] = max(saved, 0.0) / (width - narrower) / len(group.rows)
     return found

@@ -17,7 +17,7 @@ from edgeprune.search.cut import Cut
 from edgeprune.search.job import Job
 from edgeprune.search.measure.archive import Archive
 from edgeprune.search.measure.device import Laboratory
-from edgeprune.search.plan.loop import use_of
+from edgeprune.search.plan.metrics import budget_utilization
 from edgeprune.search.plan.planner import Planner, all_choices
 from edgeprune.search.precision import Precision, check_precisions, find_precision
 from edgeprune.task import device_inputs
@@ -35,7 +35,7 @@ class Outcome:
     @property
     def rank(self) -> tuple[bool, float, float]:
         """Budgets come first, then the metric, then the latency."""
-        met = use_of(self.cut.figures, self.job.limits) <= 1.0
+        met = budget_utilization(self.cut.figures, self.job.limits) <= 1.0
         return met, 0.0 if self.score is None else self.job.task.drop(self.score, 0.0), -self.cut.figures.latency_ms
 
 

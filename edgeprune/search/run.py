@@ -1,4 +1,4 @@
-"""``edgeprune.prune``: the main job, new or resumed."""
+"""One run, in its directory: new or resumed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import Any
 
 from torch import nn
 
-from edgeprune.budget import FIGURES, Budget
-from edgeprune.errors import BudgetError, InfeasibleBudgetError, RunError, TargetError
+from edgeprune.budget import Budget
+from edgeprune.errors import InfeasibleBudgetError, RunError
 from edgeprune.export import warm
-from edgeprune.profile import load as load_profile
 from edgeprune.report import write_report
 from edgeprune.runs.directory import RunDirectory, read_inputs
 from edgeprune.search.checks import check
-from edgeprune.search.events import Listener, Silent
-from edgeprune.search.identity import inputs_of, refuse_another
+from edgeprune.search.events import Listener
+from edgeprune.search.fingerprint import inputs_of, refuse_another
 from edgeprune.search.job import Job
 from edgeprune.search.options import Options
 from edgeprune.search.precision import check_precisions
@@ -51,47 +50,6 @@ class Result:
     verdict: Verdict = Verdict.MET
 
 
-def prune(
-    task: Task,
-    target: str | None = None,
-    *,
-    profile: str | None = None,
-    budget: Budget,
-    options: Options | None = None,
-    runs: str | Path = "runs",
-    resume: str | Path | None = None,
-    listener: Listener | None = None,
-    recipe: str | None = None,
-) -> Result:
-    """Prune ``task.model`` to the most accurate model that meets ``budget`` on ``target``.
-
-    ``target``: a name or address of a device (``local:``, ``ssh://user@host``), where candidates are measured; or, without a device,
-    ``profile``: everything is then predicted from its prior and labelled so. With ``max_drop`` as the only limit it is the fastest model
-    above that floor of the metric, found by a few whole runs. Everything is kept in a new directory in ``runs``; ``resume``
-    goes on with an earlier one of the same job. The task's model is not changed.
-
-    Raises :class:`InfeasibleBudgetError` when no plan reaches the budget, :class:`NothingToPruneError`, :class:`DeviceError`,
-    :class:`TrainingError`, :class:`ExportError`; what was measured stays in the run directory.
-    """
-    options, listener = options or Options(), listener or Silent()
-    if target is None and profile is None:
-        raise TargetError("neither a target nor a profile was given", remedy="Give a device (target=...), or profile=... for a prediction.")
-    if profile is not None:
-        load_profile(profile)
-    check(task, budget, options, listener)
-    check_precisions(options.precision, target, options.engine)
-    if not budget.limits():
-        if budget.max_drop is None:
-            raise BudgetError(
-                "no budget was given", remedy=f"Give at least one of {', '.join(FIGURES)}, max_drop: for example latency 50%."
-            )
-        from edgeprune.search.frontier import fastest  # which is made of such runs
-
-        return fastest(task, target, profile, budget, options, runs, resume, listener, recipe)
-    run = RunDirectory.reopen(Path(resume)) if resume is not None else RunDirectory.create(Path(runs), task.name)
-    return prune_in(run, task, target, profile, budget, options, listener, recipe)
-
-
 def prune_in(
     run: RunDirectory,
     task: Task,
@@ -103,7 +61,7 @@ def prune_in(
     recipe: str | None,
     resume: str | None = None,
 ) -> Result:
-    """:func:`prune` in an open run directory, which is closed at the end.  ``resume``: the command that goes on with it."""
+    """:func:`edgeprune.prune` in an open run directory, which is closed at the end.  ``resume``: the command that goes on with it."""
     try:
         _begin(run, inputs_of(task, target, profile, budget, options, recipe))
         warm()

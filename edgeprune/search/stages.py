@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgeprune.search.options import Options
-from edgeprune.search.plan.loop import Figures
+from edgeprune.search.plan.metrics import ModelMetrics
 from edgeprune.task import Task
 
 EARLY_SHARE = 0.3
@@ -15,7 +15,7 @@ DEEP = 0.4
 """Share of the dense model's figures below which a budget is met in two stages unless told."""
 
 
-def stage_shares(task: Task, options: Options, limits: Mapping[str, float], dense: Figures) -> list[float]:
+def stage_shares(task: Task, options: Options, limits: Mapping[str, float], dense: ModelMetrics) -> list[float]:
     """Epochs of every stage."""
     epochs = task.epochs if options.epochs is None else options.epochs
     shares = [limit / figure for kind, limit in limits.items() if (figure := dense.of(kind))]
@@ -25,7 +25,7 @@ def stage_shares(task: Task, options: Options, limits: Mapping[str, float], dens
     return [EARLY_SHARE * epochs, (1 - EARLY_SHARE) * epochs]
 
 
-def limits_of_stage(limits: Mapping[str, float], dense: Figures, part: float) -> dict[str, float]:
+def limits_of_stage(limits: Mapping[str, float], dense: ModelMetrics, part: float) -> dict[str, float]:
     """Limits ``part`` of the way, in equal factors, from the ``dense`` model's figures to the budget."""
     found = {}
     for kind, limit in limits.items():

@@ -18,7 +18,7 @@ from edgeprune.cost.energy import EnergyModel
 from edgeprune.search.cut import Cut
 from edgeprune.search.job import Job
 from edgeprune.search.measure.micro import MicroLaboratory
-from edgeprune.search.plan.loop import Figures
+from edgeprune.search.plan.metrics import ModelMetrics
 from edgeprune.search.verdicts import judge_budget
 
 PACKAGES = ("edgeprune", "torch", "litert-torch", "ai-edge-litert", "scipy", "numpy")
@@ -86,13 +86,13 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
     return job.laboratory.label(summary, cut.files[job.engine]) if isinstance(job.laboratory, MicroLaboratory) else summary
 
 
-def _of_session(figures: Figures, measured: Measurement) -> Figures:
+def _of_session(figures: ModelMetrics, measured: Measurement) -> ModelMetrics:
     """A model's figures as the final session measured them; what it did not measure stays as it is."""
     energy = figures.energy_mj if measured.energy_mj is None else measured.energy_mj
     return replace(figures, latency_ms=measured.latency_ms, peak_bytes=measured.peak_bytes, energy_mj=energy)
 
 
-def _model(figures: Figures, metric: float | None, measured: Any, energy: EnergyModel) -> dict[str, Any]:
+def _model(figures: ModelMetrics, metric: float | None, measured: Any, energy: EnergyModel) -> dict[str, Any]:
     return {
         "metric": metric,
         "latency_ms": figures.latency_ms,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import coverage
 import pytest
 import torch
-from coverage_child import macs, prunable_share, staying
-from coverage_models import awake, find_case, torchvision_cases
-from coverage_report import document
-from coverage_run import Limits, Results, code_version, run_child
 from torch import nn
 
+from benchmarks.coverage import main
+from benchmarks.coverage.child import macs, prunable_share, staying
+from benchmarks.coverage.models import awake, find_case, torchvision_cases
+from benchmarks.coverage.report import document
+from benchmarks.coverage.run import Limits, Results, code_version, run_child
 from edgeprune.graph import analyze
 from edgeprune.testing.networks import Gated
 
@@ -149,27 +149,27 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         called.append((kind, name))
         return (FAIL if name == "swin_t" else PASS | {"model": name}) | {"version": code_version(kind)}
 
-    monkeypatch.setattr(coverage, "run_child", instead)
+    monkeypatch.setattr(main, "run_child", instead)
     return called
 
 
 def test_a_failing_model_is_exit_1_and_only_what_is_asked_for_is_run(tmp_path: Path, children, capsys) -> None:
     where = ["--results", str(tmp_path / "rows.jsonl"), "--docs", str(tmp_path / "docs" / "coverage.md")]
-    assert coverage.main(["--only", "resnet18", *where, "--json"]) == 0
+    assert main.main(["--only", "resnet18", *where, "--json"]) == 0
     assert [row["model"] for row in json.loads(capsys.readouterr().out)] == ["resnet18"]
-    assert coverage.main(["--only", "resnet18", "swin_t", "--resume", *where]) == 1
+    assert main.main(["--only", "resnet18", "swin_t", "--resume", *where]) == 1
     assert children == [("edgeprune", "resnet18"), ("edgeprune", "swin_t")]
-    assert coverage.main(["--only", "resnet18", "swin_t", "--missing", *where]) == 1
+    assert main.main(["--only", "resnet18", "swin_t", "--missing", *where]) == 1
     assert children[2:] == [("edgeprune", "swin_t")]
     assert "| resnet18 |" in (tmp_path / "docs" / "coverage.md").read_text()
-    assert coverage.main(["--family", "optical flow", *where]) == 0
+    assert main.main(["--family", "optical flow", *where]) == 0
     assert sorted(name for _, name in children[3:]) == ["raft_large", "raft_small"]
 
 
 @pytest.mark.parametrize(("option", "said"), [("--only", "unknown model resnet17"), ("--family", "unknown family resnet17")])
 def test_what_is_unknown_is_named(option: str, said: str, tmp_path: Path, children) -> None:
     with pytest.raises(SystemExit, match=said):
-        coverage.main([option, "resnet17", "--results", str(tmp_path / "rows"), "--docs", str(tmp_path / "doc")])
+        main.main([option, "resnet17", "--results", str(tmp_path / "rows"), "--docs", str(tmp_path / "doc")])
     assert children == []
 
 

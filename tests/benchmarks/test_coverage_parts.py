@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import torch
-from coverage_child import half
-from coverage_export import entry
-from coverage_models import awake
-from coverage_peers import attention_heads, outputs_of
-from coverage_zoo import ZOO
 from torch import nn
 from torchvision.models import squeezenet1_1
 
+from benchmarks.coverage.export import entry
+from benchmarks.coverage.models import awake, half
+from benchmarks.coverage.peers import attention_heads, outputs_of
+from benchmarks.coverage.zoo import ZOO
 from edgeprune.graph import analyze
 
 

@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
-from coverage_child import half, macs, prunable_share
-from coverage_models import awake
-from coverage_zoo import ZOO
 from torch import nn
 
+from benchmarks.coverage.child import macs, prunable_share
+from benchmarks.coverage.models import awake, half
+from benchmarks.coverage.zoo import ZOO
 from edgeprune.graph import analyze
 from edgeprune.surgery import masked, outputs_of
 

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import search
 import torch
-from search_cases import METHODS, Rows, plan_of_work
-from search_meet import Built, Timed, meet
-from search_peers import has_shortcuts, keep, kept, plain
-from search_report import Model, document, faster, write
-from search_session import Notes, Remembered, Shuffled, macs_of, shape_key
 from torch import nn
 
+from benchmarks.search import main
+from benchmarks.search.cases import METHODS, Rows, plan_of_work
+from benchmarks.search.meet import Built, Timed, meet
+from benchmarks.search.peers import has_shortcuts, keep, kept, plain
+from benchmarks.search.report import Model, document, faster, write
+from benchmarks.search.session import Notes, Remembered, Shuffled, macs_of, shape_key
 from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.graph import analyze
 from edgeprune.surgery import Plan, apply
@@ -104,17 +104,17 @@ def test_work_that_has_its_row_is_skipped(tmp_path: Path, monkeypatch: pytest.Mo
         begun.append(target)
         raise Begun
 
-    monkeypatch.setattr(search, "Session", begin)
-    monkeypatch.setattr(search, "warm", lambda: None)
+    monkeypatch.setattr(main, "Session", begin)
+    monkeypatch.setattr(main, "warm", lambda: None)
     Rows(tmp_path / "resnet20.jsonl").add({"kind": "tuned", "model": "resnet20", "method": "halp", "budget": 0.5, "seed": 0})
     before = (tmp_path / "resnet20.jsonl").read_bytes()
-    matrix = search.Matrix("local:", tmp_path, redo=False)
+    matrix = main.Matrix("local:", tmp_path, redo=False)
     matrix.work("resnet20", "halp", 0.5, 0, None)
     assert not begun
     with pytest.raises(Begun):
         matrix.work("resnet20", "halp", 0.5, 1, None)
     with pytest.raises(Begun):
-        search.Matrix("local:", tmp_path, redo=True).work("resnet20", "halp", 0.5, 0, None)
+        main.Matrix("local:", tmp_path, redo=True).work("resnet20", "halp", 0.5, 0, None)
     assert (tmp_path / "resnet20.jsonl").read_bytes() == before
 
 
@@ -320,7 +320,7 @@ def test_a_page_of_a_part_of_the_matrix_is_written_too(tmp_path: Path) -> None:
 
 
 def test_every_method_has_a_name_on_the_page() -> None:
-    from search_report import NAMES
+    from benchmarks.search.report import NAMES
 
     assert set(NAMES) == set(METHODS)
 

@@ -18,7 +18,8 @@ from edgeprune.report.frontier import cells
 from edgeprune.runs.directory import RunDirectory, read_inputs
 from edgeprune.search import Options, Point, frontier
 from edgeprune.search.frontier import pareto
-from edgeprune.search.measure.archive import Archive, Trial
+from edgeprune.search.measure.archive import Archive
+from edgeprune.search.measure.trial import Trial
 
 OPTIONS = Options(engine="torchscript", formats=(), step=4, epochs=2)
 WIDE = Options(engine="torchscript", formats=(), step=64, epochs=2)

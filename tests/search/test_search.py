@@ -18,9 +18,10 @@ from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, Run
 from edgeprune.graph import Analysis, analyze
 from edgeprune.runs.directory import RunDirectory, read_inputs
 from edgeprune.search.events import Silent
-from edgeprune.search.measure.archive import Trial
+from edgeprune.search.measure.trial import Trial
 from edgeprune.search.options import Options
-from edgeprune.search.plan.loop import Figures, Loop, resolved
+from edgeprune.search.plan.loop import Loop
+from edgeprune.search.plan.metrics import ModelMetrics, resolved
 from edgeprune.search.plan.planner import Planner
 from edgeprune.search.plan.program import saliency_curve
 from edgeprune.testing.networks import OptionA
@@ -106,7 +107,7 @@ def test_the_loop_corrects_the_model_until_the_measurement_fits(planner: Planner
             for k in kernels(planner.analysis)
         )
 
-    dense = Figures(truth(planner.dense), 1000, 1.0, 500, 4e6, 1000)
+    dense = ModelMetrics(truth(planner.dense), 1000, 1.0, 500, 4e6, 1000)
     planner.observe_dense(dense.latency_ms, 1000, 500, None)
     tried: list[dict[str, int]] = []
 
@@ -131,7 +132,7 @@ def test_the_loop_uses_a_budget_that_the_model_cannot_foresee(planner: Planner, 
         return whole * (untouched.predict(widths).latency_ms / whole) ** 1.6
 
     untouched = Planner(planner.analysis, FakeTimes(), planner.choices, (2.0, 5.0, 20.0))
-    dense = Figures(truth(planner.dense), 1000, 1.0, 500, 4e6, 1000)
+    dense = ModelMetrics(truth(planner.dense), 1000, 1.0, 500, 4e6, 1000)
     planner.observe_dense(dense.latency_ms, 1000, 500, None)
     curves = curves_of(planner, seed)
     loop = Loop(planner, curves, Budget(latency="50%"), dense, lambda widths: trial_of(truth(widths), dense.latency_ms), Silent(), 8)
@@ -141,7 +142,7 @@ def test_the_loop_uses_a_budget_that_the_model_cannot_foresee(planner: Planner, 
 
 
 def test_a_loop_that_never_fits_says_by_how_much(planner: Planner) -> None:
-    dense = Figures(1.0, 1000, 1.0, 500, 4e6, 1000)
+    dense = ModelMetrics(1.0, 1000, 1.0, 500, 4e6, 1000)
     planner.observe_dense(1.0, 1000, 500, None)
     loop = Loop(planner, curves_of(planner, 0), Budget(latency="50%"), dense, lambda widths: trial_of(0.9, 1.0), Silent(), 3)
     with pytest.raises(InfeasibleBudgetError, match="latency 900 µs instead of 500 µs"):
@@ -151,7 +152,7 @@ def test_a_loop_that_never_fits_says_by_how_much(planner: Planner) -> None:
 def test_a_plan_whose_tuned_model_misses_is_not_taken_again(planner: Planner) -> None:
     """A candidate measured to be inside was chosen again and again, though its tuned model was not (a noisy meter)."""
     whole = planner.predict(planner.dense).latency_ms
-    dense = Figures(whole, 1000, 1.0, 500, 4e6, 1000)
+    dense = ModelMetrics(whole, 1000, 1.0, 500, 4e6, 1000)
     planner.observe_dense(whole, 1000, 500, None)
 
     def loop() -> Loop:
@@ -178,7 +179,7 @@ def test_a_plan_whose_tuned_model_misses_is_not_taken_again(planner: Planner) ->
 
 
 def test_budgets_are_resolved_against_the_dense_model() -> None:
-    dense = Figures(8.0, 5_000_000, 90.0, 1_000_000, 80e6, 300_000)
+    dense = ModelMetrics(8.0, 5_000_000, 90.0, 1_000_000, 80e6, 300_000)
     limits = resolved(Budget(latency="50%", memory="2MB", energy="40mJ", macs="20M", parameters="10%"), dense)
     assert limits == {"latency": 4.0, "memory": 2_000_000, "energy": 40.0, "macs": 20e6, "parameters": 30_000}
 

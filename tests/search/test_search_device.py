@@ -20,8 +20,9 @@ from edgeprune.cost.table import Grid, Table, point_key
 from edgeprune.errors import InfeasibleBudgetError, ProfileError
 from edgeprune.graph import analyze
 from edgeprune.search import Options, Result
-from edgeprune.search.measure.archive import Archive, Trial, structure
+from edgeprune.search.measure.archive import Archive, structure
 from edgeprune.search.measure.device import Laboratory
+from edgeprune.search.measure.trial import Trial
 
 OPTIONS = Options(engine="torchscript", formats=(), step=16, epochs=2, measurements=4)
 BUDGET = Budget(latency="50%")

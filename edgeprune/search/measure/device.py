@@ -17,7 +17,7 @@ from edgeprune.devices import parse_address, resolve_target
 from edgeprune.errors import DeviceError, InputError, NoRuntimeError, ParityError
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.events import Listener
-from edgeprune.search.measure.archive import Trial
+from edgeprune.search.measure.trial import Trial
 
 CHUNK = 96
 """Kernels measured at a time: what a kill can cost."""

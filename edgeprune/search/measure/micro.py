@@ -28,7 +28,7 @@ from edgeprune.micro import Arena, estimate_flash, macs_of, measure_arena, predi
 from edgeprune.profile import MICRO, Profile
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.events import Listener
-from edgeprune.search.measure.archive import Trial
+from edgeprune.search.measure.trial import Trial
 from edgeprune.tflite.interpreter import invoke, open_tflite
 
 ENGINE = "tflite-int8"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from edgeprune.budget import FIGURES, Budget, Limit, format_quantity
+from edgeprune.budget import Budget, format_quantity
 from edgeprune.cost.width import Widths
 from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.search.events import Listener
-from edgeprune.search.measure.archive import Trial
-from edgeprune.search.plan.planner import Planner, Prediction
+from edgeprune.search.measure.trial import Trial
+from edgeprune.search.plan.metrics import ModelMetrics, budget_utilization, measured_metrics, resolved
+from edgeprune.search.plan.planner import Planner
 
 MARGIN, WIDEST_MARGIN, PAST_A_MISS = 0.01, 0.08, 0.2
 """The least and the largest share by which a plan is foreseen below the budget; how far to go on where that is one that missed."""
@@ -23,66 +24,18 @@ GAIN = 0.02
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Of one model, predicted or measured: latency (ms), peak memory (bytes), energy (mJ), file (bytes); and counted: multiply-accumulates,
-    parameters."""
-
-    latency_ms: float
-    peak_bytes: float | None
-    energy_mj: float
-    file_bytes: float
-    macs: float
-    parameters: float
-
-    @classmethod
-    def predicted(cls, prediction: Prediction) -> Figures:
-        """All as the models say."""
-        return cls(**asdict(prediction))
-
-    def of(self, kind: str) -> float | None:
-        """The figure that a budget of ``kind`` limits."""
-        value: float | None = getattr(self, FIGURES[kind])
-        return value
-
-
-@dataclass(frozen=True)
 class Candidate:
     """A plan that was built and measured."""
 
     widths: dict[str, int]
-    predicted: Prediction
+    predicted: ModelMetrics
     trial: Trial
-    figures: Figures
+    figures: ModelMetrics
     value: float
     use: float  # the largest share of any budget it takes
 
 
-def resolved(budget: Budget, dense: Figures) -> dict[str, float]:
-    """Every limit in its unit, percentages taken of the dense model's figures."""
-    limits = {}
-    for kind, limit in budget.limits().items():
-        value = dense.of(kind)
-        limits[kind] = limit.resolve(value if value is not None else 0.0)
-    return limits
-
-
-def figures_of(trial: Trial, dense_ms: float, limit: Limit | None, predicted: Prediction | Figures) -> Figures:
-    """What a trial says, in the terms budgets are judged in.
-
-    Under a relative latency budget the interleaved ratio counts (times the dense model's latency); under an absolute one the median itself.
-    """
-    latency = trial.model.latency_ms if limit is not None and not limit.relative else trial.ratio * dense_ms
-    energy = trial.model.energy_mj if trial.model.energy_mj is not None else predicted.energy_mj
-    return Figures(latency, trial.model.peak_bytes, energy, trial.model.file_bytes, predicted.macs, predicted.parameters)
-
-
-def use_of(figures: Figures, limits: Mapping[str, float]) -> float:
-    """The largest share of any limit that the figures take; at most 1 when all are met."""
-    shares = [value / limit for kind, limit in limits.items() if (value := figures.of(kind)) is not None]
-    return max(shares, default=0.0)
-
-
-def refuse_narrowest(figures: Figures, limits: Mapping[str, float]) -> None:
+def refuse_narrowest(figures: ModelMetrics, limits: Mapping[str, float]) -> None:
     """Raise :class:`InfeasibleBudgetError` when what was measured of the narrowest plan is over ``limits``."""
     over = {kind: value / limit for kind, limit in limits.items() if (value := figures.of(kind)) is not None and value > limit}
     if over:
@@ -104,7 +57,7 @@ class Loop:
         planner: Planner,
         value: Mapping[str, Sequence[float]],
         budget: Budget,
-        dense: Figures,
+        dense: ModelMetrics,
         build_and_try: Callable[[dict[str, int]], Trial],
         listener: Listener,
         most: int,
@@ -191,18 +144,18 @@ class Loop:
         measured = nearest.figures.of(kind) if nearest else None
         if nearest is None or not measured or (kind == "energy" and nearest.trial.model.energy_mj is None):
             return 1.0
-        return min(max(self.planner.predict(nearest.widths).of(kind) / measured, 1.0 - MOST_LEFT), 1.0 + MOST_LEFT)
+        return min(max(self.planner.predict(nearest.widths).predicted(kind) / measured, 1.0 - MOST_LEFT), 1.0 + MOST_LEFT)
 
     def _measure(self, widths: dict[str, int]) -> Candidate:
         predicted = self.planner.predict(widths)
         trial = self.build_and_try(widths)
-        figures = figures_of(trial, self.dense.latency_ms, self.latency_limit, predicted)
+        figures = measured_metrics(trial, self.dense.latency_ms, self.latency_limit, predicted)
         value = self.planner.value_of(self.value, widths)
-        candidate = Candidate(widths, predicted, trial, figures, value, use_of(figures, self.limits))
+        candidate = Candidate(widths, predicted, trial, figures, value, budget_utilization(figures, self.limits))
         self.candidates.append(candidate)
         self._observe()
         found = [
-            f"{kind} {format_quantity(kind, amount)} (foreseen {format_quantity(kind, predicted.of(kind))})"
+            f"{kind} {format_quantity(kind, amount)} (foreseen {format_quantity(kind, predicted.predicted(kind))})"
             for kind in self.limits
             if (amount := figures.of(kind)) is not None
         ]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from edgeprune.budget import COUNTED, FIGURES, format_quantity
+from edgeprune.budget import COUNTED, format_quantity
 from edgeprune.cost.choices import width_choices
 from edgeprune.cost.counts import Term, counts, total
 from edgeprune.cost.energy import EnergyModel
@@ -16,26 +15,11 @@ from edgeprune.cost.weights import FLOAT32, Storage
 from edgeprune.cost.width import Widths
 from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.graph import Analysis
+from edgeprune.search.plan.metrics import ModelMetrics
 from edgeprune.search.plan.program import Program
 
 ROUNDS, NEAR = 6, 0.985
 """How often the program is solved for one plan, and how near to its tightest limit a plan may stop."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the models say of one plan: latency (ms), peak memory (bytes), energy (mJ), file size (bytes), MACs, parameters."""
-
-    latency_ms: float
-    peak_bytes: float
-    energy_mj: float
-    file_bytes: float
-    macs: float
-    parameters: float
-
-    def of(self, kind: str) -> float:
-        """The figure that a budget of ``kind`` limits."""
-        return float(getattr(self, FIGURES[kind]))
 
 
 class Planner:
@@ -60,10 +44,10 @@ class Planner:
         self.measured_dense: tuple[float, float | None] | None = None  # latency (ms) and peak (bytes)
         self.dense = {group.name: group.size for group in analysis.groups}
 
-    def predict(self, widths: Widths) -> Prediction:
+    def predict(self, widths: Widths) -> ModelMetrics:
         """All figures of a plan."""
         latency = self.latency.predict(widths)
-        return Prediction(
+        return ModelMetrics(
             latency,
             self.memory.predict(widths, self._resident_bytes(widths)),
             self.energy.predict(widths, latency),
@@ -117,7 +101,7 @@ class Planner:
             program = self._program(value, inside, about)
             widths = program.solve() or narrowest
             prediction = self.predict(widths)
-            use = {kind: prediction.of(kind) / limit for kind, limit in limits.items()}
+            use = {kind: prediction.predicted(kind) / limit for kind, limit in limits.items()}
             if max(use.values(), default=0.0) <= 1.0 and self.value_of(value, widths) >= best_value:
                 best, best_value = widths, self.value_of(value, widths)
             if NEAR <= max(use.values(), default=1.0) <= 1.0 and (program.exact or widths == about):
@@ -163,13 +147,13 @@ class Planner:
         narrowest = self.narrowest
         least = self.predict(narrowest)
         missed = [
-            f"{kind} {format_quantity(kind, limit)} cannot be reached: the least is {format_quantity(kind, least.of(kind))}"
+            f"{kind} {format_quantity(kind, limit)} cannot be reached: the least is {format_quantity(kind, least.predicted(kind))}"
             f"{'' if kind in COUNTED else ' as predicted'}, every group at its narrowest (width {min(narrowest.values())}); binding: {kind}"
             for kind, limit in limits.items()
-            if least.of(kind) > limit
+            if least.predicted(kind) > limit
         ]
         if missed:
-            share = max(least.of(kind) / limit for kind, limit in limits.items())
+            share = max(least.predicted(kind) / limit for kind, limit in limits.items())
             raise InfeasibleBudgetError(
                 "; ".join(missed), remedy="Relax that budget, choose a smaller model or a faster device.", share=share
             )

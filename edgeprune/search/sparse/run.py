@@ -27,8 +27,8 @@ from edgeprune.importance.unstructured import Scope, apply_masks, quantile_masks
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.events import Listener
 from edgeprune.search.job import Job
-from edgeprune.search.measure.archive import Trial
 from edgeprune.search.measure.device import Laboratory
+from edgeprune.search.measure.trial import Trial
 from edgeprune.search.options import Options
 from edgeprune.search.plan.value import Value, value_of
 from edgeprune.search.sparse.choice import SPARSITIES, SparseOption, measure_sparse, sparse_choice, sparse_options

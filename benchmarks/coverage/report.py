@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from coverage_run import Results
+from benchmarks.coverage.run import Results
 
 Row = dict[str, Any]
 ENOUGH = 0.95
@@ -64,15 +64,15 @@ def _intro(rows: Sequence[Row], exports: Sequence[Row]) -> str:
     tools = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "transformers", "keras") if _installed(name))
     states = len({row["version"] for row in rows})
     older = f" The rows are of {states} states of the code; `--resume` measures those of earlier ones anew." if states > 1 else ""
-    return f"""Written by `benchmarks/coverage.py`; every row is a process of its own. Measured {when} on {_machine()}, one
+    return f"""Written by `benchmarks.coverage`; every row is a process of its own. Measured {when} on {_machine()}, one
 thread, beside other work; {tools}.{older}
 
     pip install -e .[dev,bench]
-    python benchmarks/coverage.py --peers            # torchvision, beside Torch-Pruning
-    python benchmarks/coverage.py --timm             # the smallest variant of every family
-    python benchmarks/coverage.py --zoo              # recurrent networks, Hugging Face, Keras, sensors
-    python benchmarks/coverage.py --export           # pruned, exported, compared
-    python benchmarks/coverage.py --only swin_t      # one; --resume skips what is measured with the present code"""
+    python -m benchmarks.coverage --peers            # torchvision, beside Torch-Pruning
+    python -m benchmarks.coverage --timm             # the smallest variant of every family
+    python -m benchmarks.coverage --zoo              # recurrent networks, Hugging Face, Keras, sensors
+    python -m benchmarks.coverage --export           # pruned, exported, compared
+    python -m benchmarks.coverage --only swin_t      # one; --resume skips what is measured with the present code"""
 
 
 def _installed(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a run is of: an earlier one is gone on with only where all of it is the same."""
+"""Fingerprint of a run's inputs; resuming requires an exact match."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from coverage_models import find_case
 from torch import nn
+
+from benchmarks.coverage.models import built, find_case
 
 RELEASE = "1.6.1"
 Row = dict[str, Any]
@@ -33,7 +34,6 @@ def install() -> None:
 
 def measure(name: str) -> Row:
     """Prune half of every group by the norm of its weights, run the result: ``outcome``, seconds of both."""
-    from coverage_child import built
 
     sys.path.insert(0, str(folder()))
     import torch_pruning as tp

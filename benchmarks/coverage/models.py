@@ -6,8 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from edgeprune.graph import Analysis
+from edgeprune.surgery import Pruned, apply, plan_from_saliency
 
 Built = tuple[nn.Module, tuple[Any, ...]]
 """A model and its positional example inputs, a batch of 1."""
@@ -131,7 +135,7 @@ def timm_cases() -> list[Case]:
 
 def zoo_cases() -> list[Case]:
     """Recurrent networks, transformers, Keras models and the shapes of :mod:`coverage_zoo`."""
-    from coverage_zoo import ZOO
+    from benchmarks.coverage.zoo import ZOO
 
     return [Case(f"zoo/{name}", "zoo", build) for name, build in ZOO.items()]
 
@@ -213,3 +217,18 @@ def _settle(model: nn.Module, inputs: tuple[Any, ...], generator: torch.Generato
         variance.clamp_(min=0.1 * float(variance.mean()) + 1e-3)  # a channel that happened to be still must not amplify rounding
         module.momentum = momentum
     model.eval()
+
+
+def built(name: str) -> Built:
+    """The model of that name and its inputs: random weights, the same in every run, nothing at zeros and ones."""
+    torch.manual_seed(0)
+    model, inputs = find_case(name).build()
+    return awake(model.eval(), inputs), inputs
+
+
+def half(model: nn.Module, analysis: Analysis) -> Pruned:
+    """``model`` with half of every group (rounded down, at least one stays) chosen at random, and checked."""
+    generator = np.random.default_rng(0)
+    saliency = {group.name: generator.random(group.rows.shape) for group in analysis.groups}
+    widths = {group.name: max(1, group.size // 2) for group in analysis.groups}
+    return apply(model, analysis, plan_from_saliency(analysis, saliency, widths))

@@ -17,25 +17,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from coverage_models import Built, awake, find_case
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.coverage.models import built, half
 from edgeprune.graph import Analysis, analyze
 from edgeprune.graph.capture import eval_mode
 from edgeprune.report.structure import owned_elements
-from edgeprune.surgery import Pruned, apply, plan_from_saliency
 
 Row = dict[str, Any]
 HEAD = "reaches the model's output"
-
-
-def built(name: str) -> Built:
-    """The model of that name and its inputs: random weights, the same in every run, nothing at zeros and ones."""
-    torch.manual_seed(0)
-    model, inputs = find_case(name).build()
-    return awake(model.eval(), inputs), inputs
 
 
 def measure(name: str) -> Row:
@@ -60,14 +52,6 @@ def measure(name: str) -> Row:
     pruned = half(model, analysis)
     row |= {"apply_s": time.perf_counter() - wall, "mode": pruned.mode, "difference": pruned.error}
     return row | {"parameters_after": parameters(pruned.model, names), "macs_after": captured_macs(analysis, pruned.model, inputs)}
-
-
-def half(model: nn.Module, analysis: Analysis) -> Pruned:
-    """``model`` with half of every group (rounded down, at least one stays) chosen at random, and checked."""
-    generator = np.random.default_rng(0)
-    saliency = {group.name: generator.random(group.rows.shape) for group in analysis.groups}
-    widths = {group.name: max(1, group.size // 2) for group in analysis.groups}
-    return apply(model, analysis, plan_from_saliency(analysis, saliency, widths))
 
 
 def prunable_share(analysis: Analysis, model: nn.Module) -> tuple[float, float]:
@@ -197,9 +181,9 @@ def main(kind: str, name: str) -> None:
         if kind == "edgeprune":
             work = measure
         elif kind == "export":
-            from coverage_export import measure as work  # type: ignore[assignment]
+            from benchmarks.coverage.export import measure as work  # type: ignore[assignment]
         else:
-            from coverage_peers import measure as work  # type: ignore[assignment]
+            from benchmarks.coverage.peers import measure as work  # type: ignore[assignment]
         try:
             row = work(name)
         except Exception as error:

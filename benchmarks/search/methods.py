@@ -8,13 +8,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from search_cases import PEERS, Row, Rows
-from search_meet import Built, Found, Timed, meet
-from search_peers import FastNAS, TorchPruning, kept
-from search_session import THREADS, Notes, Session, macs_of, parameters_of
 from torch import nn
 
 import edgeprune
+from benchmarks.search.cases import PEERS, Row, Rows
+from benchmarks.search.meet import Built, Found, Timed, meet
+from benchmarks.search.peers import FastNAS, TorchPruning, kept
+from benchmarks.search.session import THREADS, Notes, Session, macs_of, parameters_of
 from edgeprune.errors import DeviceError, EdgepruneError
 from edgeprune.search import Options
 from edgeprune.search.baselines import BASELINES

@@ -1,8 +1,8 @@
 """Which models edgeprune prunes: every model that torchvision lists, families of timm, and a zoo, half of every group, checked.
 
-    python benchmarks/coverage.py                        # torchvision (classification, segmentation, detection, video, optical flow)
-    python benchmarks/coverage.py --timm --zoo --export  # the others
-    python benchmarks/coverage.py --only swin_t resnet18 --peers
+    python -m benchmarks.coverage                        # torchvision (classification, segmentation, detection, video, optical flow)
+    python -m benchmarks.coverage --timm --zoo --export  # the others
+    python -m benchmarks.coverage --only swin_t resnet18 --peers
 
 Each model is analysed and cut in a process of its own, under a time and a memory limit; the rows are kept, and ``docs/coverage.md`` is
 written from all of them. The exit code is 1 when a model fails.
@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from coverage_models import Case, timm_cases, torchvision_cases, zoo_cases
-from coverage_report import document
-from coverage_run import Limits, Results, run_child, stop_children
-
+from benchmarks.coverage.models import Case, timm_cases, torchvision_cases, zoo_cases
+from benchmarks.coverage.report import document
+from benchmarks.coverage.run import Limits, Results, run_child, stop_children
 from edgeprune.cli.output import progress
 
-HERE = Path(__file__).parent
+BENCHMARKS = Path(__file__).parents[1]
 LIMITS = {"edgeprune": Limits(600, 10 * 2**30), "torch-pruning": Limits(60, 6 * 2**30), "export": Limits(900, 10 * 2**30)}
 EXPORTED = ("resnet50", "mobilenet_v3_small", "shufflenet_v2_x1_0", "vit_b_32", "swin_t", "zoo/lstm", "zoo/hf_distilbert")
 """Pruned, exported to TFLite and TorchScript, and compared by ``--export``."""
@@ -47,8 +45,8 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--missing", action="store_true", help="only what has no passing row, whichever code it was measured with")
     parser.add_argument("--peers", action="store_true", help="run Torch-Pruning beside it")
     parser.add_argument("--json", action="store_true", help="print the rows on stdout as one JSON document")
-    parser.add_argument("--results", type=Path, default=HERE / "results" / "coverage.jsonl", help="where rows are kept")
-    parser.add_argument("--docs", type=Path, default=HERE.parent / "docs" / "coverage.md", help="the document to write")
+    parser.add_argument("--results", type=Path, default=BENCHMARKS / "results" / "coverage.jsonl", help="where rows are kept")
+    parser.add_argument("--docs", type=Path, default=BENCHMARKS.parent / "docs" / "coverage.md", help="the document to write")
     options = parser.parse_args(given)
     if options.jobs < 1:
         parser.error("--jobs must be at least 1")
@@ -103,7 +101,7 @@ def main(given: Sequence[str] | None = None) -> int:
     cases, results = all_cases(), Results(options.results)
     wanted = jobs(options, cases)
     if options.peers:
-        from coverage_peers import install
+        from benchmarks.coverage.peers import install
 
         install()
     todo = [job for job in wanted if not (options.resume and results.current(*job)) and not (options.missing and results.settled(*job))]
@@ -116,8 +114,3 @@ def main(given: Sequence[str] | None = None) -> int:
     failed = [row["model"] for row in rows if row["error"] and row["kind"] != "torch-pruning"]
     print(f"{len(rows) - len(failed)} of {len(rows)} rows pass; {options.docs}", file=sys.stderr)
     return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    sys.exit(main())

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from platformdirs import user_cache_path
-from search_cases import HERE, Case, Row
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.search.cases import HERE, Case, Row
 from edgeprune.budget import Budget
 from edgeprune.cost.table import grid_of, point_key
 from edgeprune.export import export
@@ -27,7 +27,7 @@ from edgeprune.runs.directory import RunDirectory
 from edgeprune.search import Options
 from edgeprune.search.baselines import Setting
 from edgeprune.search.job import Job
-from edgeprune.search.measure.archive import Trial
+from edgeprune.search.measure.trial import Trial
 from edgeprune.search.summary import versions
 from edgeprune.task import Batches, Task, load_recipe
 from edgeprune.tuning import finetune, recalibrate

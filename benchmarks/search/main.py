@@ -1,9 +1,9 @@
 """edgeprune against other ways to choose widths: the same weights, the same device, the same measured latency, the same fine-tuning.
 
     pip install -e .[dev,bench]
-    python benchmarks/search.py --models resnet20 --budgets 0.5 --seeds 0     # a part of the matrix
-    python benchmarks/search.py --minutes 60                                  # as much as an hour allows
-    python benchmarks/search.py --render                                      # docs/search.md from the rows
+    python -m benchmarks.search --models resnet20 --budgets 0.5 --seeds 0     # a part of the matrix
+    python -m benchmarks.search --minutes 60                                  # as much as an hour allows
+    python -m benchmarks.search --render                                      # docs/search.md from the rows
 
 Every method is brought to 70, 50 and 30 % of the dense model's measured latency (TFLite, one thread, in turns with the dense model), then
 fine-tuned alike. Rows go to ``benchmarks/results/search/<model>.jsonl``; what is there is not done again. Data: see ``recipes``. Progress
@@ -21,11 +21,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from search_cases import BUDGETS, CASES, METHODS, RESULTS, SEEDS, STAGED_BELOW, Row, Rows, plan_of_work
-from search_methods import Methods
-from search_session import Notes, Session
 
-from edgeprune.errors import EdgepruneError, RecipeError, TransientError
+from benchmarks.search.cases import BUDGETS, CASES, METHODS, RESULTS, SEEDS, STAGED_BELOW, Row, Rows, plan_of_work
+from benchmarks.search.methods import Methods
+from benchmarks.search.session import Notes, Session
+from edgeprune.errors import RecipeError, TransientError
 from edgeprune.export import warm
 
 ATTEMPTS = 4
@@ -35,7 +35,7 @@ ATTEMPTS = 4
 def main() -> int:
     options = parsed()
     if options.render:
-        from search_report import write
+        from benchmarks.search.report import write
 
         print(write(options.results, options.docs), file=sys.stderr)
         return 0
@@ -65,7 +65,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--redo", action="store_true", help="do again what has rows")
     parser.add_argument("--target", default="local:")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
+    parser.add_argument("--docs", type=Path, default=Path(__file__).parents[2] / "docs")
     parser.add_argument("--render", action="store_true", help="write docs/search.md and do nothing else")
     options = parser.parse_args()
     for given, known in ((options.models, CASES), (options.methods, METHODS)):
@@ -150,10 +150,3 @@ class Matrix:
         if self.session is not None:
             self.session.close()
             self.session = None
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except EdgepruneError as error:
-        sys.exit(f"search: {error}")

@@ -1,8 +1,8 @@
 """What every export format costs and gives, on real tasks: parity, the exported file's own accuracy, size, latency.
 
-    EDGEPRUNE_DATA=... python benchmarks/exports.py               # all recipes, and docs/exports.md
-    python benchmarks/exports.py --only har,ecg                   # some anew; the document is of all that was ever measured
-    python benchmarks/exports.py --render                         # the document alone
+    EDGEPRUNE_DATA=... python -m benchmarks.exports               # all recipes, and docs/exports.md
+    python -m benchmarks.exports --only har,ecg                   # some anew; the document is of all that was ever measured
+    python -m benchmarks.exports --render                         # the document alone
 
 Results are kept in ``benchmarks/results/exports.json``, row by row; formats whose packages are missing are left out.
 """
@@ -25,9 +25,9 @@ from typing import Any
 
 import platformdirs
 import torch
-from exports_report import document
 from torch import Tensor
 
+from benchmarks.exports.report import document
 from edgeprune.bench import Artifact, BenchOptions, open_device
 from edgeprune.errors import EdgepruneError
 from edgeprune.export import ExportOptions, calibration_of, export, formats
@@ -39,7 +39,7 @@ from edgeprune.task import Task, as_inputs, load_recipe
 from edgeprune.tflite.versions import minimum_runtime
 from edgeprune.tuning import score
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESULTS, DOCUMENT = ROOT / "benchmarks" / "results" / "exports.json", ROOT / "docs" / "exports.md"
 RECIPES = ("cifar10_resnet56", "cifar10_mobilenetv2", "fsdd", "har", "snips", "ecg")
 FORMATS = ("tflite", "tflite-fp16", "tflite-dynamic", "tflite-int8", "torchscript", "pt2", "onnx", "executorch")
@@ -144,7 +144,3 @@ def measure_latency(name: str, wanted: Sequence[str], row: dict[str, Any]) -> No
             known["verdict"] = ratio.verdict
             row["files"]["tflite"]["latency_ms"] = measured[0].latency_ms
             print(f"{form}: {ratio}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()

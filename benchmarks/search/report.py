@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from search_cases import CASES, FULL, METHODS, SEEDS, STAGED_BELOW, Row, Rows
-from search_chart import Point, scatter
-from search_meet import MOST
+
+from benchmarks.search.cases import CASES, FULL, METHODS, SEEDS, STAGED_BELOW, Row, Rows
+from benchmarks.search.chart import Point, scatter
+from benchmarks.search.meet import MOST
 
 PAGE, CHART = "search.md", "search-scatter.svg"
 OURS, THEIRS = "edgeprune", ("tp-taylor", "tp-isomorphic")
@@ -27,8 +28,8 @@ NAMES = {
     "fastnas": "ModelOpt FastNAS",
 }
 
-COMMANDS = """    python benchmarks/search.py                 # goes on where it stopped; --models, --methods, --budgets, --seeds, --minutes
-    python benchmarks/search.py --render"""
+COMMANDS = """    python -m benchmarks.search                 # goes on where it stopped; --models, --methods, --budgets, --seeds, --minutes
+    python -m benchmarks.search --render"""
 RULES = f"""All methods start from the same weights and are brought to the same *measured* latency: TFLite on one thread, in turns with the
     dense model, the ratio's interval kept. edgeprune does it by its own loop; the others have their knob (a ratio, a share of MACs, a
     predicted latency) turned until the measurement lies between {100 * FULL:g} and 100 % of the budget, in at most {MOST} measurements,
@@ -135,7 +136,7 @@ def _opening(models: Sequence[Model]) -> str:
     packages = sorted({f"torch {row['versions']['torch']}, ai-edge-litert {row['versions']['ai-edge-litert']}" for row in rows})
     ours = sorted({row["code"] for row in tuned if row["method"] == OURS})
     when, states = " to ".join(dict.fromkeys((dates[0], dates[-1]))), f"edgeprune's rows are of {len(ours)} state(s) of its code"
-    source = "Written by `benchmarks/search.py --render` from `benchmarks/results/search/`"
+    source = "Written by `python -m benchmarks.search --render` from `benchmarks/results/search/`"
     made = (
         f"{source}; measured {when} on {'; '.join(devices)}, beside other work; {'; '.join(packages)}. {len(tuned)} fine-tunings; {states}."
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 RECIPES = HERE.parent / "recipes"
 RESULTS = HERE / "results" / "search"
 

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 POLL_S = 0.05
 RUNNING: set[subprocess.Popen[bytes]] = set()
 """The children that run now."""
@@ -34,12 +34,12 @@ class Limits:
 
 
 def run_child(kind: str, name: str, limits: Limits) -> Row:
-    """The row that ``coverage_child.py kind name`` prints; a child that dies or passes a limit gives a row with ``error``."""
+    """The row that ``benchmarks.coverage.child`` prints; a child that dies or passes a limit gives a row with ``error``."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "KERAS_BACKEND": "torch", "PYTHONWARNINGS": "ignore"}
     started = time.monotonic()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        command = [sys.executable, str(HERE / "coverage_child.py"), kind, name]
-        child = subprocess.Popen(command, stdout=out, stderr=err, env=environment, cwd=HERE, start_new_session=True)
+        command = [sys.executable, "-m", "benchmarks.coverage.child", kind, name]
+        child = subprocess.Popen(command, stdout=out, stderr=err, env=environment, cwd=ROOT, start_new_session=True)
         RUNNING.add(child)
         try:
             reason, peak = _watch(child, limits, started)
@@ -105,12 +105,12 @@ def _today() -> str:
 def code_version(kind: str) -> str:
     """What a row depends on: a hash of the graph and surgery code, or the other tool's release, with that of torch."""
     if kind == "torch-pruning":
-        from coverage_peers import RELEASE
+        from benchmarks.coverage.peers import RELEASE
 
         return f"torch-pruning {RELEASE}, torch {version('torch')}"
     digest = hashlib.sha256()
     folders = ["graph", "surgery", *(["export"] if kind == "export" else [])]
-    for path in sorted(path for folder in folders for path in (HERE.parent / "edgeprune" / folder).rglob("*.py")):
+    for path in sorted(path for folder in folders for path in (ROOT / "edgeprune" / folder).rglob("*.py")):
         digest.update(path.read_bytes())
     return f"{digest.hexdigest()[:12]}, torch {version('torch')}"
 

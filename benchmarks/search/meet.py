@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from search_cases import FULL
 from torch import nn
 
+from benchmarks.search.cases import FULL
 from edgeprune.errors import InfeasibleBudgetError
 
 AIM = 0.98

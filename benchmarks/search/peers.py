@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from coverage_peers import folder as torch_pruning_folder
-from coverage_peers import install as install_torch_pruning
 from safetensors import safe_open
 from safetensors.torch import save_file
-from search_cases import Case
-from search_meet import Built
-from search_session import macs_of, shape_key
 from torch import Tensor, nn
 
+from benchmarks.coverage.peers import folder as torch_pruning_folder
+from benchmarks.coverage.peers import install as install_torch_pruning
+from benchmarks.search.cases import Case
+from benchmarks.search.meet import Built
+from benchmarks.search.session import macs_of, shape_key
 from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.task import Task
 from edgeprune.tuning import recalibrate

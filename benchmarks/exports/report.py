@@ -47,7 +47,7 @@ def _intro(rows: Mapping[str, Row]) -> str:
     tools = ", ".join(f"{name} {number}" for name, number in newest["versions"].items()) if newest else ""
     machine = newest["machine"] if newest else ""
     return (
-        f"Written by `python benchmarks/exports.py` (`make bench` runs it too). Measured {when} on {machine}, beside other work; {tools}.\n"
+        f"Written by `python -m benchmarks.exports` (`make bench` runs it too). Measured {when} on {machine}, beside other work; {tools}.\n"
         "Every file was exported from the recipe's unpruned model."
     )
 

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from coverage_child import built, half
 from torch import Tensor, nn
 
+from benchmarks.coverage.models import built, half
 from edgeprune.errors import EdgepruneError
 from edgeprune.export import export, formats, parity
 from edgeprune.graph import analyze

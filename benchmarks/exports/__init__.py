@@ -1,0 +1,1 @@
+"""Every recipe in every format."""

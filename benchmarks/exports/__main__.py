@@ -1,0 +1,5 @@
+"""``python -m benchmarks.exports``."""
+
+from benchmarks.exports.main import main
+
+main()

@@ -1,0 +1,56 @@
+"""The figures of one model that budgets limit: predicted or measured, and compared with the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgeprune.budget import FIGURES, Budget, Limit
+from edgeprune.search.measure.trial import Trial
+
+
+@dataclass(frozen=True)
+class ModelMetrics:
+    """Of one model, predicted or measured: latency (ms), peak memory (bytes; None where a device does not tell), energy (mJ), file
+    (bytes); and counted: multiply-accumulates, parameters."""
+
+    latency_ms: float
+    peak_bytes: float | None
+    energy_mj: float
+    file_bytes: float
+    macs: float
+    parameters: float
+
+    def of(self, kind: str) -> float | None:
+        """The figure that a budget of ``kind`` limits."""
+        value: float | None = getattr(self, FIGURES[kind])
+        return value
+
+    def predicted(self, kind: str) -> float:
+        """:meth:`of` for predictions, which know every figure."""
+        return float(getattr(self, FIGURES[kind]))
+
+
+def resolved(budget: Budget, dense: ModelMetrics) -> dict[str, float]:
+    """Every limit in its unit, percentages taken of the dense model's figures."""
+    limits = {}
+    for kind, limit in budget.limits().items():
+        value = dense.of(kind)
+        limits[kind] = limit.resolve(value if value is not None else 0.0)
+    return limits
+
+
+def measured_metrics(trial: Trial, dense_ms: float, limit: Limit | None, predicted: ModelMetrics) -> ModelMetrics:
+    """What a trial says, in the terms budgets are judged in.
+
+    Under a relative latency budget the interleaved ratio counts (times the dense model's latency); under an absolute one the median itself.
+    """
+    latency = trial.model.latency_ms if limit is not None and not limit.relative else trial.ratio * dense_ms
+    energy = trial.model.energy_mj if trial.model.energy_mj is not None else predicted.energy_mj
+    return ModelMetrics(latency, trial.model.peak_bytes, energy, trial.model.file_bytes, predicted.macs, predicted.parameters)
+
+
+def budget_utilization(metrics: ModelMetrics, limits: Mapping[str, float]) -> float:
+    """The largest share of any limit that the figures take; at most 1 when all are met."""
+    shares = [value / limit for kind, limit in limits.items() if (value := metrics.of(kind)) is not None]
+    return max(shares, default=0.0)
