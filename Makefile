@@ -54,8 +54,7 @@ wheel-test: $(INSTALLED)
 	$(PYTEST) -m wheel $(ARGS)
 
 bench: $(INSTALLED)
-	set -e; for script in $(filter-out %/__init__.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
-	set -e; for room in coverage exports search; do echo "== benchmarks.$$room"; $(BIN)/python -m benchmarks.$$room; done
+	set -e; for name in $(patsubst benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard benchmarks/*.py))) coverage exports search; do echo "== benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* .soak.*

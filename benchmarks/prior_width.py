@@ -1,6 +1,6 @@
 """Whether the priors scale with width as phones do: published latencies of narrower MobileNets against predicted ones.
 
-    python benchmarks/prior_width.py           # all profiles with a prior that was fitted; fails where Pixel 1's misses by more than 15 %
+    python -m benchmarks.prior_width           # all profiles with a prior that was fitted; fails where Pixel 1's misses by more than 15 %
 
 The figures are TFLite's on Pixel 1 before XNNPACK, other ones than its prior was fitted to, so that only ratios are compared: the latency
 of the narrower network over that of the full one. Other devices' ratios are shown beside it, and are not known.
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from fit_priors import ANCHORS, predict
-
+from benchmarks.fit_priors import ANCHORS, predict
 from edgeprune.profile import Profile, load
 
 LIMIT = 0.15

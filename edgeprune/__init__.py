@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from edgeprune import bench
     from edgeprune.budget import Budget
     from edgeprune.graph import analyze
-    from edgeprune.search import Options, Result, prune
+    from edgeprune.search import Options, Result
+    from edgeprune.search.prune import prune
     from edgeprune.surgery import load
     from edgeprune.task import Task
 

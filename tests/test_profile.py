@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import prior_width
 import pytest
 
-from benchmarks import fit_priors
+from benchmarks import fit_priors, prior_width
 from edgeprune.cost.kernels import macs
 from edgeprune.cost.prior import power_of
 from edgeprune.errors import ProfileError

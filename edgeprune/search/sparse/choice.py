@@ -77,7 +77,7 @@ def sparse_options(
         assert cost is not None
         sparse = with_sparse(planner, cost, sparsity, factor)
         whole = sparse.predict(sparse.dense)
-        if all(whole.of(kind) <= limit for kind, limit in limits.items()):
+        if all(whole.predicted(kind) <= limit for kind, limit in limits.items()):
             found.append(SparseOption("sparse", sparsity, dict(sparse.dense), whole.latency_ms))
             break
         with suppress(InfeasibleBudgetError):
