@@ -9,7 +9,7 @@ import replay
 import torch
 
 
-@pytest.mark.parametrize("name", ["points", *(pytest.param(name, marks=pytest.mark.slow) for name in ("digits", "resnet20"))])
+@pytest.mark.parametrize("name", ["points", *(pytest.param(name, marks=pytest.mark.soak) for name in ("digits", "resnet20"))])
 def test_a_replayed_run_comes_to_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeprune.search.run.warm", lambda: None)
     threads = torch.get_num_threads()
