@@ -54,7 +54,7 @@ class Methods:
             if method not in PEERS and not isinstance(error, EdgepruneError):
                 raise
             row = {"error": _reason(error), "tried": self._tried, "measurements": len(self._tried)}
-        session.laboratory.release()
+        session.backend.release()
         row |= {
             "kind": "search",
             "method": method,
@@ -156,7 +156,7 @@ class Methods:
     def prune(self, budget: float, seed: int, epochs: float, notes: Notes) -> edgeprune.Result:
         """``edgeprune.prune`` on this device."""
         session = self.session
-        session.laboratory.release()
+        session.backend.release()
         options = Options(epochs=epochs, seed=seed, threads=THREADS, formats=("tflite",), reuse=False)
         limit = edgeprune.Budget(latency=f"{100 * budget:g}%")
         task, runs = session.seeded_task(seed), session.cache / "runs"

@@ -25,9 +25,9 @@ from edgeprune.cost.table import grid_of, point_key
 from edgeprune.export import export
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search import Options
-from edgeprune.search.baselines import Setting
+from edgeprune.search.baselines import SearchContext
 from edgeprune.search.job import Job
-from edgeprune.search.measure.trial import Trial
+from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.summary import versions
 from edgeprune.task import Batches, Task, load_recipe
 from edgeprune.tuning import finetune, recalibrate
@@ -110,10 +110,10 @@ class Session:
         started = time.perf_counter()
         job.prepare()
         self.prepare_s = time.perf_counter() - started
-        assert job.laboratory is not None
-        self.laboratory, self.dense = job.laboratory, job.dense
+        assert job.backend is not None
+        self.backend, self.dense = job.backend, job.dense
         self.teacher = Remembered(self.task.model)
-        self.setting = Setting(self.task, job.analysis, job.planner)
+        self.setting = SearchContext(self.task, job.analysis, job.planner)
         self.observed: list[tuple[dict[str, int], float, float | None]] = [(job.planner.dense, job.dense.latency_ms, job.dense.peak_bytes)]
 
     @property
@@ -127,13 +127,13 @@ class Session:
             self.observed.append((widths, latency_ms, None))
             self.setting.planner.observe(self.observed)
 
-    def measure(self, model: nn.Module, key: str) -> Trial:
+    def measure(self, model: nn.Module, key: str) -> PairedMeasurement:
         """Export and time a model in turns with the dense one; what has been measured under ``key`` is recalled."""
         if self.run.recall(key) is None:
             path = export(model, self.task.example_inputs, ("tflite",), self.run.artifacts, key)["tflite"]
         else:
             path = Path()
-        return self.laboratory.try_model(key, self.dense_file, path)
+        return self.backend.measure_pair(key, self.dense_file, path)
 
     @cached_property
     def _validation(self) -> tuple[list[tuple[Any, Any]], list[Tensor]]:
@@ -195,7 +195,7 @@ class Session:
 
     def provenance(self) -> Row:
         """What a row comes from."""
-        facts = self.laboratory.facts
+        facts = self.backend.facts
         runtime, version = facts["runtimes"][facts["engine"]]
         return {
             "model": self.case.name,
@@ -208,7 +208,7 @@ class Session:
 
     def close(self) -> None:
         """Free the device and the cache."""
-        self.laboratory.release()
+        self.backend.release()
         self.run.close()
 
 

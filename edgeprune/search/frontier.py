@@ -14,10 +14,10 @@ from edgeprune.errors import InfeasibleBudgetError, InputError
 from edgeprune.files import write_atomically
 from edgeprune.report.frontier import write_frontier
 from edgeprune.runs.directory import RunDirectory, read_inputs
-from edgeprune.search.checks import check
 from edgeprune.search.events import Listener, Silent
 from edgeprune.search.fingerprint import inputs_of, refuse_another
 from edgeprune.search.options import Options
+from edgeprune.search.preflight import check
 from edgeprune.search.run import STATES, Result, prune_in
 from edgeprune.task import Task
 

@@ -31,20 +31,20 @@ from edgeprune.graph import Analysis, analyze
 from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
 from edgeprune.runs.directory import RunDirectory
-from edgeprune.search.cut import Cut, digest
+from edgeprune.search.candidate import PrunedCandidate, digest
 from edgeprune.search.events import Listener
 from edgeprune.search.measure.archive import Archive
-from edgeprune.search.measure.device import Laboratory
-from edgeprune.search.measure.micro import MicroLaboratory
-from edgeprune.search.measure.trial import Trial
+from edgeprune.search.measure.device import DeviceBackend
+from edgeprune.search.measure.micro import MicroBackend
+from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.online import GATED, train_online
 from edgeprune.search.options import Options
 from edgeprune.search.plan.loop import Candidate, Loop, refuse_narrowest
 from edgeprune.search.plan.metrics import ModelMetrics, budget_utilization, measured_metrics, resolved
+from edgeprune.search.plan.objective import Objective, objective_of
 from edgeprune.search.plan.planner import Planner, all_choices
-from edgeprune.search.plan.value import Value, value_of
 from edgeprune.search.precision import FLOAT_TOLERANCE
-from edgeprune.search.stages import EARLY_SHARE, limits_of_stage, stage_shares
+from edgeprune.search.schedule import EARLY_SHARE, limits_of_stage, stage_shares
 from edgeprune.surgery import Pruned, apply, outputs_of, plan_from_saliency, reconstruct, restore, save
 from edgeprune.task import Task, device_inputs
 from edgeprune.tuning import TuneResult, finetune, initialized, recalibrate, score
@@ -69,13 +69,13 @@ class Job:
         self._profile_name = profile
         known = load_profile(profile) if profile is not None else None
         self.micro = known is not None and known.micro
-        self.laboratory: Laboratory | MicroLaboratory | None = None
+        self.backend: DeviceBackend | MicroBackend | None = None
         if known is not None and known.micro:
             if target is not None:
                 raise TargetError(f"{known.name} is a microcontroller, and {target} none", remedy="Give the profile without a target.")
-            self.laboratory = MicroLaboratory(run, known, options.engine, budget, listener)
+            self.backend = MicroBackend(run, known, options.engine, budget, listener)
         elif target is not None:
-            self.laboratory = Laboratory(run, target, options.engine, bench_options, listener)
+            self.backend = DeviceBackend(run, target, options.engine, bench_options, listener)
         self.candidates: list[Candidate] = []
         self.reused = 0
         self.export_s, self._begun = 0.0, time.monotonic()
@@ -105,26 +105,26 @@ class Job:
         self._measure_dense()
 
     def _matching_profile(self) -> str:
-        facts = self.laboratory.facts if self.laboratory else {}
+        facts = self.backend.facts if self.backend else {}
         return facts.get("profile") or "generic-linux"
 
     def _times(self, choices: dict[str, list[int]]) -> KernelTimes:
-        if self.laboratory is None:
+        if self.backend is None:
             return PriorTimes(self.profile)
-        if isinstance(self.laboratory, MicroLaboratory):
-            return self.laboratory.times()
+        if isinstance(self.backend, MicroBackend):
+            return self.backend.times()
         grids = [grid_of(kernel, choices) for kernel in kernels(self.analysis)]
-        return TableTimes(self.laboratory.table(grids), choices)
+        return TableTimes(self.backend.table(grids), choices)
 
     def _measure_dense(self) -> None:
         files = self._export(self.task.model, "dense", (self.engine,))
         size = files[self.engine].stat().st_size
-        if self.laboratory is None:
+        if self.backend is None:
             self.planner.file_offset += size - self.planner.predict(self.planner.dense).file_bytes
             predicted = self.planner.predict(self.planner.dense)
             self.dense = replace(predicted, file_bytes=size)
             return
-        measured = self.laboratory.measure_dense(files[self.engine])
+        measured = self.backend.measure_dense(files[self.engine])
         self.planner.observe_dense(measured.latency_ms, measured.peak_bytes, size, measured.energy_mj)
         predicted = self.planner.predict(self.planner.dense)
         energy = measured.energy_mj if measured.energy_mj is not None else predicted.energy_mj
@@ -134,7 +134,7 @@ class Job:
     @property
     def engine(self) -> str:
         """The format that is measured."""
-        return str(self.laboratory.facts["engine"]) if self.laboratory else (self.options.engine or "tflite")
+        return str(self.backend.facts["engine"]) if self.backend else (self.options.engine or "tflite")
 
     @property
     def latency_is_relative(self) -> bool:
@@ -161,7 +161,7 @@ class Job:
         ]
         return {"groups": groups, "dense": asdict(self.dense), "predicted": asdict(predicted), "limits": self.limits, "measured": False}
 
-    def prune(self) -> Cut:
+    def prune(self) -> PrunedCandidate:
         """All stages: score, solve, measure, cut, tune; the last one's result."""
         if not self.limits:
             raise BudgetError(
@@ -179,7 +179,7 @@ class Job:
             value = self._value(model, f"value-{number}")
             halfway = limits_of_stage(self.limits, self.dense, (number + 1) / len(shares))
             widths = self.planner.solve(value.curves, halfway)
-            pruned = self._cut_well(model, value, widths)
+            pruned = self._prune_and_reconstruct(model, value, widths)
             self._tune(pruned, epochs, f"stage-{number}")
             model = restore(model, self.analysis, pruned)
             self._narrow_to(widths)
@@ -191,22 +191,22 @@ class Job:
         try:
             self.planner.refuse_impossible(self.limits)
         except InfeasibleBudgetError as error:
-            if self.laboratory is None:
+            if self.backend is None:
                 raise
             self.listener.note(f"{error.message}: measuring that plan")
             widths = self.planner.narrowest
             nothing = {group.name: np.zeros(group.rows.shape) for group in self.analysis.groups}
-            trial = self._try(self.task.model, Value(nothing, {}), widths, self._archive())
+            trial = self._try(self.task.model, Objective(nothing, {}), widths, self._archive())
             figures = measured_metrics(trial, self.dense.latency_ms, self.budget.limits().get("latency"), self.planner.predict(widths))
             refuse_narrowest(figures, self.limits)
             measured = (self.planner.dense, *(self.planner.measured_dense or (self.dense.latency_ms, self.dense.peak_bytes)))
             self.planner.observe([measured, (widths, figures.latency_ms, figures.peak_bytes)])
 
-    def _online(self) -> Cut:
+    def _online(self) -> PrunedCandidate:
         """Train with gates while the model shrinks, then cut to what is measured to fit, and tune."""
         epochs = self.task.epochs if self.options.epochs is None else self.options.epochs
-        if self.laboratory is not None:
-            self.laboratory.release()
+        if self.backend is not None:
+            self.backend.release()
         model, value = train_online(
             self.task,
             self.analysis,
@@ -219,7 +219,7 @@ class Job:
         )
         return self._last_stage(model, (1 - GATED) * epochs, 0, value)
 
-    def _last_stage(self, model: nn.Module, epochs: float, stage: int, known: Value | None = None) -> Cut:
+    def _last_stage(self, model: nn.Module, epochs: float, stage: int, known: Objective | None = None) -> PrunedCandidate:
         missed, over = 0.0, dict[tuple[int, ...], float]()
         for attempt in range(RETRIES + 1):
             value = known if known is not None and attempt == 0 else self._value(model, f"value-{stage + attempt}")
@@ -230,7 +230,7 @@ class Job:
                     raise
                 self.listener.note(f"the tuned model stays as it is: {error.message}")
                 break
-            pruned = self._cut_well(model, value, widths)
+            pruned = self._prune_and_reconstruct(model, value, widths)
             tuned = self._tune(pruned, epochs * (EARLY_SHARE if attempt else 1.0), f"final-{attempt}")
             cut = self._finish(pruned, predicted, tuned, attempt)
             use = budget_utilization(cut.figures, self.limits)
@@ -244,10 +244,10 @@ class Job:
         return cut
 
     def _choose(
-        self, value: Value, model: nn.Module, attempt: int, missed: float, over: Mapping[tuple[int, ...], float]
+        self, value: Objective, model: nn.Module, attempt: int, missed: float, over: Mapping[tuple[int, ...], float]
     ) -> tuple[dict[str, int], ModelMetrics]:
         """The widths to keep: by the closed loop on a device, else by the program alone."""
-        if self.laboratory is None:
+        if self.backend is None:
             widths = self.planner.solve(value.curves, self.limits)
             predicted = self.planner.predict(widths)
             return widths, predicted
@@ -274,9 +274,9 @@ class Job:
         return chosen.widths, predicted
 
     def _archive(self) -> Archive | None:
-        if not isinstance(self.laboratory, Laboratory) or not self.options.reuse:
+        if not isinstance(self.backend, DeviceBackend) or not self.options.reuse:
             return None
-        facts = self.laboratory.facts
+        facts = self.backend.facts
         return Archive.of(facts["key"], facts["threads"], self.analysis)
 
     def _known_plans(self, archive: Archive, attempt: int) -> list[tuple[Widths, float, float | None]]:
@@ -287,9 +287,9 @@ class Job:
             self.run_directory.record(key, {"plans": fitting})
         return [(widths, ratio, peak) for widths, ratio, peak in (self.run_directory.recall(key) or {"plans": []})["plans"]]
 
-    def _try(self, model: nn.Module, value: Value, widths: dict[str, int], archive: Archive | None) -> Trial:
+    def _try(self, model: nn.Module, value: Objective, widths: dict[str, int], archive: Archive | None) -> PairedMeasurement:
         """A candidate measured, now or by an earlier run."""
-        assert self.laboratory is not None
+        assert self.backend is not None
         plan = plan_from_saliency(self.analysis, value.saliency, widths)
         key = f"candidate-{digest(plan)}"
         path, known = Path(), archive.find(widths) if archive is not None else None
@@ -302,34 +302,34 @@ class Job:
                 self.run_directory.record(key, known.to_json())
                 return known
             path = self._export(self._cut(model, value, widths).model, key, (self.engine,))[self.engine]
-        trial = self.laboratory.try_model(key, self._dense_file, path)
+        trial = self.backend.measure_pair(key, self._dense_file, path)
         if archive is not None and known is None:
             archive.add(widths, trial)
         return trial
 
-    def _finish(self, pruned: Pruned, predicted: ModelMetrics, tuned: TuneResult | None, attempt: int) -> Cut:
+    def _finish(self, pruned: Pruned, predicted: ModelMetrics, tuned: TuneResult | None, attempt: int) -> PrunedCandidate:
         """Save, export, measure and compare the tuned model."""
         save(self.run_directory.path / "model.safetensors", pruned, self.analysis, self.task.example_inputs, tuple(self.task.protect))
         formats = (self.engine,) if self.micro else tuple(dict.fromkeys((self.engine, *self.options.formats)))
-        apart = isinstance(self.laboratory, Laboratory) and self.laboratory.apart
+        apart = isinstance(self.backend, DeviceBackend) and self.backend.apart
         first = (self.engine,) if apart else formats  # the rest is exported here while the device measures
         files = self._export(pruned.model, "pruned", first, replace_old=True)
         later = self._start_export(pruned.model, "pruned", formats[1:]) if apart and formats[1:] else None
         name = f"final-{attempt}-{digest(pruned.plan)}"
-        if self.laboratory is None:
+        if self.backend is None:
             figures = replace(predicted, file_bytes=files[self.engine].stat().st_size, parameters=parameters_of(pruned.model))
-            return Cut(pruned, predicted, figures, None, tuned, files, name)
-        trial = self.laboratory.try_model(name, self._dense_file, files[self.engine])
+            return PrunedCandidate(pruned, predicted, figures, None, tuned, files, name)
+        trial = self.backend.measure_pair(name, self._dense_file, files[self.engine])
         figures = measured_metrics(trial, self.dense.latency_ms, self.budget.limits().get("latency"), predicted)
         figures = replace(figures, parameters=parameters_of(pruned.model))
-        if isinstance(self.laboratory, MicroLaboratory):
-            self.laboratory.check_outputs(files[self.engine], self.task.example_inputs, self.options.seed)
-            files["c-array"] = self.laboratory.c_array(files[self.engine])
+        if isinstance(self.backend, MicroBackend):
+            self.backend.check_outputs(files[self.engine], self.task.example_inputs, self.options.seed)
+            files["c-array"] = self.backend.c_array(files[self.engine])
         else:
             self._check_outputs(pruned.model, files[self.engine])
-        self.laboratory.release()
+        self.backend.release()
         files |= later.result() if later is not None else {}
-        return Cut(pruned, predicted, figures, trial, tuned, files, name)
+        return PrunedCandidate(pruned, predicted, figures, trial, tuned, files, name)
 
     def seconds(self) -> dict[str, float]:
         """What this call has taken so far, and what of it waiting for exports."""
@@ -337,11 +337,11 @@ class Job:
 
     # steps
 
-    def _value(self, model: nn.Module, key: str) -> Value:
-        if self.laboratory is not None and self.run_directory.recall(key) is None:
-            self.laboratory.release()  # this takes a while and no device
+    def _value(self, model: nn.Module, key: str) -> Objective:
+        if self.backend is not None and self.run_directory.recall(key) is None:
+            self.backend.release()  # this takes a while and no device
         task = replace(self.task, model=model)
-        return value_of(
+        return objective_of(
             task,
             self.analysis,
             self.planner.choices,
@@ -352,12 +352,12 @@ class Job:
             self.listener,
         )
 
-    def _cut(self, model: nn.Module, value: Value, widths: Mapping[str, int]) -> Pruned:
+    def _cut(self, model: nn.Module, value: Objective, widths: Mapping[str, int]) -> Pruned:
         plan = plan_from_saliency(self.analysis, value.saliency, widths)
         self.run_directory.write(f"plans/{digest(plan)}.json", plan.to_json())
         return apply(model, self.analysis, plan)
 
-    def _cut_well(self, model: nn.Module, value: Value, widths: Mapping[str, int]) -> Pruned:
+    def _prune_and_reconstruct(self, model: nn.Module, value: Objective, widths: Mapping[str, int]) -> Pruned:
         """Cut with weights that make up for what goes, and batch-norm statistics of the smaller model, where there is data for it; or with
         new weights, to train from scratch."""
         if self.options.training == "scratch" and model is self.task.model:
@@ -376,8 +376,8 @@ class Job:
         """Fine-tune with the dense model as teacher; nothing to do without training data."""
         if self.task.train is None and self.task.fit is None:
             return None
-        if self.laboratory is not None:
-            self.laboratory.release()
+        if self.backend is not None:
+            self.backend.release()
         self.listener.note(f"fine-tuning for {epochs:.3g} epochs")
         return finetune(
             pruned.model,
@@ -418,19 +418,19 @@ class Job:
 
     def _check_outputs(self, model: nn.Module, path: Path) -> None:
         """The device computes what the host computes."""
-        assert isinstance(self.laboratory, Laboratory)
+        assert isinstance(self.backend, DeviceBackend)
         inputs = device_inputs(self.task.example_inputs, self.options.seed)
-        self.laboratory.compare_outputs(path, inputs, outputs_of(model, inputs), FLOAT_TOLERANCE)
+        self.backend.compare_outputs(path, inputs, outputs_of(model, inputs), FLOAT_TOLERANCE)
 
     def score(self, model: nn.Module, key: str) -> float | None:
         """The task's metric; None when the task cannot score."""
         return self._scored(key, lambda: score(model, self.task))
 
-    def score_cut(self, cut: Cut) -> float | None:
+    def score_cut(self, cut: PrunedCandidate) -> float | None:
         """The task's metric of what is shipped: of the file itself where it is quantized."""
         return self.score_file(cut) if self.micro else self.score(cut.pruned.model, f"score-{cut.identity}")
 
-    def score_file(self, cut: Cut) -> float | None:
+    def score_file(self, cut: PrunedCandidate) -> float | None:
         """The task's metric of the file that was measured; None when the task cannot score."""
         path, engine = cut.files[self.engine], self.engine
         return self._scored(f"score-file-{cut.identity}", lambda: score_file(path, self.task, engine))

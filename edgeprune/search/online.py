@@ -11,9 +11,9 @@ from torch import nn
 from edgeprune.cost.width import Widths
 from edgeprune.graph import Analysis
 from edgeprune.search.events import Listener
+from edgeprune.search.plan.objective import Objective
 from edgeprune.search.plan.planner import Planner
 from edgeprune.search.plan.program import saliency_curve
-from edgeprune.search.plan.value import Value
 from edgeprune.surgery import apply, plan_from_saliency, restore
 from edgeprune.task import Task
 from edgeprune.tuning import finetune
@@ -38,7 +38,7 @@ def train_online(
     folder: Path,
     seed: int,
     listener: Listener,
-) -> tuple[nn.Module, Value]:
+) -> tuple[nn.Module, Objective]:
     """Train ``task.model``'s copy for ``epochs`` in ``STEPS`` stages, narrower after each but the last; ``planner.choices`` shrink with it.
 
     In every stage gates are trained with the weights under a penalty on what they cost; then the program chooses the widths of most
@@ -74,7 +74,7 @@ def train_online(
             widths = planner.solve(curves, there)
             planner.choices = {name: [one for one in choices if one <= widths[name]] for name, choices in planner.choices.items()}
             listener.note(f"kept {sum(widths.values())} of {sum(planner.dense.values())} units")
-    return model, Value(saliency, {name: saliency_curve(saliency[name], choices) for name, choices in planner.choices.items()})
+    return model, Objective(saliency, {name: saliency_curve(saliency[name], choices) for name, choices in planner.choices.items()})
 
 
 def prices(planner: Planner, widths: Widths, kind: str) -> dict[str, float]:

@@ -8,11 +8,11 @@ from edgeprune.budget import FIGURES, Budget
 from edgeprune.errors import BudgetError, TargetError
 from edgeprune.profile import load as load_profile
 from edgeprune.runs.directory import RunDirectory
-from edgeprune.search.checks import check
 from edgeprune.search.events import Listener, Silent
 from edgeprune.search.fastest import fastest
 from edgeprune.search.options import Options
 from edgeprune.search.precision import check_precisions
+from edgeprune.search.preflight import check
 from edgeprune.search.run import Result, prune_in
 from edgeprune.task import Task
 

@@ -13,10 +13,10 @@ from edgeprune.cost.prior import power_of
 from edgeprune.errors import ExportError, InfeasibleBudgetError
 from edgeprune.export.formats import find
 from edgeprune.runs.directory import RunDirectory
-from edgeprune.search.cut import Cut
+from edgeprune.search.candidate import PrunedCandidate
 from edgeprune.search.job import Job
 from edgeprune.search.measure.archive import Archive
-from edgeprune.search.measure.device import Laboratory
+from edgeprune.search.measure.device import DeviceBackend
 from edgeprune.search.plan.metrics import budget_utilization
 from edgeprune.search.plan.planner import Planner, all_choices
 from edgeprune.search.precision import Precision, check_precisions, find_precision
@@ -29,7 +29,7 @@ class Outcome:
 
     precision: str
     job: Job
-    cut: Cut
+    cut: PrunedCandidate
     score: float | None
 
     @property
@@ -44,12 +44,12 @@ class QuantizedJob(Job):
     stays the baseline of every measurement."""
 
     def __init__(self, job: Job, precision: Precision) -> None:
-        check_precisions([precision.name], job.laboratory.target if job.laboratory else None, job.engine)
-        assert isinstance(job.laboratory, Laboratory)
+        check_precisions([precision.name], job.backend.target if job.backend else None, job.engine)
+        assert isinstance(job.backend, DeviceBackend)
         directory = RunDirectory(job.run_directory.path / precision.name)
         directory.adopt(job.run_directory.path / "measurements.jsonl")
         self.precision, self._start = precision, job
-        super().__init__(job.task, directory, job.budget, job.laboratory.target, job.profile.name, job.options, job.listener)
+        super().__init__(job.task, directory, job.budget, job.backend.target, job.profile.name, job.options, job.listener)
 
     def prepare(self) -> None:
         """Take over what the float32 job knows; measure the dense model in this precision in turns with it."""
@@ -58,8 +58,8 @@ class QuantizedJob(Job):
         choices = all_choices(self.analysis, self.options.step or self.profile.channel_step)
         self.planner = Planner(self.analysis, self._times(choices), choices, power_of(self.profile), self.precision.storage)
         path = self._export(self.task.model, "dense", (self.engine,))[self.engine]
-        assert self.laboratory is not None
-        trial = self.laboratory.try_model("dense-trial", self._dense_file, path)
+        assert self.backend is not None
+        trial = self.backend.measure_pair("dense-trial", self._dense_file, path)
         self.planner.observe_dense(trial.ratio * self.dense.latency_ms, trial.model.peak_bytes, path.stat().st_size, trial.model.energy_mj)
         self.listener.note(f"{self.precision.name}: the dense model takes {trial.ratio:.2f} of its float32 latency")
 
@@ -73,14 +73,14 @@ class QuantizedJob(Job):
         return self._start._dense_file
 
     def _archive(self) -> Archive | None:
-        archive, facts = super()._archive(), self.laboratory.facts if self.laboratory else {}
+        archive, facts = super()._archive(), self.backend.facts if self.backend else {}
         return archive and Archive.of(f"{facts['key']}-{self.precision.name}", facts["threads"], self.analysis)
 
     def _check_outputs(self, model: nn.Module, path: Path) -> None:
         """The device computes with the file what the host computes with it."""
-        assert isinstance(self.laboratory, Laboratory)
+        assert isinstance(self.backend, DeviceBackend)
         inputs = device_inputs(self.task.example_inputs, self.options.seed)
-        self.laboratory.compare_outputs(path, inputs, find(self.engine).run(path, inputs), self.precision.tolerance)
+        self.backend.compare_outputs(path, inputs, find(self.engine).run(path, inputs), self.precision.tolerance)
 
 
 def prune_in_precisions(job: Job) -> Outcome:
@@ -112,9 +112,9 @@ def prune_in_precisions(job: Job) -> Outcome:
 
 
 def _outcome(job: Job, name: str) -> Outcome:
-    one, laboratory = job, job.laboratory
-    if laboratory is not None:
-        laboratory.release()
+    one, backend = job, job.backend
+    if backend is not None:
+        backend.release()
     try:
         if name != "fp32":
             one = QuantizedJob(job, find_precision(name))
@@ -122,8 +122,8 @@ def _outcome(job: Job, name: str) -> Outcome:
         cut = one.prune()
         score = one.score_file(cut)
     finally:
-        if one.laboratory is not None:
-            one.laboratory.release()
+        if one.backend is not None:
+            one.backend.release()
         if one is not job:
             one.run_directory.close()
     shown = "" if score is None else f", {job.task.metric_name} {format_metric(score)}"

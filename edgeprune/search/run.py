@@ -16,12 +16,12 @@ from edgeprune.errors import InfeasibleBudgetError, RunError
 from edgeprune.export import warm
 from edgeprune.report import write_report
 from edgeprune.runs.directory import RunDirectory, read_inputs
-from edgeprune.search.checks import check
 from edgeprune.search.events import Listener
 from edgeprune.search.fingerprint import inputs_of, refuse_another
 from edgeprune.search.job import Job
 from edgeprune.search.options import Options
 from edgeprune.search.precision import check_precisions
+from edgeprune.search.preflight import check
 from edgeprune.search.quantized import prune_in_precisions
 from edgeprune.search.summary import summarize, versions
 from edgeprune.search.verdicts import verdict_of
@@ -114,8 +114,8 @@ def _work(job: Job, run: RunDirectory) -> Result:
         job.prepare()
         best = prune_in_precisions(job)
     finally:
-        if job.laboratory is not None:
-            job.laboratory.release()
+        if job.backend is not None:
+            job.backend.release()
     job, cut = best.job, best.cut
     summary = summarize(job, cut, (before, best.score)) | {"precision": best.precision}
     summary |= {"created": run.summary["created"], "target": run.summary["inputs"]["target"]}

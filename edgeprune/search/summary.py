@@ -15,9 +15,9 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.bench import Measurement
 from edgeprune.cost.energy import EnergyModel
-from edgeprune.search.cut import Cut
+from edgeprune.search.candidate import PrunedCandidate
 from edgeprune.search.job import Job
-from edgeprune.search.measure.micro import MicroLaboratory
+from edgeprune.search.measure.micro import MicroBackend
 from edgeprune.search.plan.metrics import ModelMetrics
 from edgeprune.search.verdicts import judge_budget
 
@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) -> dict[str, Any]:
+def summarize(job: Job, cut: PrunedCandidate, metrics: tuple[float | None, float | None]) -> dict[str, Any]:
     """The keys that :mod:`edgeprune.report.summary` describes."""
     planner, trial = job.planner, cut.trial
     widths = {group.name: cut.pruned.plan.width(group) for group in job.analysis.groups}
@@ -75,7 +75,7 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
             for item in job.candidates
         ],
         "final_prediction_ms": cut.predicted.latency_ms,
-        "device_measurements": job.laboratory.measurements if job.laboratory else 0,
+        "device_measurements": job.backend.measurements if job.backend else 0,
         "seconds": job.seconds(),
         "reused_measurements": job.reused,
         "history": cut.tuned.history if cut.tuned else [],
@@ -83,7 +83,7 @@ def summarize(job: Job, cut: Cut, metrics: tuple[float | None, float | None]) ->
         "unsupported": [{"node": node, "operation": op} for node, op in job.analysis.unsupported],
         "warnings": _warnings(job, cut),
     }
-    return job.laboratory.label(summary, cut.files[job.engine]) if isinstance(job.laboratory, MicroLaboratory) else summary
+    return job.backend.label(summary, cut.files[job.engine]) if isinstance(job.backend, MicroBackend) else summary
 
 
 def _of_session(figures: ModelMetrics, measured: Measurement) -> ModelMetrics:
@@ -107,7 +107,7 @@ def _model(figures: ModelMetrics, metric: float | None, measured: Any, energy: E
     }
 
 
-def _artifact(path: Path, job: Job, cut: Cut) -> dict[str, Any]:
+def _artifact(path: Path, job: Job, cut: PrunedCandidate) -> dict[str, Any]:
     """What a release compares the file and its measurements with.  A resumed run writes the bytes that it measured once more: they are as
     old as that measurement at least."""
     content, written = path.read_bytes(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(path.stat().st_mtime))
@@ -119,12 +119,12 @@ def _artifact(path: Path, job: Job, cut: Cut) -> dict[str, Any]:
 
 
 def _device(job: Job) -> dict[str, Any]:
-    if job.laboratory is None:
+    if job.backend is None:
         return {"profile": job.profile.name, "latency": "predicted from the profile's prior, not measured"}
-    facts = job.laboratory.facts
+    facts = job.backend.facts
     runtime, version = facts["runtimes"][facts["engine"]]
     return {
-        "target": job.laboratory.target,
+        "target": job.backend.target,
         "device": facts["board"] or facts["cpu"],
         "architecture": facts["arch"],
         "cores": facts["cores"],
@@ -135,7 +135,7 @@ def _device(job: Job) -> dict[str, Any]:
     }
 
 
-def _warnings(job: Job, cut: Cut) -> list[str]:
+def _warnings(job: Job, cut: PrunedCandidate) -> list[str]:
     found = [f"{op} at {node} has no rule: what it touches stays" for node, op in job.analysis.unsupported]
     if cut.trial is not None:
         found += [f"{name}: {text}" for name, one in (("dense", cut.trial.dense), ("pruned", cut.trial.model)) for text in one.warnings]

@@ -9,7 +9,7 @@ from typing import Any
 from edgeprune.bench.gates import Gate
 from edgeprune.bench.results import Ratio
 from edgeprune.budget import Budget, Limit
-from edgeprune.search.measure.trial import Trial
+from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.plan.metrics import ModelMetrics
 from edgeprune.task import Task
 from edgeprune.verdict import Interval, Verdict, judge, overall
@@ -29,7 +29,7 @@ class Judged:
     relative: bool = False
 
 
-def judge_trial(limit: Limit, trial: Trial) -> Judged:
+def judge_trial(limit: Limit, trial: PairedMeasurement) -> Judged:
     """The verdict on what was measured: of a relative latency on the ratio of the models measured in turns, else on the session's own
     figure."""
     ratio = Ratio.judge(trial.model.name, trial.ratio, trial.low, trial.high)
@@ -37,7 +37,7 @@ def judge_trial(limit: Limit, trial: Trial) -> Judged:
     return Judged(judged.verdict, judged.found, judged.limit, limit.relative and limit.kind == "latency")
 
 
-def judge_limit(limit: Limit, dense: ModelMetrics, figures: ModelMetrics, trial: Trial | None) -> Judged:
+def judge_limit(limit: Limit, dense: ModelMetrics, figures: ModelMetrics, trial: PairedMeasurement | None) -> Judged:
     """What ``trial`` measured is judged with its interval, what was counted or predicted as it is."""
     if trial is not None and trial.measures(limit.kind):
         return judge_trial(limit, trial)
@@ -48,7 +48,12 @@ def judge_limit(limit: Limit, dense: ModelMetrics, figures: ModelMetrics, trial:
 
 
 def judge_budget(
-    task: Task, budget: Budget, dense: ModelMetrics, figures: ModelMetrics, trial: Trial | None, metrics: tuple[float | None, float | None]
+    task: Task,
+    budget: Budget,
+    dense: ModelMetrics,
+    figures: ModelMetrics,
+    trial: PairedMeasurement | None,
+    metrics: tuple[float | None, float | None],
 ) -> dict[str, Any]:
     """Every limit by kind, as ``run.json`` keeps it: see :mod:`edgeprune.report.summary`."""
     result: dict[str, Any] = {}

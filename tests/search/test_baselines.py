@@ -14,7 +14,7 @@ from edgeprune.cost.prior import PriorTimes, power_of
 from edgeprune.errors import InfeasibleBudgetError, InputError
 from edgeprune.graph import analyze
 from edgeprune.profile import load as load_profile
-from edgeprune.search.baselines import BASELINES, Setting, halp, netadapt
+from edgeprune.search.baselines import BASELINES, SearchContext, halp, netadapt
 from edgeprune.search.baselines.halp import frozen_costs, knapsack
 from edgeprune.search.plan.planner import Planner, all_choices
 from edgeprune.surgery import apply, outputs_of
@@ -42,7 +42,7 @@ class Network(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def setting() -> Setting:
+def setting() -> SearchContext:
     torch.manual_seed(0)
     model = Network().eval()
     labels = torch.arange(96) % 4
@@ -51,16 +51,16 @@ def setting() -> Setting:
     task = Task(model, (torch.zeros(1, 3, 16, 16),), train=batches)
     analysis = analyze(model, task.example_inputs)
     profile = load_profile(PROFILE)
-    return Setting(task, analysis, Planner(analysis, PriorTimes(profile), all_choices(analysis, 8), power_of(profile)))
+    return SearchContext(task, analysis, Planner(analysis, PriorTimes(profile), all_choices(analysis, 8), power_of(profile)))
 
 
-def widths_of(setting: Setting, plan) -> dict[str, int]:
+def widths_of(setting: SearchContext, plan) -> dict[str, int]:
     return {group.name: plan.width(group) for group in setting.analysis.groups}
 
 
 @pytest.mark.parametrize("method", BASELINES)
 @pytest.mark.parametrize("share", [0.7, 0.4])
-def test_each_meets_its_predicted_budget_and_uses_it(setting: Setting, method: str, share: float) -> None:
+def test_each_meets_its_predicted_budget_and_uses_it(setting: SearchContext, method: str, share: float) -> None:
     target = share * setting.latency_ms(setting.planner.dense)
     plan = BASELINES[method](setting, target)
     widths = widths_of(setting, plan)
@@ -71,38 +71,38 @@ def test_each_meets_its_predicted_budget_and_uses_it(setting: Setting, method: s
 
 
 @pytest.mark.parametrize("method", BASELINES)
-def test_what_cannot_be_reached_is_said(setting: Setting, method: str) -> None:
+def test_what_cannot_be_reached_is_said(setting: SearchContext, method: str) -> None:
     with pytest.raises(InfeasibleBudgetError, match="the least is"):
         BASELINES[method](setting, 1e-6)
 
 
-def test_uniform_keeps_about_one_share_of_every_group(setting: Setting) -> None:
+def test_uniform_keeps_about_one_share_of_every_group(setting: SearchContext) -> None:
     widths = widths_of(setting, BASELINES["uniform"](setting, 0.5 * setting.latency_ms(setting.planner.dense)))
     shares = [widths[name] / size for name, size in setting.planner.dense.items()]
     assert max(shares) - min(shares) <= 0.25  # a step of 8 of the narrowest group's 32
 
 
-def test_global_magnitude_takes_from_the_group_whose_channels_are_weak(setting: Setting) -> None:
+def test_global_magnitude_takes_from_the_group_whose_channels_are_weak(setting: SearchContext) -> None:
     saliency = setting.saliency("l2")
     even = {name: np.ones_like(rows) for name, rows in saliency.items()}
     weak = "tail.0"
     even[weak][:, 24:] = 0.1
-    other = Setting(setting.task, setting.analysis, setting.planner, _saliency={"l2": even})
+    other = SearchContext(setting.task, setting.analysis, setting.planner, _saliency={"l2": even})
     just_less = 0.99 * setting.latency_ms(setting.planner.dense)
     widths = widths_of(other, BASELINES["global"](other, just_less))
     assert widths == {**setting.planner.dense, weak: 24}
 
 
-def test_halp_keeps_the_group_the_loss_depends_on(setting: Setting) -> None:
+def test_halp_keeps_the_group_the_loss_depends_on(setting: SearchContext) -> None:
     important = {name: np.ones_like(rows) for name, rows in setting.saliency("taylor").items()}
     important["inner.0"][:] = 1e6
-    other = Setting(setting.task, setting.analysis, setting.planner, _saliency={"taylor": important})
+    other = SearchContext(setting.task, setting.analysis, setting.planner, _saliency={"taylor": important})
     widths = widths_of(other, halp(other, 0.6 * setting.latency_ms(setting.planner.dense)))
     assert widths["inner.0"] == 64
     assert widths["tail.0"] < 96
 
 
-def test_frozen_costs_are_the_table_s_differences(setting: Setting) -> None:
+def test_frozen_costs_are_the_table_s_differences(setting: SearchContext) -> None:
     now = {**setting.planner.dense, "stem.0": 24}
     costs = frozen_costs(setting, "tail.0", [8, 48, 96], now)
     exact = [setting.latency_ms({**now, "tail.0": width}) for width in (8, 48, 96)]
@@ -128,8 +128,8 @@ def test_the_knapsack_is_optimal(seed: int) -> None:
     assert total(values, tuple(chosen)) == pytest.approx(best)
 
 
-def test_netadapt_goes_on_from_the_rounds_it_has(setting: Setting) -> None:
-    fresh = Setting(setting.task, setting.analysis, setting.planner)
+def test_netadapt_goes_on_from_the_rounds_it_has(setting: SearchContext) -> None:
+    fresh = SearchContext(setting.task, setting.analysis, setting.planner)
     dense = setting.latency_ms(setting.planner.dense)
     netadapt(fresh, 0.8 * dense)
     first = list(fresh.notes["netadapt"])
@@ -146,7 +146,7 @@ def test_netadapt_goes_on_from_the_rounds_it_has(setting: Setting) -> None:
         assert after.widths[changed[0]] < before.widths[changed[0]]
 
 
-def test_netadapt_without_data_says_so(setting: Setting) -> None:
+def test_netadapt_without_data_says_so(setting: SearchContext) -> None:
     bare = Task(setting.task.model, setting.task.example_inputs)
     with pytest.raises(InputError, match="training data"):
-        netadapt(Setting(bare, setting.analysis, setting.planner), 1.0)
+        netadapt(SearchContext(bare, setting.analysis, setting.planner), 1.0)

@@ -19,7 +19,7 @@ from edgeprune.runs.directory import RunDirectory, read_inputs
 from edgeprune.search import Options, Point, frontier
 from edgeprune.search.frontier import pareto
 from edgeprune.search.measure.archive import Archive
-from edgeprune.search.measure.trial import Trial
+from edgeprune.search.measure.paired import PairedMeasurement
 
 OPTIONS = Options(engine="torchscript", formats=(), step=4, epochs=2)
 WIDE = Options(engine="torchscript", formats=(), step=64, epochs=2)
@@ -130,8 +130,8 @@ def test_a_floor_that_no_model_reaches_says_what_was_tried(tmp_path: Path) -> No
 
 
 def test_trials_outlive_their_run_and_damage_costs_only_what_it_saved(tmp_path: Path) -> None:
-    def trial(ratio: float) -> Trial:
-        return Trial(ratio, ratio - 0.01, ratio + 0.01, MEASURED, MEASURED)
+    def trial(ratio: float) -> PairedMeasurement:
+        return PairedMeasurement(ratio, ratio - 0.01, ratio + 0.01, MEASURED, MEASURED)
 
     path = tmp_path / "trials" / "one.jsonl"
     archive = Archive(path)

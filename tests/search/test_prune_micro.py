@@ -23,7 +23,7 @@ from edgeprune.profile import load
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search import Options, prune
 from edgeprune.search.events import Silent
-from edgeprune.search.measure.micro import MicroLaboratory
+from edgeprune.search.measure.micro import MicroBackend
 from edgeprune.task import load_recipe
 
 pytest.importorskip("tflite_micro")
@@ -174,6 +174,6 @@ def test_outputs_of_a_model_of_tokens_are_compared_on_tokens_that_it_knows(tmp_p
     path = export(Tokens(), examples, ["tflite-int8"], tmp_path, calibration=calibration, options=options)["tflite-int8"]
     run = RunDirectory(tmp_path / "run")
     try:
-        MicroLaboratory(run, load("nrf5340"), None, Budget(size="9kB"), Silent()).check_outputs(path, examples, seed=0)
+        MicroBackend(run, load("nrf5340"), None, Budget(size="9kB"), Silent()).check_outputs(path, examples, seed=0)
     finally:
         run.close()

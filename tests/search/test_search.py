@@ -18,7 +18,7 @@ from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, Run
 from edgeprune.graph import Analysis, analyze
 from edgeprune.runs.directory import RunDirectory, read_inputs
 from edgeprune.search.events import Silent
-from edgeprune.search.measure.trial import Trial
+from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.options import Options
 from edgeprune.search.plan.loop import Loop
 from edgeprune.search.plan.metrics import ModelMetrics, resolved
@@ -89,7 +89,7 @@ def test_solving_prints_nothing(planner: Planner, capfd: pytest.CaptureFixture[s
     assert capfd.readouterr().out == "result"
 
 
-def trial_of(latency_ms: float, dense_ms: float, peak: int = 1000, file: int = 500) -> Trial:
+def trial_of(latency_ms: float, dense_ms: float, peak: int = 1000, file: int = 500) -> PairedMeasurement:
     def measured(name: str, value: float) -> Measurement:
         times = dict.fromkeys(("latency_ms", "low_ms", "high_ms", "p90_ms", "p99_ms", "load_ms", "first_ms"), value)
         facts = {"runtime": "tflite", "runtime_version": "1", "threads": 1, "device": "box", "stop_reason": "converged", "stable": True}
@@ -97,7 +97,7 @@ def trial_of(latency_ms: float, dense_ms: float, peak: int = 1000, file: int = 5
         return Measurement(name=name, samples_ns=(1,), **times, **facts, **memory)  # type: ignore[arg-type]
 
     ratio = latency_ms / dense_ms
-    return Trial(ratio, ratio, ratio, measured("dense", dense_ms), measured("pruned", latency_ms))
+    return PairedMeasurement(ratio, ratio, ratio, measured("dense", dense_ms), measured("pruned", latency_ms))
 
 
 def test_the_loop_corrects_the_model_until_the_measurement_fits(planner: Planner) -> None:
@@ -111,7 +111,7 @@ def test_the_loop_corrects_the_model_until_the_measurement_fits(planner: Planner
     planner.observe_dense(dense.latency_ms, 1000, 500, None)
     tried: list[dict[str, int]] = []
 
-    def build_and_try(widths: dict[str, int]) -> Trial:
+    def build_and_try(widths: dict[str, int]) -> PairedMeasurement:
         tried.append(widths)
         return trial_of(truth(widths), dense.latency_ms)
 
@@ -159,7 +159,7 @@ def test_a_plan_whose_tuned_model_misses_is_not_taken_again(planner: Planner) ->
         fresh = Planner(planner.analysis, FakeTimes(), planner.choices, (2.0, 5.0, 20.0))
         fresh.observe_dense(whole, 1000, 500, None)
 
-        def measure(widths: dict[str, int]) -> Trial:
+        def measure(widths: dict[str, int]) -> PairedMeasurement:
             return trial_of(0.98 * planner.predict(widths).latency_ms, whole)
 
         return Loop(fresh, curves_of(planner, 0), Budget(latency="50%"), dense, measure, Silent(), 3)

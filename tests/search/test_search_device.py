@@ -21,8 +21,8 @@ from edgeprune.errors import InfeasibleBudgetError, ProfileError
 from edgeprune.graph import analyze
 from edgeprune.search import Options, Result
 from edgeprune.search.measure.archive import Archive, structure
-from edgeprune.search.measure.device import Laboratory
-from edgeprune.search.measure.trial import Trial
+from edgeprune.search.measure.device import DeviceBackend
+from edgeprune.search.measure.paired import PairedMeasurement
 
 OPTIONS = Options(engine="torchscript", formats=(), step=16, epochs=2, measurements=4)
 BUDGET = Budget(latency="50%")
@@ -32,7 +32,7 @@ FACTS = {
 }
 
 
-class Played(Laboratory):
+class Played(DeviceBackend):
     """Latency in proportion to the file's size, from the first tuned model on times ``slower``.  ``energy_mj``: what its meter says."""
 
     slower, energy_mj, asked = 1.0, None, list[str]()
@@ -48,7 +48,7 @@ class Played(Laboratory):
     def measure_dense(self, path: Path) -> Measurement:
         return self._measured(path)
 
-    def try_model(self, key: str, dense: Path, path: Path) -> Trial:
+    def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement:
         known = self._run.recall(key)
         if known is None:
             self.asked.append(key)
@@ -57,9 +57,9 @@ class Played(Laboratory):
                 self._measured(path, self.slower if any(one.startswith("final") for one in self.asked) else 1.0),
             )
             ratio = after.latency_ms / before.latency_ms
-            known = Trial(ratio, ratio, ratio, before, after).to_json()
+            known = PairedMeasurement(ratio, ratio, ratio, before, after).to_json()
             self._run.record(key, known)
-        return Trial.from_json(known)
+        return PairedMeasurement.from_json(known)
 
     def table(self, grids: Sequence[Grid]) -> Table:
         found = Table.open(self._run.path / "table.json")
@@ -87,7 +87,7 @@ class Interrupting:
 @pytest.fixture(autouse=True)
 def _played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("edgeprune.search.run.warm", lambda: None)
-    monkeypatch.setattr("edgeprune.search.job.Laboratory", Played)
+    monkeypatch.setattr("edgeprune.search.job.DeviceBackend", Played)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(Played, "asked", [])
 
@@ -110,7 +110,7 @@ def test_a_resumed_search_goes_the_way_it_began(tmp_path: Path) -> None:
     archive = Archive.of("played", 1, analyze(points_task(96).model, (torch.zeros(1, 8),)))
     for widths, _, _ in archive.observed():
         odd = {name: max(16, width - 16) for name, width in widths.items()}
-        archive.add(odd, Trial(0.9, 0.9, 0.9, MEASURED, replace(MEASURED, latency_ms=90.0)))
+        archive.add(odd, PairedMeasurement(0.9, 0.9, 0.9, MEASURED, replace(MEASURED, latency_ms=90.0)))
     resumed = keys(run(tmp_path, resume=broken).run)
     assert [key for key in resumed if not key.startswith("known")] == [key for key in straight if not key.startswith("known")]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from edgeprune.search.baselines.setting import Setting
+from edgeprune.search.baselines.context import SearchContext
 from edgeprune.search.plan.program import saliency_curve
 from edgeprune.surgery import Plan
 
@@ -17,7 +17,7 @@ UNITS = 20_000
 """Parts the capacity of the knapsack is divided in; costs are rounded up to them."""
 
 
-def halp(setting: Setting, target_ms: float) -> Plan:
+def halp(setting: SearchContext, target_ms: float) -> Plan:
     """Keep the most first-order Taylor importance under a latency target, by a knapsack over steps of channels.
 
     In every one of 30 steps a group's cost at a width is looked up with all other widths frozen at their present values (a layer's with
@@ -37,7 +37,7 @@ def halp(setting: Setting, target_ms: float) -> Plan:
 
 
 def _narrowed(
-    setting: Setting,
+    setting: SearchContext,
     choices: Mapping[str, Sequence[int]],
     worth: Mapping[str, Mapping[int, float]],
     now: Mapping[str, int],
@@ -53,7 +53,7 @@ def _narrowed(
     return {name: widths[place] for name, widths, place in zip(names, allowed, chosen, strict=True)}
 
 
-def frozen_costs(setting: Setting, group: str, widths: Sequence[int], now: Mapping[str, int]) -> list[float]:
+def frozen_costs(setting: SearchContext, group: str, widths: Sequence[int], now: Mapping[str, int]) -> list[float]:
     """Milliseconds above the narrowest of ``widths``, never falling, of the kernels whose output has channels of ``group``.
 
     Everything else, the input of layers with weights included, keeps its width of ``now``.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeprune.search.baselines.setting import Setting, nearest, widest
+from edgeprune.search.baselines.context import SearchContext, nearest, widest
 from edgeprune.surgery import Plan
 
 
-def global_magnitude(setting: Setting, target_ms: float) -> Plan:
+def global_magnitude(setting: SearchContext, target_ms: float) -> Plan:
     """Rank all channels by the L2 norm of their weights relative to their group's mean; what is above one threshold stays.
 
     The threshold is as low as the predicted latency allows; widths are the nearest on the device's grid, at least its least. Source: the

@@ -10,7 +10,7 @@ from torch import nn
 
 from edgeprune.errors import InputError
 from edgeprune.importance import Saliency, score
-from edgeprune.search.baselines.setting import Setting
+from edgeprune.search.baselines.context import SearchContext
 from edgeprune.surgery import Plan, apply, plan_from_saliency, restore
 from edgeprune.tuning import finetune, mean_divergence, outputs_on
 
@@ -34,7 +34,7 @@ class State:
     plan: Plan
 
 
-def netadapt(setting: Setting, target_ms: float) -> Plan:
+def netadapt(setting: SearchContext, target_ms: float) -> Plan:
     """Cut the latency a little in every round: by the group that, narrowed alone until the round's latency is met and tuned for a moment,
     moves the answers least.
 
@@ -56,12 +56,12 @@ def netadapt(setting: Setting, target_ms: float) -> Plan:
     return state.plan
 
 
-def _start(setting: Setting) -> State:
+def _start(setting: SearchContext) -> State:
     dense = dict(setting.planner.dense)
     return State(dense, setting.task.model, REDUCTION * setting.latency_ms(dense), setting.plan("l2", dense))
 
 
-def _round(setting: Setting, state: State, now_ms: float, limit_ms: float) -> State:
+def _round(setting: SearchContext, state: State, now_ms: float, limit_ms: float) -> State:
     """The best of the round's proposals."""
     assert setting.task.train is not None
     saliency = score(replace(setting.task, model=state.model), setting.analysis, "l2")  # what went is 0 and goes first
@@ -83,7 +83,7 @@ def _round(setting: Setting, state: State, now_ms: float, limit_ms: float) -> St
     return best[1]
 
 
-def _proposals(setting: Setting, state: State, saliency: Saliency, now_ms: float, limit_ms: float) -> list[dict[str, int]]:
+def _proposals(setting: SearchContext, state: State, saliency: Saliency, now_ms: float, limit_ms: float) -> list[dict[str, int]]:
     """For every group the largest width that meets the limit with all others as they are, and of these the most promising; where no group
     can meet it alone, the group that goes narrowest at the least L2 norm for a millisecond."""
     fitting: list[tuple[float, dict[str, int]]] = []

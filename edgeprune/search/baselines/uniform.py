@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from edgeprune.search.baselines.setting import Setting, nearest, widest
+from edgeprune.search.baselines.context import SearchContext, nearest, widest
 from edgeprune.surgery import Plan
 
 
-def uniform(setting: Setting, target_ms: float) -> Plan:
+def uniform(setting: SearchContext, target_ms: float) -> Plan:
     """One keep-ratio for all groups, as large as the predicted latency allows (what is left of it widens the last groups
     by a step of the grid); within a group the channels of largest L2 norm stay.
 

@@ -14,7 +14,7 @@ from edgeprune.cost.width import Widths
 from edgeprune.export.cache import REVISION
 from edgeprune.files import append_line
 from edgeprune.graph import Analysis
-from edgeprune.search.measure.trial import Trial
+from edgeprune.search.measure.paired import PairedMeasurement
 
 RECENT = 16
 """Earlier measurements that calibrate a new run's model."""
@@ -26,7 +26,7 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._found: dict[str, tuple[dict[str, int], Trial]] = {}
+        self._found: dict[str, tuple[dict[str, int], PairedMeasurement]] = {}
         try:
             lines = path.read_text(errors="replace").splitlines()
         except OSError:
@@ -34,7 +34,7 @@ class Archive:
         for line in lines:
             try:
                 entry = json.loads(line)
-                self._found[_key(entry["widths"])] = entry["widths"], Trial.from_json(entry["trial"])
+                self._found[_key(entry["widths"])] = entry["widths"], PairedMeasurement.from_json(entry["trial"])
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
 
@@ -44,12 +44,12 @@ class Archive:
         name = sha256(f"{REVISION} {device} {threads} {structure(analysis)}".encode()).hexdigest()[:24]
         return cls(user_cache_path("edgeprune") / "trials" / f"{name}.jsonl")
 
-    def find(self, widths: Mapping[str, int]) -> Trial | None:
+    def find(self, widths: Mapping[str, int]) -> PairedMeasurement | None:
         """What was measured of these widths."""
         known = self._found.get(_key(widths))
         return known[1] if known else None
 
-    def add(self, widths: Mapping[str, int], trial: Trial) -> None:
+    def add(self, widths: Mapping[str, int], trial: PairedMeasurement) -> None:
         """Keep a trial for later runs."""
         self._found[_key(widths)] = dict(widths), trial
         try:

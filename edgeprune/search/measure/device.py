@@ -17,7 +17,7 @@ from edgeprune.devices import parse_address, resolve_target
 from edgeprune.errors import DeviceError, InputError, NoRuntimeError, ParityError
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.events import Listener
-from edgeprune.search.measure.trial import Trial
+from edgeprune.search.measure.paired import PairedMeasurement
 
 CHUNK = 96
 """Kernels measured at a time: what a kill can cost."""
@@ -25,7 +25,7 @@ CHUNK = 96
 SUFFIXES = {"tflite": ".tflite", "torchscript": ".pt"}
 
 
-class Laboratory:
+class DeviceBackend:
     """Opens the device when a measurement is really needed, and lets go of it between phases.
 
     ``engine``: "tflite" or "torchscript"; None takes TFLite where the device has it.
@@ -66,16 +66,16 @@ class Laboratory:
             self._run.record("dense", known)
         return Measurement.from_json(known)
 
-    def try_model(self, key: str, dense: Path, path: Path) -> Trial:
+    def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement:
         """A pruned model in turns with the dense one."""
         known = self._run.recall(key)
         if known is None:
             comparison = self._open().compare(Artifact(dense, "dense"), [Artifact(path, "pruned")], self._options)
             ratio, (before, after) = comparison.ratios[0], comparison.measurements
-            known = Trial(ratio.ratio, ratio.low, ratio.high, before, after).to_json()
+            known = PairedMeasurement(ratio.ratio, ratio.low, ratio.high, before, after).to_json()
             self.measurements += 1
             self._run.record(key, known)
-        return Trial.from_json(known)
+        return PairedMeasurement.from_json(known)
 
     def table(self, grids: Sequence[Grid]) -> Table:
         """Times of all kernels on the grids: from this run, from earlier runs on this device, and the rest measured now."""

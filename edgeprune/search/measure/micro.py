@@ -1,6 +1,6 @@
 """A microcontroller's side of a run: int8 files whose arena is measured by TFLite Micro's interpreter on this machine.
 
-What a :class:`~edgeprune.search.measure.device.Laboratory` measures on a device is known here without one: the arena and the file are
+What a :class:`~edgeprune.search.measure.device.DeviceBackend` measures on a device is known here without one: the arena and the file are
 exact.
 Only latency, and energy with it, is predicted from the profile.
 """
@@ -28,7 +28,7 @@ from edgeprune.micro import Arena, estimate_flash, macs_of, measure_arena, predi
 from edgeprune.profile import MICRO, Profile
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.events import Listener
-from edgeprune.search.measure.trial import Trial
+from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.tflite.interpreter import invoke, open_tflite
 
 ENGINE = "tflite-int8"
@@ -50,8 +50,8 @@ class UnknownTimes:
         return 1e-6 * macs(kernel.form, source, result)
 
 
-class MicroLaboratory:
-    """Takes the place of a device's laboratory for the profile of a microcontroller.
+class MicroBackend:
+    """Takes the place of a device's backend for the profile of a microcontroller.
 
     A model's ``peak_bytes`` is the smallest arena it runs in, ``file_bytes`` that of its int8 file. Raises :class:`BudgetError` for a
     budget that the profile knows nothing to judge by, :class:`ExportError` without tflite-micro, :class:`InputError` for another engine.
@@ -99,11 +99,11 @@ class MicroLaboratory:
         """The dense model's."""
         return self._measured("dense", path)
 
-    def try_model(self, key: str, dense: Path, path: Path) -> Trial:
+    def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement:
         """A pruned model's figures beside the dense one's; latencies are predicted, and their ratio with them."""
         before, after = self._measured("dense", dense), self._measured(key, path)
         ratio = after.latency_ms / before.latency_ms
-        return Trial(ratio, ratio, ratio, before, after)
+        return PairedMeasurement(ratio, ratio, ratio, before, after)
 
     def check_outputs(self, path: Path, examples: Sequence[torch.Tensor], seed: int) -> None:
         """TFLite Micro computes what TFLite does here, on seeded inputs; what is no quantized number (an index) is as in ``examples``.

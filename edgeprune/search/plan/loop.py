@@ -9,7 +9,7 @@ from edgeprune.budget import Budget, format_quantity
 from edgeprune.cost.width import Widths
 from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.search.events import Listener
-from edgeprune.search.measure.trial import Trial
+from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.plan.metrics import ModelMetrics, budget_utilization, measured_metrics, resolved
 from edgeprune.search.plan.planner import Planner
 
@@ -29,7 +29,7 @@ class Candidate:
 
     widths: dict[str, int]
     predicted: ModelMetrics
-    trial: Trial
+    trial: PairedMeasurement
     figures: ModelMetrics
     value: float
     use: float  # the largest share of any budget it takes
@@ -50,7 +50,8 @@ def refuse_narrowest(figures: ModelMetrics, limits: Mapping[str, float]) -> None
 
 
 class Loop:
-    """``build_and_try(widths) -> Trial`` makes and measures a plan; ``value``: by group what each of its width choices keeps."""
+    """``build_and_try(widths) -> PairedMeasurement`` makes and measures a plan; ``value``: by group what each of its
+    width choices keeps."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class Loop:
         value: Mapping[str, Sequence[float]],
         budget: Budget,
         dense: ModelMetrics,
-        build_and_try: Callable[[dict[str, int]], Trial],
+        build_and_try: Callable[[dict[str, int]], PairedMeasurement],
         listener: Listener,
         most: int,
     ) -> None:

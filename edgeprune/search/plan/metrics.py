@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgeprune.budget import FIGURES, Budget, Limit
-from edgeprune.search.measure.trial import Trial
+from edgeprune.search.measure.paired import PairedMeasurement
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def resolved(budget: Budget, dense: ModelMetrics) -> dict[str, float]:
     return limits
 
 
-def measured_metrics(trial: Trial, dense_ms: float, limit: Limit | None, predicted: ModelMetrics) -> ModelMetrics:
+def measured_metrics(trial: PairedMeasurement, dense_ms: float, limit: Limit | None, predicted: ModelMetrics) -> ModelMetrics:
     """What a trial says, in the terms budgets are judged in.
 
     Under a relative latency budget the interleaved ratio counts (times the dense model's latency); under an absolute one the median itself.

@@ -27,10 +27,10 @@ from edgeprune.importance.unstructured import Scope, apply_masks, quantile_masks
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.events import Listener
 from edgeprune.search.job import Job
-from edgeprune.search.measure.device import Laboratory
-from edgeprune.search.measure.trial import Trial
+from edgeprune.search.measure.device import DeviceBackend
+from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.options import Options
-from edgeprune.search.plan.value import Value, value_of
+from edgeprune.search.plan.objective import Objective, objective_of
 from edgeprune.search.sparse.choice import SPARSITIES, SparseOption, measure_sparse, sparse_choice, sparse_options
 from edgeprune.search.verdicts import judge_trial
 from edgeprune.surgery import Plan, Pruned, apply, load, plan_from_saliency, save
@@ -124,11 +124,11 @@ def make_sparse(
     files = export(model, task.example_inputs, ("tflite", "tflite-sparse"), run.artifacts, "sparse", options=options)
     trial = None
     if target is not None:
-        laboratory = Laboratory(run, target, "tflite", BenchOptions(threads=settings.threads, seed=settings.seed), listener)
+        backend = DeviceBackend(run, target, "tflite", BenchOptions(threads=settings.threads, seed=settings.seed), listener)
         try:
-            trial = laboratory.try_model(f"sparse-{sparsity:g}", files["tflite"], files["tflite-sparse"])
+            trial = backend.measure_pair(f"sparse-{sparsity:g}", files["tflite"], files["tflite-sparse"])
         finally:
-            laboratory.release()
+            backend.release()
     check = sparse_check(files["tflite-sparse"])
     return SparseOutcome("sparse", reached, layers, dense_score, tuned.score, files, path, check, _interval(trial), None)
 
@@ -152,7 +152,7 @@ class _Search:
         self.task, self.target, self.run_directory, self.listener, self.settings = task, target, run, listener, settings
         options = Options(engine="tflite", formats=("tflite",), epochs=settings.epochs, threads=settings.threads, seed=settings.seed)
         self.job = Job(task, run, Budget(latency=latency), target, None, options, listener)
-        self.value: Value
+        self.value: Objective
         self._losses: dict[tuple[float, tuple[int, ...]], float] = {}
 
     def run(self) -> SparseOutcome:
@@ -161,16 +161,16 @@ class _Search:
             dense_score = score(self.task.model, self.task) if self.task.scores else None
             self.job.prepare()
             key, choices = "value-sparse", self.job.planner.choices
-            self.value = value_of(self.task, self.job.analysis, choices, None, True, self.run_directory, key, self.listener)
+            self.value = objective_of(self.task, self.job.analysis, choices, None, True, self.run_directory, key, self.listener)
             option = self._choose()
             return self._finish(option, dense_score)
         finally:
-            self._laboratory.release()
+            self._backend.release()
 
     @property
-    def _laboratory(self) -> Laboratory:
-        assert isinstance(self.job.laboratory, Laboratory)
-        return self.job.laboratory
+    def _backend(self) -> DeviceBackend:
+        assert isinstance(self.job.backend, DeviceBackend)
+        return self.job.backend
 
     def _choose(self) -> SparseOption:
         """The best way whose measurement meets the budget."""
@@ -200,8 +200,8 @@ class _Search:
     def _cost(self) -> SparseCost | None:
         """What sparse kernels cost on the device; None where XNNPACK would take none for this network."""
         runs_sparse = _runs_sparse(self.task.model, self.task, self.run_directory, self.listener)
-        threads = self._laboratory.facts["threads"]
-        self._laboratory.release()
+        threads = self._backend.facts["threads"]
+        self._backend.release()
         points = sparse_points(self.job.planner.kernels, self.job.planner.dense) if runs_sparse else []
         table = Table.open(self.run_directory.path / "sparse-table.json")
         return measure_sparse(self.target, points, table, BenchOptions(threads=threads)) if points else None
@@ -230,20 +230,20 @@ class _Search:
             self._losses[key] = mean_divergence(model, self.task, batches, outputs_on(self.task.model, batches))
         return self._losses[key]
 
-    def _try(self, option: SparseOption, attempt: int) -> Trial:
+    def _try(self, option: SparseOption, attempt: int) -> PairedMeasurement:
         model = self._build(option).model
         if option.sparsity:
             parameters = sparse_parameters(model, self.settings.linear)
             apply_masks(parameters, quantile_masks(parameters, option.sparsity, self.settings.scope, self.settings.block))
         return self._measure(model, option, f"way-{attempt}")
 
-    def _measure(self, model: nn.Module, option: SparseOption, name: str) -> Trial:
+    def _measure(self, model: nn.Module, option: SparseOption, name: str) -> PairedMeasurement:
         kind = "tflite-sparse" if option.sparsity else "tflite"
         file = export(model, self.task.example_inputs, (kind,), self.run_directory.artifacts, name)[kind]
-        return self._laboratory.try_model(f"{name}-{option.kind}-{option.sparsity:g}", self.run_directory.artifacts / "dense.tflite", file)
+        return self._backend.measure_pair(f"{name}-{option.kind}-{option.sparsity:g}", self.run_directory.artifacts / "dense.tflite", file)
 
     def _finish(self, option: SparseOption, dense_score: float | None) -> SparseOutcome:
-        self._laboratory.release()
+        self._backend.release()
         pruned = self._build(option)
         tuned, layers = _train(pruned.model, self.task, option.sparsity, self.run_directory, self.settings, self.listener, option.kind)
         path, analysis = self.run_directory.path / "model.safetensors", self.job.analysis
@@ -301,7 +301,7 @@ def _sparsity(model: nn.Module, settings: SparseSettings) -> float:
     return sparsity_of(sparse_parameters(model, settings.linear))
 
 
-def _interval(trial: Trial | None) -> tuple[float, float, float] | None:
+def _interval(trial: PairedMeasurement | None) -> tuple[float, float, float] | None:
     return None if trial is None else (trial.ratio, trial.low, trial.high)
 
 

@@ -17,14 +17,14 @@ from edgeprune.task import Task
 
 
 @dataclass(frozen=True)
-class Value:
+class Objective:
     """``saliency`` orders the channels within each group; ``curves`` weigh the groups' widths against each other."""
 
     saliency: Saliency
     curves: Curves
 
 
-def value_of(
+def objective_of(
     task: Task,
     analysis: Analysis,
     choices: Mapping[str, Sequence[int]],
@@ -33,7 +33,7 @@ def value_of(
     run: RunDirectory,
     key: str,
     listener: Listener,
-) -> Value:
+) -> Objective:
     """Score channels and measure how sensitive the loss is to each group; recorded in the run under ``key``.
 
     With training data: criterion ``taylor`` unless another is named, and curves from calibration loss. Without: ``l2``, and a quadratic
@@ -41,7 +41,7 @@ def value_of(
     """
     known = run.recall(key)
     if known is not None:
-        return Value({name: np.array(rows) for name, rows in known["saliency"].items()}, known["curves"])
+        return Objective({name: np.array(rows) for name, rows in known["saliency"].items()}, known["curves"])
     has_data = task.train is not None
     listener.note(f"scoring channels by {criterion or ('taylor' if has_data else 'l2')}")
     saliency = score(task, analysis, criterion or ("taylor" if has_data else "l2"))
@@ -52,7 +52,7 @@ def value_of(
     else:
         curves = {group.name: _quadratic(saliency[group.name], choices[group.name], len(group.readers) + 1) for group in analysis.groups}
     run.record(key, {"saliency": {name: rows.tolist() for name, rows in saliency.items()}, "curves": curves})
-    return Value(saliency, curves)
+    return Objective(saliency, curves)
 
 
 def _quadratic(saliency: np.ndarray, choices: Sequence[int], weight: float) -> list[float]:

@@ -19,7 +19,7 @@ HALVINGS = 24
 
 
 @dataclass
-class Setting:
+class SearchContext:
     """A task, its analysis, and a planner with the device's (calibrated) times.  ``notes``: what an allocator keeps between calls."""
 
     task: Task
@@ -58,11 +58,11 @@ class Setting:
             )
 
 
-Allocator = Callable[[Setting, float], Plan]
+Allocator = Callable[[SearchContext, float], Plan]
 """``allocate(setting, target_ms)``: what to keep so that the predicted latency is at most ``target_ms``."""
 
 
-def widest(setting: Setting, widths_at: Callable[[float], dict[str, int]], target_ms: float, method: str) -> dict[str, int]:
+def widest(setting: SearchContext, widths_at: Callable[[float], dict[str, int]], target_ms: float, method: str) -> dict[str, int]:
     """``widths_at(share)`` at the largest share in 0..1 (by bisection) whose predicted latency is at most ``target_ms``.
 
     Many groups may change at once there, as widths lie on a grid: from the output on, those go over to the next share's widths for which

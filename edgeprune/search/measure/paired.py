@@ -9,7 +9,7 @@ from edgeprune.bench import Measurement
 
 
 @dataclass(frozen=True)
-class Trial:
+class PairedMeasurement:
     """A model measured in turns with the dense one: ``ratio`` of latencies with its interval, and both measurements."""
 
     ratio: float
@@ -30,7 +30,7 @@ class Trial:
         return {"ratio": self.ratio, "low": self.low, "high": self.high, "dense": dense, "model": model}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, object]) -> Trial:
+    def from_json(cls, data: Mapping[str, object]) -> PairedMeasurement:
         """What :meth:`to_json` wrote."""
         dense, model = (Measurement.from_json(data[name]) for name in ("dense", "model"))  # type: ignore[arg-type]
         return cls(float(data["ratio"]), float(data["low"]), float(data["high"]), dense, model)  # type: ignore[arg-type]
