@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -67,26 +67,47 @@ LEAST_BALANCED = 0.75
 """And the mean of that share over the classes: a rare class that is lost changes the whole share little."""
 
 
+LEAST_ROW_DB = 6.0
+"""The same of a single row of an output, below which the row is lost: noise of half its size."""
+
+LOST_SHARE = 1 / 8
+"""Share of an axis's rows that may be lost: a channel that says next to nothing is not worth a refusal."""
+
+PROBABILITY_ERROR = 0.02
+"""Root mean square error of a row of numbers between 0 and 1 that is small enough, however small they are: a class that never comes up."""
+
+_MOST_ROWS = 4096
+
+
 @dataclass(frozen=True)
 class Fidelity:
-    """Of a quantized file to the PyTorch model, over several inferences, its worst output: ``sqnr_db``, the ratio of the outputs' power to
-    the error's (infinite when there is none), and ``agreement``, the share of inferences with the same top class (of equal elements, for
-    outputs of integers; None for other outputs). ``balanced``: the mean of that share over the classes that the PyTorch model names."""
+    """Of a quantized file to the PyTorch model, over several inferences, its worst output.
+
+    ``sqnr_db``: the ratio of the output's power to the error's (infinite when there is none). ``agreement``: the share of inferences with
+    the same top class (of equal elements, for outputs of integers; None for other outputs); ``balanced``: the mean of that share over the
+    ``classes`` that the PyTorch model names. ``lost``: the rows along one axis that are lost, though the output as a whole may be near, in
+    words; empty when there are none. ``output``: its place.
+    """
 
     sqnr_db: float
     agreement: float | None
     balanced: float = 1.0
+    classes: int = 0
+    lost: str = ""
+    output: int = 0
 
     @property
     def good(self) -> bool:
         """Whether it computes the same function."""
         same = self.agreement is not None and self.agreement >= LEAST_AGREEMENT and self.balanced >= LEAST_BALANCED
-        return self.sqnr_db >= LEAST_SQNR_DB or same
+        if same and (self.classes > 1 or self.classes == 0):
+            return True
+        return not self.lost and (self.sqnr_db >= LEAST_SQNR_DB or same)
 
     def __str__(self) -> str:
         same = "" if self.agreement is None else f", the same top class in {100 * self.agreement:.0f} %"
         rare = f" ({100 * self.balanced:.0f} % with every class counted alike)" if self.balanced < 1.0 else ""
-        return f"signal to noise {self.sqnr_db:.1f} dB{same}{rare}"
+        return f"output {self.output}: signal to noise {self.sqnr_db:.1f} dB{same}{rare}{f'; {self.lost}' if self.lost else ''}"
 
 
 def fidelity(expected: Sequence[Sequence[Tensor]], produced: Sequence[Sequence[Tensor]]) -> Fidelity:
@@ -95,25 +116,60 @@ def fidelity(expected: Sequence[Sequence[Tensor]], produced: Sequence[Sequence[T
     for index, (want, got) in enumerate(zip(zip(*expected, strict=True), zip(*produced, strict=True), strict=True)):
         if [value.shape for value in want] != [value.shape for value in got]:
             raise ParityError(f"output {index} has shape {tuple(got[0].shape)}, expected {tuple(want[0].shape)}")
-        found.append(_fidelity(torch.stack(want), torch.stack(got)))
+        found.append(replace(_fidelity(torch.stack(want), torch.stack(got)), output=index))
     return min(found, key=lambda item: (item.good, item.sqnr_db))
 
 
 def _fidelity(want: Tensor, got: Tensor) -> Fidelity:
     if not want.is_floating_point():
         return Fidelity(-math.inf, float((want == got).double().mean()))
+    lost = _lost_rows(want, got)
     classes = want.dim() == 3 and want.shape[1] == 1 and want.shape[2] > 1
     if not classes:
-        return Fidelity(sqnr_db(want, got), None)
+        return Fidelity(sqnr_db(want, got), None, lost=lost)
     named, same = want.argmax(2).flatten(), (want.argmax(2) == got.argmax(2)).double().flatten()
     shares = [float(same[named == one].mean()) for one in set(named.tolist())]
-    return Fidelity(sqnr_db(want, got), float(same.mean()), sum(shares) / len(shares))
+    return Fidelity(sqnr_db(want, got), float(same.mean()), sum(shares) / len(shares), len(shares), lost)
+
+
+def _lost_rows(want: Tensor, got: Tensor) -> str:
+    """The rows of the first axis along which too many are lost, in words.  The first dimension counts inferences."""
+    power, noise = want.nan_to_num(0.0, 0.0, 0.0).square(), _error(want, got).square()
+    for axis in range(1, want.dim()):
+        rows = want.shape[axis]
+        if not 2 <= rows <= _MOST_ROWS:
+            continue
+        others = [other for other in range(want.dim()) if other != axis]
+        signal, error = power.sum(others, dtype=torch.float64), noise.sum(others, dtype=torch.float64)
+        decibels = 10.0 * torch.log10(signal.clamp_min(1e-300) / error.clamp_min(1e-300))
+        probable = (want.amin(others) >= 0.0) & (want.amax(others) <= 1.0)
+        harmless = probable & ((error * rows / want.numel()).sqrt() <= PROBABILITY_ERROR)
+        lost = ((decibels < LEAST_ROW_DB) & (error > 0.0) & ~harmless) | error.isnan()
+        if int(lost.sum()) >= rows * LOST_SHARE:
+            places = lost.nonzero().flatten().tolist()
+            return f"row{_listed(places)} of its axis {axis - 1} {'is' if len(places) == 1 else 'are'} lost ({float(decibels[lost].min()):.1f} dB)"
+    return ""
+
+
+def _listed(places: Sequence[int]) -> str:
+    """``s 4 to 7``, ``s 0, 2 and 3`` or `` 4``."""
+    if len(places) == 1:
+        return f" {places[0]}"
+    if places[-1] - places[0] == len(places) - 1:
+        return f"s {places[0]} to {places[-1]}"
+    shown = [str(place) for place in places[:4]]
+    return f"s {', '.join(shown[:-1])} and {shown[-1]}" if len(places) <= 4 else f"s {', '.join(shown)} and {len(places) - 4} more"
+
+
+def _error(want: Tensor, got: Tensor) -> Tensor:
+    """Equal infinities differ by nothing."""
+    return torch.where(want == got, torch.zeros((), dtype=want.dtype), want - got)
 
 
 def sqnr_db(want: Tensor, got: Tensor) -> float:
-    """Power of ``want`` over the power of the error, in decibels."""
-    noise = float((want.double() - got.double()).square().sum())
-    signal = float(want.double().square().sum())
+    """Power of ``want`` over the power of the error, in decibels; infinities that are equal are left out."""
+    noise = float(_error(want, got).square().sum(dtype=torch.float64))
+    signal = float(want.nan_to_num(0.0, 0.0, 0.0).square().sum(dtype=torch.float64))
     if math.isnan(noise):
         return -math.inf
     return math.inf if noise == 0.0 else 10.0 * math.log10(max(signal, 1e-300) / noise)

@@ -1,10 +1,11 @@
 """A float TFLite file quantized by ai-edge-quantizer: float16 weights, int8 weights, or int8 throughout.
 
 Weights are int8 by channel, symmetric; activations int8 by tensor, asymmetric (the specification of 8-bit quantization that TFLite's
-kernels follow: https://ai.google.dev/edge/litert/models/quantization_spec).  What a quantized kernel does not exist for stays float.
+kernels follow: https://ai.google.dev/edge/litert/models/quantization_spec).  What a quantized kernel does not exist for stays float, and so
+does what eight bits would spoil (:mod:`edgeprune.export.keep`).
 Tables of embeddings, and the weights of fully-connected layers whose inputs stay float, have one scale: runtimes up to 2.14 take no more,
 and do not say so.  Depthwise convolutions whose inputs stay float stay float themselves: no fast kernel quantizes as it runs (a MobileNetV2
-of theirs took four times as long), and their weights are few.
+of theirs took four times as long), and their weights are few; so do transposed convolutions, which such runtimes have no kernel for.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from edgeprune.errors import ExportError, suggest
 from edgeprune.export.calibration import checked
+from edgeprune.export.ends import require_types, state_pairs, with_own_outputs, without_copies
+from edgeprune.export.keep import Ranges, float_for_fp16, float_for_int8
 from edgeprune.tflite import schema as flatbuffer
 from edgeprune.tflite.quiet import quiet_stderr
 
@@ -57,21 +60,44 @@ def quantize(
     _check_fits(float_tflite, keep_float)
     from ai_edge_quantizer import quantizer
 
-    try:
-        work = quantizer.Quantizer(bytearray(float_tflite))
-    except Exception as error:
-        raise ExportError(f"the file to quantize is no TFLite model: {error}") from error
-    work.load_quantization_recipe(_recipe(kind, integer_io, keep_float))
+    content = with_own_outputs(float_tflite)
+    kept = [*keep_float]
+    ranges = None
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ranges = _ranges(float_tflite, work, calibration) if kind == "int8" else None
+        if kind == "int8":
+            seen = Ranges()
+            ranges = _ranges(content, _recipe(kind, integer_io, ()), calibration, seen)
+            kept += map(_exactly, float_for_int8(content, seen, integer_io=integer_io))
+            if integer_io:
+                _share(ranges, state_pairs(content))
+        elif kind == "fp16":
+            kept += map(_exactly, float_for_fp16(content))
         try:
-            content = bytes(work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
+            work = quantizer.Quantizer(bytearray(content))
+            work.load_quantization_recipe(_recipe(kind, integer_io, kept))
+            made = bytes(work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
         except Exception as error:
             raise ExportError(
                 f"tflite-{kind}: the quantizer refused the model: {error}", remedy="The format tflite keeps it float."
             ) from error
-    return flatbuffer.pack(flatbuffer.read(content))
+    made = flatbuffer.pack(flatbuffer.read(without_copies(made)))
+    require_types(f"tflite-{kind}", float_tflite, made, integer_io=integer_io)
+    return made
+
+
+def _exactly(name: str) -> str:
+    """A pattern for the operator whose first output has this name: the quantizer looks for it in the names of all its outputs."""
+    return f"^{re.escape(name)};"
+
+
+def _share(ranges: Any, pairs: Sequence[tuple[str, str]]) -> None:
+    """Give both tensors of each pair the range of both, in place: one scale and zero point."""
+    for pair in pairs:
+        if all(name in ranges for name in pair):
+            shared = {key: least([ranges[name][key] for name in pair]) for key, least in (("min", min), ("max", max))}
+            for name in pair:
+                ranges[name] = {**ranges[name], **shared}
 
 
 def _check_fits(float_tflite: bytes, keep_float: Sequence[str]) -> None:
@@ -98,7 +124,8 @@ def _recipe(kind: Kind, integer_io: bool, keep_float: Sequence[str]) -> Any:
         manager.add_dynamic_config(".*", "*", 8)
         manager.add_dynamic_config(".*", "FULLY_CONNECTED", 8, granularity="TENSORWISE")
         manager.add_dynamic_config(".*", "EMBEDDING_LOOKUP", 8, granularity="TENSORWISE")
-        manager.add_quantization_config(".*", "DEPTHWISE_CONV_2D", algorithm_key=recipe.AlgorithmName.NO_QUANTIZE)
+        for operation in ("DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"):
+            manager.add_quantization_config(".*", operation, algorithm_key=recipe.AlgorithmName.NO_QUANTIZE)
     else:
         manager.add_static_config(".*", "*", 8, 8)
         manager.add_dynamic_config(".*", "EMBEDDING_LOOKUP", 8, granularity="TENSORWISE")  # it has no other int8 kernel
@@ -110,18 +137,19 @@ def _recipe(kind: Kind, integer_io: bool, keep_float: Sequence[str]) -> Any:
     return manager.get_quantization_recipe()
 
 
-def _ranges(float_tflite: bytes, work: Any, calibration: Sequence[tuple[Array, ...]] | None) -> Any:
-    """Least and largest value of every activation over all samples."""
+def _ranges(content: bytes, used: Any, calibration: Sequence[tuple[Array, ...]] | None, seen: Ranges) -> Any:
+    """Least and largest value of every activation over all samples, as the quantizer counts them; ``seen`` takes in all there are."""
     from ai_edge_quantizer import calibrator, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
 
     manager = recipe_manager.RecipeManager()
-    manager.load_quantization_recipe(work.get_quantization_recipe())
-    watched = calibrator.Calibrator(float_tflite, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
+    manager.load_quantization_recipe(used)
+    watched = calibrator.Calibrator(content, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     key, names, details = _signature(watched)
     examples = [torch.from_numpy(np.zeros(detail["shape"], detail["dtype"])) for detail in details]
-    samples = [dict(zip(names, map(Tensor.numpy, sample), strict=True)) for sample in checked(calibration or (), examples)]
-    watched.calibrate({key: samples}, manager)
+    for sample in checked(calibration or (), examples):
+        watched.calibrate({key: [dict(zip(names, map(Tensor.numpy, sample), strict=True))]}, manager)
+        seen.see(watched._tensor_content_map)
     return watched.get_model_qsvs()
 
 
