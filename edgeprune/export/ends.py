@@ -6,6 +6,7 @@ a tensor of its own first, and the copies are taken out again afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,14 +18,14 @@ from edgeprune.tflite.file import TfliteFile
 _COPY: Final = "/edgeprune_output"
 
 
-def with_own_outputs(content: bytes) -> bytes:
-    """A float file in which no output is read by an operator, or is another output too: such ones become copies."""
+def with_own_outputs(content: bytes, *, every: bool = False) -> bytes:
+    """A float file in which no output is read by an operator, or is another output too: such ones (or ``every`` one) become copies."""
     file = TfliteFile(content)
-    outputs, made = [int(tensor) for tensor in file.graph.outputs], {int(item) for operator in file.operators for item in operator.outputs}
+    outputs = [int(tensor) for tensor in file.graph.outputs]
     read = {int(tensor) for operator in file.operators for tensor in operator.inputs}
     changed = False
     for place, tensor in enumerate(outputs):
-        if tensor not in made or (tensor not in read and tensor not in outputs[:place]):
+        if not every and tensor not in read and tensor not in outputs[:place]:
             continue
         changed = True
         outputs[place] = _add_copy(file, tensor)
@@ -33,6 +34,17 @@ def with_own_outputs(content: bytes) -> bytes:
         return content
     file.graph.outputs = np.array(outputs, np.int32)
     return file.pack()
+
+
+def copied_inputs(content: bytes) -> list[str]:
+    """Names of the copies that :func:`with_own_outputs` made of inputs: they need no quantization."""
+    file = TfliteFile(content)
+    inputs = [int(tensor) for tensor in file.graph.inputs]
+    return [file.name(int(entry.outputs[0])) for entry in _copies(file) if int(entry.inputs[0]) in inputs]
+
+
+def _copies(file: TfliteFile) -> list[Any]:
+    return [entry for entry in file.operators if file.operation(entry) == "RESHAPE" and _COPY in file.name(int(entry.outputs[0]))]
 
 
 def _add_copy(file: TfliteFile, tensor: int) -> int:
@@ -55,12 +67,18 @@ def _redirect(model: Any, place: int, before: int, after: int) -> None:
                 entry.tensorIndex = after
 
 
-def without_copies(content: bytes) -> bytes:
-    """The quantized file without the copies of :func:`with_own_outputs`."""
+def without_copies(content: bytes, states: Sequence[tuple[int, int]] = ()) -> bytes:
+    """The quantized file without the copies of :func:`with_own_outputs`.  ``states``: places of inputs and of the outputs that are fed to
+    them; such an output has its input's scale and zero point, and where what it copied has others, the copy becomes a change of scale."""
     file = TfliteFile(content)
-    copies = [entry for entry in file.operators if file.operation(entry) == "RESHAPE" and _COPY in file.name(int(entry.outputs[0]))]
+    copies = _copies(file)
+    fed = {int(file.graph.outputs[after]): int(file.graph.inputs[before]) for before, after in states}
     for operator in copies:
         source, copy = int(operator.inputs[0]), int(operator.outputs[0])
+        if copy in fed and _scale(file, fed[copy]) != _scale(file, source):
+            file.turn_into(operator, "QUANTIZE", [source])
+            file.graph.tensors[copy].quantization = file.graph.tensors[fed[copy]].quantization
+            continue
         file.operators.remove(operator)
         for reader in file.operators:
             reader.inputs = np.array([source if tensor == copy else tensor for tensor in reader.inputs], np.int32)
@@ -71,20 +89,25 @@ def without_copies(content: bytes) -> bytes:
     return file.pack() if copies else content
 
 
-def state_pairs(content: bytes) -> list[tuple[str, str]]:
-    """Names of the inputs that the application feeds with an output of the inference before, and of these outputs.
+def _scale(file: TfliteFile, tensor: int) -> tuple[float, int]:
+    found = file.graph.tensors[tensor].quantization
+    return float(found.scale[0]), int(found.zeroPoint[0])
+
+
+def state_pairs(content: bytes) -> list[tuple[int, int]]:
+    """Places of the inputs that the application feeds with an output of the inference before, and of these outputs.
 
     Those of a model of several inputs and outputs where as many outputs as inputs have a shape: in their order.
     """
     file = TfliteFile(content)
-    inputs, outputs = ([int(tensor) for tensor in side if file.is_float(int(tensor))] for side in (file.graph.inputs, file.graph.outputs))
-    if len(file.graph.inputs) < 2 or len(file.graph.outputs) < 2:
+    sides = [[int(tensor) for tensor in side] for side in (file.graph.inputs, file.graph.outputs)]
+    if min(map(len, sides)) < 2:
         return []
-    pairs: list[tuple[str, str]] = []
-    for shape in dict.fromkeys(map(file.shape, outputs)):
-        into, out = ([tensor for tensor in side if file.shape(tensor) == shape] for side in (inputs, outputs))
+    pairs: list[tuple[int, int]] = []
+    for shape in dict.fromkeys(map(file.shape, sides[1])):
+        into, out = ([at for at, one in enumerate(side) if file.is_float(one) and file.shape(one) == shape] for side in sides)
         if len(into) == len(out):
-            pairs += [(file.name(one), file.name(other)) for one, other in zip(into, out, strict=True) if one != other]
+            pairs += zip(into, out, strict=True)
     return pairs
 
 

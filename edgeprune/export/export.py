@@ -156,6 +156,8 @@ def _verify(entry: Format, source: Source, path: Path) -> None:
     try:
         loaded = entry.load(path)
         produced = loaded(source.probe)
+    except ExportError as error:
+        raise ExportError(f"{entry.name}: {error.message}", remedy=error.remedy) from error
     except Exception as error:
         reason = str(error).strip().splitlines()
         refused = source.refused_dtype(entry.dtypes)

@@ -27,10 +27,11 @@ MIXED: Final = 16.0
 
 _HALF: Final = (float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max))
 
-_MOVES: Final = frozenset({
+MOVES: Final = frozenset({
     "BROADCAST_TO", "EXPAND_DIMS", "GATHER", "GATHER_ND", "PAD", "RESHAPE", "REVERSE_V2", "SLICE", "SPLIT", "SPLIT_V", "SQUEEZE",
     "STRIDED_SLICE", "TILE", "TRANSPOSE", "UNPACK",
 })  # fmt: skip
+"""Operators that only move values."""
 _JOINS: Final = frozenset({"CONCATENATION", "PACK"})
 _ARITHMETIC: Final = frozenset({"ADD", "DIV", "MUL", "SUB"})
 _CHOICES: Final = frozenset({"MAXIMUM", "MINIMUM", "SELECT", "SELECT_V2"})
@@ -149,7 +150,7 @@ class _Int8:
         before = [item for source in _floats(self.file, maker.inputs) for item in self._masked(source)]
         if operation in _ARITHMETIC | _CHOICES:
             return [maker, *before]
-        return [maker, *before] if before and operation in _MOVES else []
+        return [maker, *before] if before and operation in MOVES else []
 
     def _mixed(self, tensor: int) -> list[Any]:
         """The operators from where parts of different sizes are joined to this output; none when they are not."""
@@ -161,7 +162,7 @@ class _Int8:
             before = [item for source in sources for item in self._mixed(source)]
             return [maker, *before] if before or _uneven(self._peak(source) for source in sources) else []
         computed = [source for source in sources if not self.file.is_constant(source)]
-        if len(computed) != 1 or operation not in _MOVES | _ARITHMETIC:
+        if len(computed) != 1 or operation not in MOVES | _ARITHMETIC:
             return []
         before = self._mixed(computed[0])
         constants = [self.file.constant(source) for source in sources if source != computed[0]]

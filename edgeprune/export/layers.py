@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from edgeprune.export.keep import MOVES
 from edgeprune.export.parity import sqnr_db
 from edgeprune.tflite import schema as flatbuffer
+from edgeprune.tflite.file import TfliteFile
 from edgeprune.tflite.interpreter import invoke, open_tflite, value_of
 
 WORST = 3
@@ -54,6 +56,16 @@ def worst_layers(float_tflite: bytes, quantized: bytes, samples: Sequence[tuple[
     errors = layer_errors(float_tflite, quantized, samples)
     worst = sorted(errors, key=lambda item: item.loss_db, reverse=True)[:count]
     return [item for item in errors if item in worst]
+
+
+def maker_of(content: bytes, output: int) -> str:
+    """The operator that computes an output, in words, behind those that only move it."""
+    file = TfliteFile(content)
+    tensor = int(file.graph.outputs[output])
+    makers = {int(made): operator for operator in file.operators for made in operator.outputs}
+    while tensor in makers and file.operation(makers[tensor]) in MOVES:
+        tensor = int(makers[tensor].inputs[0])
+    return f"{file.operation(makers[tensor])} {file.name(tensor)}" if tensor in makers else f"input {file.name(tensor)}"
 
 
 def _activations(content: bytes, samples: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:

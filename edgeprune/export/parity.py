@@ -146,19 +146,19 @@ def _lost_rows(want: Tensor, got: Tensor) -> str:
         harmless = probable & ((error * rows / want.numel()).sqrt() <= PROBABILITY_ERROR)
         lost = ((decibels < LEAST_ROW_DB) & (error > 0.0) & ~harmless) | error.isnan()
         if int(lost.sum()) >= rows * LOST_SHARE:
-            places = lost.nonzero().flatten().tolist()
-            return f"row{_listed(places)} of its axis {axis - 1} {'is' if len(places) == 1 else 'are'} lost ({float(decibels[lost].min()):.1f} dB)"
+            worst = float(decibels[lost].min())
+            return f"{_listed(lost.nonzero().flatten().tolist())} of its axis {axis - 1} lost ({worst:.1f} dB)"
     return ""
 
 
 def _listed(places: Sequence[int]) -> str:
-    """``s 4 to 7``, ``s 0, 2 and 3`` or `` 4``."""
+    """``rows 4 to 7``, ``rows 0, 2, 3`` or ``row 4``."""
     if len(places) == 1:
-        return f" {places[0]}"
+        return f"row {places[0]}"
     if places[-1] - places[0] == len(places) - 1:
-        return f"s {places[0]} to {places[-1]}"
-    shown = [str(place) for place in places[:4]]
-    return f"s {', '.join(shown[:-1])} and {shown[-1]}" if len(places) <= 4 else f"s {', '.join(shown)} and {len(places) - 4} more"
+        return f"rows {places[0]} to {places[-1]}"
+    more = f" and {len(places) - 4} more" if len(places) > 4 else ""
+    return f"rows {', '.join(map(str, places[:4]))}{more}"
 
 
 def _error(want: Tensor, got: Tensor) -> Tensor:

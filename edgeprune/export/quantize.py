@@ -21,7 +21,7 @@ from torch import Tensor
 
 from edgeprune.errors import ExportError, suggest
 from edgeprune.export.calibration import checked
-from edgeprune.export.ends import require_types, state_pairs, with_own_outputs, without_copies
+from edgeprune.export.ends import copied_inputs, require_types, state_pairs, with_own_outputs, without_copies
 from edgeprune.export.keep import Ranges, float_for_fp16, float_for_int8
 from edgeprune.tflite import schema as flatbuffer
 from edgeprune.tflite.quiet import quiet_stderr
@@ -60,7 +60,8 @@ def quantize(
     _check_fits(float_tflite, keep_float)
     from ai_edge_quantizer import quantizer
 
-    content = with_own_outputs(float_tflite)
+    content = with_own_outputs(float_tflite, every=integer_io)  # what makes one may stay float, and the copy does not
+    states = state_pairs(content) if integer_io else []
     kept = [*keep_float]
     ranges = None
     with quiet_stderr(), warnings.catch_warnings():
@@ -69,8 +70,8 @@ def quantize(
             seen = Ranges()
             ranges = _ranges(content, _recipe(kind, integer_io, ()), calibration, seen)
             kept += map(_exactly, float_for_int8(content, seen, integer_io=integer_io))
-            if integer_io:
-                _share(ranges, state_pairs(content))
+            _widen(ranges, content, states)
+            kept += [] if integer_io else map(_exactly, copied_inputs(content))
         elif kind == "fp16":
             kept += map(_exactly, float_for_fp16(content))
         try:
@@ -81,7 +82,7 @@ def quantize(
             raise ExportError(
                 f"tflite-{kind}: the quantizer refused the model: {error}", remedy="The format tflite keeps it float."
             ) from error
-    made = flatbuffer.pack(flatbuffer.read(without_copies(made)))
+    made = flatbuffer.pack(flatbuffer.read(without_copies(made, states)))
     require_types(f"tflite-{kind}", float_tflite, made, integer_io=integer_io)
     return made
 
@@ -91,13 +92,14 @@ def _exactly(name: str) -> str:
     return f"^{re.escape(name)};"
 
 
-def _share(ranges: Any, pairs: Sequence[tuple[str, str]]) -> None:
-    """Give both tensors of each pair the range of both, in place: one scale and zero point."""
-    for pair in pairs:
-        if all(name in ranges for name in pair):
-            shared = {key: least([ranges[name][key] for name in pair]) for key, least in (("min", min), ("max", max))}
-            for name in pair:
-                ranges[name] = {**ranges[name], **shared}
+def _widen(ranges: Any, content: bytes, states: Sequence[tuple[int, int]]) -> None:
+    """Let the range of each state's input hold that of the output which is fed to it, in place."""
+    graph = flatbuffer.read(content).subgraphs[0]
+    for before, after in states:
+        into, out = (flatbuffer.text(graph.tensors[int(index)].name) for index in (graph.inputs[before], graph.outputs[after]))
+        if into in ranges and out in ranges:
+            for key, most in (("min", np.minimum), ("max", np.maximum)):
+                ranges[into][key] = most(ranges[into][key], ranges[out][key])
 
 
 def _check_fits(float_tflite: bytes, keep_float: Sequence[str]) -> None:

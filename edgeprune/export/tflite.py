@@ -13,7 +13,7 @@ from edgeprune.errors import ExportError, ParityError
 from edgeprune.export import cache, converter, metadata, parity
 from edgeprune.export.calibration import LEAST_SAMPLES, evenly
 from edgeprune.export.formats import Format, Loaded, register
-from edgeprune.export.layers import worst_layers
+from edgeprune.export.layers import maker_of, worst_layers
 from edgeprune.export.quantize import Kind, quantize
 from edgeprune.export.source import Source
 from edgeprune.task import device_inputs
@@ -21,6 +21,7 @@ from edgeprune.tflite import schema as flatbuffer
 from edgeprune.tflite.interpreter import invoke, open_tflite, value_of
 from edgeprune.tflite.names import shorten
 from edgeprune.tflite.transposes import without_moves
+from edgeprune.tflite.trial import require_runs
 
 COMPARED = 64
 """Inferences on which a quantized file is compared with the float one, which is compared with the model."""
@@ -94,7 +95,9 @@ def _rename(format_name: str, names: Any, entries: Any, order: list[int], graph:
 
 def load(path: Path) -> Loaded:
     """The file, taking and giving what the PyTorch model does: its layout, and real numbers where the file's are int8."""
-    return _loaded(path.read_bytes(), metadata.read_metadata(path).get("channels_last", []))
+    content = path.read_bytes()
+    require_runs(content, "the exported file")
+    return _loaded(content, metadata.read_metadata(path).get("channels_last", []))
 
 
 def _loaded(content: bytes, channels_last: Sequence[int]) -> Loaded:
@@ -115,14 +118,24 @@ def _verify(kind: Kind) -> Callable[[Source, Loaded], None]:
         parity.compare("tflite", source.expected, real(source.probe), TFLITE.tolerance)
         found = parity.fidelity([real(sample) for sample in samples], [loaded(sample) for sample in samples])
         if not found.good:
-            content = _quantized(kind)(source)
-            worst = worst_layers(float_content(source), content, [_laid_out(source, sample) for sample in samples])
-            raise ParityError(
-                f"tflite-{kind}: quantization changed the model: {found}; it begins at {'; '.join(map(str, worst))}",
-                remedy="Calibrate on more inputs, keep those layers float (keep_float), or use tflite-dynamic or tflite-fp16.",
-            )
+            raise _changed(kind, source, found, samples)
 
     return verify
+
+
+def _changed(kind: Kind, source: Source, found: parity.Fidelity, samples: Sequence[tuple[Tensor, ...]]) -> ParityError:
+    """What quantization changed, where, and what to do."""
+    if found.lost and found.sqnr_db >= parity.LEAST_SQNR_DB:
+        where = f"they come from {maker_of(float_content(source), found.output)}, and share one scale with values that are much larger"
+        remedy = (
+            "Let the model give them as an output of their own, or bring all of them to one size (boxes to 0..1); "
+            "or keep that operator float: --keep-float, without --integer-io."
+        )
+    else:
+        layers = worst_layers(float_content(source), _quantized(kind)(source), [_laid_out(source, sample) for sample in samples])
+        where = f"it begins at {'; '.join(map(str, layers))}"
+        remedy = "Calibrate on more inputs, keep those layers float (keep_float), or use tflite-dynamic or tflite-fp16."
+    return ParityError(f"tflite-{kind}: quantization changed the model: {found}; {where}", remedy=remedy)
 
 
 _HELD = (torch.float32,)  # tflite-fp16 is made of a float32 model, too

@@ -86,6 +86,11 @@ class TfliteFile:
             operator.builtinOptionsType, operator.builtinOptions = getattr(schema.BuiltinOptions, options[0]), options[1]
         self.operators.insert(place, operator)
 
+    def turn_into(self, operator: Any, operation: str, inputs: list[int]) -> None:
+        """Make an operator another one, of version 1 and without options, of the same outputs."""
+        operator.opcodeIndex, operator.inputs = self._code(operation), np.array(inputs, np.int32)
+        operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.NONE, None
+
     def _code(self, operation: str) -> int:
         wanted = getattr(schema.BuiltinOperator, operation)
         for index, code in enumerate(self.model.operatorCodes):
