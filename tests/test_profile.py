@@ -111,10 +111,10 @@ def test_the_check_of_widths_fails_beyond_its_limit(monkeypatch, capsys):
     monkeypatch.setattr(prior_width, "PUBLISHED", {"v1 x 0.75": prior_width.PUBLISHED["v1 x 0.75"]})
     assert prior_width.main() == 0
     assert "within 15 %" in capsys.readouterr().out
-    monkeypatch.setattr(prior_width, "LIMIT", 0.01)
+    monkeypatch.setattr(prior_width, "LIMIT", 1e-9)
     assert prior_width.main() == 1
     shown = capsys.readouterr().out
-    assert "beyond 1 %" in shown
+    assert "beyond 0 %" in shown
     assert all(name in shown for name in SHIPPED)
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import pytest
 import torch
 
 from edgeprune.bench import Artifact, BenchOptions, Device, open_device
+from edgeprune.cli import main
 from edgeprune.cost.kernels import Form
 from edgeprune.cost.single_tflite import single_tflite
 from edgeprune.cost.single_torchscript import single_torchscript
@@ -147,20 +149,30 @@ def _edgeprune(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_the_command_compares_and_prints_one_document(client_home: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def quick_bench(client_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """``edgeprune bench`` with few rounds and little warming up; its JSON document."""
+    monkeypatch.setattr("edgeprune.bench.BenchOptions", partial(BenchOptions, warmup_s=0.1, rounds=2))
+
+    def call(*arguments: object) -> dict:
+        code = main(["bench", *map(str, arguments), "--min-time", "0.1", "--max-time", "0.2", "--no-energy", "--json"])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return json.loads(out)
+
+    return call
+
+
+def test_the_command_compares_and_prints_one_document(quick_bench, tmp_path: Path) -> None:
     models = _write(tmp_path, {"small": 8, "large": 128})
-    quick = ["--threads", "1", "--min-time", "0.1", "--max-time", "0.2", "--json"]
-    done = _edgeprune("bench", models["small"].path, "--against", models["large"].path, *quick)
-    assert done.returncode == 0, done.stderr
-    (comparison,) = json.loads(done.stdout)["comparisons"]
+    (comparison,) = quick_bench(models["small"].path, "--against", models["large"].path, "--threads", "1")["comparisons"]
     assert [item["name"] for item in comparison["measurements"]] == ["large.tflite", "small.tflite"]
     assert comparison["ratios"][0]["ratio"] < 1
 
 
-def test_the_command_measures_each_number_of_threads(client_home: Path, tmp_path: Path) -> None:
+def test_the_command_measures_each_number_of_threads(quick_bench, tmp_path: Path) -> None:
     model = _write(tmp_path, {"small": 8})["small"]
-    done = _edgeprune("bench", model.path, "--threads", "1,2", "--min-time", "0.1", "--max-time", "0.2", "--json")
-    assert [item["threads"] for item in json.loads(done.stdout)["measurements"]] == [1, 2]
+    assert [item["threads"] for item in quick_bench(model.path, "--threads", "1,2")["measurements"]] == [1, 2]
 
 
 @pytest.mark.parametrize(

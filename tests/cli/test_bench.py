@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from junit_layout import check_layout
+from played_device import play
 
 from edgeprune.cli import main
 from edgeprune.devices import add_group, add_target
@@ -37,7 +38,9 @@ class Run:
 
 
 @pytest.fixture
-def run(client_home: Path, capsys: pytest.CaptureFixture[str]):
+def run(client_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    play(monkeypatch)
+
     def call(*arguments: object) -> Run:
         code = main([str(argument) for argument in arguments])
         return Run(code, *capsys.readouterr())
