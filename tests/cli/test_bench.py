@@ -130,7 +130,7 @@ def test_gates_of_a_baseline_that_is_measured_in_turns(bench, large_model: Path,
         (["--label", "1234"], "cannot be a label"),
         (["--against", "x.tflite", "--profile"], "exclude each other"),
         (["--fail-if", "slower:5%"], "needs --against or --baseline"),
-        (["--fail-if", "slower"], "is no condition"),
+        (["--fail-if", "slower"], "is not a condition"),
         (["--fail-if", "latency:15"], "no unit"),
         (["--against", "x.tflite", "--baseline", "latest"], "exclude each other"),
     ],
@@ -205,7 +205,7 @@ def test_a_device_that_fails_is_in_the_table_and_in_the_exit_code(bench, run) ->
 
 def test_one_device_that_fails_is_an_error_with_a_junit_report(bench, tmp_path: Path) -> None:
     done = bench("--target", BROKEN, "--junit", tmp_path / "junit.xml", "--json")
-    assert (done.code, done.out) == (1, "")
+    assert (done.code, done.json["error"]["kind"]) == (1, "NoRuntimeError")
     assert "/nowhere/python" in done.err
     root = ET.parse(tmp_path / "junit.xml").getroot()
     check_layout(root)
@@ -214,7 +214,7 @@ def test_one_device_that_fails_is_an_error_with_a_junit_report(bench, tmp_path: 
 
 def test_a_junit_report_that_cannot_be_written_is_told_before_anything_is_measured(bench, run, tmp_path: Path) -> None:
     done = bench("--junit", tmp_path / "missing/junit.xml", "--json")
-    assert (done.code, done.out) == (1, "")
+    assert (done.code, done.json["error"]["kind"]) == (1, "InputError")
     assert "missing/junit.xml cannot be written" in done.err
     assert run("history").out.startswith("Nothing was measured yet")
 
