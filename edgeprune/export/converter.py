@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,9 +23,13 @@ from edgeprune.errors import ExportError
 
 
 class Converter:
-    """Converts exported programs to TFLite in a long-lived child process; started again when it has died; one job at a time."""
+    """Converts exported programs to TFLite in a long-lived child process; started again when it has died; one job at a time.
 
-    def __init__(self) -> None:
+    ``command``: what starts the child, which follows the protocol of :mod:`edgeprune.export.worker`.
+    """
+
+    def __init__(self, command: Sequence[str] = (sys.executable, "-m", "edgeprune.export.worker")) -> None:
+        self._command = list(command)
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._lock = threading.Lock()
@@ -45,7 +50,7 @@ class Converter:
             path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
             self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "edgeprune.export.worker"],
+                self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,

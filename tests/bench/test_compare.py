@@ -82,6 +82,7 @@ def test_two_models_of_one_name_are_refused(device: Device, tmp_path: Path) -> N
         device.compare(model, [model], QUICK)
 
 
+@pytest.mark.device  # every model is loaded by a process of its own, which imports PyTorch
 def test_torchscript_is_measured_and_computes_what_it_does_here(target: str, torchscript: Artifact) -> None:
     values = np.random.default_rng(0).standard_normal(SHAPE[0]).astype(np.float32)
     expected = torch.jit.load(io.BytesIO(torchscript.path.read_bytes()))(torch.from_numpy(values))
