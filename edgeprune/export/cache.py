@@ -17,7 +17,7 @@ from torch.fx import GraphModule
 from edgeprune.files import write_atomically
 
 LIMIT_BYTES = 2_000_000_000
-REVISION = "2"
+REVISION = "3"
 """Raise it when what the worker does to a program changes."""
 _DIGEST = hashlib.sha256().digest_size  # before every kept file
 

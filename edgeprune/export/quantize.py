@@ -23,6 +23,7 @@ from edgeprune.errors import ExportError, suggest
 from edgeprune.export.calibration import checked
 from edgeprune.export.ends import copied_inputs, require_types, state_pairs, with_own_outputs, without_copies
 from edgeprune.export.keep import Ranges, float_for_fp16, float_for_int8
+from edgeprune.export.recurrent import placed
 from edgeprune.tflite import schema as flatbuffer
 from edgeprune.tflite.quiet import quiet_stderr
 
@@ -49,7 +50,8 @@ def quantize(
     ``calibration``: for "int8", the inputs of at least ``calibration.LEAST_SAMPLES`` inferences, each a tuple of arrays in the model's
     shapes and order; the ranges of activations are the least and the largest values seen.  Others take None.  ``integer_io``: for
     "int8", inputs and outputs are int8 too, with the scales that the file holds; else they stay as they were.  ``keep_float``: regular
-    expressions that are searched in the names of operators' output tensors; what fits stays float.  The same arguments give the same bytes.
+    expressions that are searched in the names of operators' output tensors; what fits stays float.  Placeholders of recurrent
+    layers (:mod:`edgeprune.export.recurrent`) stay as they are.  The same arguments give the same bytes.
 
     Raises :class:`ExportError`: an unknown kind, too little calibration, arrays that do not fit the inputs or hold NaN or infinity.
     """
@@ -68,7 +70,7 @@ def quantize(
         warnings.simplefilter("ignore")
         if kind == "int8":
             seen = Ranges()
-            ranges = _ranges(content, _recipe(kind, integer_io, ()), calibration, seen)
+            ranges = _ranges(placed(content, "float"), _recipe(kind, integer_io, ()), calibration, seen)
             kept += map(_exactly, float_for_int8(content, seen, integer_io=integer_io))
             _widen(ranges, content, states)
             kept += [] if integer_io else map(_exactly, copied_inputs(content))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from edgeprune.errors import ExportError, ParityError
-from edgeprune.export import cache, converter, metadata, parity
+from edgeprune.export import cache, converter, metadata, parity, recurrent
 from edgeprune.export.calibration import LEAST_SAMPLES, evenly
 from edgeprune.export.formats import Format, Loaded, register
 from edgeprune.export.layers import maker_of, worst_layers
@@ -20,15 +20,24 @@ from edgeprune.task import device_inputs
 from edgeprune.tflite import schema as flatbuffer
 from edgeprune.tflite.interpreter import invoke, open_tflite, value_of
 from edgeprune.tflite.names import shorten
+from edgeprune.tflite.recurrent import Mode
 from edgeprune.tflite.transposes import without_moves
 from edgeprune.tflite.trial import require_runs
+
+_RECURRENT: Final[dict[Kind, Mode]] = {"fp16": "fp16", "dynamic": "hybrid", "int8": "int8"}
 
 COMPARED = 64
 """Inferences on which a quantized file is compared with the float one, which is compared with the model."""
 
 
 def float_content(source: Source) -> bytes:
-    """The float32 file as the converter makes it, but for shorter names; made once for all that is derived from it."""
+    """The float32 file."""
+    return recurrent.placed(_converted(source), "float")
+
+
+def _converted(source: Source) -> bytes:
+    """The float32 file as the converter makes it, with placeholders of recurrent layers, but for shorter names; made once for all that is
+    derived from it."""
     if source.converted is None:
         program = source.mobile_program
         key = cache.program_key(program)
@@ -48,14 +57,16 @@ def _write(source: Source) -> bytes:
 
 def _quantized(kind: Kind) -> Callable[[Source], bytes]:
     def write(source: Source) -> bytes:
-        samples = [tuple(value.numpy() for value in _laid_out(source, sample)) for sample in source.calibration or ()]
+        samples = [_laid_out(source, sample) for sample in source.calibration or ()] if kind == "int8" else []
+        converted = _converted(source)
         content = quantize(
-            float_content(source),
+            converted,
             kind,
-            samples if kind == "int8" else None,
+            [tuple(value.numpy() for value in sample) for sample in samples] or None,
             integer_io=source.options.integer_io and kind == "int8",
             keep_float=source.options.keep_float,
         )
+        content = recurrent.placed(content, _RECURRENT[kind], recurrent.watched(converted, samples) if kind == "int8" else ())
         if source.options.integer_io:
             content = without_moves(content)
         return _dressed(content, f"tflite-{kind}", source)

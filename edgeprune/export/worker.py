@@ -7,6 +7,7 @@ stdin closes, even in the middle of a job: it never outlives its parent.
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import queue
@@ -32,6 +33,7 @@ def _convert(job: dict[str, str]) -> None:
     from torch.fx import GraphModule
 
     from edgeprune.export.passes.fold import fold_batch_norms
+    from edgeprune.export.passes.recurrent import keep_recurrent_layers
     from edgeprune.export.passes.subsample import subsample_by_convolution
 
     program = torch.export.load(job["program"])
@@ -39,6 +41,7 @@ def _convert(job: dict[str, str]) -> None:
     assert isinstance(module, GraphModule)
     fold_batch_norms(module)
     subsample_by_convolution(module)
+    keep_recurrent_layers(module)
     arguments, _ = program.example_inputs
     litert_torch.convert(module, arguments).export(job["output"])
 
@@ -50,6 +53,31 @@ def _teach_assertions() -> None:
 
     for operation in (torch.ops.aten._assert_async, torch.ops.aten._assert_scalar):
         lowerings.lower(operation)(lambda context, *arguments: None)
+
+
+def _teach_recurrent_layers() -> None:
+    """Let the converter carry the placeholders of recurrent layers through: composites, whose own graphs are never run."""
+    from litert_converter.mlir import ir
+    from litert_converter.mlir.dialects import func, stablehlo
+    from litert_torch.backend import lowerings
+
+    from edgeprune.export.passes.recurrent import PLACEHOLDER
+
+    count = itertools.count()
+
+    @lowerings.lower(PLACEHOLDER)  # type: ignore[untyped-decorator]
+    def lower(context: Any, x: Any, states: Any, weights: Any, name: str, sequence: list[int], last: list[int]) -> list[Any]:
+        inputs, graph = [x, *states, *weights], f"{name}.{next(count)}"
+        results = [ir.RankedTensorType.get(shape, ir.F32Type.get()) for shape in (sequence, last)]
+        with ir.InsertionPoint(context.ir_module.body):
+
+            @func.FuncOp.from_py_func(*[value.type for value in inputs], name=graph)  # type: ignore[untyped-decorator]
+            def _(*_: Any) -> list[Any]:
+                zero = ir.FloatAttr.get(ir.F32Type.get(), 0.0)
+                return [stablehlo.constant(ir.DenseElementsAttr.get_splat(result, zero)) for result in results]
+
+        settings = {"name": name, "decomposition": graph, "composite_attributes": ir.DictAttr.get({}), "version": 1}
+        return list(stablehlo.CompositeOp(result=results, inputs=inputs, **settings).results)
 
 
 def _answer(job: dict[str, str]) -> dict[str, Any]:
@@ -78,6 +106,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     _teach_assertions()
+    _teach_recurrent_layers()
     gc.collect()
     gc.freeze()
     while True:

@@ -11,6 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeprune.tflite import schema as flatbuffer
+from edgeprune.tflite.trim import drop_unread_tensors
 
 _MOVES = ("TRANSPOSE", "RESHAPE", "EXPAND_DIMS", "SQUEEZE")
 
@@ -22,28 +23,8 @@ def without_moves(content: bytes) -> bytes:
     changed = [_Mover(model, graph).run() for graph in model.subgraphs]
     if not any(changed):
         return content
-    for place, graph in enumerate(model.subgraphs):
-        _drop_unread(model, graph, place)
+    drop_unread_tensors(model)
     return flatbuffer.pack(model)
-
-
-def _drop_unread(model: Any, graph: Any, place: int) -> None:
-    """Take out the tensors that nothing reads or makes: each has its struct in the arena."""
-    ends = [graph.inputs, graph.outputs]
-    used = sorted({int(index) for side in (*ends, *(s for o in graph.operators for s in (o.inputs, o.outputs))) for index in side} - {-1})
-    new = {old: index for index, old in enumerate(used)} | {-1: -1}
-
-    def renumbered(indices: Any) -> Any:
-        return np.array([new[int(index)] for index in indices], np.int32)
-
-    graph.tensors = [graph.tensors[index] for index in used]
-    graph.inputs, graph.outputs = renumbered(graph.inputs), renumbered(graph.outputs)
-    for operator in graph.operators:
-        operator.inputs, operator.outputs = renumbered(operator.inputs), renumbered(operator.outputs)
-    for signature in model.signatureDefs or ():
-        if signature.subgraphIndex == place:
-            for entry in (*signature.inputs, *signature.outputs):
-                entry.tensorIndex = new[entry.tensorIndex]
 
 
 class _Mover:

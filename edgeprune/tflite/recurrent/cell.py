@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+
+from edgeprune.tflite.file import Scale
 
 Array = np.ndarray[Any, Any]
 Watch = Callable[[str, Array], Array]
 """Sees a named intermediate value and returns it."""
 
-GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+GATES: Final = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+_LEAST: Final = 1e-6
 
 
 @dataclass(frozen=True)
 class Cell:
     """PyTorch's weights of one direction of one layer.
 
-    ``kind``: a key of ``GATES``.  ``w_input``: (gates * H, I), ``w_hidden``: (gates * H, P), ``b_input`` and ``b_hidden``: (gates * H,), the
-    gates in PyTorch's order (LSTM: input, forget, cell, output; GRU: reset, update, new).  ``projection``: (P, H) where the output has P < H
-    channels.  ``time_major``: sequences are (T, N, channels), else (N, T, channels).  ``reverse``: from the last step to the first.
+    ``kind``: a key of ``GATES``.  ``w_input``: (gates * H, I), ``w_hidden``: (gates * H, P), ``b_input`` and ``b_hidden``: (gates * H,),
+    the gates in PyTorch's order (LSTM: input, forget, cell, output; GRU: reset, update, new).  ``projection``: (P, H) where the output has
+    P < H channels.  ``time_major``: sequences are (T, N, channels), else (N, T, channels).  ``reverse``: from the last step to the first.
     """
 
     kind: str
@@ -100,7 +104,13 @@ class Ranges:
         self.limits[name] = (min(low, float(values.min())), max(high, float(values.max())))
         return values
 
-    def largest(self, name: str) -> float:
-        """The largest magnitude."""
+    def int8(self, name: str) -> Scale:
+        """The scale by which int8 holds a value."""
         low, high = self.limits[name]
-        return max(-low, high, 1e-6)
+        scale = max(high - low, _LEAST) / 255
+        return Scale(scale, int(np.clip(round(-128 - low / scale), -128, 127)))
+
+    def int16(self, name: str) -> Scale:
+        """The least power of two, down to 2 ** -15, by which int16 holds a value: what the integer LSTM asks of its cell's state."""
+        largest = max(*map(abs, self.limits[name]), _LEAST)
+        return Scale(2.0 ** max(-15, math.ceil(math.log2(largest / 32767))))

@@ -1,7 +1,7 @@
 """``UNIDIRECTIONAL_SEQUENCE_LSTM`` and ``UNIDIRECTIONAL_SEQUENCE_RNN``: all steps of a layer by one operator.
 
-Inputs and types as in tensorflow/lite/kernels/unidirectional_sequence_lstm.cc and unidirectional_sequence_rnn.cc.  The integer kernel computes
-gates in int16 of 2 ** -12, and the cell's state in int16 of a power of two (tensorflow/lite/kernels/internal/reference/lstm's 8x8_16 form).
+Inputs and types as in tensorflow/lite/kernels/unidirectional_sequence_lstm.cc and unidirectional_sequence_rnn.cc.  The integer kernel
+computes gates in int16 of 2 ** -12, and the cell's state in int16 of a power of two (the 8x8_16 form of lstm_eval.cc there).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def write_lstm(writer: Writer, cell: Cell, x: int, y: int, states: Sequence[int]
     """All steps of an LSTM from ``x`` to ``y``; ``last``: where its last cell state goes."""
     file, integer = writer.file, writer.integer
     batch = file.shape(x)[1 - cell.time]
-    scale, cell_scale = (file.scale(y), writer.power_of_two("c")) if integer else (None, None)
+    scale, cell_scale = (file.scale(y), writer.ranges.int16("c")) if integer else (None, None)
     h = writer.state((batch, cell.output), np.int8 if integer else np.float32, scale, "h")
     c = writer.state((batch, cell.hidden), np.int16 if integer else np.float32, cell_scale, "c")
     _begin(writer, [h, c], states)
@@ -114,7 +114,7 @@ def _last_cell_state(writer: Writer, cell: Cell, result: int, c: int, last: int)
 def _intermediates(writer: Writer, cell: Cell, scale: Scale) -> None:
     """The integer kernel reads the scales of the gates, and of the hidden state before a projection, from empty tensors (as TFLite Micro
     asks)."""
-    hidden = writer.int8_scale("hidden") if cell.projection is not None else scale
+    hidden = writer.ranges.int8("hidden") if cell.projection is not None else scale
     kinds: list[tuple[Any, Scale]] = [(np.int16, _GATE)] * 4 + [(np.int8, hidden)]
     tensors = [writer.tensor((0,), dtype, part) for dtype, part in kinds]
     writer.file.operators[writer.place - 1].intermediates = np.array(tensors, np.int32)

@@ -18,9 +18,9 @@ from edgeprune.tflite.recurrent.writer import Mode, Writer
 class Places:
     """The tensors at the ends of a layer.
 
-    ``x``: the input sequence; ``y``: the output sequence; both int8 where the mode is.  ``states``: the first states (N, channels), float32;
-    none where they are zero.  ``last``: the last cell state of an LSTM, the last hidden state of others, float32.  ``y`` and ``last`` are
-    None where nothing reads them.
+    ``x``: the input sequence; ``y``: the output sequence; both int8 where the mode is.  ``states``: the first states (N, channels),
+    float32; none where they are zero.  ``last``: the last cell state of an LSTM, the last hidden state of others, float32.  ``y`` and
+    ``last`` are None where nothing reads them.
     """
 
     x: int
@@ -29,13 +29,11 @@ class Places:
     last: int | None = None
 
 
-def write(
-    file: TfliteFile, place: int, cell: Cell, ends: Places, name: str, mode: Mode = "float", ranges: Ranges | None = None
-) -> None:
+def write(file: TfliteFile, place: int, cell: Cell, ends: Places, name: str, mode: Mode = "float", ranges: Ranges | None = None) -> None:
     """Write ``cell`` before the operator at ``place``; the names of its tensors begin with ``name``.
 
-    Every inference begins with the first states: TFLite keeps the state of fused operators from one inference to the next, so that operators
-    before them set it.  ``ranges``: what the cell computes on real inputs, for int8.
+    Every inference begins with the first states: TFLite keeps the state of fused operators from one inference to the next, so that
+    operators before them set it.  ``ranges``: what the cell computes on real inputs, for int8.
     """
     writer = Writer(file, place, name, mode, ranges)
     fused = cell.kind == "lstm" or (cell.kind != "gru" and mode != "int8")
@@ -51,7 +49,7 @@ def write(
 
 def _unread(writer: Writer, cell: Cell, x: int) -> int:
     shape = (*writer.file.shape(x)[:2], cell.output)
-    return writer.tensor(shape, np.int8 if writer.integer else np.float32, writer.int8_scale("h") if writer.integer else None, "y")
+    return writer.tensor(shape, np.int8 if writer.integer else np.float32, writer.scale("h"), "y")
 
 
 def _tensor(y: int | None) -> int:

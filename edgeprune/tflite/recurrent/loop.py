@@ -1,7 +1,7 @@
 """``WHILE``: one step of a layer as a graph, run as often as there are steps.
 
-TFLite copies what a loop carries at every step: the sequences are carried as they are, and the output only where it is read.  With int8, products
-and gates are int8, and the state of a GRU is float32: it changes by small steps, which int8 would lose.
+TFLite copies what a loop carries at every step: the sequences are carried as they are, and the output only where it is read.  With int8,
+products and gates are int8, and the state of a GRU is float32: it changes by small steps, which int8 would lose.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def write_loop(writer: Writer, cell: Cell, x: int, y: int | None, states: Sequen
     t = writer.constant(0)
     sequence = None if y is None else writer.zeros(file.shape(y), writer.tensor(file.shape(y), file.dtype(y), file.scale(y)))
     entry = _Carried(t, h, x, sequence)
-    final = writer.tensor(shape, dtype, scale, "h")
+    final = writer.tensor(shape, dtype, scale, "state")
     ends = _Carried(_like(writer, file, t), final, _like(writer, file, x), y)
     options = schema.WhileOptionsT()
     options.condSubgraphIndex = _condition(writer, entry, steps)
@@ -64,7 +64,7 @@ def _state_type(writer: Writer, cell: Cell, y: int | None) -> tuple[Any, Scale |
         return np.float32, None
     if y is not None:
         return np.int8, writer.file.scale(y)
-    return np.int8, _TANH if cell.kind == "rnn_tanh" else writer.int8_scale("h")
+    return np.int8, _TANH if cell.kind == "rnn_tanh" else writer.scale("h")
 
 
 def _read_state(writer: Writer, state: int, last: int) -> None:
@@ -81,7 +81,7 @@ def _like(writer: Writer, file: TfliteFile, tensor: int) -> int:
 def _entered(writer: Writer, name: str, entry: _Carried) -> tuple[Writer, _Carried]:
     """A graph with the loop's tensors as its inputs."""
     graph = writer.file.add_graph(f"{writer.name}/{name}")
-    inner = writer.within(graph, name)
+    inner = writer.within(graph)
     carried = _Carried(*(None if part is None else _like(inner, writer.file, part) for part in (entry.t, entry.h, entry.x, entry.y)))  # type: ignore[arg-type]
     graph.graph.inputs = np.array(carried.all, np.int32)
     return inner, carried
@@ -133,10 +133,10 @@ def _gru_step(writer: Writer, cell: Cell, x: int, h: int) -> int:
     """``n + z * (h - n)`` of the new state n, its inputs r * (W h + b) + (V x + c), and the gates r and z."""
     file, integer, size = writer.file, writer.integer, cell.hidden
     batch, both = file.shape(h)[0], 2 * size
-    before = writer.converted(h, writer.tensor((batch, size), np.int8, writer.int8_scale("h"))) if integer else h
+    before = writer.converted(h, writer.tensor((batch, size), np.int8, writer.scale("h"))) if integer else h
 
     def scaled(width: int, name: str | Scale) -> int:
-        scale = name if isinstance(name, Scale) else writer.int8_scale(name) if integer else None
+        scale = name if isinstance(name, Scale) else writer.scale(name)
         return writer.tensor((batch, width), np.int8 if integer else np.float32, scale if integer else None)
 
     def product(source: int, matrix: Any, bias: Any, rows: slice, name: str) -> int:
@@ -178,7 +178,7 @@ def _rnn_step(writer: Writer, cell: Cell, x: int, h: int) -> int:
     if cell.kind == "rnn_relu":
         options.fusedActivationFunction = schema.ActivationFunctionType.RELU
         return writer.op("ADD", parts, writer.tensor(shape, dtype, scale), options)
-    total = writer.tensor(shape, dtype, writer.int8_scale("new") if writer.integer else None)
+    total = writer.tensor(shape, dtype, writer.scale("new"))
     n = writer.op("TANH", [writer.op("ADD", parts, total, options)], writer.tensor(shape, dtype, _TANH if writer.integer else None))
     if scale in (None, _TANH):
         return n

@@ -37,11 +37,12 @@ _VERSIONS: Final = {
 
 
 class Writer:
-    """Writes into ``file`` before the operator at ``place``.  Tensors are named after ``name``; ``ranges``: of what is to be int8."""
+    """Writes into ``file`` before the operator at ``place``.  Of its tensors, those that a reader of the file looks for are named after
+    ``name``, and others not at all: names take room.  ``ranges``: of what is to be int8."""
 
     def __init__(self, file: TfliteFile, place: int, name: str, mode: Mode = "float", ranges: Ranges | None = None) -> None:
         self.file, self.place, self.name, self.mode = file, place, name, mode
-        self._ranges, self._count = ranges, 0
+        self._ranges = ranges
         self._constants: dict[tuple[Any, ...], int] = {}
 
     @property
@@ -55,9 +56,9 @@ class Writer:
         assert self._ranges is not None
         return self._ranges
 
-    def within(self, file: TfliteFile, name: str) -> Writer:
+    def within(self, file: TfliteFile) -> Writer:
         """The same for another graph, at its end."""
-        return Writer(file, len(file.operators), f"{self.name}/{name}", self.mode, self._ranges)
+        return Writer(file, len(file.operators), self.name, self.mode, self._ranges)
 
     def op(self, operation: str, inputs: list[int], output: int, options: Any = None, version: int | None = None) -> int:
         """Write an operator with one output; its ``options``' class names their type.  Returns ``output``."""
@@ -69,9 +70,7 @@ class Writer:
 
     def tensor(self, shape: tuple[int, ...], dtype: Any = np.float32, scale: Scale | None = None, name: str | None = None) -> int:
         """A tensor that an operator computes."""
-        if name is None:
-            name, self._count = str(self._count), self._count + 1
-        return self.file.new_tensor(f"{self.name}/{name}", shape, dtype, scale=scale)
+        return self.file.new_tensor(f"{self.name}.{name}" if name else "", shape, dtype, scale=scale)
 
     def state(self, shape: tuple[int, ...], dtype: Any, scale: Scale | None, name: str) -> int:
         """A variable tensor, which keeps its values from step to step (and from inference to inference)."""
@@ -84,8 +83,7 @@ class Writer:
         array = np.asarray(values, dtype)
         key = (array.tobytes(), array.shape, array.dtype.str, scale)
         if key not in self._constants:
-            name, self._count = f"{self.name}/{self._count}", self._count + 1
-            self._constants[key] = self.file.new_tensor(name, array.shape, dtype, array, scale)
+            self._constants[key] = self.file.new_tensor("", array.shape, dtype, array, scale)
         return self._constants[key]
 
     def weight(self, values: Array) -> int:
@@ -106,21 +104,14 @@ class Writer:
         limit = 2**31 - 1
         return self.constant(np.clip(np.round(values.astype(np.float64) / scale), -limit, limit), np.int32, Scale(scale))
 
-    def int8_scale(self, name: str) -> Scale:
-        """The scale of a watched value, by its range."""
-        low, high = self.ranges.limits[name]
-        scale = max(high - low, 1e-6) / 255
-        return Scale(scale, int(np.clip(round(-128 - low / scale), -128, 127)))
-
-    def power_of_two(self, name: str, least: int = -15) -> Scale:
-        """The smallest power of two, at least 2 ** ``least``, by which int16 holds a watched value."""
-        return Scale(2.0 ** max(least, int(np.ceil(np.log2(self.ranges.largest(name) / 32767)))))
+    def scale(self, name: str) -> Scale | None:
+        """The int8 scale of a watched value; None where activations are float."""
+        return self.ranges.int8(name) if self.integer else None
 
     def fully_connected(self, x: int, weights: Array, bias: Array, name: str) -> int:
         """A product with ``weights`` (rows of the output), and the bias; ``name``: of the watched value."""
         rows, source = self.file.shape(x)[0], self.file.scale(x)
-        scale = self.int8_scale(name) if self.integer else None
-        y = self.tensor((rows, weights.shape[0]), self.file.dtype(x), scale)
+        y = self.tensor((rows, weights.shape[0]), self.file.dtype(x), self.scale(name), name)
         options = schema.FullyConnectedOptionsT()
         version = 3 if self.mode == "hybrid" else None
         return self.op("FULLY_CONNECTED", [x, self.weight(weights), self.bias(bias, source, weights)], y, options, version)
