@@ -5,6 +5,7 @@ A placeholder (:mod:`edgeprune.export.passes.recurrent`) is a composite that rea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,8 +37,9 @@ class _Placeholder:
     graph: int
 
 
-def placed(content: bytes, mode: Mode, ranges: Sequence[Ranges] = ()) -> bytes:
-    """The file with TFLite's operators in the places of its placeholders.  ``ranges``: of each, for int8."""
+def placed(content: bytes, mode: Mode, ranges: Sequence[Ranges] = (), keep_float: Sequence[str] = ()) -> bytes:
+    """The file with TFLite's operators in the places of its placeholders.  ``ranges``: of each, for int8.  ``keep_float``: regular
+    expressions that are searched in the names of their outputs; what fits is float32 whatever ``mode`` is."""
     file = TfliteFile(content)
     found = list(_placeholders(file))
     if not found:
@@ -45,12 +47,13 @@ def placed(content: bytes, mode: Mode, ranges: Sequence[Ranges] = ()) -> bytes:
     for number, placeholder in enumerate(found):
         place = file.operators.index(placeholder.operator)
         file.operators.pop(place)
-        if mode == "int8":
+        own: Mode = "float" if any(re.search(pattern, placeholder.name) for pattern in keep_float) else mode
+        if own == "int8":
             _place_int8(file, place, placeholder, ranges[number])
         else:
             y, last = (tensor if _readers(file, tensor) else None for tensor in (placeholder.y, placeholder.last))
             ends = Places(placeholder.x, y, placeholder.states, last)
-            write(file, place, placeholder.cell, ends, placeholder.name, mode)
+            write(file, place, placeholder.cell, ends, placeholder.name, own)
     drop_unread_operators(file.graph, file.model, ("DEQUANTIZE",))
     drop_unrun_graphs(file.model)
     drop_unread_tensors(file.model)
@@ -61,7 +64,7 @@ def watched(content: bytes, samples: Sequence[tuple[Tensor, ...]]) -> list[Range
     """Ranges of all that every layer of a file with placeholders computes on ``samples``, inputs as the file takes them."""
     file = TfliteFile(content)
     found, ranges = list(_placeholders(file)), []
-    if not found:
+    if not found or not samples:
         return []
     interpreter = open_tflite(placed(content, "float"), keep_all=True)
     details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}

@@ -58,15 +58,15 @@ def _write(source: Source) -> bytes:
 def _quantized(kind: Kind) -> Callable[[Source], bytes]:
     def write(source: Source) -> bytes:
         samples = [_laid_out(source, sample) for sample in source.calibration or ()] if kind == "int8" else []
-        converted = _converted(source)
+        converted, keep_float = _converted(source), source.options.keep_float
         content = quantize(
             converted,
             kind,
             [tuple(value.numpy() for value in sample) for sample in samples] or None,
             integer_io=source.options.integer_io and kind == "int8",
-            keep_float=source.options.keep_float,
+            keep_float=keep_float,
         )
-        content = recurrent.placed(content, _RECURRENT[kind], recurrent.watched(converted, samples) if kind == "int8" else ())
+        content = recurrent.placed(content, _RECURRENT[kind], recurrent.watched(converted, samples), keep_float)
         if source.options.integer_io:
             content = without_moves(content)
         return _dressed(content, f"tflite-{kind}", source)

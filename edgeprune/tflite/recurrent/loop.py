@@ -50,6 +50,8 @@ def write_loop(writer: Writer, cell: Cell, x: int, y: int | None, states: Sequen
     entry = _Carried(t, h, x, sequence)
     final = writer.tensor(shape, dtype, scale, "state")
     ends = _Carried(_like(writer, file, t), final, _like(writer, file, x), y)
+    for unread in (ends.t, ends.x):  # runtimes do not store them, and who looks at every named tensor would fail
+        file.graph.tensors[unread].name = b""
     options = schema.WhileOptionsT()
     options.condSubgraphIndex = _condition(writer, entry, steps)
     options.bodySubgraphIndex = _body(writer, cell, entry, steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -37,12 +38,12 @@ _VERSIONS: Final = {
 
 
 class Writer:
-    """Writes into ``file`` before the operator at ``place``.  Of its tensors, those that a reader of the file looks for are named after
-    ``name``, and others not at all: names take room.  ``ranges``: of what is to be int8."""
+    """Writes into ``file`` before the operator at ``place``.  Tensors are named after ``name``; in a loop's graphs only those
+    that a reader of the file looks for: names take room.  ``ranges``: of what is to be int8."""
 
     def __init__(self, file: TfliteFile, place: int, name: str, mode: Mode = "float", ranges: Ranges | None = None) -> None:
         self.file, self.place, self.name, self.mode = file, place, name, mode
-        self._ranges = ranges
+        self._ranges, self._inside, self._numbers = ranges, False, itertools.count()
         self._constants: dict[tuple[Any, ...], int] = {}
 
     @property
@@ -57,8 +58,10 @@ class Writer:
         return self._ranges
 
     def within(self, file: TfliteFile) -> Writer:
-        """The same for another graph, at its end."""
-        return Writer(file, len(file.operators), self.name, self.mode, self._ranges)
+        """The same for the end of another graph."""
+        inner = Writer(file, len(file.operators), self.name, self.mode, self._ranges)
+        inner._inside = True
+        return inner
 
     def op(self, operation: str, inputs: list[int], output: int, options: Any = None, version: int | None = None) -> int:
         """Write an operator with one output; its ``options``' class names their type.  Returns ``output``."""
@@ -70,7 +73,7 @@ class Writer:
 
     def tensor(self, shape: tuple[int, ...], dtype: Any = np.float32, scale: Scale | None = None, name: str | None = None) -> int:
         """A tensor that an operator computes."""
-        return self.file.new_tensor(f"{self.name}.{name}" if name else "", shape, dtype, scale=scale)
+        return self.file.new_tensor(self._title(name), shape, dtype, scale=scale)
 
     def state(self, shape: tuple[int, ...], dtype: Any, scale: Scale | None, name: str) -> int:
         """A variable tensor, which keeps its values from step to step (and from inference to inference)."""
@@ -83,8 +86,11 @@ class Writer:
         array = np.asarray(values, dtype)
         key = (array.tobytes(), array.shape, array.dtype.str, scale)
         if key not in self._constants:
-            self._constants[key] = self.file.new_tensor("", array.shape, dtype, array, scale)
+            self._constants[key] = self.file.new_tensor(self._title(), array.shape, dtype, array, scale)
         return self._constants[key]
+
+    def _title(self, name: str | None = None) -> str:
+        return "" if self._inside and name is None else f"{self.name}.{name or next(self._numbers)}"
 
     def weight(self, values: Array) -> int:
         """A matrix: float32, float16 behind a ``DEQUANTIZE``, or int8, symmetric, with one scale."""
