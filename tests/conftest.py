@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from board.fixtures import board, link, own_sshd, ready, shared_board, small_disk  # noqa: F401
 
+from edgeprune.bench import BenchOptions
 from edgeprune.testing.models import crashing_tflite, dense_tflite
 from edgeprune.testing.sshd import SshServer, find_sshd
 
@@ -67,6 +69,13 @@ def sshd(shared_sshd: SshServer, client_home: Path) -> Iterator[SshServer]:
     assert not list(shared_sshd.home.glob(".cache/edgeprune/session-*/*.part"))
 
 
+@pytest.fixture
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a search measure with as few processes and as little warming up as its verdicts need."""
+    quick = partial(BenchOptions, rounds=3, warmup_s=0.2, min_time_s=0.3, max_time_s=2.0)
+    monkeypatch.setattr("edgeprune.search.job.BenchOptions", quick)
+
+
 MEASURING = (
     "bench/",
     "cli/test_bench",
@@ -85,9 +94,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here follow each other: there is one device lock, and one board."""
     for item in items:
         name = str(item.path.relative_to(TESTS).with_suffix(""))
-        group = "measuring" if name.startswith(MEASURING) else "board" if name.startswith("board/") else name
+        fixtures = set(getattr(item, "fixturenames", ()))
+        group = "board" if "shared_board" in fixtures else "measuring" if name.startswith(MEASURING) else name
         item.add_marker(pytest.mark.xdist_group(group))
-        if not {"sshd", "shared_board", "link"}.isdisjoint(getattr(item, "fixturenames", ())):
+        if fixtures & {"sshd", "shared_board", "link"}:
             item.add_marker(pytest.mark.device)
 
 

@@ -76,6 +76,7 @@ def own_board(client_home: Path) -> Iterator[Board]:
         yield introduce(board, client_home)
 
 
+@pytest.mark.soak
 def test_the_board_is_switched_off_killed_and_cut_off_where_it_matters(own_board: Board, tmp_path: Path) -> None:
     """Once at the kinds of steps that matter, the three faults in turns; its service at the start goes back to what is committed."""
     kit, victim = Kit(tmp_path), Victim(own_board)

@@ -92,6 +92,7 @@ def test_a_power_cut_in_the_middle_of_a_run(ready: Board, dense_model: Path) -> 
     assert list(ready.home.glob(".cache/edgeprune/session-*")) == []
 
 
+@pytest.mark.soak
 def test_the_older_runtime_takes_its_place_and_clearing_leaves_nothing(ready: Board, models: list[Path]) -> None:
     done = set_up(ADDRESS, runtime="tflite-runtime")
     assert done.runtimes == {"tflite": ("tflite-runtime", "2.14.0")}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
 from board.machine import Board
@@ -21,8 +22,9 @@ from edgeprune.export.sparse.format import sparse_tflite
 from edgeprune.importance.unstructured import apply_masks, quantile_masks, sparse_parameters
 from edgeprune.tflite import schema as flatbuffer
 
-QUICK = BenchOptions(threads=1, min_time_s=0.2, max_time_s=1.0, warmup_s=0.1, rounds=1, table_rounds=20, energy=False)
+QUICK = BenchOptions(threads=1, min_time_s=0.2, max_time_s=1.0, warmup_s=0.1, rounds=1, table_rounds=5, energy=False)
 ADDRESS, SESSIONS = "ssh://board", 3
+COPIES = 4  # of every file: windows of all copies are measured in turns, whatever else the machine does
 BROKEN = ("stride-1 stem", "no padding of the stem", "no padding of a depthwise convolution", "too dense")
 TAKEN = "fully-connected that reshapes"
 REPAIRED = ("fully-connected after the mean", "1x1 convolution after the mean")
@@ -84,6 +86,7 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
+@pytest.mark.soak
 def test_a_sparse_network_takes_at_most_045_of_the_dense_ones_time(ready: Board, tmp_path: Path) -> None:
     paths = export(mobile(), (torch.zeros(1, 3, 64, 64),), ["tflite", "tflite-sparse"], tmp_path, "mobile")
     dense, sparse = paths["tflite"], paths["tflite-sparse"]
@@ -100,32 +103,44 @@ def test_a_sparse_network_takes_at_most_045_of_the_dense_ones_time(ready: Board,
     assert sparse.stat().st_size < 0.5 * dense.stat().st_size
 
 
-def test_broken_files_are_not_faster_and_arranged_ones_are(ready: Board) -> None:
+@pytest.mark.parametrize(
+    ("broken", "repaired"),
+    [(BROKEN[-1:], REPAIRED[:1]), pytest.param(BROKEN, REPAIRED, marks=pytest.mark.soak)],
+    ids=["one of each", "all"],
+)
+def test_broken_files_are_not_faster_and_arranged_ones_are(ready: Board, broken: tuple[str, ...], repaired: tuple[str, ...]) -> None:
+    """By ratios of sums over windows that were measured in turns: other work on the machine slows all of them alike."""
     dense = variants()
-    files = {f"{name}, dense": dense[name] for name in (TAKEN, *BROKEN, *REPAIRED)}
-    files |= {f"{name}, stored": stored(dense[name]) for name in (TAKEN, *BROKEN, *REPAIRED)}
-    files |= {f"{name}, arranged": sparse_tflite(dense[name]) for name in REPAIRED}
+    files = {f"{name}, dense": dense[name] for name in (TAKEN, *broken, *repaired)}
+    files |= {f"{name}, stored": stored(dense[name]) for name in (TAKEN, *broken, *repaired)}
+    files |= {f"{name}, arranged": sparse_tflite(dense[name]) for name in repaired}
+    copies = {f"{name} {copy}.tflite": content for name, content in files.items() for copy in range(COPIES)}
     with open_device(ADDRESS) as device:
-        times = device.table({f"{name}.tflite": content for name, content in files.items()}, options=QUICK)
+        times = device.table(copies, options=QUICK)
+
+    def total(name: str) -> float:
+        return sum(times[f"{name} {copy}.tflite"].median_ns for copy in range(COPIES))
 
     def ratio(name: str, kind: str) -> float:
-        return times[f"{name}, {kind}.tflite"].min_ns / times[f"{name}, dense.tflite"].min_ns
+        return total(f"{name}, {kind}") / total(f"{name}, dense")
 
     assert sparse_check(files[f"{TAKEN}, stored"]).taken
     assert ratio(TAKEN, "stored") < 0.65
-    for name in BROKEN:
+    for name in broken:
         assert not sparse_check(files[f"{name}, stored"]).taken
         assert ratio(name, "stored") > 0.75, name
-    for name in REPAIRED:
+    for name in repaired:
         assert not sparse_check(files[f"{name}, stored"]).taken
         assert sparse_check(files[f"{name}, arranged"]).taken
         assert ratio(name, "arranged") < 0.65, name
     assert ratio("fully-connected after the mean", "stored") > 0.75
-    failure = times["1x1 convolution after the mean, stored.tflite"].error
-    assert failure is not None
-    assert "delegate" in failure
+    for copy in range(COPIES if REPAIRED[1] in repaired else 0):
+        failure = times[f"{REPAIRED[1]}, stored {copy}.tflite"].error
+        assert failure is not None
+        assert "delegate" in failure
 
 
+@pytest.mark.soak
 def test_a_part_without_an_end_is_misread_unless_it_was_arranged(ready: Board, tmp_path: Path) -> None:
     dense = variants()["max pooling"]
     assert sparse_check(stored(dense)).wrong

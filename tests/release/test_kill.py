@@ -98,8 +98,29 @@ def alike(steps: list[Step]) -> set[int]:
     return numbers
 
 
+def test_each_fault_where_the_device_or_this_side_is_in_the_middle(scene: Scene) -> None:
+    """Before the switch and after it; `make soak` does it at every step."""
+    steps = scene.steps()
+    places = {
+        "process": [next(step for step in steps if step.side == "host" and step.name.startswith("switching"))],
+        "link": [next(step for step in steps if step.name.startswith("mv"))],
+        "power": [
+            next(step for step in steps if step.name.startswith("symlink")),
+            [step for step in steps if step.name.startswith("replace") and "state" in step.name][-1],
+        ],
+    }
+    found = {}
+    for fault in FAULTS:
+        for step in places[fault]:
+            before, after = scene.suffer(step, fault)
+            assert after == "new", (str(step), fault)
+            found[fault, step.name] = before
+    assert set(found.values()) == {"old", "new"}, found
+
+
+@pytest.mark.soak
 def test_at_every_step_one_fault(scene: Scene) -> None:
-    """The three faults in turns; `make soak` does each fault at each step, those of all files too."""
+    """The three faults in turns."""
     steps = scene.steps()
     skipped = alike(steps)
     _every(scene, [step for step in steps if step.side == "host" or step.number not in skipped], lambda number: (FAULTS[number % 3],))

@@ -55,7 +55,8 @@ def run_job(recipe: Path, tmp_path: Path, **more: Any) -> edgeprune.Result:
     return prune(load_recipe(recipe), "local:", budget=budget, options=OPTIONS, runs=tmp_path / "runs", **more)
 
 
-@pytest.mark.device  # two minutes: every round of a comparison starts PyTorch anew
+@pytest.mark.device  # every round of a comparison starts PyTorch again
+@pytest.mark.usefixtures("few_rounds")
 def test_prune_measures_meets_and_resumes(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
         broken.setattr("edgeprune.search.job.finetune", lambda *args, **named: (_ for _ in ()).throw(KeyboardInterrupt()))
@@ -105,6 +106,7 @@ class Tokens(torch.nn.Module):
 
 
 @pytest.mark.device
+@pytest.mark.usefixtures("few_rounds")
 def test_tokens_of_64_bits_are_those_of_32_that_tflite_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     torch.manual_seed(0)

@@ -58,7 +58,7 @@ def kill_after(process: subprocess.Popen[bytes], runs: Path, steps: int) -> bool
     return False
 
 
-@pytest.mark.device
+@pytest.mark.soak
 def test_a_run_killed_at_many_points_ends_with_one_plan(tmp_path: Path) -> None:
     (tmp_path / "recipe.py").write_text(RECIPE)
     options = ["--target", "local:", "--latency", "60%", "--engine", "torchscript", "--format", "torchscript", "--threads", "1"]

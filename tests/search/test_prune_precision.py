@@ -71,7 +71,8 @@ def test_what_is_better(first: tuple[float, float], second: tuple[float, float])
     assert outcome(*of_errors[0], error).rank > outcome(*of_errors[1], error).rank
 
 
-@pytest.mark.device  # minutes: two precisions are exported, tuned and measured
+@pytest.mark.device  # two precisions are exported, tuned and measured
+@pytest.mark.usefixtures("few_rounds")
 def test_both_precisions_are_measured_and_the_better_file_is_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     task, options = small_task(), Options(precision=("int8", "fp32"), formats=("tflite",), threads=1, measurements=3, sensitivity=False)
