@@ -20,8 +20,8 @@ from edgeprune.importance.data import SAMPLES, captured_size, pieces
 from edgeprune.surgery import Plan, masked
 from edgeprune.task import Task
 from edgeprune.tuning import recalibrate
-from edgeprune.tuning.context import batch_inputs
 from edgeprune.tuning.distill import distillation_loss
+from edgeprune.tuning.layout import batch_inputs
 from edgeprune.tuning.scoring import batch_size
 
 PIECE = 64
@@ -75,7 +75,7 @@ class Removals:
 
     def _effect(self, model: nn.Module) -> Effect:
         losses, divergences, sizes = list[float](), list[float](), list[int]()
-        with torch.inference_mode():
+        with torch.no_grad():
             for outputs, wanted, (inputs, targets) in zip(self._run(model), self.answers, self.measured, strict=True):
                 losses.append(float(self.task.loss(outputs, targets)))
                 divergence = distillation_loss(outputs, wanted, targets)
@@ -88,8 +88,8 @@ class Removals:
 
     def _run(self, model: nn.Module) -> list[Any]:
         """The outputs on all measured pieces, in float32: the smallest removals change less than bfloat16 tells."""
-        with eval_mode(model), torch.inference_mode():
-            return [model(*batch_inputs(inputs)) for inputs, _ in self.measured]
+        with eval_mode(model), torch.no_grad():
+            return [model(*batch_inputs(model, inputs)) for inputs, _ in self.measured]
 
 
 def _last(batches: Iterable[tuple[Any, Any]], samples: int) -> list[tuple[Any, Any]]:

@@ -7,12 +7,34 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 SIZES = (2, 3)
 """The batch sizes of the two graphs."""
 
 FOLLOWS = "edgeprune.follows_batch"
 """The key of a node's ``meta`` for the dimensions whose size follows the batch size."""
+
+
+def batch_of(inputs: Any) -> int:
+    """How many samples ``inputs`` (nested tensors) hold: the first dimension of the first tensor that has any; 0 where there is none."""
+    sizes = (int(value.shape[0]) for value in pytree.tree_leaves(inputs) if isinstance(value, torch.Tensor) and value.dim())
+    return next(sizes, 0)
+
+
+def holds(value: Any, batch: int) -> bool:
+    """Whether ``value`` is a tensor of ``batch`` samples."""
+    return isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == batch
+
+
+def resized(inputs: Any, wanted: int) -> Any:
+    """``inputs`` with their samples repeated, or cut, to ``wanted``; tensors that hold no samples stay."""
+    batch = batch_of(inputs)
+
+    def of(value: torch.Tensor) -> torch.Tensor:
+        return torch.cat([value] * -(-wanted // batch))[:wanted] if holds(value, batch) else value
+
+    return pytree.tree_map_only(torch.Tensor, of, inputs)
 
 
 def generalized(module: fx.GraphModule, other: fx.GraphModule) -> bool:
@@ -26,8 +48,9 @@ def generalized(module: fx.GraphModule, other: fx.GraphModule) -> bool:
     if any(found is None for _, found in pairs):
         return False
     inputs = [node for node in nodes if node.op == "placeholder"]
+    samples = next(node for node in inputs if holds(node.meta.get("val"), SIZES[0]))
     with module.graph.inserting_after(inputs[-1]):
-        batch = module.graph.call_function(torch.ops.aten.sym_size.int, (inputs[0], 0))
+        batch = module.graph.call_function(torch.ops.aten.sym_size.int, (samples, 0))
         batch.meta["val"] = SIZES[0]
     for (node, found), twin in zip(pairs, others, strict=True):
         node.meta[FOLLOWS] = _following(node, twin)

@@ -15,8 +15,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.errors import CaptureError
-from edgeprune.graph.batch import FOLLOWS, SIZES, first_tensor, generalized
+from edgeprune.graph.batch import FOLLOWS, SIZES, batch_of, first_tensor, generalized, holds, resized
 from edgeprune.graph.parts import Part, Parts, joined, record_calls
+from edgeprune.graph.twin import twin
 from edgeprune.parametrization import folded
 
 CONVERSIONS = tuple(getattr(torch.ops.aten.to, name) for name in ("dtype", "dtype_layout", "device", "other"))
@@ -45,7 +46,7 @@ class Captured:
         if value is None:
             return ()
         sizes = [size if isinstance(size, int) else int(size.node.hint) for size in value.shape]
-        return tuple(size * self.batch // self.inputs[0].shape[0] if dim in follows else size for dim, size in enumerate(sizes))
+        return tuple(size * self.batch // batch_of(self.inputs) if dim in follows else size for dim, size in enumerate(sizes))
 
     def view(self, model: nn.Module) -> nn.Module:
         """What of ``model`` was captured, as a module that takes ``inputs``."""
@@ -53,12 +54,12 @@ class Captured:
 
 
 def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captured:
-    """Capture ``model`` in eval mode; its training flags are left as they were.
+    """Capture ``model`` in eval mode; it is left as it was.
 
     A model that cannot be captured whole (a detector's box filtering depends on the data) is captured by submodule. Raises
     :class:`CaptureError` when the example inputs do not fit or nothing of the model can be captured.
     """
-    model = folded(model)
+    model = twin(folded(model))
     with eval_mode(model), _without_cache(model):
         watch = _WatchShapes()  # type: ignore[no-untyped-call]
         try:
@@ -148,29 +149,34 @@ def _without_cache(model: nn.Module) -> Iterator[None]:
 
 
 def _capture_any_batch(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captured | None:
-    if not all(isinstance(value, Tensor) for value in example_inputs):
+    batch = batch_of(example_inputs)
+    if not batch:
         return None
-    sizes = {value.shape[0] if value.dim() else 0 for value in example_inputs}
-    if len(sizes) != 1 or sizes == {0}:
-        return None
-    batch = example_inputs[0].shape[0]
-    inputs = tuple(torch.cat([value, value])[: max(2, batch)] for value in example_inputs)
+    inputs = resized(example_inputs, max(2, batch))
+    follows = pytree.tree_map(lambda value: {0: torch.export.Dim.AUTO} if holds(value, max(2, batch)) else None, inputs)
     try:
-        module = _export(model, inputs, tuple({0: torch.export.Dim.AUTO} for _ in inputs))
-        size = next(node for node in module.graph.nodes if node.op == "placeholder").meta["val"].shape[0]
-        if isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None:  # else it was found to be one number
+        module = _export(model, inputs, follows)
+        if _any_size(module, inputs):
             for node in module.graph.nodes:  # noted now: whoever asks a symbolic size for its number makes it that number
                 value = first_tensor(node)
                 node.meta[FOLLOWS] = () if value is None else tuple(d for d, size in enumerate(value.shape) if not isinstance(size, int))
             return Captured(module, inputs, any_batch=True, batch=batch)
     except CaptureError:
         pass
-    return _capture_two(model, example_inputs) if batch == 1 else None
+    return _capture_two(model, example_inputs, batch)
 
 
-def _capture_two(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captured | None:
-    """Where the model's own code fixes the batch size (Keras): from two graphs of fixed ones, if the result is right for a third."""
-    two, three, five = (tuple(torch.cat([value] * count) for value in example_inputs) for count in (*SIZES, 5))
+def _any_size(module: fx.GraphModule, inputs: tuple[Any, ...]) -> bool:
+    """Whether no tensor of samples was found to hold one number of them."""
+    batch, given = batch_of(inputs), [node for node in module.graph.nodes if node.op == "placeholder"]
+    sizes = [node.meta["val"].shape[0] for node, value in zip(given, pytree.tree_leaves(inputs), strict=True) if holds(value, batch)]
+    return all(isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None for size in sizes)
+
+
+def _capture_two(model: nn.Module, example_inputs: tuple[Any, ...], batch: int) -> Captured | None:
+    """Where the model's own code fixes the batch size (Keras, shapes that are compared): from two graphs of fixed ones, if the result is
+    right for a third."""
+    two, three, five = (resized(example_inputs, count) for count in (*SIZES, 5))
     try:
         module = _export(model, two, None)
         if not generalized(module, _export(model, three, None)):
@@ -180,12 +186,15 @@ def _capture_two(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captured 
     except (CaptureError, RuntimeError):
         return None
     same = all(a.shape == b.shape and torch.allclose(a, b, atol=1e-4) for a, b in zip(got, wanted, strict=True) if isinstance(a, Tensor))
-    return Captured(module, two, any_batch=True) if same else None
+    return Captured(module, two, any_batch=True, batch=batch) if same else None
 
 
 def _export(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, kwargs: dict[str, Any] | None = None) -> fx.GraphModule:
     logging.disable(logging.CRITICAL)  # failures are told by the error; the graphs that torch logs and prints are thousands of lines
+    model = twin(model)  # what a failed export leaves in a model's attributes is no tensor
     try:
+        with torch.no_grad():
+            model(*inputs, **(kwargs or {}))  # what it keeps for these shapes, it keeps before it is captured
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             module: fx.GraphModule = torch.export.export(model, inputs, kwargs, dynamic_shapes=dynamic_shapes).module()  # type: ignore[assignment]
     except Exception as error:

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.errors import InputError
 from edgeprune.graph import Analysis
+from edgeprune.graph.batch import batch_of
 from edgeprune.task import Task, as_inputs
 
 SAMPLES = 768
@@ -31,7 +32,7 @@ def pieces(task: Task, size: int, samples: int = SAMPLES) -> Iterator[tuple[tupl
             if held is None:
                 yield values, targets
             else:
-                yield tuple(value[start : start + size] for value in values), targets[start : start + size]
+                yield pytree.tree_map_only(Tensor, lambda value, at=start: value[at : at + size], (values, targets))
             left -= min(size, (held or size) - start)
             if left <= 0:
                 return
@@ -46,10 +47,13 @@ def captured_size(analysis: Analysis) -> int | None:
 
 def example_size(analysis: Analysis) -> int:
     """How many samples the graph was captured with."""
-    return next(int(value.shape[0]) for value in pytree.tree_leaves(analysis.captured.inputs) if isinstance(value, Tensor) and value.dim())
+    return batch_of(analysis.captured.inputs)
 
 
 def samples_of(values: tuple[Any, ...], targets: Any) -> int | None:
-    """How many samples inputs and targets hold: the first dimension that all of them share; None where they do not."""
-    sizes = {value.shape[0] if isinstance(value, Tensor) and value.dim() else None for value in (*values, targets)}
+    """How many samples inputs and targets hold: the first dimension that all of their tensors share; None where they do not."""
+    if isinstance(targets, list):  # of one entry a sample
+        return None
+    leaves = pytree.tree_leaves((values, targets))
+    sizes = {value.shape[0] if isinstance(value, Tensor) and value.dim() else None for value in leaves}
     return sizes.pop() if len(sizes) == 1 else None

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.errors import InputError
 from edgeprune.graph import Analysis
+from edgeprune.graph.batch import batch_of
 from edgeprune.graph.capture import eval_mode
 from edgeprune.graph.flow import Stored
 from edgeprune.importance.data import SAMPLES, captured_size, example_size, pieces
@@ -55,7 +56,7 @@ def observe(task: Task, analysis: Analysis, places: dict[fx.Node, Tensor]) -> It
     watch, fitting = Watch(task.model, analysis, set(places)), 0
     with eval_mode(task.model), torch.no_grad():
         for inputs, _ in pieces(task, fixed or SAMPLES):
-            if fixed is None or all(isinstance(value, Tensor) and value.shape[:1] == (fixed,) for value in inputs):
+            if fixed is None or batch_of(inputs) == fixed:
                 yield watch.values_of(inputs)
                 fitting += 1
     if not fitting:

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.errors import InputError
 from edgeprune.graph import Analysis
+from edgeprune.graph.batch import batch_of, holds
 from edgeprune.graph.capture import eval_mode, tensor_at
 from edgeprune.graph.flow import name_of
 from edgeprune.graph.rules.contraction import CONVOLUTIONS, groups_of
@@ -66,25 +67,29 @@ def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, batches: Seque
     return result
 
 
-def _inputs(analysis: Analysis, batches: Sequence[tuple[Any, Any]]) -> tuple[Tensor, ...] | None:
-    """The inputs of all batches that the captured graph takes, as one batch; None when there is none."""
-    examples = pytree.tree_leaves(analysis.captured.inputs)
+def _inputs(analysis: Analysis, batches: Sequence[tuple[Any, Any]]) -> tuple[Any, ...] | None:
+    """The flat inputs of all batches that the captured graph takes, as one batch; None when there is none."""
+    examples, held = pytree.tree_leaves(analysis.captured.inputs), batch_of(analysis.captured.inputs)
     fitting = []
     for given, _ in batches:
         leaves = pytree.tree_leaves(as_inputs(given))
-        if len(leaves) == len(examples) and all(_alike(*pair) for pair in zip(leaves, examples, strict=True)):
+        if len(leaves) == len(examples) and all(_alike(*pair, held) for pair in zip(leaves, examples, strict=True)):
             fitting.append(leaves)
     if not fitting:
         return None
-    held = analysis.captured.inputs[0].shape[0]
     tensors = (node.meta.get("val") for node in analysis.captured.module.graph.nodes if node.op != "get_attr")
     largest = max(_numel(value) for value in tensors if isinstance(value, Tensor)) / held
     most = max(2, int(MOST_ELEMENTS / largest))
-    return tuple(torch.cat(column)[:most] for column in zip(*fitting, strict=True))
+    columns = zip(examples, zip(*fitting, strict=True), strict=True)
+    return tuple(torch.cat(column)[:most] if holds(example, held) else column[0] for example, column in columns)
 
 
-def _alike(given: Any, example: Tensor) -> bool:
-    if not isinstance(given, Tensor) or given.shape[1:] != example.shape[1:] or not given.numel():
+def _alike(given: Any, example: Any, held: int) -> bool:
+    """Whether an input can stand in the place of an example of ``held`` samples."""
+    if not isinstance(given, Tensor) or not isinstance(example, Tensor):
+        return bool(given is example or (type(given) is type(example) and given == example))
+    first = 1 if holds(example, held) else 0  # the first dimension that must be the example's
+    if given.dim() != example.dim() or given.shape[first:] != example.shape[first:] or not given.numel():
         return False
     return given.dtype == example.dtype or not (given.is_floating_point() or example.is_floating_point())
 
@@ -103,13 +108,13 @@ class _Pair:
         self.graph: fx.Graph = masked.analysis.captured.module.graph
         self.solved: dict[str, Tensor] = {}
 
-    def walk(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    def walk(self, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
         """The new weights and biases by name."""
         placeholders = [node for node in self.graph.nodes if node.op == "placeholder"]
         given = dict(zip(placeholders, inputs, strict=True))
         for norm in self.small.model.modules():
             if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-                norm.training = len(inputs[0]) > 1  # its own statistics, as it will have after recalibration
+                norm.training = batch_of(inputs) > 1  # its own statistics, as it will have after recalibration
         for node in self.graph.nodes:
             if node.op == "output":
                 break

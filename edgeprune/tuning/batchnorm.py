@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edgeprune.task import Batches
-from edgeprune.tuning.context import batch_inputs, preserved_modes, seeded
+from edgeprune.task import Batches, as_inputs
+from edgeprune.tuning.context import preserved_modes, seeded
+from edgeprune.tuning.layout import batch_inputs, takes_channels_last
 
 
 def recalibrate(model: nn.Module, batches: Batches, limit: int = 16) -> int:
@@ -31,13 +32,14 @@ def recalibrate(model: nn.Module, batches: Batches, limit: int = 16) -> int:
         if not first:
             return 0
         model.eval()
+        takes_channels_last(model, as_inputs(first[0][0]))  # tried while there are statistics
         try:
             for norm in norms:
                 norm.reset_running_stats()
                 norm.momentum = None  # a cumulative average
                 norm.training = True
             for count, (inputs, _) in enumerate(chain(first, used), 1):  # noqa: B007  (the count is returned)
-                model(*batch_inputs(inputs))
+                model(*batch_inputs(model, inputs))
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

@@ -10,17 +10,18 @@ import torch
 from torch import nn
 
 from edgeprune.task import Batches, Task
-from edgeprune.tuning.context import as_float32, autocast, batch_inputs, is_image, native_bf16, preserved_modes
+from edgeprune.tuning.context import as_float32, autocast, is_image, native_bf16, preserved_modes
 from edgeprune.tuning.distill import distillation_loss
+from edgeprune.tuning.layout import batch_inputs
 
 
 def outputs_on(model: nn.Module, batches: Batches) -> list[Any]:
     """The model's outputs on every batch, in evaluation mode, without gradients; images in bfloat16 where the CPU has it."""
     found = []
-    with preserved_modes(model), torch.inference_mode():
+    with preserved_modes(model), torch.no_grad():
         model.eval()
         for inputs, _ in batches:
-            arguments = batch_inputs(inputs)
+            arguments = batch_inputs(model, inputs)
             with autocast(native_bf16() and any(is_image(value) for value in arguments)):
                 found.append(as_float32(model(*arguments)))
     return found

@@ -1,4 +1,4 @@
-"""What training borrows and gives back: random states, module modes, memory format, precision."""
+"""What training borrows and gives back: random states, module modes, precision."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-
-from edgeprune.task import as_inputs
 
 # what multiplies bfloat16 in hardware: x86 AVX512-BF16, AMX, AVX10; Arm FEAT_BF16; named as torch.cpu.get_capabilities does
 _BF16_FEATURES = ("avx512_bf16", "amx_bf16", "avx10_1", "bf16")
@@ -43,30 +41,6 @@ def preserved_modes(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-@contextmanager
-def channels_last(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Hold ``model``'s 4-D parameters channels-last inside, and contiguous after: the layout CPU convolutions train fastest in."""
-    if not wanted:
-        yield
-        return
-    _to_format(model, torch.channels_last)
-    try:
-        yield
-    finally:
-        _to_format(model, torch.contiguous_format)
-
-
-def _to_format(model: nn.Module, memory_format: torch.memory_format) -> None:
-    for parameter in model.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=memory_format)
-
-
-def batch_inputs(inputs: Any) -> tuple[Any, ...]:
-    """A batch's positional inputs, images (4-D floating tensors) in channels-last layout."""
-    return tuple(value.contiguous(memory_format=torch.channels_last) if is_image(value) else value for value in as_inputs(inputs))
 
 
 def is_image(value: Any) -> bool:

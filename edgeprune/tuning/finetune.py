@@ -7,6 +7,7 @@ from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -14,7 +15,8 @@ from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
 from edgeprune.task import Batches, Task, as_inputs
 from edgeprune.tuning.batchnorm import recalibrate
 from edgeprune.tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
-from edgeprune.tuning.context import channels_last, is_image, preserved_modes, seeded
+from edgeprune.tuning.context import is_image, preserved_modes, seeded
+from edgeprune.tuning.layout import channels_last, takes_channels_last
 from edgeprune.tuning.scoring import score
 from edgeprune.tuning.trainer import Trainer, learning_rate
 
@@ -67,9 +69,10 @@ def finetune(
     if not (math.isfinite(wanted) and wanted >= 0):
         raise RecipeError(f"epochs of task {task.name} is {wanted}, not zero or more")
     with seeded(seed):
-        length, images = _survey(train, task)
+        length, first = _survey(train, task)
+    images = any(map(is_image, first))
     trainable = any(parameter.requires_grad for parameter in model.parameters())
-    with preserved_modes(model), channels_last(model, images):
+    with preserved_modes(model), channels_last(model, takes_channels_last(model, first, training=True)):
         trainer = Trainer(model, task, teacher, math.ceil(wanted * length) if trainable else 0, images)
         settings = _settings(trainer, seed)
         progress = (load_checkpoint(path, model, trainer.optimizer, settings) if path else None) or Progress(settings)
@@ -149,15 +152,15 @@ def _training_data(task: Task) -> Batches:
     return task.train
 
 
-def _survey(train: Batches, task: Task) -> tuple[int, bool]:
-    """The number of batches in an epoch, and whether the inputs are images."""
+def _survey(train: Batches, task: Task) -> tuple[int, tuple[Any, ...]]:
+    """The number of batches in an epoch, and the inputs of the first."""
     first = next(iter(train), None)
     if first is None:
         raise _no_batches(task)
     length = len(train) if isinstance(train, Sized) else sum(1 for _ in train)
     if length < 1:
         raise _no_batches(task)
-    return length, any(is_image(value) for value in as_inputs(first[0]))
+    return length, as_inputs(first[0])
 
 
 def _no_batches(task: Task) -> RecipeError:

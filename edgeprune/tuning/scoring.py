@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
 from edgeprune.task import Task, as_inputs
-from edgeprune.tuning.context import batch_inputs, preserved_modes, seeded
+from edgeprune.tuning.context import preserved_modes, seeded
+from edgeprune.tuning.layout import batch_inputs
 
 
 def score(model: nn.Module, task: Task) -> float:
@@ -19,7 +20,7 @@ def score(model: nn.Module, task: Task) -> float:
     Runs in evaluation mode, without gradients, in float32; training flags are restored. Raises :class:`RecipeError` when the task
     cannot score or has no validation batch, :class:`TrainingError` when scoring fails or the result is not a finite number.
     """
-    with seeded(0), preserved_modes(model), torch.inference_mode():
+    with seeded(0), preserved_modes(model), torch.no_grad():
         model.eval()
         try:
             value = float(task.evaluate(model)) if task.evaluate is not None else _over_validation(model, task)
@@ -44,7 +45,7 @@ def _over_validation(model: nn.Module, task: Task) -> float:
     total, count = 0.0, 0
     for inputs, targets in task.validation:
         size = batch_size(inputs, targets)
-        total += size * float(task.metric(model(*batch_inputs(inputs)), targets))
+        total += size * float(task.metric(model(*batch_inputs(model, inputs)), targets))
         count += size
     if count == 0:
         raise RecipeError(f"the validation data of task {task.name} has no batches", remedy="Give batches that can be iterated again.")

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from edgeprune.errors import EdgepruneError, TrainingError
 from edgeprune.task import Task
-from edgeprune.tuning.context import as_float32, autocast, batch_inputs, native_bf16
+from edgeprune.tuning.context import as_float32, autocast, native_bf16
 from edgeprune.tuning.distill import distillation_loss
+from edgeprune.tuning.layout import batch_inputs
 
 MOMENTUM = 0.9
 WARMUP = 0.05  # the part of all steps over which the learning rate rises
@@ -20,12 +21,12 @@ CLIP_NORM = 5.0  # of the gradient of all parameters together
 
 
 class Trainer:
-    """Trains ``model`` for ``total`` steps on ``task``; ``images`` says that its inputs are, and train channels-last and in bfloat16."""
+    """Trains ``model`` for ``total`` steps on ``task``; ``images`` says that its inputs are, and train in bfloat16 where the CPU has it."""
 
     def __init__(self, model: nn.Module, task: Task, teacher: nn.Module | None, total: int, images: bool) -> None:
         self.model, self.task, self.total = model, task, total
         self.bf16 = images and native_bf16()
-        self.teacher = _frozen_copy(teacher, images) if teacher is not None and task.distillation > 0 else None
+        self.teacher = _frozen_copy(teacher) if teacher is not None and task.distillation > 0 else None
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         # biases, norms and other vectors do not decay: He et al., "Bag of Tricks for Image Classification", 2019, section 3.1
         groups = [
@@ -64,15 +65,14 @@ class Trainer:
         return value
 
     def _loss(self, inputs: Any, targets: Any) -> Tensor:
-        arguments = batch_inputs(inputs)
         with autocast(self.bf16):
-            outputs = self.model(*arguments)
+            outputs = self.model(*batch_inputs(self.model, inputs, training=True))
         outputs = as_float32(outputs)
         loss: Tensor = self.task.loss(outputs, targets)
         if self.teacher is None:
             return loss
         with torch.no_grad(), autocast(self.bf16):
-            wanted = self.teacher(*arguments)
+            wanted = self.teacher(*batch_inputs(self.teacher, inputs))
         distance = distillation_loss(outputs, as_float32(wanted), targets)
         strength = self.task.distillation
         return loss if distance is None else (1 - strength) * loss + strength * distance
@@ -86,7 +86,6 @@ def learning_rate(step: int, total: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def _frozen_copy(teacher: nn.Module, images: bool) -> nn.Module:
-    """A copy, since its layout changes, in evaluation mode and without gradients."""
-    copied = copy.deepcopy(teacher).eval().requires_grad_(False)
-    return copied.to(memory_format=torch.channels_last) if images else copied  # type: ignore[call-overload, no-any-return]
+def _frozen_copy(teacher: nn.Module) -> nn.Module:
+    """A copy in evaluation mode and without gradients."""
+    return copy.deepcopy(teacher).eval().requires_grad_(False)

@@ -1,0 +1,127 @@
+"""What edgeprune does to the memory layout of images never reaches a model that cannot take it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeprune import analyze
+from edgeprune.importance import score as saliency_of
+from edgeprune.search.plan.sensitivity import measure_curves
+from edgeprune.surgery import apply, plan_from_saliency, reconstruct
+from edgeprune.task import Task
+from edgeprune.tuning import finetune, outputs_on, recalibrate, score
+from edgeprune.tuning.layout import batch_inputs, takes_channels_last
+
+
+class Viewed(nn.Module):
+    """Flattened by ``view`` after a convolution, as LeNets are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8 * 36, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm(self.conv(x)))
+        scores: Tensor = self.head(x.view(x.size(0), -1))
+        return scores
+
+
+class Strided(Viewed):
+    """Reads memory by strides: another layout raises nothing, and gives other numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm(self.conv(x)))
+        scores: Tensor = self.head(x.as_strided((x.shape[0], 8 * 36), (8 * 36, 1)))
+        return scores
+
+
+class Standardised(Viewed):
+    """Takes a view of a weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.conv.weight.view(8, -1)
+        weight = (rows - rows.mean(1, keepdim=True)).view(8, 3, 3, 3)
+        x = functional.relu(self.norm(functional.conv2d(x, weight, self.conv.bias)))
+        scores: Tensor = self.head(x.flatten(1))
+        return scores
+
+
+class ViewedInTraining(Viewed):
+    """Only its training takes a view."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm(self.conv(x)))
+        scores: Tensor = self.head(x.view(x.size(0), -1) if self.training else x.flatten(1))
+        return scores
+
+
+def data() -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.randn(8, 3, 8, 8, generator=generator), torch.arange(8) % 2) for _ in range(3)]
+
+
+def task(model: nn.Module) -> Task:
+    return Task(model.eval(), (torch.zeros(1, 3, 8, 8),), train=data(), validation=data(), epochs=1)
+
+
+@pytest.mark.parametrize("kind", [Viewed, Strided, Standardised, ViewedInTraining])
+def test_everything_that_runs_a_model_runs_one_that_needs_contiguous_memory(kind: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = kind()
+    job = task(model)
+    with torch.no_grad():
+        wanted = [model(images) for images, _ in data()]
+    for got, plain in zip(outputs_on(model, data()), wanted, strict=True):
+        torch.testing.assert_close(got, plain, rtol=0.05, atol=0.05)  # bfloat16, on processors that have it
+    assert score(model, job) == pytest.approx(
+        100 * float(np.mean([float((plain.argmax(1) == labels).float().mean()) for plain, (_, labels) in zip(wanted, data(), strict=True)]))
+    )
+    assert recalibrate(model, data()) == 3
+    assert finetune(model, job, teacher=model).steps == 3
+
+
+def test_a_network_with_a_view_is_scored_cut_and_trained() -> None:
+    torch.manual_seed(0)
+    job = task(Viewed())
+    analysis = analyze(job.model, job.example_inputs)
+    saliency = saliency_of(job, analysis, "taylor")
+    choices = {group.name: [2, 4, 8] for group in analysis.groups}
+    assert set(measure_curves(job, analysis, saliency, choices)) == {group.name for group in analysis.groups}
+    plan = plan_from_saliency(analysis, saliency, {group.name: 4 for group in analysis.groups})
+    for mode in ("modules", "graph"):
+        pruned = apply(reconstruct(job.model, analysis, plan, data()), analysis, plan, mode)  # type: ignore[arg-type]
+        assert recalibrate(pruned.model, data()) == 3
+        assert finetune(pruned.model, job, teacher=job.model).steps == 3
+
+
+def test_images_are_channels_last_where_the_model_takes_them_so() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)).eval()
+    (images,) = batch_inputs(model, data()[0][0])
+    assert images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    assert takes_channels_last(model, (images,), training=True)
+    (images,) = batch_inputs(Viewed().eval(), data()[0][0])
+    assert images.is_contiguous()
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 16), (4, 3, 4, 8, 8)])
+def test_series_and_volumes_keep_their_layout(shape: tuple[int, ...]) -> None:
+    model = nn.Sequential({3: nn.Conv1d, 5: nn.Conv3d}[len(shape)](3, 4, 3), nn.Flatten())
+    (given,) = batch_inputs(model, torch.randn(shape))
+    assert given.is_contiguous()
+
+
+def test_trying_a_layout_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model = Viewed()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    takes_channels_last(model, (data()[0][0],), training=True)
+    assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(parameter.grad is None and parameter.is_contiguous() for parameter in model.parameters())
