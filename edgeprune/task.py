@@ -53,7 +53,8 @@ class Task:
     ``attention``: whether attention layers lose whole "heads" or equally many "dimensions" of every head. ``labels``: the classes' names,
     in the order of the outputs. ``preprocessing``: how raw data become the model's inputs, in JSON's types, for who feeds the exported
     files: as a rule ``input`` (what a sample is), ``scale``, ``mean`` and ``std`` (inputs are (raw / scale - mean) / std), and whatever
-    else it takes.
+    else it takes. ``unfreeze``: train the parameters that a cut changes although they are frozen (``requires_grad=False``).
+    ``steps_per_epoch``: how many training batches an epoch has, for data that has no length.
     """
 
     model: nn.Module
@@ -75,6 +76,8 @@ class Task:
     labels: Sequence[str] = field(default_factory=tuple)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     name: str = "model"
+    unfreeze: bool = False
+    steps_per_epoch: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -86,6 +89,10 @@ class Task:
             raise RecipeError("task.example_inputs must be a tuple of tensors: the positional inputs of one inference")
         if self.attention not in ("heads", "dimensions"):
             raise RecipeError(f'task.attention is {self.attention!r}, not "heads" or "dimensions"')
+        for what in ("train", "validation"):
+            _check_repeatable(getattr(self, what), what, self.name)
+        if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
+            raise RecipeError(f"task.steps_per_epoch is {self.steps_per_epoch}, not one or more")
         if isinstance(self.labels, str) or not all(isinstance(label, str) for label in self.labels):
             raise RecipeError("task.labels must be a list of texts: the classes' names in the order of the outputs")
         try:
@@ -99,10 +106,99 @@ class Task:
         """By how much the metric is worse ``after``; negative when it is better."""
         return before - after if self.higher_is_better else after - before
 
+    def batches(self, data: Literal["train", "validation"]) -> Iterator[tuple[Any, Any]]:
+        """The batches of one pass through the training or validation data.
+
+        Raises :class:`RecipeError` for what the data raises (in workers too), for a batch that is not a pair (inputs, targets),
+        and for data without a length that has not ended after ``MOST_BATCHES``.
+        """
+        source, count = getattr(self, data), 0
+        what = f"the {NAMED[data]} data of task {self.name}"
+        most = None if _length(source) is not None else MOST_BATCHES
+        try:
+            batches = iter(source)
+            for count, batch in enumerate(batches, 1):
+                _check_pair(batch, what)
+                if most is not None and count > most:
+                    raise RecipeError(f"{what} have no length and have not ended after {most:,} batches", remedy=ENDLESS[data])
+                yield batch
+        except (RecipeError, GeneratorExit):
+            raise
+        except Exception as error:
+            raise RecipeError(
+                f"{what} raised {type(error).__name__} at batch {count + 1}: {_last_line(error)}",
+                remedy="Read all of the data once by itself: for inputs, targets in data: pass.",
+            ) from error
+
+    def epoch_length(self) -> int:
+        """How many training batches an epoch has: ``steps_per_epoch``, the data's length, or else they are counted.
+
+        Raises :class:`RecipeError` when there are none, and what :meth:`batches` raises.
+        """
+        known = _length(self.train) if self.steps_per_epoch is None else self.steps_per_epoch
+        count = sum(1 for _ in self.batches("train")) if known is None else known
+        if count < 1:
+            raise no_batches(self)
+        return count
+
     @property
     def scores(self) -> bool:
         """Whether the task can say how good a model is."""
         return self.evaluate is not None or self.validation is not None
+
+
+MOST_BATCHES = 100_000
+"""Data that has no length and more batches than this is taken to be endless."""
+
+NAMED = {"train": "training", "validation": "validation"}
+
+ENDLESS = {
+    "train": "Give the task steps_per_epoch=..., or data with a length.",
+    "validation": "Give data that end, or data with a length.",
+}
+
+
+def no_batches(task: Task) -> RecipeError:
+    """The error for training data that are empty, or empty the second time."""
+    return RecipeError(
+        f"the training data of task {task.name} has no batches",
+        remedy="Give batches that can be iterated again and again: a DataLoader or a list.",
+    )
+
+
+def _length(source: Any) -> int | None:
+    """How many batches there are; None where that is not known (a loader of a stream has ``len``, which raises)."""
+    try:
+        return len(source)
+    except TypeError:
+        return None
+
+
+def _check_repeatable(source: Any, what: str, name: str) -> None:
+    if source is None:
+        return
+    if isinstance(source, Iterator) and type(source).__module__ in ("builtins", "itertools"):
+        raise RecipeError(
+            f"the {NAMED[what]} data of task {name} is a {type(source).__name__}, which can be read only once",
+            remedy="Give a DataLoader, a list, or an object whose __iter__ starts again; list(...) makes a list of it.",
+        )
+    if not isinstance(source, Iterable) and not hasattr(source, "__getitem__"):
+        raise RecipeError(f"the {NAMED[what]} data of task {name} is a {type(source).__name__}, which cannot be iterated")
+
+
+def _check_pair(batch: Any, what: str) -> None:
+    if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+        held = f"a {type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
+        raise RecipeError(
+            f"a batch of {what} is {held}, not (inputs, targets)",
+            remedy="Several inputs go into a tuple: ((first, second), targets).",
+        )
+
+
+def _last_line(error: Exception) -> str:
+    """What an error says, without the traceback that a worker process puts before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix(f"{type(error).__name__}: ") if lines else type(error).__name__
 
 
 def load_recipe(path: str | Path, function: str = "task") -> Task:

@@ -21,7 +21,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.coverage.models import built, half
+from benchmarks.coverage.models import built, find_case, half
+from benchmarks.coverage.train import training_step
 from edgeprune.graph import Analysis, analyze
 from edgeprune.graph.capture import eval_mode
 from edgeprune.report.structure import owned_elements
@@ -51,7 +52,10 @@ def measure(name: str) -> Row:
     wall = time.perf_counter()
     pruned = half(model, analysis)
     row |= {"apply_s": time.perf_counter() - wall, "mode": pruned.mode, "difference": pruned.error}
-    return row | {"parameters_after": parameters(pruned.model, names), "macs_after": captured_macs(analysis, pruned.model, inputs)}
+    row |= {"parameters_after": parameters(pruned.model, names), "macs_after": captured_macs(analysis, pruned.model, inputs)}
+    wall = time.perf_counter()
+    trains = training_step(model, pruned.model, find_case(name).family, inputs)
+    return row | {"trains": trains, "train_s": time.perf_counter() - wall, "inactive": list(pruned.inactive)}
 
 
 def prunable_share(analysis: Analysis, model: nn.Module) -> tuple[float, float]:

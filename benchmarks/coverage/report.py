@@ -28,6 +28,10 @@ DEFINITIONS = """\
 - **way**: `modules` where the user's own modules were cut, `graph` where sizes are baked into code and the exported graph was.
 - **error**: largest difference between the outputs of the pruned model and those of the original with the same channels masked, relative to
   the largest output; more than 1e-4 is a failure.
+- **trains**: whether the cut model takes a training step: forward in training mode with two samples, a loss over all outputs, backward,
+  an optimizer's step. Outputs that have another number or shape than the uncut model's in training, a loss that is not finite, or a
+  parameter that has no gradient where the uncut model's has, is a failure. "uncut does not" says that the model itself does not train on
+  these inputs; an empty cell, that the row was measured before there was this column.
 - Weights are random, but nothing is left at zero or one; batch norms have the statistics of a random batch.
 """
 SIZES = """\
@@ -93,16 +97,17 @@ def _machine() -> str:
 
 def _totals(rows: Sequence[Row], peers: dict[str, Row]) -> str:
     lines = [
-        "| family | models | pass | least prunable inside | longest analysis (CPU) | most memory of an analysis | Torch-Pruning |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| family | models | pass | train | least prunable inside | longest analysis (CPU) | most memory of an analysis | Torch-Pruning |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for family in dict.fromkeys(row["family"] for row in rows):
         mine = [row for row in rows if row["family"] == family]
         passed = [row for row in mine if not row["error"]]
         beside = [peers[row["model"]] for row in mine if row["model"] in peers]
         worked = [row for row in beside if row.get("outcome") == "pass"]
+        least = min((row["prunable_inside"] for row in passed), default=None)
         lines.append(
-            f"| {family} | {len(mine)} | {len(passed)} | {_percent(min((row['prunable_inside'] for row in passed), default=None))} "
+            f"| {family} | {len(mine)} | {len(passed)} | {_trained(passed)} | {_percent(least)} "
             f"| {_longest(passed)} "
             f"| {_bytes(max((row['analysis_peak_bytes'] for row in passed), default=None))} "
             f"| {f'{len(worked)} of {len(beside)}' if beside else ''} |"
@@ -110,10 +115,16 @@ def _totals(rows: Sequence[Row], peers: dict[str, Row]) -> str:
     return "\n".join(lines)
 
 
+def _trained(rows: Sequence[Row]) -> str:
+    """How many took a training step, of those whose uncut model does and that were asked to."""
+    asked = [row for row in rows if row.get("trains") and not row["trains"].startswith("uncut")]
+    return f"{sum(row['trains'] == 'yes' for row in asked)} of {len(asked)}" if asked else ""
+
+
 def _table(rows: Sequence[Row], peers: dict[str, Row]) -> str:
-    titles = "model | groups | prunable | inside | parameters (M) | MACs (M) | analysis s (CPU) | memory | whole | way | error"
+    titles = "model | groups | prunable | inside | parameters (M) | MACs (M) | analysis s (CPU) | memory | whole | way | error | trains"
     beside = any(row["model"] in peers for row in rows)
-    lines = [f"| {titles} |{' Torch-Pruning |' if beside else ''}", "|---" + "|--:" * 8 + "|---|--:|" + ("---|" if beside else "")]
+    lines = [f"| {titles} |{' Torch-Pruning |' if beside else ''}", "|---" + "|--:" * 8 + "|---|--:|---|" + ("---|" if beside else "")]
     for row in rows:
         cells = _cells(row) + ([_peer(peers.get(row["model"]))] if beside else [])
         lines.append("| " + " | ".join(cells) + " |")
@@ -123,7 +134,7 @@ def _table(rows: Sequence[Row], peers: dict[str, Row]) -> str:
 def _cells(row: Row) -> list[str]:
     name = row["model"].partition("/")[2] or row["model"]
     if row["error"]:
-        return [name, *[""] * 7, _bytes(row["peak_bytes"]), "**fails**", ""]
+        return [name, *[""] * 7, _bytes(row["peak_bytes"]), "**fails**", "", ""]
     return [
         name,
         str(row["groups"]),
@@ -136,7 +147,15 @@ def _cells(row: Row) -> list[str]:
         _bytes(row["peak_bytes"]),
         row["mode"],
         f"{row['difference']:.0e}",
+        _trains(row),
     ]
+
+
+def _trains(row: Row) -> str:
+    """Whether the cut model took a training step, and which layers no longer act in training."""
+    said = row.get("trains", "")
+    text = "uncut does not" if said.startswith("uncut") else said
+    return f"{text}, but for {_short(', '.join(row['inactive'][:3]))}" if row.get("inactive") else text
 
 
 def _peer(row: Row | None) -> str:

@@ -17,7 +17,7 @@ SCHEDULES = ("auto", "one-shot", "iterative", "online")
 TRAININGS = ("fine-tune", "scratch")
 _PASSED = (
     *("criterion", "schedule", "training", "distillation", "weight_decay"),
-    *("epochs", "engine", "threads", "step", "measurements", "seed"),
+    *("epochs", "engine", "threads", "step", "measurements", "seed", "unfreeze"),
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -74,6 +74,7 @@ def job_options(function: F) -> F:
             "--measurements", type=click.IntRange(min=1), default=8, show_default=True, help="Most measurements of pruned models."
         ),
         click.option("--no-reuse", is_flag=True, help="Measure every plan anew, even where an earlier run did on this device."),
+        click.option("--unfreeze", is_flag=True, help="Train what the cut changed although it is frozen (requires_grad=False)."),
         seed_option,
     ]
     for option in reversed(options):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader
 
 from edgeprune.errors import ExportError
@@ -35,7 +36,7 @@ def calibration_of(task: Task, count: int = SAMPLES) -> list[tuple[Tensor, ...]]
     data = task.train if task.train is not None else task.validation
     if data is None:
         raise ExportError(f"{task.name} has no data to calibrate on", remedy="Give the task `train` or `validation` batches.")
-    examples = [value for value in task.example_inputs if isinstance(value, Tensor)]
+    examples = [value for value in pytree.tree_leaves(task.example_inputs) if isinstance(value, Tensor)]
     size = examples[0].shape[0] if examples and examples[0].dim() else 1
     state = torch.random.get_rng_state()  # a shuffling loader draws from it
     try:
@@ -72,7 +73,7 @@ def _spread(data: Any, samples: int) -> Iterator[tuple[Any, Any]]:
 
 def _inferences(data: Iterable[tuple[Any, Any]], size: int) -> Iterator[tuple[Tensor, ...]]:
     for inputs, _ in data:
-        tensors = [value.detach().cpu() for value in as_inputs(inputs) if isinstance(value, Tensor)]
+        tensors = [value.detach().cpu() for value in pytree.tree_leaves(as_inputs(inputs)) if isinstance(value, Tensor)]
         for start in range(0, int(tensors[0].shape[0]) - size + 1, size):
             yield tuple(value[start : start + size] for value in tensors)
 

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from edgeprune.errors import ExportError
 from edgeprune.export import formats
 from edgeprune.export.formats import Loaded
+from edgeprune.graph.batch import batch_of
 from edgeprune.task import Task
 from edgeprune.tuning import score
 
@@ -23,15 +24,16 @@ class ExportedModel(nn.Module):
     ``example_inputs``: of one inference.  ``structure``: an output of the PyTorch model, whose nesting the outputs get.
     """
 
-    def __init__(self, loaded: Loaded, example_inputs: Sequence[Tensor], structure: Any) -> None:
+    def __init__(self, loaded: Loaded, example_inputs: Sequence[Any], structure: Any) -> None:
         super().__init__()
         self._loaded = loaded
-        self._size = example_inputs[0].shape[0]
+        self._size = batch_of(example_inputs)
         leaves, self._spec = pytree.tree_flatten(structure)
         self._leaves = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         self._others = {place: leaf for place, leaf in enumerate(leaves) if not isinstance(leaf, Tensor)}
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(self, *given: Any) -> Any:
+        inputs = [value for value in pytree.tree_leaves(given) if isinstance(value, Tensor)]
         count, size = inputs[0].shape[0], self._size
         if count % size:
             raise ExportError(f"a batch of {count} cannot be split into inferences of {size}", remedy="Give batches of a multiple of it.")

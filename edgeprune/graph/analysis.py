@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -25,13 +25,15 @@ from edgeprune.graph.propagate import propagate
 class Analysis:
     """Groups of channels, who owns them, and what is fixed and why.
 
-    ``fixed``: reason for every channel that must stay. ``unsupported``: (node, operation) pairs that had no rule.
+    ``fixed``: reason for every channel that must stay. ``unsupported``: (node, operation) pairs that had no rule. ``droppable``: whether
+    blocks may go whole, which only a graph can do.
     """
 
     captured: Captured
     flow: Flow
     groups: list[Group]
     fixed: dict[int, str]
+    droppable: bool = True
 
     @property
     def unsupported(self) -> list[tuple[str, str]]:
@@ -54,8 +56,31 @@ class Analysis:
 
     @cached_property
     def blocks(self) -> list[Block]:
-        """Residual branches that may go whole: keeping no channel of their groups removes them."""
-        return find_blocks(self.flow, self.groups)
+        """Residual branches that may go whole: keeping no channel of their groups removes them.  A training step has the same ones."""
+        training = self.captured.training
+        if not self.droppable or (training is not None and training.graph is None and training.layers):
+            return []
+        return [
+            block
+            for block in find_blocks(self.flow, self.groups)
+            if training is None or training.graph is None or self._in_training(block) is not None
+        ]
+
+    def _in_training(self, block: Block) -> Block | None:
+        """The same block of the training step's graph."""
+        known = {(other.groups, other.last, other.parameters): other for other in self._training_blocks}
+        return known.get((block.groups, block.last, block.parameters))
+
+    @cached_property
+    def _training_blocks(self) -> list[Block]:
+        training = self.captured.training
+        if training is None or training.graph is None:
+            return []
+        return find_blocks(replace(self.flow, captured=replace(self.captured, module=training.graph)), self.groups)
+
+    def in_training(self, blocks: list[Block]) -> list[Block]:
+        """These blocks as they stand in the training step's graph."""
+        return [found for block in blocks if (found := self._in_training(block)) is not None]
 
     @cached_property
     def block_of(self) -> dict[str, Block]:

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edgeprune.errors import CaptureError
 from edgeprune.graph.batch import FOLLOWS, SIZES, batch_of, first_tensor, generalized, holds, resized
 from edgeprune.graph.parts import Part, Parts, joined, record_calls
+from edgeprune.graph.training import Still, Training, look
 from edgeprune.graph.twin import twin
 from edgeprune.parametrization import folded
 
@@ -31,7 +32,8 @@ class Captured:
     """``module``: the graph, its parameters and buffers as attributes under their own names.  ``inputs``: the example inputs it was
     captured with (a batch of at least 2 where ``any_batch``: it then takes any batch size).  ``batch``: the batch size of the user's
     examples. ``parts``: the submodules that were captured one by one where the model could not be captured whole; ``inputs`` are then
-    theirs, and everything between them is left as it is. ``whole``: why it could not."""
+    theirs, and everything between them is left as it is. ``whole``: why it could not. ``training``: what it does in
+    training only (None: nothing but dropout and batch norm)."""
 
     module: fx.GraphModule
     inputs: tuple[Any, ...]
@@ -39,6 +41,7 @@ class Captured:
     batch: int = 1
     parts: tuple[Part, ...] = ()
     whole: CaptureError | None = None
+    training: Training | None = None
 
     def extent(self, node: fx.Node) -> tuple[int, ...]:
         """The shape of what a node computes (of several tensors: the first) for the user's batch size."""
@@ -47,6 +50,20 @@ class Captured:
             return ()
         sizes = [size if isinstance(size, int) else int(size.node.hint) for size in value.shape]
         return tuple(size * self.batch // batch_of(self.inputs) if dim in follows else size for dim, size in enumerate(sizes))
+
+    def misfit(self, inputs: tuple[Any, ...]) -> str:
+        """Why the graph does not take ``inputs`` of a batch; "" where it does."""
+        given, examples, held = pytree.tree_leaves(inputs), pytree.tree_leaves(self.inputs), batch_of(self.inputs)
+        if len(given) != len(examples):
+            return f"a batch has {len(given)} inputs, and the example {len(examples)}"
+        for place, (value, example) in enumerate(zip(given, examples, strict=True)):
+            if not isinstance(value, Tensor) or not isinstance(example, Tensor):
+                continue
+            free = 1 if self.any_batch and holds(example, held) else 0
+            if value.dim() != example.dim() or value.shape[free:] != example.shape[free:]:
+                shape = ["N" if dim < free else str(size) for dim, size in enumerate(example.shape)]
+                return f"input {place} is ({', '.join(map(str, value.shape))}), and the graph takes ({', '.join(shape)})"
+        return ""
 
     def view(self, model: nn.Module) -> nn.Module:
         """What of ``model`` was captured, as a module that takes ``inputs``."""
@@ -79,7 +96,7 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captured:
                 captured = Captured(_export(model, example_inputs, None), example_inputs, any_batch=False)
         except CaptureError as error:
             return _capture_parts(model, example_inputs, calls, error)
-    return captured
+        return replace(captured, training=_capture_training(model, captured))
 
 
 class _WatchShapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -153,17 +170,24 @@ def _capture_any_batch(model: nn.Module, example_inputs: tuple[Any, ...]) -> Cap
     if not batch:
         return None
     inputs = resized(example_inputs, max(2, batch))
-    follows = pytree.tree_map(lambda value: {0: torch.export.Dim.AUTO} if holds(value, max(2, batch)) else None, inputs)
+    module = _any_batch(model, inputs)
+    return Captured(module, inputs, any_batch=True, batch=batch) if module is not None else None
+
+
+def _any_batch(model: nn.Module, inputs: tuple[Any, ...], training: bool = False) -> fx.GraphModule | None:
+    """The graph for any number of samples; None where the model's code fixes it."""
+    batch = batch_of(inputs)
+    follows = pytree.tree_map(lambda value: {0: torch.export.Dim.AUTO} if holds(value, batch) else None, inputs)
     try:
-        module = _export(model, inputs, follows)
+        module = _export(model, inputs, follows, training=training)
         if _any_size(module, inputs):
             for node in module.graph.nodes:  # noted now: whoever asks a symbolic size for its number makes it that number
                 value = first_tensor(node)
                 node.meta[FOLLOWS] = () if value is None else tuple(d for d, size in enumerate(value.shape) if not isinstance(size, int))
-            return Captured(module, inputs, any_batch=True, batch=batch)
+            return module
     except CaptureError:
         pass
-    return _capture_two(model, example_inputs, batch)
+    return _from_two(model, inputs, training)
 
 
 def _any_size(module: fx.GraphModule, inputs: tuple[Any, ...]) -> bool:
@@ -173,27 +197,67 @@ def _any_size(module: fx.GraphModule, inputs: tuple[Any, ...]) -> bool:
     return all(isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None for size in sizes)
 
 
-def _capture_two(model: nn.Module, example_inputs: tuple[Any, ...], batch: int) -> Captured | None:
+def _from_two(model: nn.Module, inputs: tuple[Any, ...], training: bool) -> fx.GraphModule | None:
     """Where the model's own code fixes the batch size (Keras, shapes that are compared): from two graphs of fixed ones, if the result is
     right for a third."""
-    two, three, five = (resized(example_inputs, count) for count in (*SIZES, 5))
+    two, three, five = (resized(inputs, count) for count in (*SIZES, 5))
     try:
-        module = _export(model, two, None)
-        if not generalized(module, _export(model, three, None)):
+        module = _export(model, two, None, training=training)
+        if not generalized(module, _export(model, three, None, training=training)):
             return None
-        with torch.no_grad():
-            got, wanted = (pytree.tree_leaves(one(*five)) for one in (module, model))
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), Still() if training else contextlib.nullcontext():
+            got, wanted = (pytree.tree_leaves(one(*five)) for one in (module, twin(model).train(training)))
     except (CaptureError, RuntimeError):
         return None
     same = all(a.shape == b.shape and torch.allclose(a, b, atol=1e-4) for a, b in zip(got, wanted, strict=True) if isinstance(a, Tensor))
-    return Captured(module, two, any_batch=True, batch=batch) if same else None
+    return module if same else None
 
 
-def _export(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, kwargs: dict[str, Any] | None = None) -> fx.GraphModule:
-    logging.disable(logging.CRITICAL)  # failures are told by the error; the graphs that torch logs and prints are thousands of lines
-    model = twin(model)  # what a failed export leaves in a model's attributes is no tensor
+def _capture_training(model: nn.Module, captured: Captured) -> Training | None:
+    """What ``model`` does in training only, with its graph where that can be captured as ``captured`` was."""
+    seen = look(model, captured.inputs)
+    if seen is None or seen.why:
+        return seen
     try:
-        with torch.no_grad():
+        if captured.any_batch:
+            module = _any_batch(model, captured.inputs, training=True)
+        else:
+            module = _export(model, captured.inputs, None, training=True)
+    except CaptureError as error:
+        return replace(seen, why=error.message)
+    if module is None:
+        return replace(seen, why="a training step is fixed to one number of samples")
+    _own_names(module, model)
+    return replace(seen, graph=module)
+
+
+def _own_names(module: fx.GraphModule, model: nn.Module) -> None:
+    """Give constants of a training step names that no graph of an inference has, and leave counting batches to the batch norms."""
+    known = {name for name, _ in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]}
+    for node in list(module.graph.nodes):
+        if node.op == "get_attr" and str(node.target) not in known and isinstance(_attribute(module, str(node.target)), Tensor):
+            name = f"training_{str(node.target).replace('.', '_')}"
+            module.register_buffer(name, tensor_at(module, str(node.target)), persistent=False)
+            node.target = name
+        counted = node.args[0] if node.target is torch.ops.aten.add_.Tensor else None
+        if isinstance(counted, fx.Node) and str(counted.target).endswith("num_batches_tracked") and not node.users:
+            module.graph.erase_node(node)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _attribute(module: nn.Module, name: str) -> Any:
+    owner, _, leaf = name.rpartition(".")
+    return getattr(module.get_submodule(owner), leaf)
+
+
+def _export(
+    model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, kwargs: dict[str, Any] | None = None, *, training: bool = False
+) -> fx.GraphModule:
+    logging.disable(logging.CRITICAL)  # failures are told by the error; the graphs that torch logs and prints are thousands of lines
+    model = twin(model).train(training)  # what a failed export leaves in a model's attributes is no tensor
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             model(*inputs, **(kwargs or {}))  # what it keeps for these shapes, it keeps before it is captured
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             module: fx.GraphModule = torch.export.export(model, inputs, kwargs, dynamic_shapes=dynamic_shapes).module()  # type: ignore[assignment]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -21,9 +23,28 @@ def propagate(captured: Captured, whole_heads: bool = True) -> Flow:
     flow = Flow(captured, whole_heads)
     for node in captured.module.graph.nodes:
         flow.values[node] = _step(flow, node)
+    if captured.training is not None and captured.training.graph is not None:
+        _follow_training(flow, captured, captured.training.graph)
     _keep_order(flow)
     _follow_used(flow)
     return flow
+
+
+def _follow_training(flow: Flow, captured: Captured, module: fx.GraphModule) -> None:
+    """Walk what a training step computes too: a parameter has the same channels there. Channels of layers that only training uses stay."""
+    flow.captured = replace(captured, module=module)
+    try:
+        for node in module.graph.nodes:
+            flow.values[node] = _step(flow, node)
+    finally:
+        flow.captured = captured
+    used = {str(node.target) for node in captured.module.graph.nodes if node.op == "get_attr"}
+    roots = flow.channels.roots()
+    lasting = np.unique(np.concatenate([roots[small(labels).numpy()].ravel() for (name, _), labels in flow.owners.items() if name in used]))
+    for (name, _), labels in list(flow.owners.items()):
+        if name not in used:
+            core = small(labels).flatten()
+            flow.channels.fix(core[~np.isin(roots[core.numpy()], lasting)], f"only training uses {name.rpartition('.')[0] or name}")
 
 
 def _follow_used(flow: Flow) -> None:

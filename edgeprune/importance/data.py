@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -25,19 +26,30 @@ def pieces(task: Task, size: int, samples: int = SAMPLES) -> Iterator[tuple[tupl
     """
     assert task.train is not None
     left = samples
-    for inputs, targets in task.train:
+    for inputs, targets in task.batches("train"):
         values = as_inputs(inputs)
         held = samples_of(values, targets)
         for start in range(0, held or 1, size):
             if held is None:
                 yield values, targets
             else:
-                yield pytree.tree_map_only(Tensor, lambda value, at=start: value[at : at + size], (values, targets))
+                yield pytree.tree_map_only(Tensor, _Slice(start, start + size), (values, targets))
             left -= min(size, (held or size) - start)
             if left <= 0:
                 return
     if left == samples:
         raise InputError(f"the training data of task {task.name} has no batches", remedy="Give batches that can be iterated again.")
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Samples from ``start`` on, up to ``end``."""
+
+    start: int
+    end: int
+
+    def __call__(self, value: Tensor) -> Tensor:
+        return value[self.start : self.end]
 
 
 def captured_size(analysis: Analysis) -> int | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from edgeprune.errors import TrainingError
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
+from edgeprune.graph.training import training_structure
 from edgeprune.importance.data import pieces, samples_of
 from edgeprune.importance.reduce import owned, per_channel
 from edgeprune.task import Task
@@ -40,8 +42,11 @@ def gate_gradients(
     try:
         for parameter in wanted:
             parameter.requires_grad_(True)
-        with eval_mode(model), _own_statistics(model if own_statistics else None) as norms, torch.enable_grad():
-            for inputs, targets in pieces(task, CHUNK):
+        found_pieces = pieces(task, CHUNK)
+        first = next(found_pieces)
+        mode = _mode_of_loss(model, analysis, loss_of, *first)
+        with mode(model), _own_statistics(model if own_statistics else None) as norms, torch.enable_grad():
+            for inputs, targets in chain([first], found_pieces):
                 for norm in norms:
                     norm.training = samples_of(inputs, targets) != 1
                 loss = loss_of(model(*inputs), targets)
@@ -55,6 +60,20 @@ def gate_gradients(
     finally:
         for parameter, flag in zip(wanted, flags, strict=True):
             parameter.requires_grad_(flag)
+
+
+def _mode_of_loss(
+    model: nn.Module, analysis: Analysis, loss_of: Callable[[Any, Any], Tensor], inputs: tuple[Any, ...], targets: Any
+) -> Callable[[nn.Module], AbstractContextManager[None]]:
+    """Eval mode; for a loss that only takes what training returns (auxiliary outputs), that."""
+    training = analysis.captured.training
+    if training is not None and training.outputs:
+        try:
+            with eval_mode(model), torch.no_grad():
+                loss_of(model(*inputs), targets)
+        except Exception:
+            return training_structure
+    return eval_mode
 
 
 @contextmanager

@@ -12,7 +12,7 @@ channels that are zero together, and takes them for a layer nine tenths of whose
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -36,7 +36,7 @@ def sparse_parameters(model: nn.Module, linear: bool = True) -> dict[str, nn.Par
     Shared weights appear once. Raises :class:`InputError` when there is none.
     """
     named = {id(parameter): name for name, parameter in model.named_parameters()}
-    weights = [*_of_modules(model, linear), *(_of_graph(model, linear) if isinstance(model, fx.GraphModule) else ())]
+    weights = [*_of_modules(model, linear), *(_of_graph(model, linear) if isinstance(getattr(model, "graph", None), fx.Graph) else ())]
     found = {named[id(weight)]: weight for weight in weights if isinstance(weight, nn.Parameter)}
     if not found:
         raise InputError(
@@ -53,9 +53,9 @@ def _of_modules(model: nn.Module, linear: bool) -> Iterator[Tensor]:
             yield tensor_at(module, "weight")
 
 
-def _of_graph(model: fx.GraphModule, linear: bool) -> Iterator[Tensor]:
+def _of_graph(model: nn.Module, linear: bool) -> Iterator[Tensor]:
     """The same of a graph of ATen operations, which pruning makes of some models."""
-    for node in model.graph.nodes:
+    for node in cast(fx.Graph, model.graph).nodes:
         if len(node.args) < 2 or not isinstance(node.args[1], fx.Node) or node.args[1].op != "get_attr":
             continue
         weight = tensor_at(model, str(node.args[1].target))

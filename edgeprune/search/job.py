@@ -32,6 +32,7 @@ from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.candidate import PrunedCandidate, digest
+from edgeprune.search.checks import check_graph
 from edgeprune.search.events import Listener
 from edgeprune.search.measure.archive import Archive
 from edgeprune.search.measure.device import DeviceBackend
@@ -49,6 +50,8 @@ from edgeprune.surgery import Pruned, apply, outputs_of, plan_from_saliency, rec
 from edgeprune.task import Task, device_inputs
 from edgeprune.tuning import TuneResult, finetune, initialized, recalibrate, score
 from edgeprune.tuning.context import seeded
+from edgeprune.tuning.frozen import changed, told, trains, unfreeze
+from edgeprune.tuning.rehearse import rehearse
 
 RETRIES = 2
 """How often a tuned model that misses the budget is cut again."""
@@ -98,6 +101,9 @@ class Job:
             )
         for node, op in self.analysis.unsupported:
             self.listener.note(f"{op} at {node} has no rule: what it touches stays")
+        check_graph(self.task, self.analysis)
+        if (self.task.epochs if self.options.epochs is None else self.options.epochs) > 0:
+            rehearse(self.task)
         self.profile = load_profile(self._profile_name or self._matching_profile())
         choices = all_choices(self.analysis, self.options.step or self.profile.channel_step)
         storage = INT8_MICRO if self.micro else FLOAT32
@@ -355,7 +361,13 @@ class Job:
     def _cut(self, model: nn.Module, value: Objective, widths: Mapping[str, int]) -> Pruned:
         plan = plan_from_saliency(self.analysis, value.saliency, widths)
         self.run_directory.write(f"plans/{digest(plan)}.json", plan.to_json())
-        return apply(model, self.analysis, plan)
+        pruned = apply(model, self.analysis, plan)
+        if pruned.inactive:
+            why = self.analysis.captured.training.why if self.analysis.captured.training else ""
+            self.listener.note(
+                f"cut in the graph, which has no training of its own ({why}): {', '.join(pruned.inactive[:5])} no longer act"
+            )
+        return pruned
 
     def _prune_and_reconstruct(self, model: nn.Module, value: Objective, widths: Mapping[str, int]) -> Pruned:
         """Cut with weights that make up for what goes, and batch-norm statistics of the smaller model, where there is data for it; or with
@@ -365,11 +377,11 @@ class Job:
         if self.task.train is None or not self.options.reconstruction:
             return self._cut(model, value, widths)
         with seeded(self.options.seed):  # the same batches after an interruption
-            batches = list(islice(self.task.train, RECONSTRUCTION))
+            batches = list(islice(self.task.batches("train"), RECONSTRUCTION))
         self.listener.note("reconstructing weights from calibration data")
         plan = plan_from_saliency(self.analysis, value.saliency, widths)
         pruned = self._cut(reconstruct(model, self.analysis, plan, batches), value, widths)
-        recalibrate(pruned.model, self.task.train)
+        recalibrate(pruned.model, self.task.batches("train"))
         return pruned
 
     def _tune(self, pruned: Pruned, epochs: float, stage: str) -> TuneResult | None:
@@ -378,7 +390,13 @@ class Job:
             return None
         if self.backend is not None:
             self.backend.release()
-        self.listener.note(f"fine-tuning for {epochs:.3g} epochs")
+        touched = changed(self.analysis, pruned)
+        if self.task.unfreeze:
+            unfreeze(pruned.model, touched)
+        if self.task.fit is not None or trains(pruned.model):
+            self.listener.note(f"fine-tuning for {epochs:.3g} epochs")
+        if frozen := told(pruned.model, touched):
+            self.listener.note(frozen)
         return finetune(
             pruned.model,
             self.task,

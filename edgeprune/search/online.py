@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import nn
@@ -17,6 +17,7 @@ from edgeprune.search.plan.program import saliency_curve
 from edgeprune.surgery import apply, plan_from_saliency, restore
 from edgeprune.task import Task
 from edgeprune.tuning import finetune
+from edgeprune.tuning.frozen import changed, unfreeze
 from edgeprune.tuning.gates import GatedModel
 
 STEPS = 5
@@ -47,13 +48,14 @@ def train_online(
     """
     model, widths = task.model, dict(planner.dense)
     saliency = {group.name: 1.0 + 0.0 * group.rows for group in analysis.groups}
-    length = len(task.train) if isinstance(task.train, Sized) else sum(1 for _ in task.train or ())
-    steps = math.ceil(epochs / STEPS * length)
+    steps = math.ceil(epochs / STEPS * task.epoch_length())
     for stage in range(STEPS):
         here, there = limits(stage / STEPS), limits((stage + 1) / STEPS)
         pruned = apply(model, analysis, plan_from_saliency(analysis, saliency, widths))
         tightest = min(there, key=lambda kind: there[kind] / here[kind])
         share = there[tightest] / here[tightest]
+        if task.unfreeze:
+            unfreeze(pruned.model, changed(analysis, pruned))
         gated = GatedModel(pruned, analysis, prices(planner, widths, tightest), share, steps, task.learning_rate / 2)
         listener.note(f"training with gates, {stage + 1} of {STEPS}, towards {100 * share:.0f} % of what is left")
         name = f"online training {stage + 1} of {STEPS}"

@@ -26,7 +26,7 @@ class Options:
     ``formats``: what is exported at the
     end. ``threads``: None is the device's cores, at most 4. ``step``: block of channels the widths are multiples of; None is the
     profile's. ``measurements``: most whole-model measurements of pruned models. ``reuse``: what earlier runs
-    measured of the same plans on this device.
+    measured of the same plans on this device. ``unfreeze``: train what the cut changed although it is frozen.
     """
 
     criterion: str | None = None
@@ -44,6 +44,7 @@ class Options:
     step: int | None = None
     measurements: int = 8
     reuse: bool = True
+    unfreeze: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,4 +74,6 @@ class Options:
     def applied(self, task: Task) -> Task:
         """The task, trained as these options say."""
         changed: dict[str, Any] = {name: value for name in ("distillation", "weight_decay") if (value := getattr(self, name)) is not None}
+        if self.unfreeze:
+            changed["unfreeze"] = True
         return replace(task, **changed) if changed else task

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
+
+import numpy as np
 
 from edgeprune.budget import Budget
-from edgeprune.errors import BudgetError, InputError, RecipeError
+from edgeprune.errors import BudgetError, CaptureError, InputError, RecipeError, VerificationError
 from edgeprune.export.formats import find as find_format
+from edgeprune.graph import Analysis
 from edgeprune.importance.registry import find as find_criterion
 from edgeprune.search.events import Listener
 from edgeprune.search.options import Options
-from edgeprune.task import Task
+from edgeprune.surgery import apply, plan_from_saliency
+from edgeprune.task import Task, as_inputs
 from edgeprune.tuning import initialized
 from edgeprune.tuning.context import seeded
+from edgeprune.tuning.frozen import refuse_frozen
 
 _ERRORS = re.compile(r"(?<![a-z])(loss|error|err|mse|mae|rmse|perplexity|wer|cer|eer)(?![a-z])", re.IGNORECASE)
 """Names of metrics of which less is better, as a rule."""
@@ -32,8 +38,8 @@ def check(task: Task, budget: Budget, options: Options, listener: Listener) -> N
     for name in options.formats:
         find_format(name)
     _check_training(task, options)
-    for name in ("train", "validation"):
-        _check_batches(task, name)
+    _check_batches(task, "train")
+    _check_batches(task, "validation")
     given = [name for name in ("epochs", "distillation", "weight_decay") if getattr(options, name) is not None]
     if task.fit is not None and given:
         listener.note(f"fit of task {task.name} trains: {', '.join(given)} of the options have no effect")
@@ -64,16 +70,39 @@ def _check_training(task: Task, options: Options) -> None:
         if task.fit is None and (task.train is None or epochs == 0):
             lacking = "epochs are 0" if task.train is not None else f"task {task.name} has no training data"
             raise InputError(f"training from scratch needs training, and {lacking}", remedy="Give some, or fine-tune.")
+        refuse_frozen(task.model, task.name)
         initialized(task.model)
 
 
-def _check_batches(task: Task, name: str) -> None:
-    batches = getattr(task, name)
+def _check_batches(task: Task, name: Literal["train", "validation"]) -> None:
+    """Read the first batch, and count those of data that has no length."""
+    if getattr(task, name) is None:
+        return
     with seeded(0):
-        first = next(iter(batches), None) if batches is not None else None
-    if first is not None and not (isinstance(first, (tuple, list)) and len(first) == 2):
-        held = f"a {type(first).__name__}" + (f" of {len(first)}" if isinstance(first, (tuple, list)) else "")
-        raise RecipeError(
-            f"a batch of the {name} data of task {task.name} is {held}, not (inputs, targets)",
-            remedy="Several inputs go into a tuple: ((first, second), targets).",
-        )
+        next(task.batches(name), None)
+        if name == "train" and task.fit is None:
+            task.epoch_length()
+
+
+def check_graph(task: Task, analysis: Analysis) -> None:
+    """Refuse a model that can only be cut in its graph where that does not take the task's batches; where the modules can be cut, no blocks
+    go whole.  Raises :class:`CaptureError`."""
+    for name in ("train", "validation"):
+        if getattr(task, name) is None or (name == "train" and task.fit is not None):
+            continue
+        with seeded(0):
+            first = next(task.batches(name), None)  # type: ignore[arg-type]
+        misfit = analysis.captured.misfit(as_inputs(first[0])) if first is not None else ""
+        if not misfit:
+            continue
+        analysis.droppable = False
+        nothing = {group.name: np.zeros(group.rows.shape) for group in analysis.groups}
+        plan = plan_from_saliency(analysis, nothing, {group.name: max(1, group.size // 2) for group in analysis.groups})
+        try:
+            apply(task.model, analysis, plan, "modules")
+        except VerificationError as error:
+            raise CaptureError(
+                f"{task.name} can only be cut in its graph, which does not take the {name} data: {misfit}. {error}",
+                remedy="Give example inputs of the shapes of the data; or let the model's code take sizes from its inputs (x.shape).",
+            ) from error
+        return

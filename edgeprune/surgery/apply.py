@@ -14,6 +14,7 @@ from edgeprune.errors import VerificationError
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
 from edgeprune.graph.parts import split
+from edgeprune.graph.training import still_outputs
 from edgeprune.parametrization import folded
 from edgeprune.surgery.inplace import apply_in_place
 from edgeprune.surgery.parameters import expanded, keep_masks, masked_copy
@@ -31,12 +32,14 @@ steps."""
 @dataclass
 class Pruned:
     """``model``: smaller, trainable. ``mode``: "modules" (a copy of the user's own) or "graph" (the exported graph, where sizes are baked
-    into the code). ``error``: largest difference to the masked original, relative to its largest output."""
+    into the code). ``error``: largest difference to the masked original, relative to its largest output, in training too where that
+    computes something of its own. ``inactive``: layers that acted in training, and no longer do."""
 
     model: nn.Module
     plan: Plan
     mode: Mode
     error: float
+    inactive: tuple[str, ...] = ()
 
 
 def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = None) -> Pruned:
@@ -49,25 +52,66 @@ def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = 
     model = folded(model)
     gone, blocks = removed_channels(analysis, plan), dropped_blocks(analysis, plan)
     masks = keep_masks(analysis, gone)
-    inputs, view = device_inputs(analysis.captured.inputs), analysis.captured.view
-    reference = masked(model, analysis, plan)
-    expected = outputs_of(reference if isinstance(reference, Reference) else view(reference), inputs)
-    del reference  # a whole model
+    check = _Check(model, analysis, plan)
     reason = "whole blocks go"
     if mode != "graph" and not blocks:
         try:
             smaller = apply_in_place(model, masks)
-            return Pruned(smaller, plan, "modules", _difference(outputs_of(view(smaller), inputs), expected))
+            return Pruned(smaller, plan, "modules", check.error(smaller))
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, VerificationError) as error:
             reason = str(error)
             if mode == "modules":
                 raise VerificationError(f"the plan cannot be cut out of the modules themselves: {reason}") from error
-    graph = apply_to_graph(model, analysis, gone, masks, blocks)
-    smaller = _with_parts(model, split(graph, analysis.captured.parts)) if analysis.captured.parts else graph
+    inactive = _inactive(analysis, reason)
+    smaller = apply_to_graph(model, analysis, gone, masks, blocks)
+    if analysis.captured.parts:
+        assert isinstance(smaller, fx.GraphModule)
+        smaller = _with_parts(model, split(smaller, analysis.captured.parts))
     try:
-        return Pruned(smaller, plan, "graph", _difference(outputs_of(view(smaller), inputs), expected))
+        return Pruned(smaller, plan, "graph", check.error(smaller), inactive)
     except (RuntimeError, VerificationError) as error:
         raise VerificationError(f"the compacted model differs from the masked original: {error} (in place: {reason})") from error
+
+
+class _Check:
+    """Compares cut models with the masked original: on one inference, and in training where that computes something of its own."""
+
+    def __init__(self, model: nn.Module, analysis: Analysis, plan: Plan) -> None:
+        self.inputs, self.view = device_inputs(analysis.captured.inputs), analysis.captured.view
+        reference = masked(model, analysis, plan)
+        self.expected = outputs_of(reference if isinstance(reference, Reference) else self.view(reference), self.inputs)
+        training = analysis.captured.training
+        self.trained: list[Tensor] | None = None
+        if training is not None and training.graph is not None:
+            copied = reference.model if isinstance(reference, Reference) else reference
+            assert isinstance(copied, nn.Module)
+            gone = removed_channels(analysis, plan)
+            self.trained = still_outputs(copied, self.inputs, Reference(copied, analysis, gone, keep_masks(analysis, gone), training.graph))
+
+    def error(self, smaller: nn.Module) -> float:
+        """The largest difference; raises :class:`VerificationError` when it is too large."""
+        worst = _difference(outputs_of(self.view(smaller), self.inputs), self.expected)
+        if self.trained is None:
+            return worst
+        try:
+            return max(worst, _difference(still_outputs(smaller, self.inputs), self.trained))
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, VerificationError) as error:
+            raise VerificationError(f"in training mode: {error}") from error
+
+
+def _inactive(analysis: Analysis, reason: str) -> tuple[str, ...]:
+    """The layers that only training uses and that a graph of one inference loses.  Raises :class:`VerificationError` where these give
+    outputs."""
+    training = analysis.captured.training
+    if training is None or training.graph is not None:
+        return ()
+    if training.outputs:
+        raise VerificationError(
+            f"the model can only be cut in its graph ({reason}), and what {', '.join(training.layers[:5]) or 'it'} gives in training "
+            f"cannot be captured: {training.why}",
+            remedy="Let it return in training what it returns otherwise, or remove what fixes its sizes.",
+        )
+    return training.layers
 
 
 def _with_parts(model: nn.Module, parts: dict[str, fx.GraphModule]) -> nn.Module:
@@ -85,7 +129,7 @@ def masked(model: nn.Module, analysis: Analysis, plan: Plan) -> nn.Module:
     masks = keep_masks(analysis, gone)
     nothing = {name: torch.zeros((), dtype=torch.bool) for block in dropped_blocks(analysis, plan) for name in block.last}
     copied = masked_copy(model, masks | nothing)
-    return Reference(copied, analysis, gone, masks) if needs_reference(analysis, gone, masks) else copied
+    return Reference(copied, analysis, gone, masks) if needs_reference(analysis, analysis.captured.module, gone, masks) else copied
 
 
 def restore(model: nn.Module, analysis: Analysis, pruned: Pruned) -> nn.Module:

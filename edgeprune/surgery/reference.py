@@ -15,9 +15,9 @@ from edgeprune.graph.registry import REFERENCES
 from edgeprune.surgery.rewrite import is_view, stays_of
 
 
-def needs_reference(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor]) -> bool:
-    """Whether an operation that mixes channels without a stored weight loses some of them."""
-    for node in analysis.captured.module.graph.nodes:
+def needs_reference(analysis: Analysis, module: fx.GraphModule, gone: np.ndarray, masks: dict[str, Tensor]) -> bool:
+    """Whether an operation of ``module`` that mixes channels without a stored weight loses some of them."""
+    for node in module.graph.nodes:
         if node.target in REFERENCES and not _has_own_statistics(node):
             for part in node.all_input_nodes:
                 stays = stays_of(analysis, gone, masks, part)
@@ -33,14 +33,16 @@ def _has_own_statistics(node: fx.Node) -> bool:
 class Reference(nn.Module):
     """Computes, in the original's shapes, what the original would if the channels that go did not exist.
 
-    The captured graph with ``model``'s weights is run one operation at a time; every result is zero where its channels are gone, and
-    normalisations count only what is left.  It shares nothing with how a model is cut but the labels.
+    The captured graph (or ``module``, that of a training step) with ``model``'s weights is run one operation at a time; every result is
+    zero where its channels are gone, and normalisations count only what is left.  It shares nothing with how a model is cut but the labels.
     """
 
-    def __init__(self, model: nn.Module, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor]) -> None:
+    def __init__(
+        self, model: nn.Module, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], module: fx.GraphModule | None = None
+    ) -> None:
         super().__init__()
         self.model = model
-        self._run = Masked(model, analysis, gone, masks)
+        self._run = Masked(model, analysis, gone, masks, module)
 
     def forward(self, *inputs: Any) -> Any:
         """The output of the captured graph, of the model's own structure."""
@@ -48,10 +50,12 @@ class Reference(nn.Module):
 
 
 class Masked(fx.Interpreter):
-    """Runs the captured graph with ``model``'s state, everything that goes zero or left out."""
+    """Runs the captured graph, or ``module``, with ``model``'s state, everything that goes zero or left out."""
 
-    def __init__(self, model: nn.Module, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor]) -> None:
-        super().__init__(analysis.captured.module)
+    def __init__(
+        self, model: nn.Module, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], module: fx.GraphModule | None = None
+    ) -> None:
+        super().__init__(analysis.captured.module if module is None else module)
         self.model, self.analysis = model, analysis
         self.state = {**model.state_dict(keep_vars=True), **dict(model.named_buffers())}
         self.masks, self.stays = masks, {}

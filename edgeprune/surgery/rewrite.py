@@ -17,6 +17,7 @@ from edgeprune.graph import Analysis, Block
 from edgeprune.graph.constants import constant
 from edgeprune.graph.flow import Stored, name_of, shape_of
 from edgeprune.graph.registry import REWRITERS
+from edgeprune.surgery.modes import TrainableGraph
 from edgeprune.surgery.parameters import box_shape, replace_tensors
 
 aten = torch.ops.aten
@@ -32,9 +33,11 @@ class Cut:
     """What rewriters ask: shapes before and after, and which places along a dimension stay.  Nodes are those of ``module``, the new
     graph."""
 
-    def __init__(self, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], module: fx.GraphModule) -> None:
-        self.analysis, self.gone, self.masks, self.module = analysis, gone, masks, module
-        self.original = {node.name: node for node in analysis.captured.module.graph.nodes}
+    def __init__(
+        self, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], source: fx.GraphModule, module: fx.GraphModule
+    ) -> None:
+        self.analysis, self.gone, self.masks, self.source, self.module = analysis, gone, masks, source, module
+        self.original = {node.name: node for node in source.graph.nodes}
 
     def old_shape(self, node: fx.Node) -> tuple[int, ...]:
         """The shape before, at the example's batch size."""
@@ -86,7 +89,7 @@ class Cut:
 
     def value(self, argument: Any) -> Tensor:
         """What an argument that depends on no input computes, in the original."""
-        value = constant(self.analysis.captured.module, self.original[argument.name])
+        value = constant(self.source, self.original[argument.name])
         assert value is not None
         return value
 
@@ -123,24 +126,39 @@ def stays_of(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], nod
     return None if channels is None else torch.from_numpy(np.asarray(~gone[channels.numpy()]))
 
 
-def apply_to_graph(model: nn.Module, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], blocks: list[Block]) -> fx.GraphModule:
-    """The exported graph with ``model``'s weights made smaller and its sizes corrected, without ``blocks``, trainable (batch norm and
-    dropout follow train/eval).
+def apply_to_graph(
+    model: nn.Module, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], blocks: list[Block]
+) -> fx.GraphModule | TrainableGraph:
+    """The exported graph with ``model``'s weights made smaller and its sizes corrected, without ``blocks``, trainable: batch norm and
+    dropout follow train/eval, and what else only training does has a graph of its own.
 
     Raises :class:`PlanError` when an operation cannot express the cut, or ``model``'s weights have other shapes than were analysed.
     """
-    module = copy.deepcopy(analysis.captured.module)
+    captured = analysis.captured
+    evaluation = _rewritten(model, analysis, captured.module, gone, masks, blocks)
+    if captured.training is None or captured.training.graph is None:
+        return evaluation
+    training = _rewritten(model, analysis, captured.training.graph, gone, masks, analysis.in_training(blocks))
+    return TrainableGraph(evaluation, training)
+
+
+def _rewritten(
+    model: nn.Module, analysis: Analysis, source: fx.GraphModule, gone: np.ndarray, masks: dict[str, Tensor], blocks: list[Block]
+) -> fx.GraphModule:
+    """One graph, cut."""
+    module = copy.deepcopy(source)
     _load(module, model)
-    cut = Cut(analysis, gone, masks, module)
+    cut = Cut(analysis, gone, masks, source, module)
     lost = {name for block in blocks for name in block.parameters}
-    replace_tensors(module, {name: mask for name, mask in masks.items() if name not in lost})
+    held = set(dict(module.named_parameters(remove_duplicate=False))) | set(dict(module.named_buffers(remove_duplicate=False)))
+    replace_tensors(module, {name: mask for name, mask in masks.items() if name not in lost and name in held})
     _functional(module)
     _drop(module, blocks)
     for node in list(module.graph.nodes):
         known = REWRITERS.get(node.target)
         if known is not None:
             known(cut, node)
-    _follow_training_mode(module)
+    _follow_training_mode(module, source is not analysis.captured.module)
     module.graph.eliminate_dead_code()
     module.recompile()
     for node in module.graph.nodes:
@@ -216,15 +234,17 @@ def _in_order(block: Block) -> list[fx.Node]:
     return [node for node in block.addition.graph.nodes if node in block.nodes]
 
 
-def _follow_training_mode(module: fx.GraphModule) -> None:
-    """Export froze batch norm and dropout in eval mode: put modules in their place."""
+def _follow_training_mode(module: fx.GraphModule, training: bool) -> None:
+    """Export fixed the mode of batch norm and dropout: put modules in their place. In the graph of a ``training`` step dropout drops
+    already, and a batch norm that keeps its statistics there stays so."""
     makers: dict[Any, Callable[[fx.GraphModule, fx.Node], tuple[str, nn.Module] | None]] = {
         aten.batch_norm.default: _batch_norm_module,
         aten.dropout.default: _dropout_module,
         aten.dropout_.default: _dropout_module,
     }
     for node in list(module.graph.nodes):
-        made = makers[node.target](module, node) if node.target in makers else None
+        settled = training and not (node.target is aten.batch_norm.default and node.args[5])
+        made = makers[node.target](module, node) if node.target in makers and not settled else None
         if made is not None:
             name, replacement = made
             module.set_submodule(name, replacement)

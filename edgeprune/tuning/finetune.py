@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
-from edgeprune.task import Batches, Task, as_inputs
+from edgeprune.task import Batches, Task, as_inputs, no_batches
 from edgeprune.tuning.batchnorm import recalibrate
 from edgeprune.tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from edgeprune.tuning.context import is_image, preserved_modes, seeded
@@ -69,18 +69,18 @@ def finetune(
     if not (math.isfinite(wanted) and wanted >= 0):
         raise RecipeError(f"epochs of task {task.name} is {wanted}, not zero or more")
     with seeded(seed):
-        length, first = _survey(train, task)
+        length, first = _survey(task)
     images = any(map(is_image, first))
     trainable = any(parameter.requires_grad for parameter in model.parameters())
     with preserved_modes(model), channels_last(model, takes_channels_last(model, first, training=True)):
-        trainer = Trainer(model, task, teacher, math.ceil(wanted * length) if trainable else 0, images)
+        trainer = Trainer(model, task, teacher, math.ceil(wanted * length) if trainable else 0, images, length)
         settings = _settings(trainer, seed)
         progress = (load_checkpoint(path, model, trainer.optimizer, settings) if path else None) or Progress(settings)
         if not progress.history:
             _record(progress, None, model, task)
         _train(trainer, train, progress, on_progress, seed, path)
         if trainer.total == 0:
-            recalibrate(model, train)
+            recalibrate(model, task.batches("train"))
             _record(progress, None, model, task)
     return _result(progress)
 
@@ -109,16 +109,16 @@ def _epoch(trainer: Trainer, train: Batches, progress: Progress, on_progress: Pr
     trainer.model.train()
     with seeded(seed + progress.epochs):
         _tell_epoch(train, progress.epochs)
-        for inputs, targets in islice(train, trainer.total - steps):
+        for inputs, targets in islice(trainer.task.batches("train"), min(trainer.length, trainer.total - steps)):
             losses.append(trainer.step(inputs, targets, steps, progress.epochs))
             steps += 1
             if on_progress is not None:
                 on_progress(steps, trainer.total, losses[-1])
     if not losses:
-        raise _no_batches(trainer.task)
+        raise no_batches(trainer.task)
     if steps == trainer.total:
         _tell_epoch(train, 0)
-        recalibrate(trainer.model, train)
+        recalibrate(trainer.model, trainer.task.batches("train"))
     progress.epochs, progress.steps = progress.epochs + 1, steps
     _record(progress, math.fsum(losses) / len(losses), trainer.model, trainer.task)
 
@@ -152,22 +152,12 @@ def _training_data(task: Task) -> Batches:
     return task.train
 
 
-def _survey(train: Batches, task: Task) -> tuple[int, tuple[Any, ...]]:
+def _survey(task: Task) -> tuple[int, tuple[Any, ...]]:
     """The number of batches in an epoch, and the inputs of the first."""
-    first = next(iter(train), None)
+    first = next(task.batches("train"), None)
     if first is None:
-        raise _no_batches(task)
-    length = len(train) if isinstance(train, Sized) else sum(1 for _ in train)
-    if length < 1:
-        raise _no_batches(task)
-    return length, as_inputs(first[0])
-
-
-def _no_batches(task: Task) -> RecipeError:
-    return RecipeError(
-        f"the training data of task {task.name} has no batches",
-        remedy="Give batches that can be iterated again and again: a DataLoader or a list.",
-    )
+        raise no_batches(task)
+    return task.epoch_length(), as_inputs(first[0])
 
 
 def _tell_epoch(train: Batches, epoch: int) -> None:

@@ -43,7 +43,7 @@ def _over_validation(model: nn.Module, task: Task) -> float:
     if task.validation is None:
         raise RecipeError(f"task {task.name} cannot be scored", remedy="Give it `validation` batches, or `evaluate(model) -> float`.")
     total, count = 0.0, 0
-    for inputs, targets in task.validation:
+    for inputs, targets in task.batches("validation"):
         size = batch_size(inputs, targets)
         total += size * float(task.metric(model(*batch_inputs(model, inputs)), targets))
         count += size

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from edgeprune.importance.unstructured import Masks, Scope, apply_masks, quantile_masks, sparse_parameters, sparsity_of
 from edgeprune.task import Task
 from edgeprune.tuning.finetune import ProgressCallback, TuneResult, finetune
+from edgeprune.tuning.frozen import trains, unfreeze
 from edgeprune.tuning.scoring import score
 
 RAMP: Final = 0.6
@@ -62,7 +63,9 @@ def sparsify(
     parameters = sparse_parameters(model, linear)
     schedule = _Schedule(parameters, sparsity, scope, block)
     job = replace(task, name=f"{task.name} ({100 * sparsity:g} % sparse, {scope}, blocks of {block}{', linear too' if linear else ''})")
-    if task.fit is not None or task.train is None or (task.epochs if epochs is None else epochs) == 0:
+    if task.unfreeze:
+        unfreeze(model, parameters)
+    if task.fit is not None or task.train is None or (task.epochs if epochs is None else epochs) == 0 or not trains(model):
         tuned = _at_once(model, job, schedule, checkpoint, seed)
     else:
 

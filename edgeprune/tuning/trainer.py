@@ -21,10 +21,11 @@ CLIP_NORM = 5.0  # of the gradient of all parameters together
 
 
 class Trainer:
-    """Trains ``model`` for ``total`` steps on ``task``; ``images`` says that its inputs are, and train in bfloat16 where the CPU has it."""
+    """Trains ``model`` for ``total`` steps, ``length`` an epoch, on ``task``; ``images`` says that its inputs are, and train in bfloat16
+    where the CPU has it."""
 
-    def __init__(self, model: nn.Module, task: Task, teacher: nn.Module | None, total: int, images: bool) -> None:
-        self.model, self.task, self.total = model, task, total
+    def __init__(self, model: nn.Module, task: Task, teacher: nn.Module | None, total: int, images: bool, length: int) -> None:
+        self.model, self.task, self.total, self.length = model, task, total, length
         self.bf16 = images and native_bf16()
         self.teacher = _frozen_copy(teacher) if teacher is not None and task.distillation > 0 else None
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -14,6 +14,7 @@ from benchmarks.coverage.child import macs, prunable_share, staying
 from benchmarks.coverage.models import awake, find_case, torchvision_cases
 from benchmarks.coverage.report import document
 from benchmarks.coverage.run import Limits, Results, code_version, run_child
+from benchmarks.coverage.train import TrainingStepError, detection_batch, training_step
 from edgeprune.graph import analyze
 from edgeprune.testing.networks import Gated
 
@@ -38,6 +39,8 @@ PASS = {
     "apply_s": 0.2,
     "mode": "modules",
     "difference": 3e-7,
+    "trains": "yes",
+    "inactive": [],
     "seconds": 8.0,
     "version": "code, torch",
     "date": "2026-01-02",
@@ -132,8 +135,10 @@ def test_the_document_has_a_row_a_model_the_reasons_of_failures_and_totals(tmp_p
     results.add({"kind": "torch-pruning", "model": "resnet18", "error": None, "outcome": "pass", "prune_s": 0.5})
     results.add({"kind": "torch-pruning", "model": "swin_t", "error": "memory: more than 6 GiB"})
     text = document(results, {"resnet18": "classification", "swin_t": "classification", "s3d": "video"})
-    assert "| classification | 2 | 1 | 100.0 % | 0.6 s (0.3 s) | 16 MiB | 1 of 2 |" in text
-    expected = "| resnet18 | 12 | 99.9 % | 100.0 % | 11.7 → 3.06 | 1,814 → 483 | 0.6 (0.3) | 16 MiB | 949 MiB | modules | 3e-07 | 0.5 s |"
+    assert "| classification | 2 | 1 | 1 of 1 | 100.0 % | 0.6 s (0.3 s) | 16 MiB | 1 of 2 |" in text
+    expected = (
+        "| resnet18 | 12 | 99.9 % | 100.0 % | 11.7 → 3.06 | 1,814 → 483 | 0.6 (0.3) | 16 MiB | 949 MiB | modules | 3e-07 | yes | 0.5 s |"
+    )
     assert expected in text
     assert "- swin_t: VerificationError: outputs \\| differ" in text
     assert "memory: more than 6 GiB |" in text
@@ -179,9 +184,41 @@ def test_a_child_measures_a_model_and_keeps_to_its_limits() -> None:
     assert (row["groups"], row["mode"], row["unsupported"]) == (5, "modules", [])
     assert row["parameters_before"] == 64 * 40 + 4 * (64 * 9 + 64 * 64) + 9 * 128 + 64 * 12 + 12
     assert row["parameters_after"] == 32 * 40 + 4 * (32 * 9 + 32 * 32) + 9 * 64 + 32 * 12 + 12
+    assert row["trains"] == "yes"
     assert 0 < row["analysis_peak_bytes"] < row["peak_bytes"]
     assert run_child("edgeprune", "zoo/ds_cnn", Limits(120, 16 << 20))["error"] == "memory: more than 0.015625 GiB"
     assert run_child("edgeprune", "zoo/ds_cnn", Limits(0.2, 8 << 30))["error"] == "timeout: more than 0.2 s"
+
+
+class Heads(nn.Module):
+    """A second output in training, which may be computed from what is detached."""
+
+    def __init__(self, outputs: int = 2, attached: bool = True) -> None:
+        super().__init__()
+        self.outputs, self.attached = outputs, attached
+        self.body, self.head, self.aux = nn.Conv2d(3, 8, 3), nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> object:
+        x = self.body(x).mean((2, 3))
+        if not self.training or self.outputs == 1:
+            return self.head(x)
+        return self.head(x), self.aux(x) if self.attached else self.aux(x).detach()
+
+
+def test_a_training_step_is_compared_with_the_uncut_models() -> None:
+    inputs = (torch.zeros(1, 3, 8, 8),)
+    assert training_step(Heads(), Heads(), "zoo", inputs) == "yes"
+    with pytest.raises(TrainingStepError, match="gives"):
+        training_step(Heads(), Heads(outputs=1), "zoo", inputs)
+    with pytest.raises(TrainingStepError, match=r"aux\.weight"):
+        training_step(Heads(), Heads(attached=False), "zoo", inputs)
+    assert training_step(nn.Linear(3, 2), Heads(), "zoo", inputs).startswith("uncut: RuntimeError")
+
+
+def test_detectors_are_given_boxes_and_classes_to_train() -> None:
+    images, targets = detection_batch(64)
+    assert len(images) == len(targets) == 2
+    assert targets[0]["boxes"].shape == (1, 4)
 
 
 def test_a_child_that_cannot_measure_is_a_row_with_the_reason() -> None:

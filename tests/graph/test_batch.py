@@ -100,5 +100,6 @@ def test_analysis_leaves_what_a_model_remembers() -> None:
     model(image(1))
     table = model.table
     analyze(model, (image(1),))
-    assert model.table is table and model.seen == (1, 4, 6, 6)
+    assert model.table is table
+    assert model.seen == (1, 4, 6, 6)
     assert model(image(3)).shape == (3, 4, 36)

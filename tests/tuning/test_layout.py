@@ -103,7 +103,8 @@ def test_a_network_with_a_view_is_scored_cut_and_trained() -> None:
 def test_images_are_channels_last_where_the_model_takes_them_so() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)).eval()
     (images,) = batch_inputs(model, data()[0][0])
-    assert images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert not images.is_contiguous()
     assert takes_channels_last(model, (images,), training=True)
     (images,) = batch_inputs(Viewed().eval(), data()[0][0])
     assert images.is_contiguous()
@@ -122,6 +123,7 @@ def test_trying_a_layout_changes_nothing() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
     takes_channels_last(model, (data()[0][0],), training=True)
-    assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(parameter.grad is None and parameter.is_contiguous() for parameter in model.parameters())

@@ -298,9 +298,8 @@ def test_data_that_does_not_fit_the_loss_is_one_clear_error() -> None:
 
 @pytest.mark.parametrize("train", [None, [], iter(blobs())], ids=["none", "empty", "once only"])
 def test_nothing_to_train_on_is_an_error(train: object) -> None:
-    job = task(train=train)
     with pytest.raises(RecipeError, match="training data"):
-        finetune(job.model, job)
+        finetune(network(), task(train=train))
 
 
 def test_impossible_settings_are_errors() -> None:

@@ -13,6 +13,9 @@ from edgeprune.graph.registry import rewriter, rule
 
 aten = torch.ops.aten
 FILLED = (aten.zeros.default, aten.ones.default, aten.full.default, aten.new_zeros.default, aten.new_ones.default, aten.new_full.default)
+DRAWN = (aten.rand.default, aten.randn.default, aten.empty.memory_format, aten.new_empty.default)
+"""Random numbers, or room for them: what they meet decides which of them are left."""
+
 MEETING = (
     "lstm",
     "gru",
@@ -45,7 +48,19 @@ def filled(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> Tensor:
     return flow.channels.fresh(sizes).expand(shape)
 
 
-@rewriter(*FILLED)
+@rule(*DRAWN)
+def drawn(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> Tensor:
+    """Channels of its own, the same for every sample; those of images are the same at every place."""
+    shape = shape_of(node)
+    sizes = [size if isinstance(size, int) else 1 for size in node.meta["val"].shape]
+    if len(shape) >= 4:
+        return along(flow.channels.fresh((shape[1],)), shape, 1) if shape[1] > 1 else blank(shape)
+    if not 1 < torch.Size(sizes).numel() <= 1 << 16:
+        return blank(shape)
+    return flow.channels.fresh(sizes).expand(shape)
+
+
+@rewriter(*FILLED, *DRAWN)
 def refill(cut: Any, node: fx.Node) -> None:
     """As large as what is left of it."""
     place = 1 if name_of(node).startswith("new_") else 0

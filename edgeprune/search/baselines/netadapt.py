@@ -65,7 +65,7 @@ def _round(setting: SearchContext, state: State, now_ms: float, limit_ms: float)
     """The best of the round's proposals."""
     assert setting.task.train is not None
     saliency = score(replace(setting.task, model=state.model), setting.analysis, "l2")  # what went is 0 and goes first
-    batches = list(islice(setting.task.train, SHORT + HELD_OUT))
+    batches = list(islice(setting.task.batches("train"), SHORT + HELD_OUT))
     held_out = batches[SHORT:] or batches
     wanted = outputs_on(setting.task.model, held_out)
     tuning = replace(setting.task, train=batches[:SHORT], validation=None, evaluate=None)

@@ -14,7 +14,7 @@ from edgeprune.errors import TrainingError
 from edgeprune.graph import Analysis, Group
 from edgeprune.importance import Saliency
 from edgeprune.surgery import masked, plan_from_saliency
-from edgeprune.task import Task
+from edgeprune.task import Task, no_batches
 from edgeprune.tuning import mean_divergence, outputs_on, recalibrate
 from edgeprune.tuning.context import seeded
 
@@ -42,7 +42,9 @@ def measure_curves(
     """
     assert task.train is not None
     with seeded(0):  # a shuffling loader gives the same ones each time
-        batches = list(islice(task.train, CALIBRATION + BATCHES))
+        batches = list(islice(task.batches("train"), CALIBRATION + BATCHES))
+    if not batches:
+        raise no_batches(task)
     teacher = outputs_on(task.model, batches[CALIBRATION:] or batches)
     base = _divergence(copy.deepcopy(task.model), task, batches, teacher)
     tried = {group.name: _widths_to_try(choices[group.name]) for group in analysis.groups}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -34,7 +34,7 @@ from edgeprune.search.plan.objective import Objective, objective_of
 from edgeprune.search.sparse.choice import SPARSITIES, SparseOption, measure_sparse, sparse_choice, sparse_options
 from edgeprune.search.verdicts import judge_trial
 from edgeprune.surgery import Plan, Pruned, apply, load, plan_from_saliency, save
-from edgeprune.task import Batches, Task
+from edgeprune.task import Task
 from edgeprune.tuning import TuneResult, finetune, mean_divergence, outputs_on, score
 from edgeprune.tuning.sparsify import sparsify
 from edgeprune.verdict import Verdict
@@ -216,7 +216,7 @@ class _Search:
         if key not in self._losses:
             assert self.task.train is not None
             quiet = replace(self.task, validation=None, evaluate=None, fit=None)
-            steps = min(1.0, TRIAL_STEPS / _count(self.task.train)) if self.task.fit is None else 0.0
+            steps = min(1.0, TRIAL_STEPS / self.task.epoch_length()) if self.task.fit is None else 0.0
             model = self._build(option).model
             if option.sparsity:
                 settings = self.settings
@@ -226,7 +226,7 @@ class _Search:
                 )  # fmt: skip
             else:
                 finetune(model, quiet, teacher=self.task.model, epochs=steps, seed=self.settings.seed)
-            batches = list(islice(self.task.train, TRIAL_BATCHES))
+            batches = list(islice(self.task.batches("train"), TRIAL_BATCHES))
             self._losses[key] = mean_divergence(model, self.task, batches, outputs_on(self.task.model, batches))
         return self._losses[key]
 
@@ -291,10 +291,6 @@ def _train(
         epochs=settings.epochs, on_progress=progress, checkpoint=path, seed=settings.seed,
     )  # fmt: skip
     return result.tuned, result.layers
-
-
-def _count(batches: Batches) -> int:
-    return len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
 
 
 def _sparsity(model: nn.Module, settings: SparseSettings) -> float:
