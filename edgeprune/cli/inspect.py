@@ -95,6 +95,10 @@ def _show_fixed(document: dict[str, Any], out: Any) -> None:
         if more := document["fixed"][REASONS_SHOWN:]:
             table.add_row(f"{len(more)} more reasons: --json lists all", str(sum(entry["channels"] for entry in more)))
         out.print(table)
+    if (training := document["training"]) and (training["layers"] or training["why"]):
+        names = ", ".join(name or "the model itself" for name in training["layers"]) or "training"
+        how = f"not captured: {training['why']}" if training["why"] else "cut along, and checked in training too"
+        out.print(f"acts in training only: {names} ({how})", highlight=False, soft_wrap=True)
     if document["unsupported"]:
         counts = Counter(entry["operation"] for entry in document["unsupported"])
         table = _numbers(Table(title="operations without a rule: all that reaches them stays", title_justify="left"), "operation", "times")

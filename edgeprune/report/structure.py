@@ -13,6 +13,7 @@ from torch import nn
 
 from edgeprune.errors import GraphError
 from edgeprune.graph import Analysis, Block, Group
+from edgeprune.graph.training import Training
 from edgeprune.importance.redundancy import redundancy
 from edgeprune.task import Task
 
@@ -37,6 +38,7 @@ def describe(analysis: Analysis, task: Task) -> dict[str, Any]:
 
     ``parameters``: elements of the model's parameters; ``share``: the part of them that a group, a block or (``prunable``) any group owns.
     ``redundancy``: mean cosine similarity of what goes into a block and what comes out (1: it changes nothing), on a few training batches.
+    ``training``: what acts in training only (``layers``), and ``why`` it could not be captured; null where it is only dropout.
     ``parts``: the submodules that were followed where the model could not be captured ``whole``, for the reason given there.
     """
     captured, model = analysis.captured, task.model
@@ -52,9 +54,14 @@ def describe(analysis: Analysis, task: Task) -> dict[str, Any]:
         "blocks": [_block(model, block, total) | {"redundancy": redundant.get(block.name)} for block in analysis.blocks],
         "fixed": [{"reason": reason, "channels": count} for reason, count in Counter(analysis.fixed.values()).most_common()],
         "unsupported": [{"node": node, "operation": operation} for node, operation in analysis.unsupported],
+        "training": None if captured.training is None else _training(captured.training),
         "parts": [part.name for part in captured.parts],
         "whole": captured.whole.message if captured.whole else None,
     }
+
+
+def _training(training: Training) -> dict[str, Any]:
+    return {"layers": list(training.layers), "outputs": training.outputs, "why": training.why or None}
 
 
 def detail(analysis: Analysis, model: nn.Module, group: Group) -> dict[str, Any]:

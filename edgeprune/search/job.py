@@ -32,7 +32,6 @@ from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.candidate import PrunedCandidate, digest
-from edgeprune.search.checks import check_graph
 from edgeprune.search.events import Listener
 from edgeprune.search.measure.archive import Archive
 from edgeprune.search.measure.device import DeviceBackend
@@ -45,12 +44,13 @@ from edgeprune.search.plan.metrics import ModelMetrics, budget_utilization, meas
 from edgeprune.search.plan.objective import Objective, objective_of
 from edgeprune.search.plan.planner import Planner, all_choices
 from edgeprune.search.precision import FLOAT_TOLERANCE
+from edgeprune.search.preflight import check_graph
 from edgeprune.search.schedule import EARLY_SHARE, limits_of_stage, stage_shares
 from edgeprune.surgery import Pruned, apply, outputs_of, plan_from_saliency, reconstruct, restore, save
 from edgeprune.task import Task, device_inputs
 from edgeprune.tuning import TuneResult, finetune, initialized, recalibrate, score
 from edgeprune.tuning.context import seeded
-from edgeprune.tuning.frozen import changed, told, trains, unfreeze
+from edgeprune.tuning.frozen import changed, frozen_note, trains, unfreeze
 from edgeprune.tuning.rehearse import rehearse
 
 RETRIES = 2
@@ -395,7 +395,7 @@ class Job:
             unfreeze(pruned.model, touched)
         if self.task.fit is not None or trains(pruned.model):
             self.listener.note(f"fine-tuning for {epochs:.3g} epochs")
-        if frozen := told(pruned.model, touched):
+        if frozen := frozen_note(pruned.model, touched):
             self.listener.note(frozen)
         return finetune(
             pruned.model,

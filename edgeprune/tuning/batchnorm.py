@@ -24,7 +24,7 @@ def recalibrate(model: nn.Module, batches: Batches, limit: int = 16) -> int:
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if not norms:
         return 0
-    momenta = [norm.momentum for norm in norms]
+    kept = [(norm, norm.momentum, [buffer.clone() for buffer in norm.buffers()]) for norm in norms]
     count = 0
     with seeded(0), preserved_modes(model), torch.no_grad():
         used = islice(batches, limit)
@@ -41,6 +41,9 @@ def recalibrate(model: nn.Module, batches: Batches, limit: int = 16) -> int:
             for count, (inputs, _) in enumerate(chain(first, used), 1):  # noqa: B007  (the count is returned)
                 model(*batch_inputs(model, inputs))
         finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
+            for norm, momentum, buffers in kept:
                 norm.momentum = momentum
+                if not norm.num_batches_tracked:  # only training runs it
+                    for buffer, value in zip(norm.buffers(), buffers, strict=True):
+                        buffer.copy_(value)
     return count

@@ -31,7 +31,7 @@ def trains(model: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in model.parameters())
 
 
-def told(model: nn.Module, names: Iterable[str]) -> str:
+def frozen_note(model: nn.Module, names: Iterable[str]) -> str:
     """What of ``model`` trains, where that is not all of it; ``names``: what the cut changed.  "" where nothing is frozen."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     total, trained = sum(size for size, _ in sizes), sum(size for size, wanted in sizes if wanted)

@@ -40,15 +40,17 @@ def loss_of(task: Task, outputs: Any, targets: Any, when: str) -> Tensor:
     except Exception as error:
         several = not isinstance(outputs, Tensor)
         raise TrainingError(
-            f"the loss of {task.name} raised {type(error).__name__} on what the model returns {when}, {_told(outputs)}: {error}",
+            f"the loss of {task.name} raised {type(error).__name__} on what the model returns {when}, {_described(outputs)}: {error}",
             remedy="Give the task a loss that takes all of these outputs." if several else "Check task.loss and the training targets.",
         ) from error
     if not isinstance(loss, Tensor) or loss.numel() != 1:
-        raise TrainingError(f"the loss of {task.name} is {_told(loss)}, not a tensor of one number", remedy="Let task.loss return a mean.")
+        raise TrainingError(
+            f"the loss of {task.name} is {_described(loss)}, not a tensor of one number", remedy="Let task.loss return a mean."
+        )
     return loss
 
 
-def _told(value: Any) -> str:
+def _described(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor {tuple(value.shape)}"
     names = f" ({', '.join(map(str, value))})" if isinstance(value, dict) else f" of {len(value)}" if hasattr(value, "__len__") else ""

@@ -37,6 +37,16 @@ class Odd(nn.Module):
     def forward(self, x):
         return self.head(self.second({operation}(self.first(x))).mean((2, 3)))
 """
+AUXILIARY = """
+class Auxiliary(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.drop, self.head, self.aux = nn.Conv2d(3, 8, 1), nn.Dropout2d(0.5), nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.drop(self.body(x)).mean((2, 3))
+        return (self.head(x), self.aux(x)) if self.training else self.head(x)
+"""
 
 
 @pytest.fixture
@@ -209,3 +219,11 @@ def test_attention_loses_heads_or_dimensions_of_every_head(recipe, tmp_path, cap
     assert [group["units"] for group in by_head.values()].count(4) >= 1  # four heads
     assert (64, 1) in [(group["units"], group["rows"]) for group in by_head.values()]  # the feed-forward layer
     assert by_head != by_dimension
+
+
+def test_what_acts_in_training_only_is_listed(recipe, capsys) -> None:
+    path = recipe("Auxiliary()", AUXILIARY)
+    assert inspect(capsys, path)["training"] == {"layers": ["drop", "aux"], "outputs": True, "why": None}
+    assert main(["inspect", path]) == 0
+    assert "acts in training only: drop, aux (cut along" in capsys.readouterr().out
+    assert inspect(capsys, recipe(CHAIN))["training"] is None

@@ -215,6 +215,9 @@ def test_a_loss_over_all_outputs_is_trained_saved_and_loaded(tmp_path: Any) -> N
         analysis, pruned = half(dense, INPUT, mode)  # type: ignore[arg-type]
         before = {name: value.clone() for name, value in pruned.model.state_dict().items()}
         assert recalibrate(pruned.model, data) == 3
+        aux, used = (pruned.model.get_buffer(f"{name}.running_mean") for name in ("aux.1", "stem.1"))
+        assert torch.equal(aux, before["aux.1.running_mean"])  # an inference does not run it
+        assert not torch.equal(used, before["stem.1.running_mean"])
         assert finetune(pruned.model, job, teacher=dense).steps == 3
         after = pruned.model.state_dict()
         assert seen[-1] is Scores

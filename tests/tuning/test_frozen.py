@@ -12,7 +12,7 @@ from edgeprune.errors import TrainingError
 from edgeprune.surgery import apply, plan_from_saliency
 from edgeprune.task import Task
 from edgeprune.tuning import finetune
-from edgeprune.tuning.frozen import changed, told, unfreeze
+from edgeprune.tuning.frozen import changed, frozen_note, unfreeze
 from edgeprune.tuning.sparsify import sparsify
 
 
@@ -79,11 +79,11 @@ def test_what_the_cut_changed_and_stays_frozen_is_named() -> None:
     model = network()
     model[0].requires_grad_(False)
     analysis, pruned = pruned_half(model)
-    text = told(pruned.model, changed(analysis, pruned))
+    text = frozen_note(pruned.model, changed(analysis, pruned))
     assert "0.weight, 0.bias" in text
     assert f"{sum(value.numel() for value in pruned.model.parameters()):,}" in text
     unfreeze(pruned.model, changed(analysis, pruned))
-    assert told(pruned.model, changed(analysis, pruned)) == ""
+    assert frozen_note(pruned.model, changed(analysis, pruned)) == ""
     before = pruned.model.get_parameter("0.weight").clone()
     assert finetune(pruned.model, task(model)).steps == 2
     assert not torch.equal(pruned.model.get_parameter("0.weight"), before)
@@ -93,7 +93,7 @@ def test_a_head_alone_that_trains_is_said_too() -> None:
     model = network().requires_grad_(False)
     model[7].requires_grad_(True)
     total = sum(value.numel() for value in model.parameters())
-    assert told(model, []) == f"100 of {total:,} parameters are trained, the others are frozen (requires_grad=False)"
+    assert frozen_note(model, []) == f"100 of {total:,} parameters are trained, the others are frozen (requires_grad=False)"
 
 
 def test_frozen_weights_become_sparse_all_the_same() -> None:
