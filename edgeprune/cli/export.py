@@ -65,6 +65,8 @@ def command(source: Path, show: bool, as_json: bool, **given: Any) -> None:
     for name, entry in written.items():
         score = f", {entry['metric']} {format_metric(entry['score'])}" if "score" in entry else ""
         click.echo(f"{name}: {entry['path']} ({format_quantity('size', entry['size_bytes'])}{score})")
+        for note in entry["notes"]:
+            click.echo(f"  note: {note}")
 
 
 def _written(
@@ -113,10 +115,12 @@ def _loaded(source: Path, recipe: Path | None) -> tuple[Task, nn.Module]:
 
 
 def _described(name: str, path: Path, task: Task | None) -> dict[str, Any]:
+    from edgeprune.export import read_metadata
     from edgeprune.export.sizes import sizes
 
     parts = sizes(path)
     entry: dict[str, Any] = {"path": path, "size_bytes": path.stat().st_size, "sizes": parts.to_json() if parts else None}
+    entry["notes"] = read_metadata(path).get("notes", [])
     if task is not None:
         from edgeprune.export.evaluate import score_file
 

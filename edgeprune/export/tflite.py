@@ -14,6 +14,7 @@ from edgeprune.export import cache, converter, metadata, parity, recurrent
 from edgeprune.export.calibration import LEAST_SAMPLES, evenly
 from edgeprune.export.formats import Format, Loaded, register
 from edgeprune.export.layers import maker_of, worst_layers
+from edgeprune.export.notes import notes
 from edgeprune.export.quantize import Kind, quantize
 from edgeprune.export.source import Source
 from edgeprune.task import device_inputs
@@ -52,7 +53,8 @@ def _converted(source: Source) -> bytes:
 
 
 def _write(source: Source) -> bytes:
-    return _dressed(float_content(source), "tflite", source)
+    content = float_content(source)
+    return _dressed(content, "tflite", source, notes(source.mobile_program.graph, content))
 
 
 def _quantized(kind: Kind) -> Callable[[Source], bytes]:
@@ -69,7 +71,8 @@ def _quantized(kind: Kind) -> Callable[[Source], bytes]:
         content = recurrent.placed(content, _RECURRENT[kind], recurrent.watched(converted, samples), keep_float)
         if source.options.integer_io:
             content = without_moves(content)
-        return _dressed(content, f"tflite-{kind}", source)
+        said = notes(source.mobile_program.graph, content, len(float_content(source)))
+        return _dressed(content, f"tflite-{kind}", source, said)
 
     return write
 
@@ -79,8 +82,8 @@ def _laid_out(source: Source, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(value.movedim(1, -1) if place in source.channels_last else value for place, value in enumerate(inputs))
 
 
-def _dressed(content: bytes, name: str, source: Source) -> bytes:
-    """The file with its names, and what it says about itself."""
+def _dressed(content: bytes, name: str, source: Source, said: Sequence[str]) -> bytes:
+    """The file with its names, and what it says about itself, the notes ``said`` among it."""
     model, options = flatbuffer.read(content), source.options
     graph = model.subgraphs[0]
     for signature in model.signatureDefs or ():
@@ -90,7 +93,8 @@ def _dressed(content: bytes, name: str, source: Source) -> bytes:
             (options.outputs, signature.outputs, graph.outputs),
         ):
             _rename(name, names, entries, list(order), graph)
-    flatbuffer.set_metadata(model, metadata.NAME, metadata.encoded(name, source, channels_last=list(source.channels_last)))
+    more = {"notes": list(said)} if said else {}
+    flatbuffer.set_metadata(model, metadata.NAME, metadata.encoded(name, source, channels_last=list(source.channels_last), **more))
     return flatbuffer.pack(model)
 
 
