@@ -101,10 +101,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.device)
 
 
+REFERENCE_MODELS = Path(os.environ.get("EDGEPRUNE_DATA", "/nowhere")) / "tflite"
+
+
 @pytest.fixture
-def models_folder() -> Path:
-    """Models that this project did not make; skips when ``EDGEPRUNE_DATA`` does not hold them."""
-    folder = Path(os.environ.get("EDGEPRUNE_DATA", "/nowhere")) / "tflite"
-    if not folder.is_dir():
+def reference_models() -> Path:
+    """MLPerf Tiny's reference models, for what is published of them; skips when ``EDGEPRUNE_DATA`` does not hold them."""
+    if not REFERENCE_MODELS.is_dir():
         pytest.skip("EDGEPRUNE_DATA holds no tflite folder")
-    return folder
+    return REFERENCE_MODELS
+
+
+@pytest.fixture(scope="session")
+def stand_in_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models built by the tests, under the names of MLPerf Tiny's."""
+    from stand_in_models import make_models
+
+    return make_models(tmp_path_factory.mktemp("models") / "tflite")
+
+
+@pytest.fixture(params=["stand-ins", *(["MLPerf Tiny"] if REFERENCE_MODELS.is_dir() else [])])
+def models_folder(request: pytest.FixtureRequest) -> Path:
+    """Models that no exporter of this project made: the tests' own, and MLPerf Tiny's where ``EDGEPRUNE_DATA`` holds them."""
+    return request.getfixturevalue("stand_in_models") if request.param == "stand-ins" else REFERENCE_MODELS

@@ -132,7 +132,7 @@ def test_nothing_but_the_runner_is_left(client_home: Path, dense_model: Path) ->
 
 def test_models_this_project_did_not_make(models_folder: Path, client_home: Path) -> None:
     with open_device("local:") as opened:
-        for path in sorted(models_folder.glob("*.tflite")):
+        for path in (models_folder / "kws_ref_model.tflite", models_folder / "pretrainedResnet.tflite"):
             assert opened.measure([Artifact(path)], QUICK)[0].latency_ms > 0
             assert opened.outputs(Artifact(path))[0].size > 0
 

@@ -162,8 +162,8 @@ def test_what_is_no_model_is_said(content: bytes) -> None:
 
 
 @pytest.mark.parametrize(("name", "used"), ARENAS.items())
-def test_arenas_of_the_mlperf_tiny_models_are_tflite_micros(models_folder: Path, name: str, used: int) -> None:
-    arena = measure_arena((models_folder / f"{name}.tflite").read_bytes(), name)
+def test_arenas_of_the_mlperf_tiny_models_are_tflite_micros(reference_models: Path, name: str, used: int) -> None:
+    arena = measure_arena((reference_models / f"{name}.tflite").read_bytes(), name)
     assert arena.used_bytes == used == arena.head_bytes + arena.tail_bytes
     assert used <= arena.needed_bytes < used + 1024
     assert arena.needed_bytes % 16 == 0
@@ -227,28 +227,28 @@ def test_it_computes_what_tflite_computes(int8_file: Path) -> None:
 # the work and its time
 
 
-def test_macs_of_the_mlperf_tiny_models(models_folder: Path) -> None:
+def test_macs_of_the_mlperf_tiny_models(reference_models: Path) -> None:
     """As MLPerf Tiny's paper gives them (Banbury et al., 2021): 0.26, 2.7, 12.5 and 7.5 million."""
     known = {"ad01_int8": 264_192, "kws_ref_model": 2_656_768, "pretrainedResnet_quant": 12_501_632, "vww_96_int8": 7_489_664}
     for name, count in known.items():
-        assert macs_of(read_graph((models_folder / f"{name}.tflite").read_bytes(), name)) == count
+        assert macs_of(read_graph((reference_models / f"{name}.tflite").read_bytes(), name)) == count
 
 
 @pytest.mark.parametrize(("profile", "tolerance"), [("nrf5340", 0.05), ("stm32l4r5", 0.15), ("stm32h7a3", 0.15)])
-def test_latencies_are_predicted_as_published(models_folder: Path, profile: str, tolerance: float) -> None:
+def test_latencies_are_predicted_as_published(reference_models: Path, profile: str, tolerance: float) -> None:
     import micro_priors
 
     known = load(profile)
     for model, milliseconds in micro_priors.PUBLISHED[profile].items():
-        path = models_folder / f"{micro_priors.MODELS[model]}.tflite"
+        path = reference_models / f"{micro_priors.MODELS[model]}.tflite"
         assert predict_ms(read_graph(path.read_bytes(), model), known) == pytest.approx(milliseconds, rel=tolerance), model
 
 
-def test_flash_is_near_what_was_linked(models_folder: Path) -> None:
+def test_flash_is_near_what_was_linked(reference_models: Path) -> None:
     """A program of TFLite Micro with the keyword model's six operators, linked for a Cortex-M33, has 36,344 bytes of code; one with the
     anomaly model's fully-connected layers alone 20,072."""
     for name, linked in (("kws_ref_model", 36_344), ("ad01_int8", 20_072)):
-        content = (models_folder / f"{name}.tflite").read_bytes()
+        content = (reference_models / f"{name}.tflite").read_bytes()
         flash = estimate_flash(read_graph(content, name), len(content))
         assert linked <= flash.code_bytes <= 1.05 * linked
         assert flash.total_bytes == len(content) + flash.code_bytes

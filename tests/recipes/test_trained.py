@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from stand_in_data import SIZES, make_cifar10, make_data
 
 from edgeprune.errors import RecipeError
 from edgeprune.task import Task, load_recipe
@@ -196,12 +197,20 @@ def test_turning_keeps_the_length_of_what_is_felt(recipe) -> None:
     assert turned[:, 0].mean((1, 2)).std() > 0.2
 
 
-@needs_data
-@pytest.mark.parametrize(
-    ("name", "train", "validation"),
-    [("har", 70 * 37, 22 * 37), ("fsdd", 2250, 250), ("ecg", 1800, 1200), ("snips", 13784, 700)],
-)
-def test_the_data_are_split_as_said(recipe, name: str, train: int, validation: int) -> None:
+REAL = {"har": (70 * 37, 22 * 37), "fsdd": (2250, 250), "ecg": (1800, 1200), "snips": (13784, 700)}
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=needs_data)], ids=["stand-ins", "real"])
+@pytest.mark.parametrize("name", REAL)
+def test_the_data_are_split_as_said(recipe, name: str, real: bool, stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not real:
+        monkeypatch.setenv("EDGEPRUNE_DATA", str(stand_ins))
+    train, validation = (REAL if real else SIZES)[name]
     module = recipe(name)
     network = module.Network() if name == "snips" else module.network()
     job = module.make_task(network.eval())
@@ -214,6 +223,21 @@ def test_the_data_are_split_as_said(recipe, name: str, train: int, validation: i
     assert network(inputs).shape == (len(inputs), len(job.labels))
     seen = torch.cat([labels for _, labels in job.validation])
     assert seen.unique().tolist() == list(range(len(job.labels)))
+
+
+def test_images_and_weights_are_read_from_their_files(recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPRUNE_DATA", str(tmp_path))
+    torch.manual_seed(0)
+    wanted = recipe("_cifar10").ResNet(20)
+    make_cifar10(tmp_path, 20, wanted)
+    task = load_recipe(RECIPES / "cifar10_resnet20.py")
+    assert all(torch.equal(mine, other) for mine, other in zip(task.model.state_dict().values(), wanted.state_dict().values(), strict=True))
+    assert len(task.train) == 25000 // 128
+    inputs, labels = next(iter(task.validation))
+    assert inputs.shape == (250, 3, 32, 32)
+    assert labels.tolist() == [at % 10 for at in range(250)]
+    torch.testing.assert_close(inputs[:, 0, 0, 0], torch.full((250,), (50 / 255 - 0.485) / 0.229))  # the batch's number
+    assert task.train.inputs[:, 0, 0, 0].unique().tolist() == list(range(25))
 
 
 @needs_data

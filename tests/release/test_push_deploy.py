@@ -259,7 +259,7 @@ def test_the_array_on_this_machine_gives_the_class_that_the_file_gives(array: tu
     details, random, classes = interpreter.get_input_details()[0], np.random.default_rng(0), set()
     for _ in range(6):
         stripes = random.integers(-128, 128, (1, 1, 32, 1))
-        values = np.broadcast_to(stripes, (1, 32, 32, 3)).astype(np.int8)
+        values = np.broadcast_to(stripes, tuple(details["shape"])).astype(np.int8)
         interpreter.set_tensor(details["index"], values)
         interpreter.invoke()
         expected = int(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).argmax())
