@@ -1,4 +1,5 @@
-# make demo | test | test-device | lint | format | types | docs | wheel-test | bench | clean.  Each sets up what it needs; a second call is instant.
+# make demo | test | test-device | soak | coverage | lint | format | types | docs | wheel-test | compile | matrix | bench | clean.
+# Each sets up what it needs; a second call is instant.  CONTRIBUTING.md says what each tier of tests is for.
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,8 +14,12 @@ ARM := $(VENV)/.stamp-arm
 PAGES := $(filter-out $(addprefix docs/,coverage.md exports.md search.md api.md cli.md),$(wildcard *.md docs/*.md deploy/*.md))
 # one thread each: what tests measure and compare is small, and waiting threads only slow each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# COVERAGE=1 records the lines that the tests reach; make coverage adds them up and fails below the floor in pyproject.toml
+ifdef COVERAGE
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest
+endif
 
-.PHONY: install demo test test-device lint format types docs wheel-test bench clean
+.PHONY: install demo test test-device soak coverage lint format types docs wheel-test compile matrix bench clean
 
 install: $(INSTALLED)
 
@@ -53,11 +58,18 @@ types: $(INSTALLED)
 wheel-test: $(INSTALLED)
 	$(PYTEST) -m wheel $(ARGS)
 
+# Every Python that is found here, on the PATH or among pyenv's.
+compile:
+	.ci/matrix compile
+
+matrix:
+	.ci/matrix test
+
 bench: $(INSTALLED)
 	set -e; for name in $(patsubst benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard benchmarks/*.py))) coverage exports search; do echo "== benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name; done
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* .soak.*
+	rm -rf $(VENV) $(VENV)-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* .soak.*
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "edgeprune needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }

@@ -258,7 +258,7 @@ def test_the_array_on_this_machine_gives_the_class_that_the_file_gives(array: tu
     interpreter.allocate_tensors()
     details, random, classes = interpreter.get_input_details()[0], np.random.default_rng(0), set()
     for _ in range(6):
-        stripes = random.integers(-128, 128, (1, 1, 32, 1))
+        stripes = random.integers(-128, 128, (1, 1, details["shape"][2], 1))
         values = np.broadcast_to(stripes, tuple(details["shape"])).astype(np.int8)
         interpreter.set_tensor(details["index"], values)
         interpreter.invoke()
