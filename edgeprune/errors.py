@@ -10,8 +10,8 @@
     ``ExportError``: a format that cannot be written
         ``ParityError``: it was written, and computes something else
     ``DeviceError``: the device or what runs on it
-        ``HostKeyError``, ``AuthenticationError``, ``DeviceFullError``, ``NoRuntimeError``, ``SetupError``, ``RunnerError``,
-        ``ModelCrashedError``
+        ``HostKeyError``, ``AuthenticationError``, ``LoginShellError``, ``DeviceFullError``, ``NoRuntimeError``, ``SetupError``,
+        ``RunnerError``, ``ModelCrashedError``
         ``TransientError``: may pass by itself; only these are retried
             ``UnreachableError``, ``ConnectionLostError``, ``DeviceBusyError``, ``DeviceTimeoutError``
     ``IncomparableError``: two results that must not be compared
@@ -26,20 +26,23 @@ Every one carries a message that names the thing, and may carry a ``remedy``: wh
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 from edgeprune.verdict import Verdict
 
 _MOST_SUGGESTIONS = 3
+_CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 class EdgepruneError(Exception):
     """Base of all errors; ``remedy`` says what to do next."""
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        message = printable(message)
         super().__init__(message)
         self.message = message
-        self.remedy = remedy
+        self.remedy = printable(remedy) if remedy is not None else None
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message
@@ -124,6 +127,10 @@ class DeviceError(EdgepruneError):
 
 class HostKeyError(DeviceError):
     """The SSH host key is unknown or has changed."""
+
+
+class LoginShellError(DeviceError):
+    """The device's login shell ends or hangs before it runs a command."""
 
 
 class AuthenticationError(DeviceError):
@@ -244,3 +251,20 @@ def close_names(name: object, known: Iterable[str]) -> list[str]:
 
 def _plain(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum()) or name
+
+
+def printable(text: str | bytes) -> str:
+    """A text that is not this program's own, harmless to a terminal: what controls it, or the direction of writing, is spelt out.
+
+    Bytes are UTF-8; carriage returns before line breaks are dropped.
+    """
+    known = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+    if known.isascii() and known.isprintable():
+        return known
+    return "".join(_spelt(character) for character in known.replace("\r\n", "\n"))
+
+
+def _spelt(character: str) -> str:
+    if character in "\n\t" or unicodedata.category(character) not in _CONTROLS:
+        return character
+    return character.encode("unicode_escape").decode("ascii")

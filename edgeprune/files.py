@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from filelock import FileLock
+
+_DEEPEST = 100
+_TOO_DEEP = f"it is nested more than {_DEEPEST} deep"
 _COUNTER = itertools.count()
 
 
@@ -45,3 +51,32 @@ def append_line(path: Path, line: str) -> None:
         file.write(line + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let no other process be in such a block for ``path`` meanwhile: for what reads a file, changes it and writes it again.
+
+    Makes the folder.  Raises :class:`OSError`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON document.
+
+    Raises :class:`ValueError` alone: also for what is not UTF-8, for numbers of thousands of digits, and for lists and objects nested
+    more than 100 deep, which whoever goes through them would fail on.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    layer = [value]
+    for _ in range(_DEEPEST):
+        layer = [inner for each in layer if isinstance(each, (list, dict)) for inner in (each.values() if isinstance(each, dict) else each)]
+        if not layer:
+            return value
+    raise ValueError(_TOO_DEEP)

@@ -1,7 +1,8 @@
 """Makes a private Python environment from wheels, on the device, by its own Python: neither pip nor the venv module is needed there.
 
-Run as ``python -c SOURCE COMMAND ARGUMENTS`` (JSON); prints one JSON object.  An environment is built in ``PLACE.new``, one wheel after
-another, and gets its name when it is complete, so that an interrupted installation goes on where it was, and the old one stays until then.
+Run as ``python -c SOURCE COMMAND ARGUMENTS MARK`` (JSON); prints one line, MARK and a JSON object.
+An environment is built in ``PLACE.new``, one wheel after another, and gets its name when it is complete, so that an interrupted
+installation goes on where it was, and the old one stays until then.
 """
 
 from __future__ import annotations
@@ -119,8 +120,8 @@ def finish(place: str) -> Dict[str, Any]:
     return {"python": os.path.join(place, "bin", "python")}
 
 
-def main(command: str, arguments: str) -> int:
-    """Run one command; its answer, or ``{"error": ...}`` with the system's number for it, is printed."""
+def main(command: str, arguments: str, mark: str = "") -> int:
+    """Run one command; its answer, or ``{"error": ...}`` with the system's number for it, is printed behind ``mark``."""
     try:
         answer = {"state": state, "begin": begin, "add": add, "finish": finish}[command](**json.loads(arguments))
     except OSError as error:
@@ -128,7 +129,7 @@ def main(command: str, arguments: str) -> int:
         answer = {"error": "%s: %s" % (error.filename or arguments, error.strerror), "full": full}
     except (ValueError, zipfile.BadZipFile) as error:
         answer = {"error": str(error), "full": False}
-    print(json.dumps(answer))
+    print(mark + json.dumps(answer))
     return 0
 
 

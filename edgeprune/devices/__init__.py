@@ -3,8 +3,9 @@
 from edgeprune.devices.address import Address, parse_address
 from edgeprune.devices.connect import connect
 from edgeprune.devices.pack import build_runner
+from edgeprune.devices.process import Completed, Process
 from edgeprune.devices.runner import Runner, open_runner
-from edgeprune.devices.session import Completed, Process, Session
+from edgeprune.devices.session import Session
 from edgeprune.devices.targets import (
     Target,
     add_group,

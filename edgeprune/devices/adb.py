@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -13,13 +12,14 @@ from contextlib import suppress
 
 from edgeprune.devices.address import Address
 from edgeprune.devices.commands import CommandSession, StreamProcess
+from edgeprune.devices.framing import new_mark, opened
 from edgeprune.devices.local import LocalProcess
 from edgeprune.errors import AuthenticationError, ConnectionLostError, DeviceError, DeviceTimeoutError, TargetError, UnreachableError
 
 _STALL_S = 30.0
 _TOLD = 1 << 20
+_MOST_ERRORS = 1 << 18
 _NETWORK = re.compile(r"\[?[\w.:-]+\]?:\d+")
-_END = re.compile(rb"\nedgeprune-end (\d+)\n\Z")
 # /data/local/tmp is where adb's user may write and run; TMPDIR names it since Android 10.  adb itself ends with 0 when the connection
 # breaks, so that the command's own end is told; a hang-up is passed on to it.
 _WRAP = """
@@ -27,12 +27,12 @@ export HOME="${TMPDIR:-/data/local/tmp}" TMPDIR="${TMPDIR:-/data/local/tmp}"
 exec 3<&0
 command= left=
 trap 'left=1; [ -z "$command" ] || kill -HUP $command' HUP
-(exec %s) <&3 3<&- &
+(%(command)s) <&3 3<&- &
 command=$!
 [ -z "$left" ] || kill -HUP $command
 exec 3<&-
 wait $command
-printf '\\nedgeprune-end %%s\\n' $? >&2
+printf '\\n%(end)s %%s\\n' $? >&2
 """
 
 
@@ -40,11 +40,12 @@ class AdbProcess(LocalProcess, StreamProcess):
     """``adb shell`` with a command.  Its standard error comes at its end, at once."""
 
     def __init__(self, adb: Sequence[str], address: str, argv: Sequence[str]) -> None:
-        self._address = address
-        self._code: int | None = None
+        self._said_code: int | None = None
         self._told = b""
-        super().__init__([*adb, "shell", "-T", _WRAP % shlex.join(argv)])
-        self.what = argv[0]
+        mark, end = new_mark(), new_mark()
+        self._end_line = re.compile(rb"\n%s (\d+)\n" % end.encode())
+        wrapped = _WRAP % {"command": opened(argv, mark), "end": end}
+        super().__init__([*adb, "shell", "-T", wrapped], argv[0], address, mark)
 
     def write(self, data: bytes) -> None:
         with suppress(DeviceTimeoutError):  # a command that reads nothing
@@ -58,7 +59,7 @@ class AdbProcess(LocalProcess, StreamProcess):
             os.set_blocking(descriptor, False)
             while sent < len(data):
                 if not select.select([], [descriptor], [], _STALL_S)[1]:
-                    raise DeviceTimeoutError(f"{self._address} took nothing for {_STALL_S:.0f} s")
+                    raise DeviceTimeoutError(f"{self.address} took nothing for {_STALL_S:.0f} s")
                 end = min(len(data), (sent // _TOLD + 1) * _TOLD)
                 sent += os.write(descriptor, data[sent:end])
                 if progress and sent == end:
@@ -70,18 +71,17 @@ class AdbProcess(LocalProcess, StreamProcess):
         told = b""
         if self._popen.stderr is not None and not self._popen.stderr.closed:
             while data := super()._read(stream):
-                told += data
-        if match := _END.search(told):
-            self._code = int(match[1])
+                told = (told + data)[-_MOST_ERRORS:]
+        if match := self._end_line.search(told):
+            self._said_code = int(match[1])
             told = told[: match.start()]
         self._told += told  # it is asked once more after the end
         return told
 
-    def _wait(self) -> int:
-        self._popen.wait()
-        if self._code is None:
-            raise lost(self._address, self._told.decode("utf-8", "replace"))
-        return 128 - self._code if self._code > 128 else self._code  # what a shell makes of a signal
+    def _code(self) -> int:
+        if self._said_code is None:
+            raise lost(self.address, self._told.decode("utf-8", "replace"))
+        return 128 - self._said_code if self._said_code > 128 else self._said_code  # what a shell makes of a signal
 
 
 class AdbSession(CommandSession):

@@ -6,20 +6,21 @@ import hashlib
 import re
 from typing import Any
 
+from edgeprune.devices.framing import new_mark
 from edgeprune.devices.session import Session
-from edgeprune.errors import DeviceError
+from edgeprune.errors import DeviceError, printable
 
-# Sections of one command's output, each behind its name.
+# Sections of one command's output, each behind $0 and its name.
 _ASK = """
 for name in ro.product.manufacturer ro.product.model ro.soc.model ro.hardware ro.build.version.release ro.serialno; do
-  echo "@@$name"; getprop $name
+  echo "$0$name"; getprop $name
 done
-echo @@arch; uname -m; echo @@kernel; uname -r; echo @@cores; nproc; echo @@hostname; hostname
-echo @@cpuinfo; cat /proc/cpuinfo; echo @@meminfo; cat /proc/meminfo; echo @@loadavg; cat /proc/loadavg
-echo @@max_khz; cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq 2> /dev/null
-echo @@governor; cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor 2> /dev/null | sort -u
-echo @@battery; dumpsys battery; echo @@thermal; dumpsys thermalservice
-echo @@end
+echo "$0"arch; uname -m; echo "$0"kernel; uname -r; echo "$0"cores; nproc; echo "$0"hostname; hostname
+echo "$0"cpuinfo; cat /proc/cpuinfo; echo "$0"meminfo; cat /proc/meminfo; echo "$0"loadavg; cat /proc/loadavg
+echo "$0"max_khz; cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq 2> /dev/null
+echo "$0"governor; cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor 2> /dev/null | sort -u
+echo "$0"battery; dumpsys battery; echo "$0"thermal; dumpsys thermalservice
+echo "$0"end
 """
 _FEATURES = ("neon", "asimd", "asimdhp", "asimddp", "i8mm", "sve", "sve2", "bf16")
 _CHARGE = {1: "unknown", 2: "charging", 3: "discharging", 4: "not charging", 5: "full"}  # BatteryManager.BATTERY_STATUS_*
@@ -66,11 +67,12 @@ def describe(session: Session) -> dict[str, Any]:
 
     Raises :class:`DeviceError` when the device does not answer as Android does.
     """
-    done = session.run(["sh", "-c", _ASK])
-    parts = re.split(r"^@@(.*)\n", done.stdout.decode("utf-8", "replace"), flags=re.MULTILINE)
+    mark = new_mark()
+    done = session.run(["sh", "-c", _ASK, mark])
+    parts = re.split(rf"{mark}(.*)\n", printable(done.stdout))
     told = {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
     if "end" not in told or not told.get("ro.build.version.release"):
-        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it tells no Android version"]
+        last = printable(done.stderr).strip().splitlines()[-1:] or ["it tells no Android version"]
         raise DeviceError(f"{session.address} does not answer as Android does: {last[0]}")
     memory = re.search(r"^MemTotal:\s+(\d+) kB", told["meminfo"], re.MULTILINE)
     flags = re.search(r"^Features\s*:(.*)", told["cpuinfo"], re.MULTILINE)

@@ -6,19 +6,20 @@ from dataclasses import dataclass
 
 from edgeprune.devices.address import parse_address
 from edgeprune.devices.connect import connect, with_retries
+from edgeprune.devices.framing import new_mark
 from edgeprune.devices.pythons import discover
 from edgeprune.devices.runner import OnEvent, Runner, push_runner
 from edgeprune.devices.session import Session
 from edgeprune.errors import DeviceError, NoRuntimeError, TargetError
 
-# One line a path: its kilobytes and itself.  The folders themselves go when nothing of others is in them.
+# One line a path: $0, its kilobytes and itself.  The folders themselves go when nothing of others is in them.
 _LIST = """
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/edgeprune
 set -- "$HOME"/.edgeprune/venv "$HOME"/.edgeprune/venv.new "$HOME"/.edgeprune/venv.old "$HOME"/.edgeprune/wheels \\
   "$cache"/tuned.json "$cache"/tuned.json.clocks "$cache"/runner-*.pyz "$cache"/session-* "$cache"/*.part "$cache"/.sessions
-for path in "$@"; do [ ! -e "$path" ] && [ ! -L "$path" ] || du -sk "$path"; done
+for path in "$@"; do [ ! -e "$path" ] && [ ! -L "$path" ] || printf '%s%s\\n' "$0" "$(du -sk "$path")"; done
 for lock in /tmp/edgeprune.lock "${TMPDIR:-/tmp}"/edgeprune.lock; do
-  if [ -O "$lock" ]; then du -sk "$lock"; break; fi
+  if [ -O "$lock" ]; then printf '%s%s\\n' "$0" "$(du -sk "$lock")"; break; fi
 done
 """
 _REMOVE = """
@@ -74,6 +75,7 @@ def _hold(session: Session, python: str | None, timeout_s: float, on_event: OnEv
 
 
 def _listed(session: Session) -> tuple[Removed, ...]:
-    lines = session.run(["sh", "-c", _LIST], timeout_s=120).stdout.decode("utf-8", "replace").splitlines()
-    pairs = [line.split("\t", 1) for line in lines if "\t" in line]
-    return tuple(Removed(path, int(kilobytes) * 1024) for kilobytes, path in pairs)
+    mark, lines = new_mark(), list[str]()
+    session.run(["sh", "-c", _LIST, mark], timeout_s=120, on_line=lines.append, mark=mark)
+    pairs = [line.split("\t", 1) for line in lines]
+    return tuple(Removed(pair[1], int(pair[0]) * 1024) for pair in pairs if len(pair) == 2 and pair[0].isdecimal())

@@ -6,7 +6,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edgeprune.devices.session import Completed, Process, Progress, Session
+from edgeprune.devices.process import Completed, Process
+from edgeprune.devices.session import Progress, Session
 from edgeprune.devices.upload import Upload, write_error
 from edgeprune.errors import DeviceError
 

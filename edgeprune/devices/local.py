@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeprune.budget import format_quantity
-from edgeprune.devices.session import Process, Progress, Session
+from edgeprune.devices.process import Process
+from edgeprune.devices.session import Progress, Session
 from edgeprune.errors import DeviceError, DeviceFullError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -23,8 +24,9 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 class LocalProcess(Process):
     """A subprocess at the head of its own process group."""
 
-    def __init__(self, argv: Sequence[str]) -> None:
-        super().__init__(argv[0])
+    def __init__(self, argv: Sequence[str], what: str = "", address: str = "local:", mark: str | None = None) -> None:
+        """``what``, ``address``, ``mark``: of a command that this one runs elsewhere."""
+        super().__init__(what or argv[0], address, mark)
         pipe = subprocess.PIPE
         try:
             self._popen = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True)
@@ -45,12 +47,11 @@ class LocalProcess(Process):
         assert self._popen.stdin is not None
         self._popen.stdin.close()
 
-    def kill(self) -> None:
+    def _cut(self) -> None:
         self.close_input()
         if self._popen.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._popen.pid, signal.SIGKILL)
-        self.ended.wait(10)
 
     def _read(self, stream: str) -> bytes:
         file = self._popen.stdout if stream == "stdout" else self._popen.stderr
@@ -60,7 +61,10 @@ class LocalProcess(Process):
             file.close()
         return data
 
-    def _wait(self) -> int:
+    def _exit(self) -> None:
+        self._popen.wait()
+
+    def _code(self) -> int:
         return self._popen.wait()
 
 

@@ -15,12 +15,14 @@ from packaging.requirements import Requirement
 from edgeprune.budget import format_quantity
 from edgeprune.devices.address import parse_address
 from edgeprune.devices.connect import connect, with_retries
+from edgeprune.devices.framing import new_mark
 from edgeprune.devices.pythons import PHONE_REMEDY, VENV, Found, Python, discover
 from edgeprune.devices.runner import OnEvent, Runner, push_runner
 from edgeprune.devices.session import Session
 from edgeprune.devices.wheelhouse import collect, unpacked_bytes
 from edgeprune.devices.wheels import Wheel, find_wheel
 from edgeprune.errors import DeviceError, DeviceFullError, InputError, NoRuntimeError, SetupError, TargetError
+from edgeprune.files import parse_json
 from edgeprune.resources import resource
 
 _UNPACK_LIMIT_S = 1800.0
@@ -111,11 +113,13 @@ class _Job:
     def _call(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Run one command of the installer on the device."""
         source = resource("targets", "installer.py").read_text(encoding="utf-8")
-        argv = [self._base.path, "-c", source, command, json.dumps(arguments | {"place": self._place})]
-        done = self._session.run(argv, timeout_s=_UNPACK_LIMIT_S)
+        mark, lines = new_mark(), list[str]()
+        argv = [self._base.path, "-c", source, command, json.dumps(arguments | {"place": self._place}), mark]
+        done = self._session.run(argv, timeout_s=_UNPACK_LIMIT_S, on_line=lines.append, mark=mark)
         try:
-            answer: dict[str, Any] = json.loads(done.stdout)
-        except ValueError:
+            answer: dict[str, Any] = parse_json(lines[-1])
+            answer.keys()
+        except (ValueError, LookupError, AttributeError):
             last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise SetupError(f"{self._base.path} on {self._session.address} failed to install: {last[0]}") from None
         if "error" in answer:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgeprune.devices.framing import new_mark
 from edgeprune.devices.session import Session
-from edgeprune.errors import DeviceError, NoRuntimeError
+from edgeprune.errors import DeviceError, NoRuntimeError, printable
+from edgeprune.files import parse_json
 
 VENV = ".edgeprune/venv"
 """Below the device's home: the environment that :func:`~edgeprune.devices.provision.set_up` makes, and that is looked into first."""
@@ -17,19 +18,17 @@ PHONE_REMEDY = (
     "(engine native); or pkg install proot-distro && proot-distro install debian, and use the address of an SSH server inside it."
 )
 
-# Prints a line to begin after, home, cache folder and system, then one JSON line for each Python that starts.  $1 is the Python program
+# Prints home, cache folder and system, then one JSON line for each Python that starts; every line begins with $0.  $1 is the Python program
 # below; more arguments replace the list.
-_BEGIN = "edgeprune-begin\n"
 _DISCOVER = """
-printf '%s\\n' "" edgeprune-begin "$HOME" "${XDG_CACHE_HOME:-$HOME/.cache}/edgeprune"
-uname -o 2> /dev/null || uname -s
+printf '%s%s\\n' "$0" "$HOME" "$0" "${XDG_CACHE_HOME:-$HOME/.cache}/edgeprune" "$0" "$(uname -o 2> /dev/null || uname -s)"
 program=$1; shift
 [ $# -gt 0 ] || {
   set -- "$HOME"/.edgeprune/venv/bin/python "$HOME"/venv/bin/python "$HOME"/.venv/bin/python "$HOME"/*/bin/python python3 python
 }
 for candidate in "$@"; do
   found=$(command -v "$candidate") || continue
-  "$found" -c "$program" < /dev/null 2> /dev/null || :
+  "$found" -c "$program" "$0" < /dev/null 2> /dev/null || :
 done
 """
 # A 64-bit kernel may carry a 32-bit system: the pointer's size tells which wheels fit.
@@ -39,7 +38,7 @@ arch = platform.machine()
 if struct.calcsize("P") == 4:
     arch = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(arch, arch)
 base = getattr(sys, "_base_executable", None) or sys.executable
-print(json.dumps([sys.executable, list(sys.version_info[:3]), arch, " ".join(platform.libc_ver()), base]))
+print(sys.argv[1] + json.dumps([sys.executable, list(sys.version_info[:3]), arch, " ".join(platform.libc_ver()), base]))
 """
 
 
@@ -77,11 +76,14 @@ def discover(session: Session, candidates: Sequence[str] = ()) -> Found:
 
     Raises :class:`NoRuntimeError` when none is 3.9 or newer, :class:`DeviceError` when there is no home folder.
     """
-    done = session.run(["sh", "-c", _DISCOVER, "edgeprune", _DESCRIBE, *candidates])
-    said = done.stdout.decode("utf-8", "replace").partition("\n" + _BEGIN)[2]  # what is before is somebody else's, such as a banner
-    home, cache, system, *lines = [*said.splitlines(), "", "", ""]
+    said: list[str] = []
+    mark = new_mark()
+    session.run(["sh", "-c", _DISCOVER, mark, _DESCRIBE, *candidates], on_line=said.append, mark=mark)
+    home, cache, system, *lines = [*map(printable, said), "", "", ""]
     if not home.startswith("/"):
-        raise DeviceError(f"{session.address} has no usable home folder: {done.stderr.decode('utf-8', 'replace').strip()}")
+        raise DeviceError(
+            f"{session.address} has no usable home folder: HOME is {home!r}", remedy="Give the account a home folder (usermod --home)."
+        )
     seen = {item.path: item for item in map(_parse, lines) if item}
     pythons = tuple(item for item in seen.values() if item.version >= LEAST_PYTHON)
     found = Found(home, cache, "Android" if session.address.startswith("adb:") else system, pythons)
@@ -95,9 +97,9 @@ def discover(session: Session, candidates: Sequence[str] = ()) -> Found:
 
 
 def _parse(line: str) -> Python | None:
-    """A Python as it described itself; None for a line that is none, such as what a ``sitecustomize`` prints."""
+    """A Python as it described itself; None for what is not such a description."""
     try:
-        path, version, arch, libc, base = json.loads(line)
-        return Python(path, tuple(version), arch, libc, base)
+        path, version, arch, libc, base = parse_json(line)
+        return Python(str(path), tuple(map(int, version)), str(arch), str(libc), str(base))
     except (ValueError, TypeError):
         return None

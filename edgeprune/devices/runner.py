@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from edgeprune.devices.address import parse_address
 from edgeprune.devices.connect import connect
+from edgeprune.devices.framing import new_mark
 from edgeprune.devices.pack import build_runner
 from edgeprune.devices.pythons import PHONE_REMEDY, Found, Python, discover
 from edgeprune.devices.session import Progress, Session
@@ -27,7 +28,9 @@ from edgeprune.errors import (
     ModelCrashedError,
     NoRuntimeError,
     RunnerError,
+    printable,
 )
+from edgeprune.files import parse_json
 
 OnEvent = Callable[[dict[str, Any]], None]
 PROTOCOL = 1
@@ -41,12 +44,14 @@ done
 """
 
 
-def to_error(error: dict[str, Any], subject: str) -> DeviceError:
+def to_error(error: Any, subject: str) -> DeviceError:
     """The exception for an error of the protocol; ``subject`` is what it is about."""
-    message = f"{subject.rstrip(':')}: {error['message']}"
+    if not isinstance(error, dict):
+        error = {"message": f"it failed, and said {error!r}"}
+    message = f"{subject.rstrip(':')}: {error.get('message', 'it failed, and did not say why')}"
     log = str(error.get("log", "")).strip().splitlines()
     remedy = "Its last words: " + log[-1] if log else None
-    match error["kind"]:
+    match error.get("kind"):
         case "busy":
             return DeviceBusyError(message, remedy="Wait for them to finish, or allow a longer wait for the lock.")
         case "crash" | "memory" | "timeout":
@@ -78,8 +83,8 @@ class Runner:
         if not self.holding:
             raise ConnectionLostError(f"the hold on {self.session.address} ended")
         answers = _Answers(self.session.address, on_event)
-        line = json.dumps({"action": action, "hold": True, **fields}).encode() + b"\n"
-        done = self.session.run([self.python.path, self.program], line, timeout_s, answers.take, _HEARTBEAT_S)
+        line = answers.request(action, **fields)
+        done = self.session.run([self.python.path, self.program], line, timeout_s, answers.take, _HEARTBEAT_S, answers.mark)
         return answers.result(done.code, done.stderr)
 
     def hold(self, base: str, lock: bool, timeout_s: float, on_event: OnEvent | None) -> None:
@@ -91,20 +96,19 @@ class Runner:
         def take(line: str) -> None:
             answers.take(line)
             if answers.last.get("event") == "held":
-                self.folder = answers.last["path"]
+                self.folder = str(answers.last.get("path", ""))
                 held.set()
 
         def follow() -> None:
             try:
-                done = process.follow(None, take, _HEARTBEAT_S)
+                done = process.follow(None, take, _HEARTBEAT_S, answers.mark)
                 answers.end(done.code, done.stderr)
             except DeviceError as error:
                 answers.failure = error
             held.set()
 
         owner = f"{getpass.getuser()}@{platform.node()} (process {os.getpid()})"
-        request = {"action": "hold", "hold": True, "base": base, "lock": lock, "owner": owner, "timeout_s": timeout_s}
-        process.write(json.dumps(request).encode() + b"\n")
+        process.write(answers.request("hold", base=base, lock=lock, owner=owner, timeout_s=timeout_s))
         threading.Thread(target=follow, daemon=True).start()
         if not held.wait(timeout_s + 30):
             raise DeviceTimeoutError(f"{self.session.address} did not answer the request for its lock")
@@ -138,35 +142,48 @@ class Runner:
 
 
 class _Answers:
-    """The lines of one request: events are passed on, the result is kept."""
+    """The lines of one request, each behind ``mark``: events are passed on, the result is kept."""
 
     def __init__(self, address: str, on_event: OnEvent | None) -> None:
         self.address, self.on_event = address, on_event
+        self.mark = new_mark()
         self.last: dict[str, Any] = {}
         self.failure: DeviceError | None = None
         self._result: dict[str, Any] | None = None
 
+    def request(self, action: str, **fields: Any) -> bytes:
+        """The line to send."""
+        return json.dumps({"action": action, "hold": True, "mark": self.mark, **fields}).encode() + b"\n"
+
     def take(self, line: str) -> None:
         try:
-            message = json.loads(line)
+            message = _printable(parse_json(line))
             event, protocol = message["event"], message["protocol"]
         except (ValueError, KeyError, TypeError):
-            self.failure = RunnerError(f"the runner on {self.address} said {line[:200]!r}, which is not its protocol")
+            self.failure = self._not_protocol(line)
             return
         self.last = message
         if protocol != PROTOCOL:
             self.failure = RunnerError(f"the runner on {self.address} speaks protocol {protocol}, and {PROTOCOL} was expected")
         elif event == "result":
-            self._result = message["result"]
+            self._result = message.get("result")
+            if not isinstance(self._result, dict):
+                self.failure = self._not_protocol(line)
         elif event == "error":
-            self.failure = to_error(message["error"], self.address)
+            self.failure = to_error(message.get("error"), self.address)
         elif self.on_event:
             self.on_event(message)
+
+    def _not_protocol(self, line: str) -> RunnerError:
+        return RunnerError(
+            f"the runner on {self.address} said {line[:200]!r}, which is not its protocol",
+            remedy="Another program answers in its place, or its Python is damaged: check it there, or name another with ?python=/path.",
+        )
 
     def end(self, code: int, stderr: bytes) -> None:
         """Note how the runner ended."""
         if self._result is None and self.failure is None:
-            last = stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["nothing on its standard error"]
+            last = printable(stderr).strip().splitlines()[-1:] or ["nothing on its standard error"]
             how = "was killed by a signal" if code < 0 else f"ended with exit code {code}"
             self.failure = RunnerError(f"the runner on {self.address} {how} and gave no result", remedy=f"Its last words: {last[0]}")
 
@@ -176,6 +193,17 @@ class _Answers:
             raise self.failure
         assert self._result is not None
         return self._result
+
+
+def _printable(value: Any) -> Any:
+    """What a device says, without what would control a terminal, wherever it is shown later."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    if isinstance(value, dict):
+        return {printable(name): _printable(item) for name, item in value.items()}
+    return value
 
 
 def open_runner(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import socket
 import struct
 import time
@@ -14,6 +13,7 @@ import paramiko
 
 from edgeprune.devices.address import Address
 from edgeprune.devices.commands import CommandSession, StreamProcess
+from edgeprune.devices.framing import login_line, new_mark
 from edgeprune.devices.sshconnect import close_clients, lost, open_clients
 from edgeprune.errors import ConnectionLostError, DeviceError, DeviceTimeoutError
 
@@ -60,12 +60,13 @@ class SshProcess(StreamProcess):
     """A command in a channel of its own.  Over SSH a command that a signal ended has the code -1."""
 
     def __init__(self, transport: Any, address: str, argv: Sequence[str]) -> None:
-        super().__init__(argv[0])
-        self._transport, self._address = transport, address
+        mark = new_mark()
+        super().__init__(argv[0], address, mark)
+        self._transport = transport
         try:
             self._channel = transport.open_session(timeout=_STALL_S)
             self._channel.settimeout(_STALL_S)
-            self._channel.exec_command("exec " + shlex.join(argv))  # no shell in between: what happens to it is seen here
+            self._channel.exec_command(login_line(argv, mark))  # no shell remains in between: what happens to it is seen here
         except (paramiko.SSHException, EOFError, OSError) as error:
             if transport.is_active() and isinstance(error, paramiko.ChannelException):
                 raise DeviceError(f"{address} opens no more channels: {error}") from error
@@ -89,7 +90,7 @@ class SshProcess(StreamProcess):
                     flow.wait()
                     sent += self._channel.send(data[sent:end][:_CHUNK].tobytes())
             except TimeoutError as error:
-                raise DeviceTimeoutError(f"{self._address} took nothing for {_STALL_S:.0f} s") from error
+                raise DeviceTimeoutError(f"{self.address} took nothing for {_STALL_S:.0f} s") from error
             except (OSError, EOFError):
                 return
             if progress:
@@ -99,9 +100,8 @@ class SshProcess(StreamProcess):
         with suppress(OSError, EOFError):
             self._channel.shutdown_write()
 
-    def kill(self) -> None:
+    def _cut(self) -> None:
         self._channel.close()
-        self.ended.wait(10)
 
     def _read(self, stream: str) -> bytes:
         receive = self._channel.recv if stream == "stdout" else self._channel.recv_stderr
@@ -111,12 +111,15 @@ class SshProcess(StreamProcess):
             except TimeoutError:
                 continue
 
-    def _wait(self) -> int:
+    def _exit(self) -> None:
+        self._channel.recv_exit_status()
+
+    def _code(self) -> int:
         code = int(self._channel.recv_exit_status())
         end = time.monotonic() + 1.0
         while code == -1 and time.monotonic() < end:
             if not self._transport.is_active():
-                raise lost(self._address)
+                raise lost(self.address)
             time.sleep(0.05)
         return code
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.budget import format_quantity
-from edgeprune.devices.session import Process, Progress
-from edgeprune.errors import DeviceError, DeviceFullError
+from edgeprune.devices.framing import new_mark
+from edgeprune.devices.process import Process
+from edgeprune.devices.session import Progress
+from edgeprune.errors import DeviceError, DeviceFullError, printable
 
 _WAIT_S = 60.0
 _SLOWEST_B_S = 1e6  # a slow card's syncing and a slow processor's hashing
@@ -22,19 +24,19 @@ _FULL = ("No space left on device", "quota exceeded", "Read-only file system")
 _DAMAGED = 3
 _NO_TOOL = 127
 
-# $1: the file, $2: folder of parts, $3: SHA-256, $4: bytes.  A part is named by content and by the process that writes it.  The part of a
-# process that is gone, or that has received nothing for 3 s (its link is dead, and it does not know), is continued.  OpenSSL, where there
-# is one, hashes up to three times as fast as older coreutils.
+# $0: what its lines begin with, $1: the file, $2: folder of parts, $3: SHA-256, $4: bytes.
+# A part is named by content and by the process that writes it.  The part of a process that is gone, or that has received nothing for 3 s
+# (its link is dead, and it does not know), is continued.  OpenSSL, where there is one, hashes up to three times as fast as older coreutils.
 SCRIPT = r"""
-LC_ALL=C; export LC_ALL
+LC_ALL=C mark=$0; export LC_ALL
 file=$1 folder=$2 digest=$3 total=$4
 mine=$folder/$digest.$$.part
 hash() { { openssl dgst -sha256 -r < "$1" 2> /dev/null || sha256sum < "$1"; } | cut -c 1-64; }
 size() { echo $(($(wc -c < "$1"))); }
-fail() { rm -f "$mine"; set -- $(df -Pk "$folder" 2> /dev/null | tail -n 1); echo "free $4"; exit 1; }
+fail() { rm -f "$mine"; set -- $(df -Pk "$folder" 2> /dev/null | tail -n 1); echo "$mark free $4"; exit 1; }
 
 command -v sha256sum > /dev/null || exit 127
-if [ -f "$file" ] && [ "$(size "$file")" = "$total" ] && [ "$(hash "$file")" = "$digest" ]; then echo same; exit 0; fi
+if [ -f "$file" ] && [ "$(size "$file")" = "$total" ] && [ "$(hash "$file")" = "$digest" ]; then  exit 0; fi
 
 have=0
 for part in "$folder/$digest".*.part; do
@@ -48,7 +50,7 @@ for part in "$folder/$digest".*.part; do
   fi
   if [ "$have" -gt 0 ]; then rm -f "$part"; else mv "$part" "$mine" 2> /dev/null && have=$(size "$mine"); fi
 done
-if [ "$have" -gt 0 ]; then echo "have $have $(hash "$mine")"; else echo "have 0 none"; fi
+if [ "$have" -gt 0 ]; then echo "$mark have $have $(hash "$mine")"; else echo "$mark have 0 none"; fi
 read -r keep || exit 1
 [ "$keep" = "$have" ] || true > "$mine" || fail
 cat >> "$mine" || fail
@@ -56,7 +58,6 @@ cat >> "$mine" || fail
 sync "$mine" 2> /dev/null || sync
 if [ "$(hash "$mine")" != "$digest" ]; then rm -f "$mine"; exit 3; fi
 mv -f "$mine" "$file" || fail
-echo done
 """
 
 
@@ -69,7 +70,8 @@ class Upload:
         self._remote, self._address = remote, address
         self._free = ""
         folder = parts or posixpath.dirname(remote) or "."
-        self.argv = ["sh", "-c", SCRIPT, "edgeprune", remote, folder, self._digest, str(len(self._data))]
+        self._mark = new_mark()
+        self.argv = ["sh", "-c", SCRIPT, self._mark, remote, folder, self._digest, str(len(self._data))]
 
     def run(self, process: Process, send: Callable[[memoryview, Callable[[int], None]], Any], progress: Progress | None) -> bool:
         """Follow the script to its end; whether anything was sent.  Raises what :meth:`Session.put` raises."""
@@ -82,7 +84,7 @@ class Upload:
 
         def take(line: str) -> None:
             nonlocal begun
-            word, *values = line.split() or [""]  # a line of somebody else's, such as a banner, is skipped
+            word, *values = line.split() or [""]
             if word == "have" and len(values) == 2 and values[0].isdecimal() and not begun:
                 begun = True
                 kept = self._kept(int(values[0]), values[1])
@@ -92,9 +94,9 @@ class Upload:
             elif word == "free":
                 self._free = values[0] if values else ""
 
-        done = process.follow(_WAIT_S + total / _SLOWEST_B_S, take)
+        done = process.follow(_WAIT_S + total / _SLOWEST_B_S, take, mark=self._mark)
         if done.code != 0:
-            raise self._error(done.code, done.stderr.decode("utf-8", "replace").strip())
+            raise self._error(done.code, printable(done.stderr).strip())
         return begun
 
     def _kept(self, have: int, digest: str) -> int:

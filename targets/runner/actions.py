@@ -125,6 +125,7 @@ def answer(output: Output) -> int:
     code = 0
     try:
         request = _read_request()
+        output.mark = str(request.get("mark", ""))
         if request.get("hold") and request["action"] != "hold":
             watchdog.start(lambda: None)
         output.event("start", action=request["action"])

@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 
 from edgeprune.devices.address import parse_address
 from edgeprune.devices.connect import connect
+from edgeprune.devices.framing import new_mark
 from edgeprune.devices.pack import pack
 from edgeprune.devices.pythons import discover
 from edgeprune.devices.session import Session
@@ -22,7 +23,9 @@ from edgeprune.errors import (
     OlderReleaseError,
     ReleaseError,
     SignatureError,
+    printable,
 )
+from edgeprune.files import parse_json
 
 PROTOCOL: Final = 1
 BASE: Final = "~/edgeprune"
@@ -65,14 +68,16 @@ class Place:
         return self._call(command, self.root(product), reads_bytes, **arguments)
 
     def _call(self, command: str, root: str, reads_bytes: int, **arguments: Any) -> dict[str, Any]:
-        request = json.dumps(arguments | {"root": root}).encode()
+        mark, lines = new_mark(), list[str]()
+        request = json.dumps(arguments | {"root": root, "mark": mark}).encode()
         argv = [self._python, self.program, command]
-        done = self.session.run(argv, request, timeout_s=_LEAST_S + reads_bytes / _SLOWEST_B_S)
+        timeout_s = _LEAST_S + reads_bytes / _SLOWEST_B_S
+        done = self.session.run(argv, request, timeout_s, lines.append, mark=mark)
         try:
-            answer: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])  # behind what others say, such as a banner
+            answer: dict[str, Any] = parse_json(lines[-1])
             protocol = answer["protocol"]
         except (ValueError, LookupError, TypeError):
-            last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
+            last = printable(done.stderr).strip().splitlines()[-1:] or ["it said nothing"]
             raise DeviceError(f"{self._python} on {self.session.address} failed to {command} a release: {last[0]}") from None
         if protocol != PROTOCOL:
             raise DeviceError(
