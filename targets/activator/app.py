@@ -1,4 +1,4 @@
-"""``python activator.pyz COMMAND``: its arguments as JSON on standard input, one JSON object on standard output."""
+"""``python activator.pyz COMMAND``: its arguments as a line of JSON on standard input, one JSON object on standard output."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from . import commands
+from . import after, commands
 from .files import Refused
 from .store import check_names
 
 PROTOCOL = 1
 _LOCK_WAIT_S = 60.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_READING = {"products": commands.products, "status": commands.status, "held": commands.held}
+_READING = {"products": commands.products, "status": commands.status, "held": commands.held, "after": after.after}
 _CHANGING = {
     "begin": commands.begin,
     "stage": commands.stage,
@@ -82,7 +82,13 @@ def main(arguments: Optional[List[str]] = None) -> int:
         done = {name: answer("recover", {"root": os.path.join(folder, name)}) for name in commands.products(folder)["products"]}
         print(json.dumps(done))
         return int(any("error" in item for item in done.values()))
-    request = json.load(sys.stdin)
+    line = b""
+    while not line.endswith(b"\n"):
+        data = os.read(0, 1 if not line else 1 << 16)  # what follows the line is a command's own to read
+        if not data:
+            break
+        line += data
+    request = json.loads(line)
     mark = request.pop("mark", "")  # what the answer begins with: what others print is no answer
     _share(os.path.dirname(os.path.expanduser(request["root"])))
     print(mark + json.dumps(answer(command, request)))

@@ -8,8 +8,8 @@ import time
 from typing import Any, Dict, Optional
 
 from .files import Refused, is_whole, open_to_others, sync, write
-from .signatures import verify_signatures
-from .store import ABOUT, NEW_SIGNERS, SIGNERS, Store
+from .signatures import is_signed, recheck, verify_signatures
+from .store import ABOUT, NEW_SIGNERS, SIGNERS, Store, highest_of
 
 _SPARE_BYTES = 256 << 10  # for folders and the files that say what is there
 
@@ -54,21 +54,32 @@ def held(root: str) -> Dict[str, Any]:
 
 
 def begin(
-    root: str, token: str, about: Dict[str, Any], expires_s: Optional[float], signers: Optional[str], replace: bool
+    root: str,
+    token: str,
+    about: Dict[str, Any],
+    expires_s: Optional[float],
+    signers: Optional[str],
+    replace: bool,
+    trust: Optional[Dict[str, Any]] = None,
 ) -> Dict[str, Any]:
     """Start a push: put right what an earlier one left, refuse what is too old, tell which objects are missing.
 
-    ``signers``: the text of ``allowed_signers`` for a device that has none yet, or with ``replace`` for any.
+    ``signers``: the text of ``allowed_signers`` for a device that has none yet, or with ``replace`` for any.  ``trust``: the ``namespace``
+    of signatures and the time ``now_s`` by which they count.
     """
     store = Store(root)
     recovered = store.settle()
     if expires_s is not None and store.state["latest_s"] >= expires_s:
         raise Refused("expired", "a release came to the device at %s, and this one had expired then" % _utc(store.state["latest_s"]))
     mended = about["version"] == store.state["committed"] and store.holds(store.place(about["version"]), about)
-    if not mended:  # what is in use, which may be older after a rollback
-        _refuse_older(store.state["highest"], about)
     if signers is not None and (replace or not os.path.exists(store.path(SIGNERS))):
         write(store.path(NEW_SIGNERS), signers.encode())
+    if not mended:  # what is in use, which may be older after a rollback
+        try:
+            _refuse_older(_highest(store, about, trust), about)
+        except Refused:
+            store.settle()  # signers that came with it
+            raise
     missing = []
     for entry in about["files"].values():
         path = store.path("objects", entry["sha256"])
@@ -92,6 +103,25 @@ def _trusted(store: Store) -> str:
     """The signers that a release under way is checked by."""
     new = store.path(NEW_SIGNERS)
     return new if os.path.exists(new) else store.path(SIGNERS)
+
+
+def _highest(store: Store, about: Dict[str, Any], trust: Optional[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
+    """The newest release that the device has had, as far as it stands in the way of another.
+
+    One that nobody has signed who is still allowed to does not: else whoever once had a stolen key could keep a device from all updates by
+    a release of an enormous sequence (The Update Framework, 5.3.11: recovery from fast-forward attacks when keys are replaced).
+    """
+    highest = store.state["highest"]
+    signers = _trusted(store)
+    if highest is None or trust is None or about["sequence"] > highest["sequence"] or not os.path.exists(signers):
+        return highest
+    known = store.releases()
+    if highest["version"] not in known or known[highest["version"]]["manifest"] != highest["manifest"]:
+        return highest  # it cannot be looked into
+    for version, other in reversed(list(known.items())):
+        if other["sequence"] <= highest["sequence"] and is_signed(store.place(version), signers, trust["namespace"], trust["now_s"]):
+            return highest_of(version, other)
+    return None
 
 
 def _refuse_older(highest: Optional[Dict[str, Any]], about: Dict[str, Any]) -> None:
@@ -150,7 +180,7 @@ def switch(root: str, token: str, version: str) -> Dict[str, Any]:
     return {"from": store.state["committed"]}
 
 
-def commit(root: str, token: str, version: str, now_s: float) -> Dict[str, Any]:
+def commit(root: str, token: str, version: str, now_s: float, trust: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
     """Keep the release that is on trial, once all of it has been read through ``current``, and the signers that came with it.
 
     ``now_s``: what time it is at the least; 0 where nobody says.
@@ -161,22 +191,26 @@ def commit(root: str, token: str, version: str, now_s: float) -> Dict[str, Any]:
         raise Refused("superseded", "release %s is not on trial" % version)
     store.require_whole(store.path("current"))
     releases = store.releases()
-    about, before, highest = releases[version], state["committed"], state["highest"]
+    about, before = releases[version], state["committed"]
+    highest = _highest(store, about, trust)
     if before == version:
         before = state["previous"]
     elif before in releases and releases[before]["sequence"] > about["sequence"]:  # a rollback: what was left is no way back
         older = [name for name, other in releases.items() if other["sequence"] < about["sequence"]]
         before = older[-1] if older else None
     if highest is None or about["sequence"] > highest["sequence"]:
-        highest = {"version": version, "sequence": about["sequence"], "manifest": about["manifest"]}
+        highest = highest_of(version, about)
     if os.path.exists(store.path(NEW_SIGNERS)):
         os.replace(store.path(NEW_SIGNERS), store.path(SIGNERS))
     store.save(committed=version, previous=before, pending=None, highest=highest, latest_s=max(state["latest_s"], int(now_s)))
     return {"committed": version, "previous": before}
 
 
-def rollback(root: str, token: str, version: Optional[str] = None) -> Dict[str, Any]:
-    """Switch back to ``version``, or to the release before the one in use; it is then on trial.  The one in use stays as it is."""
+def rollback(root: str, token: str, version: Optional[str] = None, trust: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
+    """Switch back to ``version``, or to the release before the one in use; it is then on trial.  The one in use stays as it is.
+
+    ``trust``: as for :func:`begin`; a release whose signers are no longer allowed, or that has expired, is refused as a push of it is.
+    """
     store = Store(root)
     store.settle()
     releases, state = store.releases(), store.state
@@ -190,6 +224,8 @@ def rollback(root: str, token: str, version: Optional[str] = None) -> Dict[str, 
     if damaged:
         told = "release %s is damaged there (%s): a push of the one in use mends what both have; else build it anew, of a newer version"
         raise Refused("unknown", told % (wanted, ", ".join(damaged)))
+    if trust is not None:
+        recheck(store.place(wanted), store.path(SIGNERS), trust["namespace"], max(trust["now_s"], state["latest_s"]))
     store.save(token=token)
     return dict(switch(root, token, wanted), version=wanted)
 

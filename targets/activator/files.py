@@ -55,7 +55,7 @@ def read_json(path: str, kind: str = "damaged") -> Any:
             return json.load(file)
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Refused(kind, "%s is damaged" % path) from None
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
+from datetime import datetime, timezone
 from typing import Any, Dict, List, Tuple
 
 from .files import Refused
+
+MANIFEST = "manifest.json"
 
 
 def verify_signatures(folder: str, signers: str, check: Dict[str, Any]) -> int:
@@ -34,6 +38,44 @@ def verify_signatures(folder: str, signers: str, check: Dict[str, Any]) -> int:
         told = "%s accepts %d of the %d signers asked for" % (signers, len(good), check["threshold"])
         raise Refused("signature", "%s (ssh-keygen: %s)" % (told, why) if why else told)
     return len(good)
+
+
+def recheck(folder: str, signers: str, namespace: str, now_s: float) -> None:
+    """Check a release that was laid out before as if it came now: its signers may have been revoked since, and it may have expired.
+
+    ``signers``: where there is no such file, signatures do not count on this device.  :class:`Refused` says why it must not be used.
+    """
+    with open(os.path.join(folder, MANIFEST), "rb") as file:
+        manifest = json.loads(file.read())
+    try:
+        threshold, expires = int(manifest["threshold"]), manifest["expires"]
+        expires_s = float("inf") if expires is None else _seconds(expires)
+    except (LookupError, TypeError, ValueError):
+        raise Refused("damaged", "%s is damaged" % os.path.join(folder, MANIFEST)) from None
+    if now_s >= expires_s:
+        raise Refused("expired", "release %s expired at %s" % (manifest.get("version"), expires))
+    if os.path.exists(signers):
+        check = {"manifest": MANIFEST, "namespace": namespace, "threshold": threshold, "now_s": now_s}
+        verify_signatures(folder, signers, dict(check, signatures=_signatures_in(folder)))
+
+
+def is_signed(folder: str, signers: str, namespace: str, now_s: float) -> bool:
+    """Whether anyone whom the file ``signers`` allows has signed the release in a folder."""
+    check = {"manifest": MANIFEST, "namespace": namespace, "threshold": 1, "now_s": now_s, "signatures": _signatures_in(folder)}
+    try:
+        return verify_signatures(folder, signers, check) > 0
+    except Refused as error:
+        if error.kind != "signature":
+            raise
+        return False
+
+
+def _signatures_in(folder: str) -> List[str]:
+    return sorted(name for name in os.listdir(folder) if name.startswith(MANIFEST + ".") and name.endswith(".sig"))
+
+
+def _seconds(text: str) -> float:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc).timestamp()
 
 
 def _keygen(arguments: List[str], data: bytes) -> Tuple[str, str]:

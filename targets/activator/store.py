@@ -15,6 +15,37 @@ NEW_SIGNERS = SIGNERS + ".new"
 """What :data:`SIGNERS` becomes when the release that came with it is committed."""
 _STATE = "state.json"
 _EMPTY = {"schema": 1, "token": "", "committed": None, "previous": None, "pending": None, "highest": None, "latest_s": 0}
+
+
+def _is_version(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and bool(_NAME.fullmatch(value)))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_highest(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, dict) or set(value) != {"version", "sequence", "manifest"}:
+        return False
+    return isinstance(value["version"], str) and isinstance(value["manifest"], str) and _is_number(value["sequence"])
+
+
+_KINDS = {
+    "schema": _is_number,
+    "token": lambda value: isinstance(value, str),
+    "highest": _is_highest,
+    "latest_s": _is_number,
+}
+
+
+def highest_of(version: str, about: Dict[str, Any]) -> Dict[str, Any]:
+    """What is kept of the newest release: enough to refuse older ones."""
+    return {"version": version, "sequence": about["sequence"], "manifest": about["manifest"]}
+
+
 _NAME = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._+-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _STALE_PART_S = 3600.0
@@ -41,9 +72,31 @@ class Store:
     def __init__(self, root: str) -> None:
         self.root = root
         found = read_json(self.path(_STATE), "state")
-        if found is not None and not (isinstance(found, dict) and set(found) <= set(_EMPTY)):
+        if found is None:
+            self.state: Dict[str, Any] = self._reconstructed()
+        else:
+            self._check(found)
+            self.state = dict(found)
+
+    def _check(self, state: Any) -> None:
+        """:class:`Refused` when a state is not one that this program wrote: what the device has had must not be forgotten over it."""
+        schema = state.get("schema") if isinstance(state, dict) else None
+        if isinstance(schema, int) and schema > _EMPTY["schema"]:
+            raise Refused("newer", "%s is of schema %d, and this program knows %d" % (self.path(_STATE), schema, _EMPTY["schema"]))
+        if not isinstance(state, dict) or set(state) != set(_EMPTY) or schema != _EMPTY["schema"] or isinstance(schema, bool):
             raise Refused("state", "%s is damaged" % self.path(_STATE))
-        self.state: Dict[str, Any] = dict(_EMPTY, **(found or {}))
+        for name, value in state.items():
+            if not _KINDS.get(name, _is_version)(value):
+                raise Refused("state", "%s is damaged: %s is %.40r" % (self.path(_STATE), name, value))
+
+    def _reconstructed(self) -> Dict[str, Any]:
+        """The state of a device that has none: of its releases, where there are some, the newest counts as the highest it has had."""
+        releases = self.releases()
+        if not releases:
+            return dict(_EMPTY)
+        version, about = list(releases.items())[-1]
+        current = self.current()
+        return dict(_EMPTY, committed=current if current in releases else None, highest=highest_of(version, about))
 
     def path(self, *parts: str) -> str:
         """A path below the root."""

@@ -25,6 +25,7 @@ ROLES: Final = ("model", "alternative", "source", "labels", "preprocessing", "he
 LARGEST_FILE: Final = 4 << 30
 """Bytes: no file of a release is greater."""
 
+_TAKEN = ("activator.pyz",)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*")
@@ -195,6 +196,8 @@ class Manifest:
         for name in (self.product, *self.variants):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"the name {name!r} is not plain (lower-case letters, digits, . _ -; at most 64)")
+        if self.product in _TAKEN:
+            raise ValueError(f"the product's name {self.product!r} is taken: devices keep a program of that name beside the products")
         if not SEMVER.fullmatch(self.version):
             raise ValueError(f"the version {self.version!r} is not of the form 1.4.0 or 1.4.0-rc.1 (semver.org)")
         if self.sequence < 1 or self.threshold < 1:

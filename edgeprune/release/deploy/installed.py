@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import dataclass
 
 from edgeprune.devices.targets import Target
 from edgeprune.errors import HealthError, ReleaseError
+from edgeprune.release.bundle.file import NAMESPACE
 from edgeprune.release.deploy.place import BASE, OpenPlace
-from edgeprune.release.deploy.push import run_after
+from edgeprune.release.deploy.push import AFTER_REMEDY, restore_after, run_after
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def rollback(
 ) -> RolledBack:
     """Go back to ``version``, or to the release before the one in use.  It does not wait for others who use the device.
 
+    It must be signed by those whom the device allows now, and not have expired.
+
     The only product on the device unless named.  ``only_from``: a device that uses another version than that stays as it is.  ``after``:
     as for a push.  Raises :class:`ReleaseError` when there is nothing to go back to, :class:`HealthError` when ``after`` fails: the
     device has then gone forward again.
@@ -94,14 +98,15 @@ def rollback(
         if only_from is not None and (used := place.call("status", product)["committed"]) != only_from:
             return RolledBack(target.name, product, used, used)
         token = uuid.uuid4().hex
-        begun = place.call("rollback", product, 1 << 30, token=token, version=version)
+        trust = {"namespace": NAMESPACE, "now_s": time.time()}
+        begun = place.call("rollback", product, 1 << 30, token=token, version=version, trust=trust)
         if begun["from"] == begun["version"]:
             return RolledBack(target.name, product, begun["from"], begun["version"])
-        if why := run_after(place, product, after):
+        if failed := run_after(place, product, after):
             place.call("abandon", product, token=token, version=begun["version"], remove=False)
-            run_after(place, product, after)
-            raise HealthError(f"{target.name} stayed with {begun['from']}: {why}")
-        place.call("commit", product, 1 << 30, token=token, version=begun["version"], now_s=0.0)
+            why = restore_after(place, product, failed)
+            raise HealthError(f"{target.name} stayed with {begun['from']}: {why}", remedy=AFTER_REMEDY)
+        place.call("commit", product, 1 << 30, token=token, version=begun["version"], now_s=0.0, trust=trust)
         return RolledBack(target.name, product, begun["from"], begun["version"])
 
 

@@ -31,6 +31,7 @@ PROTOCOL: Final = 1
 BASE: Final = "~/edgeprune"
 """Below it, a folder for each product."""
 _PROGRAM = "activator.pyz"
+_HEARTBEAT_S = 5.0
 _LEAST_S, _SLOWEST_B_S = 120.0, 2e6  # a slow processor's hashing of a release, some times over
 
 
@@ -57,22 +58,25 @@ class Place:
         """The products that have releases here, sorted."""
         if not self.session.exists(self.program):
             return []
-        found: list[str] = self._call("products", self.base, 0)["products"]
+        found: list[str] = self._call("products", self.base, _LEAST_S)["products"]
         return found
 
     def call(self, command: str, product: str, reads_bytes: int = 0, **arguments: Any) -> dict[str, Any]:
-        """Do one command of ``targets/activator/commands.py`` for a product; its answer.  ``reads_bytes``: how much it has to hash.
+        """Do one command of ``targets/activator`` for a product; its answer.  ``reads_bytes``: how much it has to hash.
 
         Raises :class:`ReleaseError` and those below it, :class:`DeviceError` and those below it.
         """
-        return self._call(command, self.root(product), reads_bytes, **arguments)
+        return self._call(command, self.root(product), _LEAST_S + reads_bytes / _SLOWEST_B_S, **arguments)
 
-    def _call(self, command: str, root: str, reads_bytes: int, **arguments: Any) -> dict[str, Any]:
+    def run_after(self, product: str, command: str, timeout_s: float) -> dict[str, Any]:
+        """Run a shell command on the device (``targets/activator/after.py``); it is ended when it takes too long, or this side is gone."""
+        return self._call("after", self.root(product), timeout_s + _LEAST_S, _HEARTBEAT_S, shell=command, timeout_s=timeout_s)
+
+    def _call(self, command: str, root: str, limit_s: float, heartbeat_s: float | None = None, **arguments: Any) -> dict[str, Any]:
         mark, lines = new_mark(), list[str]()
-        request = json.dumps(arguments | {"root": root, "mark": mark}).encode()
+        request = json.dumps(arguments | {"root": root, "mark": mark}).encode() + b"\n"
         argv = [self._python, self.program, command]
-        timeout_s = _LEAST_S + reads_bytes / _SLOWEST_B_S
-        done = self.session.run(argv, request, timeout_s, lines.append, mark=mark)
+        done = self.session.run(argv, request, limit_s, lines.append, heartbeat_s, mark)
         try:
             answer: dict[str, Any] = parse_json(lines[-1])
             protocol = answer["protocol"]
@@ -133,8 +137,11 @@ def _error(kind: str, message: str) -> EdgepruneError:
         case "state":
             return DeviceError(
                 message,
-                remedy="Check the device's disk, and remove the file: what is in use stays so, but the device forgets what it has had.",
+                remedy="Check the device's disk, and remove the file: it is made again from the releases there, so that what is in use "
+                "stays so, and older releases are still refused.",
             )
+        case "newer":
+            return DeviceError(message, remedy="A newer edgeprune has written it: update this one.")
         case "damaged" | "disk":
             return DeviceError(message, remedy="Push the release again; if it happens again, check the device's disk.")
         case _:

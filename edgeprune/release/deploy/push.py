@@ -19,7 +19,7 @@ from edgeprune.devices.connect import connect, with_retries
 from edgeprune.devices.runner import OnEvent, Runner, open_runner
 from edgeprune.devices.session import Session
 from edgeprune.devices.targets import Target
-from edgeprune.errors import DeviceError, DeviceFullError, DeviceTimeoutError, HealthError, ReleaseError, TransientError
+from edgeprune.errors import DeviceError, DeviceFullError, HealthError, ReleaseError, TransientError, printable
 from edgeprune.release.bundle.file import MANIFEST, NAMESPACE, Bundle
 from edgeprune.release.bundle.manifest import Variant, parse_time
 from edgeprune.release.deploy.checkup import Checked, check_up
@@ -27,6 +27,7 @@ from edgeprune.release.deploy.fit import choose
 from edgeprune.release.deploy.place import BASE, Place, find_python
 
 _AFTER_S = 300.0
+AFTER_REMEDY = "Try the command on the device; one that starts a service must come back: let it run beside (&, or systemctl restart)."
 _SKEW_S = 300.0
 
 
@@ -37,7 +38,8 @@ class PushOptions:
     ``base``: the folder on the device below which every product has its own.  ``variant``: the one that fits unless named.
     ``signers``: a file of allowed signers for the device to check with; it keeps the first it gets, or with ``replace_signers`` this one.
     ``threshold``: how many of them must have signed.  ``after``: a shell command on the device, once ``current`` leads to the release: if
-    it fails, the device goes back, and it is run again.  ``lock_timeout_s``: how long to wait for others who use the device.
+    it fails, the device goes back, and it is run again; if it hangs, it is ended with all that it started, and not run again.
+    ``lock_timeout_s``: how long to wait for others who use the device.
     """
 
     base: str = BASE
@@ -152,6 +154,7 @@ class _Push:
         self._variant = self._manifest.variants[self._name]
         self._place = Place(runner.session, runner.python.path, runner.home, options.base)
         self._token = uuid.uuid4().hex
+        self._trust = {"namespace": NAMESPACE, "now_s": self._now_s}
         self._contents, self._about = contents_of(bundle, self._name)
         self._bytes = sum(entry["bytes"] for entry in self._about["files"].values())
 
@@ -185,7 +188,8 @@ class _Push:
         signers = self._options.signers.read_text("utf-8") if self._options.signers else None
         expires = parse_time(self._manifest.expires).timestamp() if self._manifest.expires else None
         self._tell({"event": "looking", "name": self._manifest.version})
-        return self._call("begin", about=self._about, expires_s=expires, signers=signers, replace=self._options.replace_signers)
+        replace = self._options.replace_signers
+        return self._call("begin", about=self._about, expires_s=expires, signers=signers, replace=replace, trust=self._trust)
 
     def _check(self) -> dict[str, Any]:
         """What the device's own ssh-keygen is to find."""
@@ -217,13 +221,12 @@ class _Push:
         version = self._manifest.version
         self._tell({"event": "switching", "name": version})
         before = self._call("switch", version=version)["from"]
-        activated = run_after(self._place, self._manifest.product, self._options.after)
-        if activated:
+        if failed := run_after(self._place, self._manifest.product, self._options.after):
             self._call("abandon", version=version)
-            run_after(self._place, self._manifest.product, self._options.after)
-            raise HealthError(f"{self._target.name} went back to {before or 'no release'}: {activated}")
+            why = restore_after(self._place, self._manifest.product, failed)
+            raise HealthError(f"{self._target.name} went back to {before or 'no release'}: {why}", remedy=AFTER_REMEDY)
         self._tell({"event": "committing", "name": version})
-        self._call("commit", version=version, now_s=self._proven_s)
+        self._call("commit", version=version, now_s=self._proven_s, trust=self._trust)
         return str(before) if before is not None else None
 
 
@@ -236,17 +239,40 @@ def _notes(clock_s: float, health: Checked, variant: Variant | None = None) -> t
     return tuple(notes)
 
 
-def run_after(place: Place, product: str, command: str | None) -> str | None:
+@dataclass(frozen=True)
+class AfterFailure:
+    """What went wrong with a command; ``ended``: it hung, and was ended with all that it had started."""
+
+    command: str
+    why: str
+    ended: bool
+
+    def __str__(self) -> str:
+        return f"{self.command!r} {self.why}"
+
+
+def run_after(place: Place, product: str, command: str | None) -> AfterFailure | None:
     """Run a shell command on the device in the folder that ``current`` leads to; what went wrong, None when nothing did."""
     if command is None:
         return None
-    script = 'cd "$1" 2> /dev/null || cd /; eval "$2"'
-    try:
-        done = place.session.run(["sh", "-c", script, "edgeprune", f"{place.root(product)}/current", command], timeout_s=_AFTER_S)
-    except DeviceTimeoutError:
-        return f"{command!r} did not end within {_AFTER_S:.0f} s"
-    last = (done.stderr + done.stdout).decode("utf-8", "replace").strip().splitlines()[-1:]
-    return f"{command!r} ended with exit code {done.code}{': ' + last[0] if last else ''}" if done.code else None
+    done = place.run_after(product, command, _AFTER_S)
+    if done.get("ended"):
+        return AfterFailure(command, f"did not end within {_AFTER_S:.0f} s, and was ended", ended=True)
+    last = printable(str(done.get("said", ""))).strip().splitlines()[-1:]
+    if code := done.get("code"):
+        return AfterFailure(command, f"ended with exit code {code}{': ' + last[0] if last else ''}", ended=False)
+    return None
+
+
+def restore_after(place: Place, product: str, failed: AfterFailure) -> str:
+    """Once the device has gone back: run the command again, for the release that is in use again; what there is to say.
+
+    One that hung is not run again: it would hang, and what it had started before may be half done.
+    """
+    if failed.ended:
+        return f"{failed}; it was not run again for the release that is in use"
+    again = run_after(place, product, failed.command)
+    return f"{failed}; run again for the release that is in use, it {again.why}" if again else str(failed)
 
 
 def contents_of(bundle: Bundle, variant: str) -> tuple[dict[str, Callable[[], bytes]], dict[str, Any]]:
