@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
@@ -9,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 _DEEPEST = 100
 _TOO_DEEP = f"it is nested more than {_DEEPEST} deep"
@@ -55,13 +54,18 @@ def append_line(path: Path, line: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let no other process be in such a block for ``path`` meanwhile: for what reads a file, changes it and writes it again.
+    """Let no other process be in such a block for a file of the same folder: for what reads ``path``, changes it and writes it again.
 
-    Makes the folder.  Raises :class:`OSError`.
+    The folder itself is locked, and made where there is none.  Raises :class:`OSError`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # file systems over a network may know no locks of folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from edgeprune.cli.options import json_option
-from edgeprune.cli.output import console, print_json
+from edgeprune.cli.output import console, print_json, show_error
 
 
 @click.group(short_help="Keep names for devices.")
@@ -19,31 +19,35 @@ def command() -> None:
 @click.argument("name")
 @click.argument("address")
 @click.option("--profile", help="Name of the device's profile; found by probing unless given.")
-def add(name: str, address: str, profile: str | None) -> None:
+@click.option("--replace", is_flag=True, help="Let NAME stand for this address, whatever it stood for.")
+def add(name: str, address: str, profile: str | None, replace: bool) -> None:
     """Let NAME stand for ADDRESS (ssh://user@host:port)."""
     from edgeprune.devices.targets import add_target
 
-    target = add_target(name, address, profile)
+    target = add_target(name, address, profile, replace=replace)
     click.echo(f"{target.name}: {target.address}" + (f" ({target.profile})" if target.profile else ""))
 
 
 @command.command()
 @click.argument("name")
 @click.argument("members", nargs=-1, required=True)
-def group(name: str, members: tuple[str, ...]) -> None:
+@click.option("--replace", is_flag=True, help="Let NAME stand for these, whatever group it was.")
+def group(name: str, members: tuple[str, ...], replace: bool) -> None:
     """Let NAME stand for several targets: edgeprune bench --target NAME measures on all of them, side by side."""
     from edgeprune.devices.targets import add_group
 
-    click.echo(f"{name}: {', '.join(add_group(name, members))}")
+    click.echo(f"{name}: {', '.join(add_group(name, members, replace=replace))}")
 
 
 @command.command(name="list")
 @json_option
 def list_(as_json: bool) -> None:
     """List the names, those of groups last."""
-    from edgeprune.devices.targets import list_groups, list_targets
+    from edgeprune.devices.targets import damaged_entries, list_groups, list_targets
 
     targets, groups = list_targets(), list_groups()
+    for flaw in damaged_entries():
+        show_error(flaw, "Repair it there, or add it again with --replace.")
     if as_json:
         print_json([asdict(target) for target in targets] + [{"name": name, "members": members} for name, members in groups.items()])
         return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,9 @@ import numpy as np
 from edgeprune.cost.kernels import CONTRACTIONS, Form, Kernel
 from edgeprune.cost.single_tflite import single_tflite
 from edgeprune.cost.single_torchscript import single_torchscript
-from edgeprune.files import write_atomically
+from edgeprune.files import locked, parse_json, write_atomically
+
+_LOG = logging.getLogger(__name__)
 
 IN_LEVELS, OUT_LEVELS = 3, 8
 """How many input and output widths of a kernel are measured: time is near linear in the input width and a staircase in the output's."""
@@ -60,18 +64,19 @@ class Table:
     @classmethod
     def open(cls, path: Path) -> Table:
         """The table at ``path``, empty when there is none or it cannot be read (it is only a cache)."""
-        try:
-            times = {str(key): float(value) for key, value in json.loads(path.read_text())["ms"].items()}
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
-            times = {}
-        return cls(path, times)
+        return cls(path, _read(path))
 
     def add(self, times: Mapping[str, float]) -> None:
-        """Take in new measurements (milliseconds) and keep them on disk."""
+        """Take in new measurements (milliseconds) and keep them on disk, beside what other processes have measured meanwhile."""
         self.times.update(times)
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path, json.dumps({"version": 1, "ms": dict(sorted(self.times.items()))}, indent=0))
+        if self.path is None:
+            return
+        try:
+            with locked(self.path):
+                self.times = _read(self.path) | self.times
+                write_atomically(self.path, json.dumps({"version": 1, "ms": dict(sorted(self.times.items()))}, indent=0))
+        except OSError as error:
+            _LOG.warning("the device table %s cannot be kept: %s", self.path, error.strerror or error)
 
     def missing(self, grids: Iterable[Grid]) -> list[Point]:
         """The points not measured yet, each once; :data:`CALL` among them."""
@@ -88,6 +93,21 @@ class Table:
         values = np.array([self.times[point_key(point)] for point in grid.points()])
         rows = len(grid.sources) if grid.form.kind in CONTRACTIONS else 1
         return np.maximum(values - self.call_ms, LEAST * values).reshape(rows, len(grid.results))
+
+
+def _read(path: Path) -> dict[str, float]:
+    """What is kept at ``path``: entries that cannot be used are left out, to be measured again."""
+    try:
+        found = parse_json(path.read_bytes())["ms"].items()
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        _LOG.warning("the device table %s cannot be read, and is measured again: %s", path, error)
+        return {}
+    times = {key: value for key, value in found if isinstance(value, (int, float)) and 0 < value < math.inf}
+    if len(times) < len(found):
+        _LOG.warning("the device table %s has %d entries that are not times: they are measured again", path, len(found) - len(times))
+    return times
 
 
 def grid_of(kernel: Kernel, choices: Mapping[str, list[int]]) -> Grid:

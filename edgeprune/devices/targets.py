@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import platformdirs
 
 from edgeprune.devices.address import parse_address
 from edgeprune.errors import TargetError, suggest
-from edgeprune.files import write_atomically
+from edgeprune.files import locked, parse_json, write_atomically
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -32,28 +33,68 @@ def targets_file() -> Path:
     return Path(platformdirs.user_config_dir("edgeprune")) / "targets.json"
 
 
-def _load() -> dict[str, Any]:
+def _load() -> dict[str, dict[str, Any]]:
+    """All entries that can be read, sorted; of the others :func:`damaged_entries` tells."""
+    return _read()[0]
+
+
+def damaged_entries() -> list[str]:
+    """What is wrong with the entries of the file that cannot be read: they are left out, and kept when it is changed."""
+    return [f"{targets_file()}: the entry {name!r} {reason}" for name, reason in _read()[1].items()]
+
+
+def _read() -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """The good entries, and why the others are not.  Fields that this version does not know are ignored, and kept."""
+    entries = _document()
+    wrong = {name: reason for name, entry in entries.items() if (reason := _flaw(entry))}
+    if wrong and len(wrong) == len(entries):
+        name, reason = next(iter(wrong.items()))
+        raise _damaged(f"the entry {name!r} {reason}")
+    return {name: entry for name, entry in sorted(entries.items()) if name not in wrong}, wrong
+
+
+def _document() -> dict[str, Any]:
     path = targets_file()
-    if not path.exists():
-        return {}
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        for entry in entries.values():
-            if not isinstance(entry.get("address"), str) and not _is_list_of_names(entry["members"]):
-                raise TypeError("an address is no text, or a group no list of names")
-        return dict(sorted(entries.items()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise TargetError(f"{path} is damaged: {error}", remedy="Repair or delete it, then add the targets again.") from error
+        entries = parse_json(path.read_bytes())
+        if not isinstance(entries, dict):
+            raise ValueError(f"it holds {type(entries).__name__}, not an object of names")
+        return entries
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise _damaged(error) from error
 
 
-def _is_list_of_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(member, str) for member in value)
+def _damaged(why: object) -> TargetError:
+    return TargetError(f"{targets_file()} is damaged: {why}", remedy="Repair or delete it, then add the targets again.")
 
 
-def _save(entries: dict[str, Any]) -> None:
+def _flaw(entry: Any) -> str | None:
+    """Why an entry is neither a target nor a group; None when it is one."""
+    if not isinstance(entry, dict):
+        return f"is {type(entry).__name__}, not an object"
+    if "members" in entry:
+        members = entry["members"]
+        names = isinstance(members, list) and members and all(isinstance(member, str) for member in members)
+        return None if names else "is a group without a list of names"
+    if not isinstance(entry.get("address"), str):
+        return "has no address"
+    profile = entry.get("profile")
+    return None if profile is None or isinstance(profile, str) else "has a profile that is not a name"
+
+
+@contextmanager
+def _changing() -> Iterator[dict[str, Any]]:
+    """The document, to be changed inside: written whole at the end, while no other process changes it."""
     path = targets_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(entries, indent=2))
+    try:
+        with locked(path):
+            entries = _document()
+            yield entries
+            write_atomically(path, json.dumps(entries, indent=2))
+    except OSError as error:
+        raise TargetError(f"{path} cannot be written: {error.strerror or error}", remedy="Free some space, or make it writable.") from error
 
 
 def list_targets() -> list[Target]:
@@ -71,44 +112,57 @@ def _check_name(name: str) -> None:
         raise TargetError(f"{name!r} cannot be a target's name", remedy="Use letters, digits, dots and dashes.")
 
 
-def add_target(name: str, address: str, profile: str | None = None) -> Target:
-    """Keep a name, replacing one that exists.  Raises :class:`TargetError` when the name or the address is malformed."""
+def add_target(name: str, address: str, profile: str | None = None, *, replace: bool = True) -> Target:
+    """Keep a name.  Raises :class:`TargetError` when the name or the address is malformed, or the name is taken and not to be replaced."""
     _check_name(name)
     parse_address(address)
-    target = Target(name, address, profile)
-    _save(_load() | {name: {"address": address, "profile": profile}})
-    return target
+    with _changing() as entries:
+        before = entries.get(name)
+        if not replace and before is not None and before != {"address": address, "profile": profile}:
+            raise _taken(name, before)
+        entries[name] = {"address": address, "profile": profile}
+    return Target(name, address, profile)
 
 
-def add_group(name: str, members: Sequence[str]) -> tuple[str, ...]:
+def add_group(name: str, members: Sequence[str], *, replace: bool = True) -> tuple[str, ...]:
     """Let a name stand for several targets (names or addresses); its members.
 
-    Raises :class:`TargetError` when the name is malformed or that of a target, when a member is unknown or a group, or when there is none.
+    Raises :class:`TargetError` when the name is malformed, that of a target, or that of another group that is not to be replaced; when a
+    member is unknown or a group, or when there is none.
     """
     _check_name(name)
-    entries = _load()
-    if "address" in entries.get(name, {}):
-        raise TargetError(f"{name!r} is the name of a target", remedy=f"Choose another, or forget it: edgeprune targets remove {name}")
     chosen = tuple(dict.fromkeys(members))
     if not chosen:
         raise TargetError(f"group {name!r} has no members", remedy=f"Name them: edgeprune targets group {name} TARGET...")
-    for member in chosen:
-        resolve_target(member)
-    _save(entries | {name: {"members": list(chosen)}})
+    with _changing() as entries:
+        before = entries.get(name)
+        if isinstance(before, dict) and "address" in before:
+            raise TargetError(f"{name!r} is the name of a target", remedy=f"Choose another, or forget it: edgeprune targets remove {name}")
+        for member in chosen:
+            resolve_target(member)
+        if not replace and before is not None and before != {"members": list(chosen)}:
+            raise _taken(name, before)
+        entries[name] = {"members": list(chosen)}
     return chosen
+
+
+def _taken(name: str, entry: Any) -> TargetError:
+    kept = entry if isinstance(entry, dict) else {}
+    stands_for = kept.get("address") or ", ".join(map(str, kept.get("members") or ())) or "something else"
+    return TargetError(f"the name {name!r} stands for {stands_for} already", remedy="Choose another name, or add --replace.")
 
 
 def remove_target(name: str) -> None:
     """Forget a target, also as a member of groups, or a group.  Raises :class:`TargetError` listing the known ones when it is unknown."""
-    entries = _load()
-    if name not in entries:
-        raise _unknown(name, entries)
-    del entries[name]
-    for group in [group for group, entry in entries.items() if name in entry.get("members", ())]:
-        entries[group]["members"].remove(name)
-        if not entries[group]["members"]:
-            del entries[group]
-    _save(entries)
+    with _changing() as entries:
+        if name not in entries:
+            raise _unknown(name, entries)
+        del entries[name]
+        groups = [each for each, entry in entries.items() if not _flaw(entry) and name in entry.get("members", ())]
+        for group in groups:
+            entries[group]["members"].remove(name)
+            if not entries[group]["members"]:
+                del entries[group]
 
 
 def resolve_target(text: str) -> Target:
@@ -120,6 +174,8 @@ def resolve_target(text: str) -> Target:
     entries = _load()
     entry = entries.get(text)
     if entry is None:
+        if reason := _read()[1].get(text):
+            raise TargetError(f"{targets_file()}: the entry {text!r} {reason}", remedy="Repair it there, or add it again with --replace.")
         raise _unknown(text, entries)
     if "members" in entry:
         raise TargetError(f"{text!r} is a group, and one device is wanted", remedy=f"Its members: {', '.join(entry['members'])}.")
