@@ -88,7 +88,11 @@ MEASURING = (
     "bench/",
     "cli/test_bench",
     "devices/",
-    "runner/",
+    "runner/test_energy",
+    "runner/test_gates",
+    "runner/test_hold",
+    "runner/test_native",
+    "runner/test_tune",
     "search/test_prune",
     "search/test_search_device",
     "release/test_push",
@@ -97,6 +101,7 @@ MEASURING = (
 TESTS = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What uses the server or the board is marked ``device``.  Side by side, files stay whole, and those that measure or time something
     here follow each other: there is one device lock, and one board."""
