@@ -35,6 +35,7 @@ MOVES: Final = frozenset({
 _JOINS: Final = frozenset({"CONCATENATION", "PACK"})
 _ARITHMETIC: Final = frozenset({"ADD", "DIV", "MUL", "SUB"})
 _CHOICES: Final = frozenset({"MAXIMUM", "MINIMUM", "SELECT", "SELECT_V2"})
+_FLOAT_UP_TO_2_14: Final = frozenset({"DIV", "SQRT"})
 _CLAMPS: Final = frozenset({"MAXIMUM", "MINIMUM", "PADV2"})
 """Their constants have the scale of their output, which cuts off what lies outside: no harm there."""
 
@@ -125,8 +126,8 @@ class _Int8:
 
     def _reason(self, operator: Any) -> str | None:
         operation = self._operation(operator)
-        if operation == "DIV" and _floats(self.file, operator.outputs):
-            return "TensorFlow Lite up to 2.14 divides no int8 numbers"
+        if operation in _FLOAT_UP_TO_2_14 and _floats(self.file, operator.outputs):
+            return "TensorFlow Lite up to 2.14 has no int8 kernel for it"
         clamps = operation in _CLAMPS
         for tensor in _floats(self.file, (*operator.inputs, *operator.outputs)):
             harmless = (clamps and self.file.is_constant(tensor)) or self._pads_a_pool(tensor)

@@ -128,7 +128,7 @@ def _recipe(kind: Kind, integer_io: bool, keep_float: Sequence[str]) -> Any:
         manager.add_dynamic_config(".*", "*", 8)
         manager.add_dynamic_config(".*", "FULLY_CONNECTED", 8, granularity="TENSORWISE")
         manager.add_dynamic_config(".*", "EMBEDDING_LOOKUP", 8, granularity="TENSORWISE")
-        for operation in ("DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"):
+        for operation in ("DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE"):
             manager.add_quantization_config(".*", operation, algorithm_key=recipe.AlgorithmName.NO_QUANTIZE)
     else:
         manager.add_static_config(".*", "*", 8, 8)

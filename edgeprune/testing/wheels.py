@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # What the runner imports of the real one.
-LITERT = {"ai_edge_litert/__init__.py": "", "ai_edge_litert/interpreter.py": "class Interpreter:\n    pass\n"}
+INTERPRETER = """\
+class Interpreter:
+    def __init__(self, **given):
+        pass
+
+    def allocate_tensors(self):
+        pass
+"""
+LITERT = {"ai_edge_litert/__init__.py": "", "ai_edge_litert/interpreter.py": INTERPRETER}
 
 
 def make_wheel(

@@ -28,7 +28,7 @@ from edgeprune.errors import (
     TargetError,
 )
 from edgeprune.testing.sshd import SshServer, find_sshd
-from edgeprune.testing.wheels import LITERT, make_wheel
+from edgeprune.testing.wheels import INTERPRETER, LITERT, make_wheel
 
 pytestmark = pytest.mark.device
 
@@ -58,7 +58,7 @@ def bare(client_home: Path) -> Iterator[SshServer]:
             pytest.skip(error.message)
         kept = wheels_folder(python)
         make_wheel(kept, "ai-edge-litert", "9.0", files=LITERT, needs=["array"])
-        make_wheel(kept, "tflite-runtime", "2.14.0", files={"tflite_runtime/interpreter.py": "class Interpreter:\n    pass\n"})
+        make_wheel(kept, "tflite-runtime", "2.14.0", files={"tflite_runtime/interpreter.py": INTERPRETER})
         make_wheel(kept, "array", files={"array_/data": "0" * 5_000_000})
         make_wheel(kept, "numpy", "1.26", files={"numpy/__init__.py": ""})
         make_wheel(kept, "torch", "2.0", files={"torch.py": ""})

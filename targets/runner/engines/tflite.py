@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 from ..flatbuffer import constant_bytes
 from . import ENGINES, Engine, Model, ModelRefused, Spec
+
+_SMALLEST = base64.b64decode(
+    "GAAAAFRGTDMAAA4AFAAQAAwACAAAAAQADgAAABAAAAAcAAAAdAAAAAMAAAABAAAACAAAAAQABAAEAAAAAQAAABAAAAAMABQAEAAMAAgABAAMAAAAEAAAABAAAAAUAAAAGAAAAAAAAAABAAAAAAAAAAEAAAAAAAAAAQAAAAwAAAAAAAYACAAEAAYAAAAEAAAAAQAAAAEAAAAAAAAA"
+)
+"""A model whose output is its input."""
 
 
 @ENGINES.register("tflite")
@@ -29,8 +35,22 @@ class TfliteEngine(Engine):
     def runtime(self) -> Tuple[str, str]:
         from importlib import metadata
 
-        package = self._interpreter()[0]
+        package, interpreter_class = self._interpreter()
+        try:
+            interpreter_class(model_content=_SMALLEST).allocate_tensors()
+        except Exception as error:  # its bindings raise SystemError, or whatever a clash of versions leads to
+            raise ImportError(self._unusable(package, error)) from error
         return package, metadata.version(package)
+
+    @staticmethod
+    def _unusable(package: str, error: Exception) -> str:
+        """Why no interpreter can be built, and what helps where that is known: bindings made for numpy 1 import beside numpy 2."""
+        from importlib import metadata
+
+        numpy, version = metadata.version("numpy"), metadata.version(package)
+        if package == "tflite-runtime" and int(numpy.split(".")[0]) >= 2:
+            return f"tflite-runtime {version} is made for numpy 1, and numpy {numpy} is installed: pip install 'numpy<2', or ai-edge-litert"
+        return f"{package} {version} cannot build an interpreter: {type(error).__name__}: {error}"
 
     def load(self, source: Union[str, bytes], threads: int, specs: Optional[List[Spec]]) -> Model:
         interpreter_class = self._interpreter()[1]
