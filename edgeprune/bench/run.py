@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgeprune.bench.content import require_content
 from edgeprune.bench.device import open_device
 from edgeprune.bench.info import DeviceInfo
 from edgeprune.bench.results import Artifact, BenchOptions, Comparison, Measurement
@@ -60,6 +61,8 @@ def bench(
     options = options or BenchOptions()
     measurements: list[Measurement] = []
     comparisons: list[Comparison] = []
+    for artifact in artifacts:
+        require_content(artifact.path, artifact.engine)
     engines = tuple(dict.fromkeys(artifact.engine for artifact in artifacts))
     with open_device(target, engine=engines, on_event=on_event, native=options.native) as device:
         for count in threads or (options.threads,):

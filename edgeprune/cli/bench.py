@@ -116,7 +116,11 @@ class Job:
 @click.option("--against", type=click.Path(path_type=Path), help="A baseline, measured in turns with MODEL.")
 @click.option("--threads", callback=parse_threads, help="Numbers of threads, such as 1,2,4; by default the device's cores, at most 4.")
 @click.option(
-    "--input", "inputs", multiple=True, callback=parse_inputs, help="An input's shape, such as 1x3x32x32, where the file has none."
+    "--input",
+    "inputs",
+    multiple=True,
+    callback=parse_inputs,
+    help="An input's shape, such as 1x3x32x32, where the file has none or leaves dimensions open.",
 )
 @click.option("--engine", default="", help="What runs MODEL, where its suffix does not tell: native runs .tflite by benchmark_model.")
 @click.option("--native", metavar="PATH", help="Where the device has benchmark_model.")
@@ -180,8 +184,8 @@ def _options(given: dict[str, Any]) -> BenchOptions:
 def _measure(job: Job, targets: Sequence[Target], url: str | None) -> list[Finding]:
     from edgeprune.bench import bench
     from edgeprune.bench.compare import is_file, load_results, stored
+    from edgeprune.bench.content import require_content
     from edgeprune.bench.fleet import side_by_side
-    from edgeprune.bench.results import check_engine
 
     history, history_error = _open(url)
     try:
@@ -193,7 +197,7 @@ def _measure(job: Job, targets: Sequence[Target], url: str | None) -> list[Findi
             else:
                 stored(history).find(job.baseline)
         for artifact in filter(None, (job.model, job.against)):
-            check_engine(artifact.engine)
+            require_content(artifact.path, artifact.engine)
         with watch(targets) as show:
             outcomes = side_by_side(
                 targets, lambda target, tell: bench(job.model, target.name, job.against, job.threads, job.options, tell), show

@@ -44,6 +44,7 @@ def command(file: Path, out: Path | None, name: str, profile: str | None, as_jso
         "arena": asdict(arena),
         "flash": asdict(flash) | {"total_bytes": flash.total_bytes},
         "operators": dict(Counter(operator.name for operator in graph.operators)),
+        "resource_variables": graph.resource_variables,
         "macs": macs_of(graph),
         "inputs": [_tensor(tensor) for tensor in graph.inputs],
         "outputs": [_tensor(tensor) for tensor in graph.outputs],
@@ -102,6 +103,8 @@ def _show(found: dict[str, Any]) -> None:
 
     arena, flash = found["arena"], found["flash"]
     line("operators", ", ".join(f"{name} x {count}" for name, count in found["operators"].items()) + ": TFLite Micro runs them all")
+    if found["resource_variables"]:
+        line("state", f"{found['resource_variables']} resource variables: the interpreter needs MicroResourceVariables, as the header says")
     line("arena", f"{arena['needed_bytes']} B needed, {arena['used_bytes']} B used: measured with tflite-micro {arena['version']}")
     line("flash", f"{flash['total_bytes']} B: file {flash['file_bytes']} B + code {flash['code_bytes']} B, estimated ({flash['method']})")
     line("work", f"{found['macs']:.0f} multiply-accumulates")

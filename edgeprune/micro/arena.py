@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeprune.errors import ExportError
 from edgeprune.micro.operators import require_supported
-from edgeprune.tflite.graph import MicroGraph, read_graph
+from edgeprune.tflite.graph import MicroGraph, Tensor, read_graph
 
 TIME_LIMIT_S = 300.0
 ROOM_BYTES = 4 * 2**20
@@ -51,11 +51,21 @@ def measure_arena(content: bytes, name: str = "the model") -> Arena:
     """
     graph = read_graph(content, name)
     require_supported(graph, name)
-    answer = json.loads(_ask(content, graph, [np.zeros(tensor.shape, tensor.dtype) for tensor in graph.inputs], name))
+    answer = json.loads(_ask(content, graph, [_zeros(tensor, name) for tensor in graph.inputs], name))
     words = answer["allocations"]
     used, head, tail = (int(words.partition(f"allocation {part} ")[2].split()[0]) for part in ("total", "head", "tail"))
     parts = {part: int(size) for part, size in _PART.findall(words)}
     return Arena(used, head, tail, int(answer["least_bytes"]), parts, answer["version"])
+
+
+def _zeros(tensor: Tensor, name: str) -> np.ndarray[Any, Any]:
+    try:
+        return np.zeros(tensor.shape, tensor.dtype)
+    except TypeError as error:
+        raise ExportError(
+            f"{name}: the input {tensor.name!r} is {tensor.dtype}, which firmware has no values of",
+            remedy="Export the model with int8 inputs.",
+        ) from error
 
 
 def run_micro(content: bytes, inputs: Sequence[np.ndarray[Any, Any]], name: str = "the model") -> list[np.ndarray[Any, Any]]:

@@ -53,6 +53,16 @@ def write_c_array(content: bytes, folder: Path, name: str, arena: Arena) -> tupl
     return source, header
 
 
+_STATE: Final = """
+/* The model keeps state in resource variables: make room for them, and hand them to the interpreter, which is set up without them in vain.
+ *   tflite::MicroAllocator* allocator = tflite::MicroAllocator::Create(arena, arena_bytes);
+ *   tflite::MicroResourceVariables* variables = tflite::MicroResourceVariables::Create(allocator, {upper}_RESOURCE_VARIABLE_COUNT);
+ *   tflite::MicroInterpreter interpreter(model, resolver, allocator, variables);
+ * interpreter.Reset() sets the state to zero. */
+#define {upper}_RESOURCE_VARIABLE_COUNT {count}
+"""
+
+
 def _source(content: bytes, name: str) -> str:
     rows = [content[start : start + 20] for start in range(0, len(content), 20)]
     values = "\n".join("    " + ", ".join(f"0x{byte:02x}" for byte in row) + "," for row in rows)
@@ -74,6 +84,8 @@ def _header(content: bytes, graph: MicroGraph, name: str, arena: Arena) -> str:
     methods = resolver_methods(graph.operators)
     sides = "\n".join([*_side(f"{upper}_INPUT", graph.inputs), "", *_side(f"{upper}_OUTPUT", graph.outputs)])
     used = "\n".join(f" *   {line}" for line in _wrapped(sorted({operator.name for operator in graph.operators})))
+    variables = graph.resource_variables
+    state = _STATE.format(upper=upper, count=variables) if variables else ""
     adds = "".join(f" &&\n           resolver.{method}() == 0" for method in methods)[len(" &&\n           ") :]
     return f"""\
 {_MADE}: do not edit.
@@ -100,7 +112,7 @@ def _header(content: bytes, graph: MicroGraph, name: str, arena: Arena) -> str:
 
 /* Operators to make room for: tflite::MicroMutableOpResolver<{upper}_OPERATOR_COUNT>. */
 #define {upper}_OPERATOR_COUNT {len(methods)}
-
+{state}
 #ifdef __cplusplus
 extern "C" {{
 #endif

@@ -112,6 +112,8 @@ def _judge(operator: Operator) -> Finding | None:
             return bad("has sparse weights, and its kernels are dense", _REMEDIES["DENSIFY"])
         if tensor.dtype not in _TYPES:
             return bad(f"holds the {tensor.dtype} tensor {tensor.name!r}", "Export the model as full-integer int8.")
+        if tensor.dtype == "int4" and not tensor.constant:
+            return bad(f"computes with the int4 tensor {tensor.name!r}: only weights may be int4", "Export the activations as int8.")
     first = tensors[0].dtype
     if name in FLOAT_ONLY and first != "float32":
         return bad(f"has a float32 kernel only, and reads {first}", _REMEDIES.get(name, f"Keep {name} float, or replace it in the model."))

@@ -65,6 +65,12 @@ class MicroGraph:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
+    @property
+    def resource_variables(self) -> int:
+        """How many variables keep their values from one inference to the next: each has a name, and may have several handles."""
+        handles = [operator.options for operator in self.operators if operator.name == "VAR_HANDLE"]
+        return len({(flatbuffer.text(options.container), flatbuffer.text(options.sharedName)) for options in handles})
+
 
 def read_graph(content: bytes, name: str) -> MicroGraph:
     """The graph of a TFLite file.  ``name``: what messages call it.  Raises :class:`ExportError` when it is none."""

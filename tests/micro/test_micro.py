@@ -35,6 +35,7 @@ from edgeprune.micro.operators import METHODS
 from edgeprune.profile import load
 from edgeprune.testing.models import dense_tflite
 from edgeprune.tflite import schema as flatbuffer
+from edgeprune.tflite.builder import Builder
 from edgeprune.tflite.interpreter import invoke, open_tflite
 
 pytest.importorskip("tflite_micro")
@@ -131,6 +132,41 @@ def test_sparse_weights_are_refused(changed) -> None:
     (finding,) = unsupported(read_graph(changed(edit), "net"))
     assert finding.operator == "FULLY_CONNECTED"
     assert "sparse weights" in finding.why
+
+
+def stateful() -> bytes:
+    """y = x + the sum of the inputs before: one variable, read and written by two handles."""
+    graph = Builder()
+    x, y, read = (graph.tensor((1, 8)) for _ in range(3))
+    handles = [graph.tensor((1,)) for _ in range(2)]
+    for handle in handles:
+        graph.tensors[handle].type = schema.TensorType.RESOURCE
+        options = schema.VarHandleOptionsT()
+        options.container, options.sharedName = "", "sum"
+        graph.op("VAR_HANDLE", [], handle, "VarHandleOptions", options)
+    graph.op("READ_VARIABLE", [handles[0]], read, "ReadVariableOptions", schema.ReadVariableOptionsT())
+    graph.op("ADD", [x, read], y, "AddOptions", schema.AddOptionsT())
+    graph.op("ASSIGN_VARIABLE", [handles[1], y], y, "AssignVariableOptions", schema.AssignVariableOptionsT())
+    graph.operators[-1].outputs = np.array([], np.int32)
+    return graph.build([x], [y])
+
+
+def test_a_model_with_state_tells_firmware_of_its_variables(tmp_path: Path) -> None:
+    content = stateful()
+    assert read_graph(content, "stateful").resource_variables == 1
+    _, header = write_c_array(content, tmp_path, "model", measure_arena(content))
+    text = header.read_text()
+    assert "#define MODEL_RESOURCE_VARIABLE_COUNT 1" in text
+    assert "MicroResourceVariables::Create" in text
+
+
+def test_int4_is_for_weights() -> None:
+    graph = Builder()
+    x, y = graph.tensor((1, 4)), graph.tensor((1, 4))
+    graph.tensors[x].type = schema.TensorType.INT4
+    graph.op("CAST", [x], y, "CastOptions", schema.CastOptionsT())
+    with pytest.raises(ExportError, match=r"CAST \(node 0, .* computes with the int4 tensor 't0': only weights may be int4"):
+        measure_arena(graph.build([x], [y]))
 
 
 def test_many_findings_make_one_message(int8_file: Path, changed) -> None:

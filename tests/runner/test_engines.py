@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from edgeprune.targets.runner.engines import ENGINES, ModelRefused, onnx
 from edgeprune.targets.runner.flatbuffer import constant_bytes
 from edgeprune.targets.runner.registry import Registry
 
 from edgeprune.testing.engines import EngineContract
+from edgeprune.tflite.builder import Builder
 
 
 class _Fixtures(EngineContract):
@@ -32,6 +35,64 @@ class TestTflite(_Fixtures):
     @pytest.fixture
     def specs(self) -> None:
         return None
+
+
+def open_ended(kind: int = schema.TensorType.FLOAT32) -> bytes:
+    """TANH of (1, any, 8), stored as (1, 16, 8)."""
+    graph = Builder()
+    x, y = graph.tensor((1, 16, 8)), graph.tensor((1, 16, 8))
+    graph.op("TANH", [x], y)
+    for tensor in graph.tensors:
+        tensor.type, tensor.shapeSignature = kind, np.array([1, -1, 8], np.int32)
+    return graph.build([x], [y])
+
+
+def shape(*size: int, dtype: str = "float32") -> list[dict]:
+    return [{"shape": list(size), "dtype": dtype}]
+
+
+class TestTfliteShapes:
+    engine = property(lambda self: ENGINES.get("tflite")())
+
+    def test_a_dimension_that_is_open_is_as_it_is_asked_for(self) -> None:
+        model = self.engine.load(open_ended(), 1, shape(1, 500, 8))
+        assert model.specs == shape(1, 500, 8)
+        model.set_inputs([np.ones((1, 500, 8), np.float32)])
+        model.run()
+        assert model.outputs()[0].shape == (1, 500, 8)
+
+    def test_the_stored_one_holds_where_none_is_asked_for(self) -> None:
+        assert self.engine.load(open_ended(), 1, None).specs == shape(1, 16, 8)
+
+    @pytest.mark.parametrize(
+        "asked", [shape(1, 500, 9), shape(2, 16, 8), shape(16, 8), shape(1, 16, 8) * 2, shape(1, 16, 8, dtype="int64")]
+    )
+    def test_what_does_not_fit_is_refused(self, asked: list[dict]) -> None:
+        with pytest.raises(ModelRefused, match=r"\(1, any, 8\)|2 were given|inputs are"):
+            self.engine.load(open_ended(), 1, asked)
+
+    def test_a_shape_that_is_fixed_is_refused_unless_it_is_the_same(self, dense_model: Path) -> None:
+        assert self.engine.load(str(dense_model), 1, shape(1, 256)).specs == shape(1, 256)
+        with pytest.raises(ModelRefused, match=r"is \(1, 256\), and \[4, 256\] was asked for"):
+            self.engine.load(str(dense_model), 1, shape(4, 256))
+
+
+@pytest.mark.parametrize(
+    ("numpy", "said"),
+    [("2.1.0", "made for numpy 1, and numpy 2.1.0 is installed: pip install 'numpy<2'"), ("1.26.4", "SystemError: failed")],
+)
+def test_a_runtime_that_imports_and_builds_no_interpreter_is_said_with_the_remedy(monkeypatch, numpy: str, said: str) -> None:
+    """As tflite-runtime 2.14 beside numpy 2."""
+
+    class Interpreter:
+        def __init__(self, **_: object) -> None:
+            raise SystemError("failed")
+
+    engine = ENGINES.get("tflite")()
+    monkeypatch.setattr(engine, "_interpreter", lambda: ("tflite-runtime", Interpreter))
+    monkeypatch.setattr("importlib.metadata.version", {"numpy": numpy, "tflite-runtime": "2.14.0"}.__getitem__)
+    with pytest.raises(ImportError, match=re.escape(said)):
+        engine.runtime()
 
 
 class TestTorchScript(_Fixtures):

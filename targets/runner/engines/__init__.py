@@ -88,4 +88,19 @@ class Engine:
         raise NotImplementedError
 
 
+def chosen(own: List[Spec], given: Optional[List[Spec]]) -> List[Spec]:
+    """The inputs as ``given``, where some are, with the types that the file has; ``ModelRefused`` when there are not as many."""
+    if not given:
+        return own
+    if len(given) != len(own):
+        raise ModelRefused(f"the model has {len(own)} inputs, and the shapes of {len(given)} were given")
+    for spec, item in zip(own, given):
+        if item["dtype"] not in (spec["dtype"], UNSAID):
+            raise ModelRefused(f"the model's inputs are {own}, and {given} was given")
+    return [{"shape": list(item["shape"]), "dtype": spec["dtype"]} for spec, item in zip(own, given)]
+
+
+UNSAID = "float32"
+"""The type of a shape that was given without one."""
+
 ENGINES: Registry[Engine] = Registry("engine", __name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, List, Optional, Tuple, Union
 
-from . import ENGINES, Engine, Model, ModelRefused, Spec
+from . import ENGINES, Engine, Model, ModelRefused, Spec, chosen
 
 # torch's ScalarType numbers (c10/core/ScalarType.h)
 _DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
@@ -31,9 +31,12 @@ class ExecutorchEngine(Engine):
         portable_lib._unsafe_reset_threadpool(threads)
         try:
             program = Runtime.get().load_program(source)
-            return ExecutorchModel(program, program.load_method("forward"))
+            model = ExecutorchModel(program, program.load_method("forward"))
         except (RuntimeError, ValueError) as error:
             raise ModelRefused(str(error)) from error
+        if chosen(model.specs, specs) != model.specs:
+            raise ModelRefused(f"the program is for inputs of {model.specs} alone, and {specs} was asked for")
+        return model
 
 
 class ExecutorchModel(Model):

@@ -118,6 +118,8 @@ class NativeEngine(Engine):
 
     def load(self, source: Union[str, bytes], threads: int, specs: Optional[List[Spec]]) -> Model:
         self.runtime()
+        if specs:
+            raise ModelRefused("benchmark_model measures the shapes that the file holds: others cannot be given")
         return NativeModel(str(self.binary()), source, threads)
 
 

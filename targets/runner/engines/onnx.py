@@ -7,7 +7,7 @@ import os
 import tempfile
 from typing import Any, List, Optional, Tuple, Union
 
-from . import ENGINES, Engine, Model, ModelRefused, Operator, Spec
+from . import ENGINES, Engine, Model, ModelRefused, Operator, Spec, chosen
 
 _DTYPES = {"float": "float32", "double": "float64", "float16": "float16", "bool": "bool"}  # the others are named as numpy names them
 _PROFILE_RUNS = 20
@@ -42,9 +42,8 @@ class OnnxModel(Model):
         self._session = self._open()
         inputs = self._session.get_inputs()
         self._names = [item.name for item in inputs]
-        self.specs = specs or [
-            {"shape": [size if isinstance(size, int) else 1 for size in item.shape], "dtype": _dtype(item.type)} for item in inputs
-        ]
+        own = [{"shape": [size if isinstance(size, int) else 1 for size in item.shape], "dtype": _dtype(item.type)} for item in inputs]
+        self.specs = chosen(own, specs)
         self._feed: Any = {}
         self._result: List[Any] = []
 

@@ -6,7 +6,7 @@ import base64
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 from ..flatbuffer import constant_bytes
-from . import ENGINES, Engine, Model, ModelRefused, Spec
+from . import ENGINES, Engine, Model, ModelRefused, Spec, chosen
 
 _SMALLEST = base64.b64decode(
     "GAAAAFRGTDMAAA4AFAAQAAwACAAAAAQADgAAABAAAAAcAAAAdAAAAAMAAAABAAAACAAAAAQABAAEAAAAAQAAABAAAAAMABQAEAAMAAgABAAMAAAAEAAAABAAAAAUAAAAGAAAAAAAAAABAAAAAAAAAAEAAAAAAAAAAQAAAAwAAAAAAAYACAAEAAYAAAAEAAAAAQAAAAEAAAAAAAAA"
@@ -57,28 +57,50 @@ class TfliteEngine(Engine):
         key = "model_path" if isinstance(source, str) else "model_content"
         try:
             interpreter = interpreter_class(num_threads=threads, **{key: source})
+            _resize(interpreter, specs)
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelRefused(str(error)) from error
         return TfliteModel(interpreter, source)
 
 
+def _specs(details: List[Any]) -> List[Spec]:
+    import numpy as np
+
+    return [{"shape": [int(n) for n in d["shape"]], "dtype": str(np.dtype(d["dtype"]))} for d in details]
+
+
+def _resize(interpreter: Any, given: Optional[List[Spec]]) -> None:
+    """Give the inputs the shapes that were asked for; ``ModelRefused`` where the file does not leave a dimension open."""
+    details = interpreter.get_input_details()
+    for detail, spec in zip(details, chosen(_specs(details), given)):
+        shape = [int(n) for n in detail["shape"]]
+        open_shape = [int(n) for n in detail.get("shape_signature", shape)] or shape
+        if spec["shape"] == shape:
+            continue
+        if len(open_shape) != len(spec["shape"]) or any(free not in (-1, size) for free, size in zip(open_shape, spec["shape"])):
+            told = ", ".join("any" if free == -1 else str(free) for free in open_shape)
+            raise ModelRefused(f"the input {detail['name']} is ({told}), and {spec['shape']} was asked for")
+        interpreter.resize_tensor_input(detail["index"], spec["shape"], strict=True)
+
+
 class TfliteModel(Model):
-    """One interpreter; unknown dimensions of its inputs are the 1 that the file's default shape holds."""
+    """One interpreter; dimensions of its inputs that are open and not given are those of the file's default shape."""
 
     def __init__(self, interpreter: Any, source: Union[str, bytes]) -> None:
-        import numpy as np
-
         self._interpreter, self._source = interpreter, source
         self._inputs = interpreter.get_input_details()
         self._outputs = interpreter.get_output_details()
-        self.specs = [{"shape": [int(n) for n in d["shape"]], "dtype": str(np.dtype(d["dtype"]))} for d in self._inputs]
+        self.specs = _specs(self._inputs)
         self.run = interpreter.invoke
 
     def set_inputs(self, arrays: List[Any]) -> None:
         self._check(arrays)
         for index, detail in enumerate(self._inputs):
-            self._interpreter.set_tensor(detail["index"], arrays[index])
+            try:
+                self._interpreter.set_tensor(detail["index"], arrays[index])
+            except ValueError as error:  # of fewer bits than numpy's types have
+                raise ModelRefused(f"the input {detail['name']} cannot be filled: {error}") from error
 
     def outputs(self) -> List[Any]:
         return [self._interpreter.get_tensor(detail["index"]) for detail in self._outputs]

@@ -6,7 +6,7 @@ import io
 import json
 from typing import Any, Dict, List, Optional, Tuple, Union
 
-from . import ENGINES, Engine, Model, ModelRefused, Operator, Spec
+from . import ENGINES, Engine, Model, ModelRefused, Operator, Spec, chosen
 
 SPECS_FILE = "edgeprune.inputs.json"
 """Extra file of the archive that lists the inputs' shapes and dtypes; TorchScript itself forgets them."""
@@ -39,7 +39,7 @@ class TorchScriptEngine(Engine):
         except (RuntimeError, ValueError) as error:
             raise ModelRefused(str(error).splitlines()[0]) from error
         if extra[SPECS_FILE]:
-            specs = json.loads(extra[SPECS_FILE])
+            specs = chosen(json.loads(extra[SPECS_FILE]), specs)
         if not specs:
             raise ModelRefused("the file does not say its inputs' shapes, and none were given (such as --input 1x3x224x224)")
         return TorchScriptModel(module, specs)
