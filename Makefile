@@ -27,14 +27,14 @@ demo: $(INSTALLED)
 	$(BIN)/edgeprune prune recipes/digits.py --target local: --latency 50%
 
 test: $(INSTALLED) $(SYSTEM)
-	$(PYTEST) -n auto --dist loadgroup -m "not device and not soak and not wheel" $(ARGS)
+	$(PYTEST) -n auto -m "not device and not soak and not wheel" $(ARGS)
 
 test-device: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES) $(ARM)
-	$(PYTEST) -n 2 --dist loadgroup -m "device and not soak" $(ARGS)
+	$(PYTEST) -n 2 -m "device and not soak" $(ARGS)
 
 # Goes on where an earlier call stopped, as long as no file has changed; SOAK=again begins again.
 soak: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES) $(ARM)
-	$(PYTEST) -p soak -n 2 --dist loadgroup -m soak $(ARGS)
+	$(PYTEST) -p soak -n 2 -m soak $(ARGS)
 
 coverage: $(INSTALLED)
 	$(BIN)/coverage combine --quiet

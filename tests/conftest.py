@@ -84,34 +84,18 @@ def _without_converter(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("edgeprune.export.converter.Converter.warm", lambda _: pytest.skip(skip))
 
 
-MEASURING = (
-    "bench/",
-    "cli/test_bench",
-    "devices/",
-    "runner/test_energy",
-    "runner/test_gates",
-    "runner/test_hold",
-    "runner/test_native",
-    "runner/test_tune",
-    "search/test_prune",
-    "search/test_search_device",
-    "release/test_push",
-    "release/test_kill",
-)
-TESTS = Path(__file__).parent
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What uses the server or the board is marked ``device``.  Side by side, files stay whole, and those that measure or time something
-    here follow each other: there is one device lock, and one board."""
+    """What uses a real server, the board or a bad link is marked ``device``."""
     for item in items:
-        name = str(item.path.relative_to(TESTS).with_suffix(""))
-        fixtures = set(getattr(item, "fixturenames", ()))
-        group = "board" if "shared_board" in fixtures else "measuring" if name.startswith(MEASURING) else name
-        item.add_marker(pytest.mark.xdist_group(group))
-        if fixtures & {"sshd", "shared_board", "link"}:
+        if not {"sshd", "shared_board", "link"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.device)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    from side_by_side import Groups
+
+    return Groups(config, log)
 
 
 REFERENCE_MODELS = Path(os.environ.get("EDGEPRUNE_DATA", "/nowhere")) / "tflite"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,6 @@ def fingerprint(root: Path) -> str:
     for path in sorted([*files, root / "pyproject.toml"]):
         digest.update(f"{path.relative_to(root)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def plain_id(node: str) -> str:
-    """A test's id without the group that xdist appends to it."""
-    return re.sub(r"@[^@\]]*$", "", node)
 
 
 class Soak:
@@ -81,13 +75,13 @@ class Sessions:
         self.soak = soak
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        done = [item for item in items if plain_id(item.nodeid) in self.soak.passed]
+        done = [item for item in items if item.nodeid in self.soak.passed]
         if done:
             config.hook.pytest_deselected(items=done)
             items[:] = [item for item in items if item not in done]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        test = plain_id(report.nodeid)
+        test = report.nodeid
         self.soak.add(test, report.outcome, report.duration)
         if report.when == "teardown":
             self.soak.end(test)

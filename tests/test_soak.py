@@ -1,10 +1,11 @@
-"""``make soak``: what passed is remembered until a file changes."""
+"""``make soak``: what passed is remembered until a file changes.  Which tests run in one process."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from soak import FOLDERS, Soak, fingerprint, plain_id
+from side_by_side import group_of
+from soak import FOLDERS, Soak, fingerprint
 
 
 def project(folder: Path) -> Path:
@@ -48,7 +49,8 @@ def test_what_passed_is_remembered_for_the_same_files_only(tmp_path: Path) -> No
     assert Soak(state, "files").passed == {}
 
 
-def test_the_group_of_a_test_is_no_part_of_its_id() -> None:
-    assert plain_id("tests/a.py::test[x@y]@graph/a") == "tests/a.py::test[x@y]"
-    assert plain_id("tests/a.py::test[x@y]") == "tests/a.py::test[x@y]"
-    assert plain_id("tests/a.py::test@measuring") == "tests/a.py::test"
+def test_files_stay_whole_and_what_measures_stays_together() -> None:
+    assert group_of("tests/graph/test_models.py::test_a[x]") == group_of("tests/graph/test_models.py::test_b")
+    assert group_of("tests/graph/test_models.py::test_a") != group_of("tests/graph/test_random.py::test_a")
+    assert group_of("tests/bench/test_device.py::test_a") == group_of("tests/devices/test_faults.py::test_b") == "measuring"
+    assert group_of("tests/board/test_run.py::test_a") == group_of("tests/release/test_build_board.py::test_b") == "board"
