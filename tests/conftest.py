@@ -73,7 +73,7 @@ def sshd(shared_sshd: SshServer, client_home: Path) -> Iterator[SshServer]:
 def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a search measure with as few processes and as little warming up as its verdicts need."""
     quick = partial(BenchOptions, rounds=3, warmup_s=0.2, min_time_s=0.3, max_time_s=2.0)
-    monkeypatch.setattr("edgeprune.search.job.BenchOptions", quick)
+    monkeypatch.setattr("edgeprune.search.measure.opening.BenchOptions", quick)
 
 
 @pytest.fixture(autouse=True)

@@ -26,8 +26,10 @@ from edgeprune.export import export
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search import Options
 from edgeprune.search.baselines import SearchContext
+from edgeprune.search.events import stream_to
 from edgeprune.search.job import Job
 from edgeprune.search.measure.paired import PairedMeasurement
+from edgeprune.search.request import RunRequest
 from edgeprune.search.summary import versions
 from edgeprune.task import Batches, Task, load_recipe
 from edgeprune.tuning import finetune, recalibrate
@@ -106,11 +108,10 @@ class Session:
         self.task: Task = load_recipe(case.recipe)
         self.run = RunDirectory(self.cache / "session")
         options = Options(threads=THREADS, epochs=0.0)
-        job = Job(self.task, self.run, Budget(latency="50%"), target, None, options, self.notes)
+        job = Job(RunRequest(self.task, Budget(latency="50%"), target, options=options), self.run, stream_to(self.notes))
         started = time.perf_counter()
         job.prepare()
         self.prepare_s = time.perf_counter() - started
-        assert job.backend is not None
         self.backend, self.dense = job.backend, job.dense
         self.teacher = Remembered(self.task.model)
         self.setting = SearchContext(self.task, job.analysis, job.planner)
@@ -133,7 +134,9 @@ class Session:
             path = export(model, self.task.example_inputs, ("tflite",), self.run.artifacts, key)["tflite"]
         else:
             path = Path()
-        return self.backend.measure_pair(key, self.dense_file, path)
+        pair = self.backend.measure_pair(key, self.dense_file, path)
+        assert pair is not None
+        return pair
 
     @cached_property
     def _validation(self) -> tuple[list[tuple[Any, Any]], list[Tensor]]:

@@ -10,7 +10,7 @@ import click
 
 from edgeprune.budget import FIGURES
 from edgeprune.cli.exit_codes import Exit, epilog
-from edgeprune.cli.job import Progress, job_options, new_job, resumed_job
+from edgeprune.cli.job import job_options, new_job, resumed_job, shown_progress
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
 
@@ -29,20 +29,19 @@ def command(recipe: str | None, kind: str, levels: str, resume: Path | None, as_
     """
     from edgeprune.report.frontier import console_frontier
     from edgeprune.runs.directory import read_inputs
-    from edgeprune.search import frontier
-    from edgeprune.task import load_recipe
+    from edgeprune.search.frontier import check_levels, frontier_of
 
     if resume is not None:
         job, inputs = resumed_job(resume), read_inputs(resume)
         if "levels" not in inputs:
-            raise click.UsageError(f"{resume} is no sweep: edgeprune prune --resume {resume}")
+            raise click.UsageError(f"{resume} is not a sweep: edgeprune prune --resume {resume}")
         kind, wanted = inputs["kind"], inputs["levels"]
     else:
         job, wanted = new_job(recipe, given), [level.strip() for level in levels.split(",") if level.strip()]
-    task = load_recipe(job["recipe"])
-    common = {name: job[name] for name in ("profile", "budget", "options", "recipe")}
-    with Progress() as listener:
-        found = frontier(task, job["target"], kind=kind, levels=wanted, runs=runs, resume=resume, listener=listener, **common)
+    check_levels(kind, wanted, job.budget)
+    request = job.request(needs_budget=False)
+    with shown_progress() as events:
+        found = frontier_of(request, kind, wanted, runs, resume, events)
     plain = json.loads((found.folder / "frontier.json").read_text())
     if as_json:
         print_json(plain | {"folder": found.folder})

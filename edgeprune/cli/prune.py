@@ -10,7 +10,7 @@ import click
 
 from edgeprune.budget import FIGURES, format_quantity
 from edgeprune.cli.exit_codes import OF_VERDICT, epilog
-from edgeprune.cli.job import Progress, job_options, new_job, resumed_job
+from edgeprune.cli.job import job_options, new_job, resumed_job, shown_progress
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
 
@@ -28,32 +28,22 @@ def command(recipe: str | None, resume: Path | None, dry_run: bool, as_json: boo
     directory; an interrupted run goes on with --resume.
     """
     from edgeprune.errors import BudgetError
-    from edgeprune.search import plan_only, prune
-    from edgeprune.task import load_recipe
+    from edgeprune.runs.directory import read_inputs
+    from edgeprune.search import plan_only
+    from edgeprune.search.prune import prune_request
 
-    job = resumed_job(resume) if resume is not None else new_job(recipe, given)
-    if "levels" in job:
+    if resume is not None and "levels" in read_inputs(resume):
         raise click.UsageError(f"{resume} is a sweep: edgeprune frontier --resume {resume}")
-    task = load_recipe(job["recipe"])
-    budget, options = job["budget"], job["options"]
-    if dry_run and not budget.limits():
+    job = resumed_job(resume) if resume is not None else new_job(recipe, given)
+    if dry_run and not job.budget.limits():
         raise BudgetError("a dry run needs a limit of a figure", remedy="Give for example --latency 50%.")
-    with Progress() as listener:
+    request = job.request()
+    with shown_progress() as events:
         if dry_run:
             with tempfile.TemporaryDirectory() as folder:
-                plan = plan_only(task, job["target"], job["profile"], budget, options, Path(folder), listener)
+                plan = plan_only(request, Path(folder), events)
         else:
-            result = prune(
-                task,
-                job["target"],
-                profile=job["profile"],
-                budget=budget,
-                options=options,
-                runs=runs,
-                resume=resume,
-                listener=listener,
-                recipe=job["recipe"],
-            )
+            result = prune_request(request, runs, resume, events)
     if dry_run:
         print_json(plan) if as_json else _show_plan(plan)
         return 0

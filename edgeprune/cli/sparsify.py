@@ -92,7 +92,7 @@ def _check(path: Path, as_json: bool) -> int:
 
 
 def _run(recipe: Path, given: dict[str, Any]) -> Any:
-    from edgeprune.cli.job import Progress
+    from edgeprune.cli.job import shown_progress
     from edgeprune.runs.directory import RunDirectory
     from edgeprune.search.sparse.run import SparseSettings, make_sparse, sparsify_to
     from edgeprune.task import load_recipe
@@ -103,10 +103,10 @@ def _run(recipe: Path, given: dict[str, Any]) -> Any:
     )
     run = RunDirectory(given["output"]) if given["output"] is not None else RunDirectory.create(Path("runs"), f"{task.name}-sparse")
     try:
-        with Progress() as listener:
+        with shown_progress() as events:
             if given["sparsity"] == "auto":
-                return sparsify_to(task, given["latency"], given["target"], run, listener, settings)
-            return make_sparse(task, given["sparsity"], run, listener, settings, pruned=given["checkpoint"], target=given["target"])
+                return sparsify_to(task, given["latency"], given["target"], run, events, settings)
+            return make_sparse(task, given["sparsity"], run, events, settings, pruned=given["checkpoint"], target=given["target"])
     except BaseException as error:
         error.add_note(f"What was done is kept in {run.path}. Go on with the same command and --output {run.path}")
         raise

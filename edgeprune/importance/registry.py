@@ -44,18 +44,23 @@ def criterion(name: str, *, comparable: bool = False, needs_data: bool = False) 
     return add
 
 
+def known(name: str) -> Criterion:
+    """Criterion ``name``.  Raises :class:`InputError` that lists the known ones."""
+    if name not in CRITERIA:
+        raise InputError(f"unknown criterion {name!r}", remedy=suggest(name, sorted(CRITERIA), "criteria"))
+    return CRITERIA[name]
+
+
 def find(name: str, task: Task) -> Criterion:
     """Criterion ``name``, if ``task`` has what it needs.  Raises :class:`InputError` for an unknown name and for missing data."""
-    known = CRITERIA.get(name)
-    if known is None:
-        raise InputError(f"unknown criterion {name!r}", remedy=suggest(name, sorted(CRITERIA), "criteria"))
-    if known.needs_data and task.train is None:
+    found = known(name)
+    if found.needs_data and task.train is None:
         without = ", ".join(sorted(other.name for other in CRITERIA.values() if not other.needs_data))
         raise InputError(
             f"criterion {name} needs training data (task.train), and task {task.name} has none",
             remedy=f"Give the task data, or use one of {without}.",
         )
-    return known
+    return found
 
 
 def score(task: Task, analysis: Analysis, name: str) -> Saliency:
@@ -65,12 +70,12 @@ def score(task: Task, analysis: Analysis, name: str) -> Saliency:
     channel of any group. The same each time: random numbers, those of a shuffling loader too, are seeded. Raises :class:`InputError` for an
     unknown name, missing data, or scores that are no numbers.
     """
-    known = find(name, task)
+    criterion = find(name, task)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        found = known.function(task, analysis)
+        found = criterion.function(task, analysis)
     result = {group.name: _checked(name, group.name, found.get(group.name), group.rows.shape) for group in analysis.groups}
-    return result if known.comparable else {group: values / max(float(values.mean()), 1e-30) for group, values in result.items()}
+    return result if criterion.comparable else {group: values / max(float(values.mean()), 1e-30) for group, values in result.items()}
 
 
 def _checked(criterion: str, group: str, values: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A run, told to people: one HTML page that needs nothing else, and a table for the console."""
+"""A run, shown to people: one HTML page that needs nothing else, and a table for the console."""
 
 from edgeprune.report.console import console_table
 from edgeprune.report.html import write_report

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
-from typing import Any
+
+from edgeprune.runs.summary import CandidateSummary, GroupSummary
 
 WIDTH = 640
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 12, 34
 
 
-def kept_widths(groups: Sequence[Mapping[str, Any]]) -> str:
+def kept_widths(groups: Sequence[GroupSummary]) -> str:
     """Horizontal bars: kept channels, on a track as long as the group has channels in all."""
-    widest = max(group["total"] for group in groups)
+    widest = max(group.total for group in groups)
     names, span = 210, WIDTH - 210 - 90
     parts = []
     for index, group in enumerate(groups):
         y = index * 20
-        total, kept = span * group["total"] / widest, span * group["kept"] / widest
-        name, share = str(group["name"]), f"{group['kept']} / {group['total']}"
+        total, kept = span * group.total / widest, span * group.kept / widest
+        name, share = group.name, f"{group.kept} / {group.total}"
         short = name if len(name) <= 30 else f"…{name[-29:]}"
         parts.append(
-            f"<g><title>{escape(name)}: {group['kept']} of {group['total']} channels kept</title>"
+            f"<g><title>{escape(name)}: {group.kept} of {group.total} channels kept</title>"
             f"{_text('name', names - 8, y + 13, short, 'end')}"
             f'<rect class="track" x="{names}" y="{y + 3}" width="{total:.1f}" height="13" rx="2"/>'
             f'<rect class="bar" x="{names}" y="{y + 3}" width="{kept:.1f}" height="13" rx="2"/>'
@@ -31,9 +32,9 @@ def kept_widths(groups: Sequence[Mapping[str, Any]]) -> str:
     return _svg("".join(parts), len(groups) * 20 + 4, "kept channels by group")
 
 
-def candidates(found: Sequence[Mapping[str, Any]], limit_ms: float | None) -> str:
+def candidates(found: Sequence[CandidateSummary], limit_ms: float | None) -> str:
     """Predicted (ring) and measured (dot with its interval) latency of each candidate, and the limit as a line."""
-    values = [value for one in found for key in ("predicted_ms", "measured_ms", "high_ms") if (value := one.get(key)) is not None]
+    values = [value for one in found for value in (one.predicted_ms, one.measured_ms, one.high_ms) if value is not None]
     values += [limit_ms] if limit_ms is not None else []
     if not values:
         return ""
@@ -45,14 +46,12 @@ def candidates(found: Sequence[Mapping[str, Any]], limit_ms: float | None) -> st
         parts.append(_text("limit-name", WIDTH - RIGHT, y - 5, "budget", "end"))
     for number, one in enumerate(found, 1):
         x = scale.x(number)
-        if one.get("low_ms") is not None and one.get("high_ms") is not None:
-            low, high = scale.y(one["low_ms"]), scale.y(one["high_ms"])
+        if one.low_ms is not None and one.high_ms is not None:
+            low, high = scale.y(one.low_ms), scale.y(one.high_ms)
             parts.append(f'<line class="interval" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
-        for key, style, radius in (("measured_ms", "dot", 4.0), ("predicted_ms", "ring", 6.5)):
-            if one.get(key) is not None:
-                parts.append(
-                    _point(style, x, scale.y(one[key]), radius, f"candidate {number}: {key.removesuffix('_ms')} {one[key]:.4g} ms")
-                )
+        for name, value, style, radius in (("measured", one.measured_ms, "dot", 4.0), ("predicted", one.predicted_ms, "ring", 6.5)):
+            if value is not None:
+                parts.append(_point(style, x, scale.y(value), radius, f"candidate {number}: {name} {value:.4g} ms"))
     return _svg("".join(parts), scale.height, "predicted and measured latency of the candidates")
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgeprune.report.summary import headline, rows, title, verdicts
+from edgeprune.report.summary import Run, headline, rows, title, verdicts
+from edgeprune.runs.summary import RunSummary
 from edgeprune.verdict import Verdict
 
 
-def console_table(run: Mapping[str, Any], console: Console) -> None:
+def console_table(run: Run, console: Console) -> None:
     """Print before and after, the budgets and the warnings of ``run`` (see :mod:`edgeprune.report.summary`)."""
+    run = RunSummary.of(run)
     table = Table(title=escape(title(run)), title_justify="left")
     for name in ("", "dense", "pruned", "pruned / dense"):
         table.add_column(name, justify="left" if not name else "right")
@@ -27,5 +26,5 @@ def console_table(run: Mapping[str, Any], console: Console) -> None:
     sentence, verdict = headline(run)
     styles = {Verdict.MET: "bold green", Verdict.MISSED: "bold red", Verdict.UNDECIDED: "bold"}
     console.print(escape(sentence), style=styles[verdict], highlight=False)
-    for warning in run.get("warnings") or ():
+    for warning in run.warnings:
         console.print(f"[yellow]warning:[/] {escape(str(warning))}", highlight=False)

@@ -9,7 +9,8 @@ from typing import Any
 
 from edgeprune.files import write_atomically
 from edgeprune.report import charts
-from edgeprune.report.summary import DASH, headline, label, rows, title, verdicts
+from edgeprune.report.summary import DASH, Run, headline, label, rows, title, verdicts
+from edgeprune.runs.summary import CandidateSummary, RunSummary
 from edgeprune.verdict import Verdict
 
 STYLE = """
@@ -52,17 +53,18 @@ svg .limit-name { fill: var(--bad); }
 MARKS = {Verdict.MET: ("good", "✓ met"), Verdict.MISSED: ("bad", "✗ missed"), Verdict.UNDECIDED: ("warn", "undecided")}
 
 
-def write_report(run: Mapping[str, Any], path: Path) -> None:
+def write_report(run: Run, path: Path) -> None:
     """Write the report of ``run`` (its keys: :mod:`edgeprune.report.summary`) to ``path``, whole or not at all."""
     write_atomically(Path(path), page(run))
 
 
-def page(run: Mapping[str, Any]) -> str:
+def page(run: Run) -> str:
     """The report as HTML text."""
+    run = RunSummary.of(run)
     name = title(run)
     sentence, verdict = headline(run)
     sections = [
-        f'<h1>{escape(name)}</h1><p class="soft">edgeprune, {escape(str(run.get("created") or DASH))}</p>',
+        f'<h1>{escape(name)}</h1><p class="soft">edgeprune, {escape(run.created or DASH)}</p>',
         f'<p class="verdict {MARKS[verdict][0]}">{escape(sentence)}</p>',
         _warnings(run),
         _section("Before and after", _table(["", "dense", "pruned", "pruned / dense"], [_cells(row) for row in rows(run)]), label(run)),
@@ -70,12 +72,19 @@ def page(run: Mapping[str, Any]) -> str:
         _candidates(run),
         _plan(run),
         _tuning(run),
-        _facts("Device and conditions", run.get("device")),
-        _facts("Versions", run.get("versions")),
+        _facts("Device and conditions", run.device),
+        _facts("Versions", run.versions),
     ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(name)}</title>'
     body = "\n".join(filter(None, sections))
     return f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
+
+
+def summary_table(run: Run) -> str:
+    """The outcome and the figures before and after as a piece of HTML without styles, for notebooks."""
+    sentence, _ = headline(run)
+    table = _table(["", "dense", "pruned", "pruned / dense"], [_cells(row) for row in rows(run)])
+    return f"<p><b>{escape(title(run))}</b>: {escape(sentence)}</p>{table}"
 
 
 def _cells(row: Any) -> list[str]:
@@ -95,11 +104,11 @@ def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return f'<div class="wide"><table>{head}<tbody>{lines}</tbody></table></div>'
 
 
-def _warnings(run: Mapping[str, Any]) -> str:
-    return "".join(f'<p class="warn">Warning: {escape(str(warning))}</p>' for warning in run.get("warnings") or ())
+def _warnings(run: RunSummary) -> str:
+    return "".join(f'<p class="warn">Warning: {escape(warning)}</p>' for warning in run.warnings)
 
 
-def _budgets(run: Mapping[str, Any]) -> str:
+def _budgets(run: RunSummary) -> str:
     body = []
     for one in verdicts(run):
         style, text = MARKS[one.verdict]
@@ -107,19 +116,19 @@ def _budgets(run: Mapping[str, Any]) -> str:
     return _section("Budgets", _table(["", "at most", "pruned", ""], body), label(run)) if body else ""
 
 
-def _candidates(run: Mapping[str, Any]) -> str:
-    found = run.get("candidates") or []
+def _candidates(run: RunSummary) -> str:
+    found = run.candidates
     if not found:
         return ""
-    limit = ((run.get("budget") or {}).get("latency") or {}).get("limit")
+    limit = run.budget["latency"].limit if "latency" in run.budget else None
     header = ["candidate", "predicted, ms", "measured, ms", "interval, ms", "prediction off by", "of dense"]
     body = [[str(number), *_candidate(one)] for number, one in enumerate(found, 1)]
     legend = '<p class="soft">Rings: predicted. Dots: measured, with their interval.</p>'
     return _section("Candidates: predicted against measured", charts.candidates(found, limit) + legend + _table(header, body))
 
 
-def _candidate(one: Mapping[str, Any]) -> list[str]:
-    predicted, measured, low, high, ratio = (one.get(key) for key in ("predicted_ms", "measured_ms", "low_ms", "high_ms", "ratio"))
+def _candidate(one: CandidateSummary) -> list[str]:
+    predicted, measured, low, high, ratio = one.predicted_ms, one.measured_ms, one.low_ms, one.high_ms, one.ratio
     return [
         DASH if predicted is None else f"{predicted:.4g}",
         "not measured" if measured is None else f"{measured:.4g}",
@@ -129,18 +138,21 @@ def _candidate(one: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _plan(run: Mapping[str, Any]) -> str:
-    groups = run.get("groups") or []
+def _plan(run: RunSummary) -> str:
+    groups = run.groups
     if not groups:
         return ""
-    kept, total = sum(group["kept"] for group in groups), sum(group["total"] for group in groups)
+    kept, total = sum(group.kept for group in groups), sum(group.total for group in groups)
     return _section("Plan: channels kept", charts.kept_widths(groups), f"{kept} of {total} channels in {len(groups)} groups")
 
 
-def _tuning(run: Mapping[str, Any]) -> str:
+def _tuning(run: RunSummary) -> str:
     drawn = []
-    for key, name in (("score", str(run.get("metric_name") or "metric")), ("loss", "loss")):
-        points = [(entry["epoch"], entry[key]) for entry in run.get("history") or () if entry.get(key) is not None]
+    for name, values in (
+        (run.metric_name or "metric", [(entry.epoch, entry.score) for entry in run.history]),
+        ("loss", [(entry.epoch, entry.loss) for entry in run.history]),
+    ):
+        points = [(epoch, value) for epoch, value in values if value is not None]
         if len(points) > 1:
             drawn.append(charts.curve(points, "epoch", name))
     return _section("Fine-tuning", f'<div class="charts">{"".join(drawn)}</div>') if drawn else ""

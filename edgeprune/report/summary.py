@@ -1,37 +1,6 @@
 """The figures of a run as rows of text, for every way of showing them.
 
-A *run* is a mapping; every key may be missing or ``None`` (shown as a dash), and others are ignored:
-
-``task``, ``target``, ``created``
-    names and a time, as text
-``measured``
-    whether the latencies come from a device; else everything is labelled "predicted, not measured"
-``measured_kinds``, ``methods``
-    where some figures are measured and others are not: the kinds of budget that are, and by kind where a figure comes from
-``metric_name``, ``higher_is_better``
-    what ``metric`` is, e.g. ``accuracy``, and whether more of it is better (unless said: yes)
-``dense``, ``pruned``
-    ``metric``; ``latency_ms`` (median) with the interval ``low_ms``, ``high_ms``; ``peak_bytes``; ``energy_mj`` and ``energy_method``
-    (``None``: no meter, modelled); ``file_bytes``; ``macs``; ``parameters``
-``ratio``
-    pruned latency over dense from interleaved measurement: ``value`` with the interval ``low``, ``high``
-``budget``
-    by kind (``latency``, ``memory``, ``energy``, ``size``, ``macs``, ``parameters``, ``max_drop``): ``text`` as the user wrote it,
-    ``limit`` in the kind's unit (ms, bytes, mJ, the metric's); where the caller has judged it ``verdict`` (``met``, ``missed``,
-    ``undecided``) and ``judged``: ``value`` with its interval ``low``, ``high`` and the ``limit`` they were held against, in the kind's
-    unit or, where ``relative``, as shares of the dense model's latency; else the pruned model's figure is compared with ``limit``
-``device``, ``versions``
-    facts by name: device, runtime, threads, clocks and temperature; versions of what was used
-``groups``
-    the plan: ``name``, ``kept`` and ``total`` channels of each
-``candidates``
-    models built on the way: ``predicted_ms``, ``measured_ms`` with ``low_ms``, ``high_ms``, and ``ratio`` to dense
-``history``
-    fine-tuning by epoch: ``epoch``, ``step``, ``loss``, ``learning_rate``, ``score``
-``seconds``
-    ``total``, and of it ``export``: of the last call that worked on the run
-``warnings``
-    sentences
+Functions take a :class:`~edgeprune.runs.summary.RunSummary`, or what its ``to_json`` gave; what is not known is shown as a dash.
 """
 
 from __future__ import annotations
@@ -43,8 +12,12 @@ from functools import partial
 from typing import Any
 
 from edgeprune import verdict as rule
-from edgeprune.budget import COUNTED, FIGURES, format_metric, format_quantity
+from edgeprune.budget import COUNTED, format_metric, format_quantity
+from edgeprune.runs.summary import BudgetSummary, ModelSummary, RunSummary
 from edgeprune.verdict import Interval
+
+Run = RunSummary | Mapping[str, Any]
+"""A run's summary, or the same in JSON's types."""
 
 DASH = "–"
 NOT_MEASURED = "predicted, not measured"
@@ -71,74 +44,81 @@ class Verdict:
     verdict: rule.Verdict
 
 
-def title(run: Mapping[str, Any]) -> str:
+def title(run: Run) -> str:
     """What was pruned, and for what."""
-    device = run.get("target") or (run.get("device") or {}).get("profile") or "an unnamed device"
-    return f"{run.get('task') or 'model'} on {device}"
+    run = RunSummary.of(run)
+    return f"{run.task or 'model'} on {run.target or run.device.get('profile') or 'an unnamed device'}"
 
 
-def label(run: Mapping[str, Any]) -> str:
+def label(run: Run) -> str:
     """``measured``, or that it is not, and where it comes from if that is said."""
-    return "measured" if run.get("measured") else (run.get("methods") or {}).get("latency") or NOT_MEASURED
+    run = RunSummary.of(run)
+    return "measured" if run.measured else (run.methods or {}).get("latency") or NOT_MEASURED
 
 
-def rows(run: Mapping[str, Any]) -> list[Row]:
+def rows(run: Run) -> list[Row]:
     """Before and after, line by line."""
-    dense, pruned = run.get("dense") or {}, run.get("pruned") or {}
+    run = RunSummary.of(run)
 
-    def row(name: str, key: str, show: Callable[[Any], str], change: Callable[[float, float], str] = _relative) -> Row:
-        before, after = dense.get(key), pruned.get(key)
+    def row(
+        name: str,
+        before: float | None,
+        after: float | None,
+        show: Callable[[float], str],
+        change: Callable[[float, float], str] = _relative,
+    ) -> Row:
         changed = DASH if before is None or after is None else change(before, after)
         return Row(name, _or_dash(before, show), _or_dash(after, show), changed)
 
-    latency = row("latency", "latency_ms", lambda value: format_quantity("latency", value))
-    interval = [latency.dense + _interval(dense), latency.pruned + _interval(pruned), _ratio(run) or latency.change]
-    energy = row("energy an inference", "energy_mj", lambda value: format_quantity("energy", value))
+    def figure(name: str, kind: str) -> Row:
+        return row(name, dense.of(kind), pruned.of(kind), _count if kind in COUNTED else lambda value: format_quantity(kind, value))
+
+    dense, pruned = run.dense, run.pruned
+    latency = figure(f"latency, median ({label(run)})", "latency")
     return [
-        row(str(run.get("metric_name") or "metric"), "metric", format_metric, _difference),
-        Row(f"latency, median ({label(run)})", *interval),
-        row(_named("peak memory", run, "memory"), "peak_bytes", lambda value: format_quantity("memory", value)),
-        Row(f"energy an inference ({_energy_method(pruned)})", energy.dense, energy.pruned, energy.change),
-        row(_named("file size", run, "size"), "file_bytes", lambda value: format_quantity("size", value)),
-        row("multiply-accumulates", "macs", _count),
-        row("parameters", "parameters", _count),
+        row(run.metric_name or "metric", dense.metric, pruned.metric, format_metric, _difference),
+        Row(latency.name, latency.dense + _interval(dense), latency.pruned + _interval(pruned), _ratio(run) or latency.change),
+        figure(_named("peak memory", run, "memory"), "memory"),
+        figure(f"energy an inference ({_energy_method(pruned)})", "energy"),
+        figure(_named("file size", run, "size"), "size"),
+        figure("multiply-accumulates", "macs"),
+        figure("parameters", "parameters"),
     ]
 
 
-def verdicts(run: Mapping[str, Any]) -> list[Verdict]:
+def verdicts(run: Run) -> list[Verdict]:
     """Each budget with the figure it limits."""
-    found = []
-    for kind, limit in (run.get("budget") or {}).items():
-        show, bound, judged = _shower(kind, run), limit.get("limit"), limit.get("judged")
-        wanted = _or_dash(bound, show)
-        text = str(limit.get("text") or wanted)
-        if bound is not None and text.replace(" ", "") != wanted.replace(" ", ""):
-            text = f"{text} = {wanted}"
-        if judged is None:
-            value = _figure(kind, run)
-            verdict = rule.judge(None if value is None else Interval.exact(value), math.nan if bound is None else bound + _slack(bound))
-            found.append(Verdict(kind.replace("_", " "), text, _or_dash(value, show), limit.get("verdict") or verdict))
-            continue
-        if judged["relative"]:
-            show = _percent
-        interval = "" if judged["low"] == judged["high"] else f" [{show(judged['low'])}, {show(judged['high'])}]"
-        found.append(Verdict(kind.replace("_", " "), text, show(judged["value"]) + interval, rule.Verdict(limit["verdict"])))
-    return found
+    run = RunSummary.of(run)
+    return [_verdict(kind.replace("_", " "), kind, limit, run) for kind, limit in run.budget.items()]
 
 
-def _figure(kind: str, run: Mapping[str, Any]) -> float | None:
+def _verdict(name: str, kind: str, limit: BudgetSummary, run: RunSummary) -> Verdict:
+    show, bound, judged = _shower(kind, run), limit.limit, limit.judged
+    wanted = _or_dash(bound, show)
+    text = limit.text or wanted
+    if bound is not None and text.replace(" ", "") != wanted.replace(" ", ""):
+        text = f"{text} = {wanted}"
+    if judged is None:
+        value = _figure(kind, run)
+        found = rule.judge(None if value is None else Interval.exact(value), math.nan if bound is None else bound + _slack(bound))
+        return Verdict(name, text, _or_dash(value, show), limit.verdict or found)
+    if judged.relative:
+        show = _percent
+    interval = "" if judged.low == judged.high else f" [{show(judged.low)}, {show(judged.high)}]"
+    return Verdict(name, text, show(judged.value) + interval, limit.verdict or rule.Verdict.UNDECIDED)
+
+
+def _figure(kind: str, run: RunSummary) -> float | None:
     """The pruned model's figure that a budget limits; of ``max_drop`` what the metric lost."""
-    dense, pruned = run.get("dense") or {}, run.get("pruned") or {}
     if kind != "max_drop":
-        found: float | None = pruned.get(FIGURES[kind])
-        return found
-    if dense.get("metric") is None or pruned.get("metric") is None:
-        return None
-    return float(dense["metric"] - pruned["metric"]) * (1 if run.get("higher_is_better", True) else -1)
+        return run.pruned.of(kind)
+    before, after = run.dense.metric, run.pruned.metric
+    return None if before is None or after is None else (before - after) * (1 if run.higher_is_better else -1)
 
 
-def headline(run: Mapping[str, Any]) -> tuple[str, rule.Verdict]:
+def headline(run: Run) -> tuple[str, rule.Verdict]:
     """The outcome in one sentence, and the verdict on all budgets."""
+    run = RunSummary.of(run)
     found = verdicts(run)
     missed = [one.kind for one in found if one.verdict == rule.Verdict.MISSED]
     unknown = [one.kind for one in found if one.verdict == rule.Verdict.UNDECIDED]
@@ -151,16 +131,16 @@ def headline(run: Mapping[str, Any]) -> tuple[str, rule.Verdict]:
     return (f"Every budget is met, {how}", rule.Verdict.MET) if found else ("No budget was set", rule.Verdict.UNDECIDED)
 
 
-def _how(run: Mapping[str, Any], kinds: Sequence[str]) -> str:
+def _how(run: RunSummary, kinds: Sequence[str]) -> str:
     """Where the figures of these kinds of budget come from: the kinds are named where there are several answers."""
-    measured = [kind.replace("_", " ") for kind in run.get("measured_kinds") or ()]
+    measured = [kind.replace("_", " ") for kind in run.measured_kinds or ()]
     by_source: dict[str, list[str]] = {}
     for kind in kinds:
         if kind in COUNTED:
             source = "as counted"
-        elif not run.get("measured") and kind not in measured:
+        elif not run.measured and kind not in measured:
             source = "as predicted, not measured"
-        elif kind == "energy" and _energy_method(run.get("pruned") or {}).startswith("no meter"):
+        elif kind == "energy" and _energy_method(run.pruned).startswith("no meter"):
             source = "as modelled"
         else:
             source = "as measured"
@@ -170,9 +150,9 @@ def _how(run: Mapping[str, Any], kinds: Sequence[str]) -> str:
     return "; ".join([plain, *others])
 
 
-def _named(name: str, run: Mapping[str, Any], kind: str) -> str:
+def _named(name: str, run: RunSummary, kind: str) -> str:
     """A figure's name with where it comes from, if that is said."""
-    method = (run.get("methods") or {}).get(kind)
+    method = (run.methods or {}).get(kind)
     return f"{name} ({method})" if method else name
 
 
@@ -180,9 +160,9 @@ def _or_dash(value: Any, show: Callable[[Any], str]) -> str:
     return DASH if value is None else show(value)
 
 
-def _shower(kind: str, run: Mapping[str, Any]) -> Callable[[float], str]:
+def _shower(kind: str, run: RunSummary) -> Callable[[float], str]:
     if kind == "max_drop":
-        return partial(format_metric, size=(run.get("dense") or {}).get("metric"))
+        return partial(format_metric, size=run.dense.metric)
     return lambda value: format_quantity(kind, value)
 
 
@@ -203,24 +183,22 @@ def _relative(before: float, after: float) -> str:
     return f"{100 * after / before:.1f} %" if before else DASH
 
 
-def _interval(model: Mapping[str, Any]) -> str:
-    low, high = model.get("low_ms"), model.get("high_ms")
-    if low is None or high is None:
+def _interval(model: ModelSummary) -> str:
+    if model.low_ms is None or model.high_ms is None:
         return ""
-    return f" [{format_quantity('latency', low)}, {format_quantity('latency', high)}]"
+    return f" [{format_quantity('latency', model.low_ms)}, {format_quantity('latency', model.high_ms)}]"
 
 
-def _ratio(run: Mapping[str, Any]) -> str | None:
-    ratio = run.get("ratio") or {}
-    if ratio.get("value") is None:
+def _ratio(run: RunSummary) -> str | None:
+    ratio = run.ratio
+    if ratio is None or ratio.value is None:
         return None
-    known = ratio.get("low") is not None and ratio.get("high") is not None
-    interval = f" [{100 * ratio['low']:.1f}, {100 * ratio['high']:.1f}]" if known else ""
-    return f"{100 * ratio['value']:.1f} %{interval}"
+    interval = "" if ratio.low is None or ratio.high is None else f" [{100 * ratio.low:.1f}, {100 * ratio.high:.1f}]"
+    return f"{100 * ratio.value:.1f} %{interval}"
 
 
-def _energy_method(model: Mapping[str, Any]) -> str:
-    return str(model.get("energy_method") or NO_METER)
+def _energy_method(model: ModelSummary) -> str:
+    return model.energy_method or NO_METER
 
 
 def _count(value: float) -> str:

@@ -17,14 +17,15 @@ SHARED = ("device", "dense", "score-dense", "value-0")
 
 
 def read_inputs(path: Path) -> dict[str, Any]:
-    """What a run was started with.  Raises :class:`RunError` when ``path`` is no run directory."""
+    """What a run was started with.  Raises :class:`RunError` when ``path`` is not a run directory."""
     try:
         inputs = json.loads((path / "run.json").read_text())["inputs"]
         if not isinstance(inputs, dict):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"{path} is not a run directory, or its run.json is damaged", remedy="Give the directory that the run named, or start anew."
+            f"{path} is not a run directory, or its run.json is damaged",
+            remedy="Give the directory that the run named, or start a new run.",
         ) from error
     return inputs
 
@@ -70,7 +71,7 @@ class RunDirectory:
 
     @classmethod
     def reopen(cls, path: Path) -> RunDirectory:
-        """An existing one.  Raises :class:`RunError` when it is none."""
+        """An existing one.  Raises :class:`RunError` when ``path`` is not a run directory."""
         if not (path / "run.json").is_file():
             raise RunError(f"{path} is not a run directory: it has no run.json")
         return cls(path)
@@ -131,10 +132,11 @@ class RunDirectory:
         for line in other.read_text().splitlines():
             try:
                 entry = json.loads(line)
-            except ValueError:
+                key, value = entry["key"], entry["value"]
+            except (ValueError, KeyError, TypeError):
                 continue  # its last line may be cut off
-            if entry["key"] in SHARED and entry["key"] not in self._records:
-                self.record(entry["key"], entry["value"])
+            if key in SHARED and key not in self._records:
+                self.record(key, value)
 
     def close(self) -> None:
         """Let others have the directory."""

@@ -14,6 +14,7 @@ from edgeprune.micro import Arena
 from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
 from edgeprune.runs.directory import read_inputs
+from edgeprune.runs.summary import ArtifactSummary, RunSummary, read_summary
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class Record:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """``inputs``, ``result``: as in run.json. ``device``: the facts of the device; None when the run was for a profile."""
+    """``inputs``: as in run.json; ``result``: its summary. ``device``: the facts of the device; None when the run was for a profile."""
 
     path: Path
     inputs: dict[str, Any]
-    result: dict[str, Any]
+    result: RunSummary
     exported: tuple[Exported, ...]
     records: tuple[Record, ...]
 
@@ -61,12 +62,12 @@ class FinishedRun:
     @property
     def metric_name(self) -> str:
         """What the task's metric is called."""
-        return str(self.result["metric_name"])
+        return str(self.result.metric_name)
 
     @property
     def higher_is_better(self) -> bool:
         """Whether more of the metric is better."""
-        return bool(self.result.get("higher_is_better", True))
+        return self.result.higher_is_better
 
     def measured(self, digest: str) -> tuple[Record, Measurement] | None:
         """The newest measurement of the file of this SHA-256."""
@@ -87,7 +88,8 @@ class FinishedRun:
 def read_run(path: str | Path) -> FinishedRun:
     """Read a run directory; of a search of several runs that of the best.
 
-    Raises :class:`RunError`: it is none, not finished, or of a version that kept no hashes; :class:`GateError` when it missed a budget;
+    Raises :class:`RunError`: it is not a run, not finished, or of a version that kept no hashes; :class:`GateError` when it missed a
+    budget;
     :class:`EvidenceError` when an exported file is missing or has changed since.
     """
     path = Path(path)
@@ -95,30 +97,30 @@ def read_run(path: str | Path) -> FinishedRun:
     document = json.loads((path / "run.json").read_text())
     if best := document.get("best"):  # of a search of several runs
         return read_run(path / str(best))
-    result = document.get("result")
-    if not result:
+    result = read_summary(path)
+    if result is None:
         raise RunError(f"the run {path} is not finished", remedy=f"Go on with it: edgeprune prune --resume {path}")
-    if missed := [f"{kind} {item['text']}" for kind, item in result["budget"].items() if item["met"] is not True]:
+    if missed := [f"{kind} {result.budget[kind].text}" for kind in result.missed]:
         raise GateError(f"the run {path} was not found to meet its budget: {', '.join(missed)}", remedy="Prune for one that can be met.")
-    if "artifacts" not in result:
+    if result.artifacts is None:
         raise RunError(f"the run {path} kept no hashes of its files: a former edgeprune made it", remedy="Run it again.")
-    exported = tuple(_exported(path, name, item) for name, item in sorted(result["artifacts"].items()))
+    exported = tuple(_exported(path, name, item) for name, item in sorted(result.artifacts.items()))
     return FinishedRun(path, inputs, result, exported, _records(path / "measurements.jsonl"))
 
 
-def _exported(run: Path, name: str, item: dict[str, Any]) -> Exported:
-    file = run / "artifacts" / item["file"]
+def _exported(run: Path, name: str, item: ArtifactSummary) -> Exported:
+    file = run / "artifacts" / item.file
     try:
         content = file.read_bytes()
     except OSError as error:
         raise EvidenceError(f"{file} cannot be read: {error.strerror}", remedy="Restore it, or run again.") from error
     digest = sha256(content).hexdigest()
-    if digest != item["sha256"]:
+    if digest != item.sha256:
         raise EvidenceError(
-            f"{file} is not the file that was measured: its SHA-256 is {digest[:16]}..., the run's {item['sha256'][:16]}...",
+            f"{file} is not the file that was measured: its SHA-256 is {digest[:16]}..., the run's {item.sha256[:16]}...",
             remedy="Restore it, or prune and measure again: the evidence of a release is of the very file that it ships.",
         )
-    return Exported(name, file, content, digest, item["written_at"])
+    return Exported(name, file, content, digest, item.written_at)
 
 
 def _records(path: Path) -> tuple[Record, ...]:

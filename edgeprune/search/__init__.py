@@ -1,9 +1,9 @@
 """From budgets to a plan: the program, the closed loop, and the main job."""
 
-from edgeprune.search.events import Listener
+from edgeprune.search.events import EventStream, Listener
 from edgeprune.search.frontier import Frontier, Point, frontier
 from edgeprune.search.options import Options
 from edgeprune.search.prune import prune
 from edgeprune.search.run import Result, plan_only
 
-__all__ = ["Frontier", "Listener", "Options", "Point", "Result", "frontier", "plan_only", "prune"]
+__all__ = ["EventStream", "Frontier", "Listener", "Options", "Point", "Result", "frontier", "plan_only", "prune"]

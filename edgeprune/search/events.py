@@ -1,27 +1,85 @@
-"""What a run tells while it works."""
+"""Who hears of a run's events."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
+from edgeprune.report.progress import shown_by_default
+from edgeprune.runs.events import Event, Noted, PhaseStarted, Progress, Warned
 
-class Listener(Protocol):
-    """Gets progress (``done`` of ``total`` in a stage) and notes (one line each)."""
+Listener = Callable[[Event], None]
+"""Gets every event of a run, in its thread."""
+
+
+class EventStream:
+    """Passes every event on to its ``listeners``, in order."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def emit(self, event: Event) -> None:
+        """Something has happened."""
+        for listener in self._listeners:
+            listener(event)
+
+    def also(self, *listeners: Listener) -> EventStream:
+        """A stream for these as well."""
+        return EventStream(*self._listeners, *listeners)
+
+    def note(self, text: str) -> None:
+        """A message for the user."""
+        self.emit(Noted(text))
+
+    def warn(self, text: str) -> None:
+        """A message that the user should act on."""
+        self.emit(Warned(text))
+
+    def begin(self, phase: str, subject: str) -> None:
+        """A phase begins."""
+        self.emit(PhaseStarted(phase, subject))
+
+    def progress(self, stage: str, done: int, total: int, loss: float | None = None) -> None:
+        """``stage`` has come to ``done`` of ``total``."""
+        self.emit(Progress(stage, done, total, loss))
+
+
+SILENT = EventStream()
+"""Tells nobody."""
+
+
+class Notes(Protocol):
+    """A listener as an object, for who only wants lines and progress."""
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """``stage`` has come to ``done`` of ``total``."""
         ...
 
     def note(self, text: str) -> None:
-        """Something worth telling has happened."""
+        """A line for a person."""
         ...
 
 
-class Silent:
-    """Tells nobody."""
+def stream_to(listener: Listener | Notes) -> EventStream:
+    """A stream to ``listener``: a function of events, or an object with ``note`` and ``progress``."""
+    if callable(listener):
+        return EventStream(listener)
 
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Nothing."""
+    def adapted(event: Event) -> None:
+        if isinstance(event, Progress):
+            listener.progress(event.label, event.done, event.total)
+        elif event.text is not None:
+            listener.note(event.text)
 
-    def note(self, text: str) -> None:
-        """Nothing."""
+    return EventStream(adapted)
+
+
+@contextmanager
+def heard(listener: Listener | Notes | None) -> Iterator[EventStream]:
+    """A stream to ``listener``; without one to bars on a terminal or in a notebook, and to nobody elsewhere."""
+    if listener is not None:
+        yield stream_to(listener)
+        return
+    with shown_by_default() as bars:
+        yield SILENT if bars is None else EventStream(bars)

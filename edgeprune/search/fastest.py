@@ -6,38 +6,26 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from edgeprune.budget import Budget, format_metric
+from edgeprune.budget import format_metric
 from edgeprune.errors import InfeasibleBudgetError
-from edgeprune.search.events import Listener
-from edgeprune.search.fingerprint import inputs_of
+from edgeprune.search.events import EventStream
 from edgeprune.search.frontier import Sweep, sweep_ended, sweep_folder
-from edgeprune.search.options import Options
+from edgeprune.search.request import RunRequest
 from edgeprune.search.run import Result
-from edgeprune.task import Task
 
 PROBES, NEAR, LOWEST, HIGHEST = 5, 1.08, 0.08, 0.95
 """Runs that look for the fastest model; how near, as a factor, they come to it; the range of latencies, relative to the dense model's,
 that they look in."""
 
 
-def fastest(
-    task: Task,
-    target: str | None,
-    profile: str | None,
-    budget: Budget,
-    options: Options,
-    runs: str | Path,
-    resume: str | Path | None,
-    listener: Listener,
-    recipe: str | None,
-) -> Result:
-    """The fastest model whose metric falls by at most ``budget.max_drop``: a bisection over the latency, each probe a run.
+def fastest(request: RunRequest, runs: str | Path, resume: str | Path | None, events: EventStream) -> Result:
+    """The fastest model whose metric falls by at most the budget's ``max_drop``: a bisection over the latency, each probe a run.
 
     Raises :class:`InfeasibleBudgetError` when no probe kept the metric.
     """
-    inputs = inputs_of(task, target, profile, budget, options, recipe)
-    folder = sweep_folder(Path(runs), f"{task.name}-fastest", inputs, resume)
-    sweep = Sweep(task, target, profile, options, folder, listener, recipe, "prune")
+    task, budget = request.task, request.budget
+    folder = sweep_folder(Path(runs), f"{task.name}-fastest", request.fingerprint, resume)
+    sweep = Sweep(request, folder, events, "prune")
     low, high, best = LOWEST, HIGHEST, None
     tried: list[str] = []
     while len(tried) < PROBES and high / low >= NEAR:
@@ -46,13 +34,13 @@ def fastest(
         try:
             result = sweep.run(f"latency-{text.replace('%', 'pct')}", replace(budget, latency=text))
         except InfeasibleBudgetError as error:
-            listener.note(f"latency {text}: {error}")
+            events.note(f"latency {text}: {error}")
             low = level * max(error.share or NEAR, NEAR)  # the least that can be reached is known now
             continue
         drop = task.drop(result.summary["dense"]["metric"], result.summary["pruned"]["metric"])
         shown = format_metric(drop, result.summary["dense"]["metric"], "+")
         tried.append(f"{shown} at {text}")
-        listener.note(f"latency {text}: the {task.metric_name} is worse by {shown}, at most {budget.max_drop:g} is allowed")
+        events.note(f"latency {text}: the {task.metric_name} is worse by {shown}, at most {budget.max_drop:g} is allowed")
         if result.met and (best is None or _latency(result) < _latency(best)):
             best = result
         low, high = (low, min(level, _ratio(result))) if result.met else (level, high)

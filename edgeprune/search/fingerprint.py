@@ -22,13 +22,15 @@ SETTINGS = ("epochs", "learning_rate", "weight_decay", "distillation", "protect"
 """What a task sets that results depend on, beside its model and its data."""
 
 
-def inputs_of(
-    task: Task, target: str | None, profile: str | None, budget: Budget, options: Options, recipe: str | None, **more: Any
-) -> dict[str, Any]:
-    """What a job was asked, in JSON's types, its model as a hash of structure and weights."""
-    asked = {"task": task.name, "target": target, "profile": profile, "budget": asdict(budget), "options": asdict(options)}
-    task_is = {"model": _digest(task.model), "settings": {name: getattr(task, name) for name in SETTINGS}}
-    plain: dict[str, Any] = json.loads(json.dumps(asked | task_is | {"recipe": recipe} | more, default=list))
+Fingerprint = dict[str, Any]
+"""What a job was asked, in JSON's types."""
+
+
+def fingerprint_of(task: Task, model: str, budget: Budget, options: Options, asked: Mapping[str, str | None]) -> Fingerprint:
+    """Fingerprint of a run's inputs.  ``model``: hash of its structure and weights. ``asked``: the target, the profile, the recipe."""
+    given = {"task": task.name, "budget": asdict(budget), "options": asdict(options), **asked}
+    task_is = {"model": model, "settings": {name: getattr(task, name) for name in SETTINGS}}
+    plain: Fingerprint = json.loads(json.dumps(given | task_is, default=list))
     return plain
 
 
@@ -43,7 +45,7 @@ def refuse_another(path: Path, known: Mapping[str, Any], inputs: Mapping[str, An
     raise RunError(f"{path} is a run of another job: {', '.join(changed)} differ", remedy=remedy)
 
 
-def _digest(model: nn.Module) -> str:
+def digest_of(model: nn.Module) -> str:
     """Of the modules, their settings, and all parameters and buffers."""
     digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(model)).encode())
     for name, value in sorted(model.state_dict().items()):

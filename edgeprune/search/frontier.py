@@ -6,19 +6,22 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from edgeprune.budget import FIGURES, Budget
-from edgeprune.errors import InfeasibleBudgetError, InputError
+from edgeprune.errors import InfeasibleBudgetError, InputError, RunError, suggest
 from edgeprune.files import write_atomically
 from edgeprune.report.frontier import write_frontier
 from edgeprune.runs.directory import RunDirectory, read_inputs
-from edgeprune.search.events import Listener, Silent
-from edgeprune.search.fingerprint import inputs_of, refuse_another
+from edgeprune.runs.summary import RunSummary, read_summary
+from edgeprune.search.events import EventStream, Listener, Notes, heard
+from edgeprune.search.fingerprint import refuse_another
 from edgeprune.search.options import Options
-from edgeprune.search.preflight import check
-from edgeprune.search.run import STATES, Result, prune_in
+from edgeprune.search.preflight import check_task, preflight
+from edgeprune.search.request import RunRequest
+from edgeprune.search.run import Result, prune_in
 from edgeprune.task import Task
 
 LEVELS = ("80%", "65%", "50%", "40%", "30%")
@@ -26,9 +29,12 @@ LEVELS = ("80%", "65%", "50%", "40%", "30%")
 
 @dataclass(frozen=True)
 class Point:
-    """``level``: the limit, as given. ``summary``: of its run (see :mod:`edgeprune.report.summary`), None where no plan reached the limit,
-    and ``error`` says why. ``best``: whether it meets all limits and no other such point is both smaller in the limited figure and better
-    in the metric."""
+    """One level of a sweep.
+
+    ``level``: the limit, as given. ``summary``: of its run (:class:`edgeprune.runs.summary.RunSummary` in JSON's types), None where no
+    plan reached the limit, and ``error`` says why. ``best``: whether it meets all limits and no other such point is both smaller in the
+    limited figure and better in the metric.
+    """
 
     level: str
     run: Path
@@ -38,20 +44,24 @@ class Point:
 
     def figure(self, kind: str) -> float:
         """The limited figure of the pruned model."""
-        return float(self.summary["pruned"][FIGURES[kind]]) if self.summary else math.inf
+        found = self.result.pruned.of(kind) if self.result else None
+        return math.inf if found is None else found
 
     @property
     def loss(self) -> float:
         """The pruned model's metric, less is better."""
-        found = self.summary["pruned"]["metric"] if self.summary else None
-        if self.summary is None or found is None:
-            return math.inf
-        return -float(found) if self.summary.get("higher_is_better", True) else float(found)
+        found = self.result.loss if self.result else None
+        return math.inf if found is None else found
 
     @property
     def missed(self) -> list[str]:
         """The limits that its model does not meet, as judged by its run."""
-        return [kind for kind, item in self.summary["budget"].items() if item["met"] is not True] if self.summary else []
+        return self.result.missed if self.result else []
+
+    @cached_property
+    def result(self) -> RunSummary | None:
+        """The summary as values."""
+        return RunSummary.of(self.summary) if self.summary is not None else None
 
 
 @dataclass(frozen=True)
@@ -64,44 +74,33 @@ class Frontier:
 
 
 class Sweep:
-    """Runs of ``task`` that differ in one limit, in folders of ``folder``, each resumable; what they have in common is done once.
+    """Runs of ``request`` that differ in one limit, in folders of ``folder``, each resumable; what they have in common is done once.
     ``command``: the one that goes on with all of them."""
 
-    def __init__(
-        self,
-        task: Task,
-        target: str | None,
-        profile: str | None,
-        options: Options,
-        folder: Path,
-        listener: Listener,
-        recipe: str | None,
-        command: str,
-    ) -> None:
-        self.task, self.target, self.profile, self.options, self.command = task, target, profile, options, command
-        self.folder, self.listener, self.recipe = folder, listener, recipe
+    def __init__(self, request: RunRequest, folder: Path, events: EventStream, command: str) -> None:
+        self.request, self.folder, self.events, self.command = request, folder, events, command
 
     def run(self, name: str, budget: Budget) -> Result:
         """One run, new or gone on with."""
         path = self.folder / name
         like = next((other for other in sorted(self.folder.glob("*/measurements.jsonl")) if other.parent != path), None)
-        self.listener.note(f"== {name}")
+        self.events.note(f"== {name}")
         directory = RunDirectory(path)
         if like is not None:
             directory.adopt(like)
         again = f"edgeprune {self.command} --resume {self.folder}"
-        return prune_in(directory, self.task, self.target, self.profile, budget, self.options, self.listener, self.recipe, again)
+        return prune_in(directory, self.request.with_budget(budget), self.events, again)
 
     def point(self, kind: str, level: str, budget: Budget) -> Point:
         """One run's summary; a limit out of reach is a point without one."""
         name = f"{kind}-{level.replace('%', 'pct')}"
         known = _done(self.folder / name)
         if known is not None:
-            return Point(level, self.folder / name, known)
+            return Point(level, self.folder / name, known.to_json())
         try:
             return Point(level, self.folder / name, self.run(name, with_limit(budget, kind, level)).summary)
         except InfeasibleBudgetError as error:
-            self.listener.note(f"{kind} {level}: {error}")
+            self.events.note(f"{kind} {level}: {error}")
             return Point(level, self.folder / name, None, str(error))
 
 
@@ -116,7 +115,7 @@ def frontier(
     options: Options | None = None,
     runs: str | Path = "runs",
     resume: str | Path | None = None,
-    listener: Listener | None = None,
+    listener: Listener | Notes | None = None,
     recipe: str | None = None,
 ) -> Frontier:
     """Prune ``task.model`` to every one of ``levels`` of ``kind`` (a kind of limit; see :class:`Budget`), under the other limits of
@@ -126,22 +125,25 @@ def frontier(
     Writes ``frontier.json`` and ``frontier.html`` beside them after each. ``resume``: the folder of an earlier call. Raises as
     :func:`edgeprune.prune` does, but for limits out of reach.
     """
-    budget, listener = budget or Budget(), listener or Silent()
-    if kind not in FIGURES:
-        raise InputError(f"unknown kind of limit {kind!r}", remedy=f"Known kinds: {', '.join(FIGURES)}.")
+    budget, options = budget or Budget(), options or Options()
+    preflight(target, profile, budget, options, needs_budget=False)
+    request = RunRequest(task, budget, target, profile, options, recipe)
+    with heard(listener) as events:
+        return frontier_of(request, kind, levels, runs, resume, events)
+
+
+def frontier_of(
+    request: RunRequest, kind: str, levels: Sequence[str], runs: str | Path, resume: str | Path | None, events: EventStream
+) -> Frontier:
+    """:func:`frontier` for a request that has passed :func:`preflight`."""
+    task, budget = request.task, request.budget
+    check_levels(kind, levels, budget)
     if not task.scores:
         raise InputError(f"task {task.name} cannot be scored, and a front needs scores", remedy="Give it `validation` or `evaluate`.")
-    if not levels:
-        raise InputError("no levels were given", remedy=f"Give some, for example {','.join(LEVELS)}.")
-    if getattr(budget, kind) is not None:
-        raise InputError(f"{kind} is limited to {getattr(budget, kind)} and swept", remedy="Leave out that limit, or sweep another kind.")
-    for level in levels:
-        with_limit(budget, kind, level)  # malformed ones are refused before anything is done
-    options = options or Options()
-    check(task, budget, options, listener)
-    inputs = inputs_of(task, target, profile, budget, options, recipe, kind=kind, levels=list(levels))
+    check_task(request, events)
+    inputs = request.fingerprint | {"kind": kind, "levels": list(levels)}
     folder = sweep_folder(Path(runs), f"{task.name}-frontier", inputs, resume)
-    sweep = Sweep(task, target, profile, options, folder, listener, recipe, "frontier")
+    sweep = Sweep(request, folder, events, "frontier")
     points: list[Point] = []
     for level in levels:
         points.append(sweep.point(kind, level, budget))
@@ -149,6 +151,18 @@ def frontier(
         write_frontier(folder, kind, [_plain(point) for point in found.points])
     sweep_ended(folder, state="done" if any(point.best for point in found.points) else "budget missed")
     return found
+
+
+def check_levels(kind: str, levels: Sequence[str], budget: Budget) -> None:
+    """Refuse a sweep that makes no sense, before anything is done.  Raises :class:`InputError`, :class:`BudgetError`."""
+    if kind not in FIGURES:
+        raise InputError(f"unknown kind of limit {kind!r}", remedy=suggest(kind, FIGURES, "kinds"))
+    if not levels:
+        raise InputError("no levels were given", remedy=f"Give some, for example {','.join(LEVELS)}.")
+    if getattr(budget, kind) is not None:
+        raise InputError(f"{kind} is limited to {getattr(budget, kind)} and swept", remedy="Leave out that limit, or sweep another kind.")
+    for level in levels:
+        with_limit(budget, kind, level)
 
 
 def with_limit(budget: Budget, kind: str, text: str) -> Budget:
@@ -187,28 +201,16 @@ def sweep_ended(folder: Path, **said: str) -> None:
     write_atomically(path, json.dumps(json.loads(path.read_text()) | said, indent=1))
 
 
-def _done(path: Path) -> dict[str, Any] | None:
+def _done(path: Path) -> RunSummary | None:
     """The summary of a finished run."""
     try:
-        found = json.loads((path / "run.json").read_text())
-    except (OSError, ValueError):
+        return read_summary(path)
+    except RunError:
         return None
-    return found.get("result") if found.get("state") in STATES.values() else None
 
 
 def _plain(point: Point) -> dict[str, Any]:
-    summary = point.summary
-    return {
-        "level": point.level,
-        "run": str(point.run),
-        "error": point.error,
-        "best": point.best,
-        "missed": point.missed,
-        "budget": summary and summary["budget"],
-        "dense": summary and summary["dense"],
-        "pruned": summary and summary["pruned"],
-        "metric_name": summary and summary["metric_name"],
-        "higher_is_better": summary and summary.get("higher_is_better", True),
-        "measured": summary and summary["measured"],
-        "device_measurements": summary and summary["device_measurements"],
-    }
+    found = {"level": point.level, "run": str(point.run), "error": point.error, "best": point.best, "missed": point.missed}
+    shown = ("budget", "dense", "pruned", "metric_name", "higher_is_better", "measured", "device_measurements")
+    plain = point.result.to_json() if point.result else {}
+    return found | {name: plain.get(name) for name in shown}

@@ -10,7 +10,7 @@ from torch import nn
 
 from edgeprune.cost.width import Widths
 from edgeprune.graph import Analysis
-from edgeprune.search.events import Listener
+from edgeprune.search.events import EventStream
 from edgeprune.search.plan.objective import Objective
 from edgeprune.search.plan.planner import Planner
 from edgeprune.search.plan.program import saliency_curve
@@ -38,7 +38,7 @@ def train_online(
     epochs: float,
     folder: Path,
     seed: int,
-    listener: Listener,
+    events: EventStream,
 ) -> tuple[nn.Module, Objective]:
     """Train ``task.model``'s copy for ``epochs`` in ``STEPS`` stages, narrower after each but the last; ``planner.choices`` shrink with it.
 
@@ -57,14 +57,14 @@ def train_online(
         if task.unfreeze:
             unfreeze(pruned.model, changed(analysis, pruned))
         gated = GatedModel(pruned, analysis, prices(planner, widths, tightest), share, steps, task.learning_rate / 2)
-        listener.note(f"training with gates, {stage + 1} of {STEPS}, towards {100 * share:.0f} % of what is left")
+        events.note(f"training with gates, {stage + 1} of {STEPS}, towards {100 * share:.0f} % of what is left")
         name = f"online training {stage + 1} of {STEPS}"
         finetune(
             gated,
             task,
             teacher=task.model,
             epochs=epochs / STEPS,
-            on_progress=lambda done, total, loss, name=name: listener.progress(f"{name} (loss {loss:.3f})", done, total),  # type: ignore[misc]
+            on_progress=lambda done, total, loss, name=name: events.progress(name, done, total, loss),  # type: ignore[misc]
             checkpoint=folder / f"tune-online-{stage}.safetensors",
             seed=seed + stage,
         )
@@ -75,7 +75,7 @@ def train_online(
             curves = {name: saliency_curve(saliency[name], choices) for name, choices in planner.choices.items()}
             widths = planner.solve(curves, there)
             planner.choices = {name: [one for one in choices if one <= widths[name]] for name, choices in planner.choices.items()}
-            listener.note(f"kept {sum(widths.values())} of {sum(planner.dense.values())} units")
+            events.note(f"kept {sum(widths.values())} of {sum(planner.dense.values())} units")
     return model, Objective(saliency, {name: saliency_curve(saliency[name], choices) for name, choices in planner.choices.items()})
 
 

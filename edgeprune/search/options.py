@@ -18,7 +18,7 @@ class Options:
     """How channels are judged, the model is cut and trained, and candidates are measured.
 
     ``criterion``: None is Taylor with training data, L2 without. ``sensitivity``: weigh groups by measured calibration loss.
-    ``reconstruction``: solve the weights that are left anew, from calibration data. ``schedule``: "one-shot"; "iterative", two stages;
+    ``reconstruction``: solve the remaining weights again from calibration data. ``schedule``: "one-shot"; "iterative", two stages;
     "online", shrinking step by step while it trains; "auto" is iterative below 40 % of the dense latency. ``training``: "fine-tune" from
     the weights that are left, or from "scratch". ``distillation``, ``weight_decay``: None is the task's. ``epochs``: of training in
     all; None is the task's, 0 none. ``engine``: what the device runs; None takes TFLite where it can.

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from edgeprune.cost.weights import FLOAT32, Storage
+from edgeprune.cost.weights import FLOAT32, INT8_MICRO, Storage
 from edgeprune.errors import InputError
+from edgeprune.export.options import ExportOptions
 
 
 @dataclass(frozen=True)
 class Precision:
-    """``format``: of the files that are measured, by the runtime ``tflite``; ``storage``: how that stores a model; ``tolerance``: largest
-    difference of a device's outputs to those of the same file on the host, as a share of the largest output."""
+    """``format``: of the files that are measured; ``storage``: how the runtime stores a model; ``tolerance``: largest difference of a
+    device's outputs to what is expected, as a share of the largest output. ``lossy``: the file computes something else than the model on
+    purpose, so that outputs and scores are compared with the same file on the host. ``layout``: how files are laid out. ``exclusive``: no
+    other format is exported."""
 
     name: str
     format: str
     storage: Storage
     tolerance: float
+    lossy: bool = True
+    layout: ExportOptions = field(default_factory=ExportOptions)
+    exclusive: bool = False
 
 
 FLOAT_TOLERANCE = 2e-3
@@ -26,11 +32,22 @@ FLOAT_TOLERANCE = 2e-3
 QUANTIZED_TOLERANCE = 0.06
 """Another processor's int8 kernels round otherwise: 16 of the 256 steps of an output."""
 
+
+def float_precision(engine: str) -> Precision:
+    """float32 files of ``engine``'s format, whose outputs are the model's."""
+    return Precision("fp32", engine, FLOAT32, FLOAT_TOLERANCE, lossy=False)
+
+
+MICRO = Precision(
+    "int8", "tflite-int8", INT8_MICRO, QUANTIZED_TOLERANCE, layout=ExportOptions(integer_io=True, channels_last=True), exclusive=True
+)
+"""int8 with integer inputs and outputs, as TFLite Micro runs it."""
+
 # a channel of int8 weights: an int32 bias, and for weights and bias a float32 scale and an int64 zero point each
 PRECISIONS = {
     item.name: item
     for item in (
-        Precision("fp32", "tflite", FLOAT32, FLOAT_TOLERANCE),
+        float_precision("tflite"),
         Precision("fp16", "tflite-fp16", Storage(4, 2, 4, 4, 4, 2.0), FLOAT_TOLERANCE),
         Precision("dynamic", "tflite-dynamic", Storage(4, 1, 16, 1, 16, 2.0), QUANTIZED_TOLERANCE),
         Precision("int8", "tflite-int8", Storage(1, 1, 28, 1, 28, 2.0), QUANTIZED_TOLERANCE),

@@ -1,4 +1,4 @@
-"""What cannot come to a good end, refused before anything is measured or trained."""
+"""What cannot succeed is refused before anything is loaded, measured or trained."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from typing import Literal
 
 import numpy as np
 
-from edgeprune.budget import Budget
-from edgeprune.errors import BudgetError, CaptureError, InputError, RecipeError, VerificationError
+from edgeprune.budget import FIGURES, Budget
+from edgeprune.devices import resolve_target
+from edgeprune.errors import BudgetError, CaptureError, InputError, RecipeError, TargetError, VerificationError
 from edgeprune.export.formats import find as find_format
 from edgeprune.graph import Analysis
 from edgeprune.importance.registry import find as find_criterion
-from edgeprune.search.events import Listener
+from edgeprune.importance.registry import known as known_criterion
+from edgeprune.profile import load as load_profile
+from edgeprune.search.events import EventStream
+from edgeprune.search.measure.opening import check_backend
 from edgeprune.search.options import Options
+from edgeprune.search.precision import check_precisions
+from edgeprune.search.request import RunRequest
 from edgeprune.surgery import apply, plan_from_saliency
 from edgeprune.task import Task, as_inputs
 from edgeprune.tuning import initialized
@@ -24,32 +30,51 @@ _ERRORS = re.compile(r"(?<![a-z])(loss|error|err|mse|mae|rmse|perplexity|wer|cer
 """Names of metrics of which less is better, as a rule."""
 
 
-def check(task: Task, budget: Budget, options: Options, listener: Listener) -> None:
-    """Refuse options that ``task`` cannot follow; note those that have no effect on it.
+def preflight(target: str | None, profile: str | None, budget: Budget, options: Options, needs_budget: bool = True) -> None:
+    """Refuse what is wrong whatever the task: nothing is loaded, connected to or written.  ``needs_budget``: one limit at least.
+
+    Raises :class:`TargetError`, :class:`ProfileError`, :class:`ExportError` and :class:`InputError` for unknown names,
+    :class:`BudgetError` for a missing or an impossible budget.
+    """
+    if target is None and profile is None:
+        raise TargetError("neither a target nor a profile was given", remedy="Give a device (target=...), or profile=... for a prediction.")
+    facts = load_profile(profile) if profile is not None else None
+    if target is not None:
+        resolve_target(target)
+    for name in options.formats:
+        find_format(name)
+    if options.criterion is not None:
+        known_criterion(options.criterion)
+    check_precisions(options.precision, target, options.engine)
+    check_backend(target, facts, options.engine, budget)
+    if needs_budget and not budget.limits() and budget.max_drop is None:
+        raise BudgetError("no budget was given", remedy=f"Give at least one of {', '.join(FIGURES)}, max_drop: for example latency 50%.")
+
+
+def check_task(request: RunRequest, events: EventStream) -> None:
+    """Refuse options that the task cannot follow; note those that have no effect on it.
 
     Raises :class:`BudgetError` for a floor without a score, :class:`InputError` and :class:`RecipeError` for ways of training that lack
-    what they need and batches that are no pairs, :class:`ExportError` for unknown formats, :class:`TrainingError` for a model that cannot
-    start anew.
+    what they need and batches that are not pairs, :class:`TrainingError` for a model that cannot start again.
     """
+    task, budget, options = request.task, request.budget, request.options
     if budget.max_drop is not None and not task.scores:
         raise BudgetError(f"max_drop needs a score, and task {task.name} has none", remedy="Give it `validation` or `evaluate`.")
     if options.criterion is not None:
         find_criterion(options.criterion, task)
-    for name in options.formats:
-        find_format(name)
     _check_training(task, options)
     _check_batches(task, "train")
     _check_batches(task, "validation")
     given = [name for name in ("epochs", "distillation", "weight_decay") if getattr(options, name) is not None]
     if task.fit is not None and given:
-        listener.note(f"fit of task {task.name} trains: {', '.join(given)} of the options have no effect")
+        events.note(f"fit of task {task.name} trains: {', '.join(given)} of the options have no effect")
     if task.fit is None and task.train is None:
         given = [name for name in given if getattr(options, name)]  # none is what there will be
         given += ["schedule"] * (options.schedule == "iterative")
         if given:
-            listener.note(f"task {task.name} has no training data: {', '.join(given)} of the options have no effect")
+            events.note(f"task {task.name} has no training data: {', '.join(given)} of the options have no effect")
     if task.scores and task.higher_is_better and (found := _ERRORS.search(task.metric_name)):
-        listener.note(
+        events.note(
             f"more of the metric {task.metric_name!r} counts as better: if that is an error ({found[0]}), set higher_is_better=False"
         )
 

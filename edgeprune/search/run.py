@@ -4,41 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from edgeprune.budget import Budget
 from edgeprune.errors import InfeasibleBudgetError, RunError
 from edgeprune.export import warm
 from edgeprune.report import write_report
+from edgeprune.report.html import summary_table
+from edgeprune.report.summary import headline, title
 from edgeprune.runs.directory import RunDirectory, read_inputs
-from edgeprune.search.events import Listener
-from edgeprune.search.fingerprint import inputs_of, refuse_another
+from edgeprune.runs.events import Event, EventFile, Progress, RunEnded, RunStarted
+from edgeprune.search.choice import prune_in_precisions
+from edgeprune.search.events import EventStream
+from edgeprune.search.fingerprint import Fingerprint, refuse_another
 from edgeprune.search.job import Job
-from edgeprune.search.options import Options
-from edgeprune.search.precision import check_precisions
-from edgeprune.search.preflight import check
-from edgeprune.search.quantized import prune_in_precisions
+from edgeprune.search.preflight import check_task
+from edgeprune.search.request import RunRequest
 from edgeprune.search.summary import summarize, versions
 from edgeprune.search.verdicts import verdict_of
 from edgeprune.surgery import Plan
-from edgeprune.task import Task
 from edgeprune.verdict import Verdict
 
 STATES = {Verdict.MET: "done", Verdict.MISSED: "budget missed", Verdict.UNDECIDED: "undecided"}
 """What ``run.json`` says of a finished run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """``model``: pruned and tuned, in eval mode. ``summary``: all figures (see :mod:`edgeprune.report.summary`). ``artifacts``: files
-    by format.
-    ``checkpoint``: for :func:`edgeprune.load`. ``met``: whether every budget is measured to be met; ``verdict`` tells ``missed`` from
-    ``undecided``. ``run``: the run directory."""
+    """The result of a run.
+
+    ``model``: pruned and tuned, in eval mode. ``summary``: all figures (:class:`edgeprune.runs.summary.RunSummary` in JSON's types).
+    ``artifacts``: files by format. ``checkpoint``: for :func:`edgeprune.load`. ``met``: whether every budget is measured to be met;
+    ``verdict`` tells ``missed`` from ``undecided``. ``run``: the run directory.
+    """
 
     model: nn.Module
     plan: Plan
@@ -49,25 +50,27 @@ class Result:
     run: Path
     verdict: Verdict = Verdict.MET
 
+    def __repr__(self) -> str:
+        outcome, _ = headline(self.summary)
+        return f"<Result of {title(self.summary)}: {outcome}; {self.run}>"
 
-def prune_in(
-    run: RunDirectory,
-    task: Task,
-    target: str | None,
-    profile: str | None,
-    budget: Budget,
-    options: Options,
-    listener: Listener,
-    recipe: str | None,
-    resume: str | None = None,
-) -> Result:
+    def _repr_html_(self) -> str:
+        """What notebooks show: the outcome and the figures before and after."""
+        return summary_table(self.summary)
+
+
+def prune_in(run: RunDirectory, request: RunRequest, events: EventStream, resume: str | None = None) -> Result:
     """:func:`edgeprune.prune` in an open run directory, which is closed at the end.  ``resume``: the command that goes on with it."""
+    begun, kept = time.monotonic(), _kept(events, run)
     try:
-        _begin(run, inputs_of(task, target, profile, budget, options, recipe))
+        resumed = _begin(run, request.fingerprint)
+        kept.emit(RunStarted(str(run.path), request.task.name, request.target, request.profile, resumed))
         warm()
-        result = _work(Job(task, run, budget, target, profile, options, _Logged(listener, run)), run)
+        result = _work(Job(request, run, kept), run)
+        kept.emit(RunEnded(STATES[result.verdict], time.monotonic() - begun))
     except BaseException as error:
-        _ended(run, error)
+        if (state := _ended(run, error)) is not None:
+            kept.emit(RunEnded(state, time.monotonic() - begun, _said(error)))
         again = "" if isinstance(error, InfeasibleBudgetError) else f" Go on with: {resume or f'edgeprune prune --resume {run.path}'}"
         error.add_note(f"The run is kept in {run.path}.{again}")
         raise
@@ -76,36 +79,52 @@ def prune_in(
     return result
 
 
-def plan_only(
-    task: Task, target: str | None, profile: str | None, budget: Budget, options: Options, run: Path, listener: Listener
-) -> dict[str, Any]:
-    """What :func:`prune` would do first: the plan and its prediction, with nothing pruned. The table and the dense model are measured
-    on a target."""
-    check(task, budget, options, listener)
-    check_precisions(options.precision, target, options.engine)
+def plan_only(request: RunRequest, run: Path, events: EventStream) -> dict[str, Any]:
+    """What :func:`edgeprune.prune` would do first: the plan and its prediction, with nothing pruned. The table and the dense model are
+    measured on a target."""
+    check_task(request, events)
     directory = RunDirectory(run)
     try:
-        job = Job(task, directory, budget, target, profile, options, _Logged(listener, directory))
-        return job.dry_run()
+        job = Job(request, directory, _kept(events, directory))
+        job.prepare()
+        if job.options.schedule in ("iterative", "online"):
+            job.events.note(f"the {job.options.schedule} schedule goes in steps: this is the plan of a single cut")
+        job.planner.refuse_impossible(job.limits)
+        widths = job.planner.solve(job.objective(job.task.model, "value-0").curves, job.limits)
+        groups = [
+            {"name": group.name, "kept": widths[group.name] * len(group.rows), "total": group.channels} for group in job.analysis.groups
+        ]
+        predicted = asdict(job.planner.predict(widths))
+        return {"groups": groups, "dense": asdict(job.dense), "predicted": predicted, "limits": job.limits, "measured": False}
     finally:
         directory.close()
 
 
-def _begin(run: RunDirectory, inputs: dict[str, Any]) -> None:
-    if run.summary:
+def _begin(run: RunDirectory, inputs: Fingerprint) -> bool:
+    """Say in ``run.json`` what the run is asked; whether it is an earlier one that goes on."""
+    resumed = bool(run.summary)
+    if resumed:
         refuse_another(run.path, read_inputs(run.path), inputs)
         if "result" not in run.summary:
             run.update(state="running", error=None)
     else:
         run.update(inputs=inputs, created=time.strftime("%Y-%m-%d %H:%M:%S"), versions=versions(), state="running")
+    return resumed
 
 
-def _ended(run: RunDirectory, error: BaseException) -> None:
-    """Say in ``run.json`` how a run ended that has no result; one of another job, or that nothing can be written to, stays as it is."""
+def _ended(run: RunDirectory, error: BaseException) -> str | None:
+    """Say in ``run.json`` how a run ended that has no result; one of another job, or that nothing can be written to, stays as it is, and
+    None is returned."""
     state = "interrupted" if not isinstance(error, Exception) else "infeasible" if isinstance(error, InfeasibleBudgetError) else "failed"
     with contextlib.suppress(RunError):
         if not isinstance(error, RunError) and run.summary.get("state") == "running":
-            run.update(state=state, error=str(error) or type(error).__name__)
+            run.update(state=state, error=_said(error))
+            return state
+    return None
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def _work(job: Job, run: RunDirectory) -> Result:
@@ -114,28 +133,25 @@ def _work(job: Job, run: RunDirectory) -> Result:
         job.prepare()
         best = prune_in_precisions(job)
     finally:
-        if job.backend is not None:
-            job.backend.release()
-    job, cut = best.job, best.cut
-    summary = summarize(job, cut, (before, best.score)) | {"precision": best.precision}
-    summary |= {"created": run.summary["created"], "target": run.summary["inputs"]["target"]}
+        job.backend.release()
+    job, final = best.job, best.final
+    summary = summarize(job, final, (before, best.score), best.precision)
     verdict = verdict_of(summary)
-    spent = summary["seconds"]
-    job.listener.note(f"took {spent['total']:.0f} s, {100 * spent['export'] / max(spent['total'], 1e-9):.0f} % of it exporting")
-    run.write("plan.json", cut.pruned.plan.to_json())
+    spent = summary.seconds
+    job.events.note(f"took {spent['total']:.0f} s, {100 * spent['export'] / max(spent['total'], 1e-9):.0f} % of it exporting")
+    run.write("plan.json", final.pruned.plan.to_json())
     write_report(summary, run.path / "report.html")
-    run.update(state=STATES[verdict], result=summary)
-    met = verdict == Verdict.MET
-    return Result(cut.pruned.model.eval(), cut.pruned.plan, summary, cut.files, run.path / "model.safetensors", met, run.path, verdict)
+    plain = summary.to_json()
+    run.update(state=STATES[verdict], result=plain)
+    model, checkpoint = final.pruned.model.eval(), run.path / "model.safetensors"
+    return Result(model, final.pruned.plan, plain, final.files, checkpoint, verdict == Verdict.MET, run.path, verdict)
 
 
-class _Logged:
-    """Passes everything on, and writes notes to the run's log."""
+def _kept(events: EventStream, run: RunDirectory) -> EventStream:
+    """The stream that also writes the run's log and its event file."""
 
-    def __init__(self, listener: Listener, run: RunDirectory) -> None:
-        self.progress: Callable[[str, int, int], None] = listener.progress
-        self._note, self._log = listener.note, run.log
+    def log(event: Event) -> None:
+        if not isinstance(event, Progress) and event.text is not None:
+            run.log(event.text)
 
-    def note(self, text: str) -> None:
-        self._log(text)
-        self._note(text)
+    return events.also(log, EventFile(run.path))

@@ -12,7 +12,7 @@ EARLY_SHARE = 0.3
 """The share of the fine-tuning epochs that stages before the last get."""
 
 DEEP = 0.4
-"""Share of the dense model's figures below which a budget is met in two stages unless told."""
+"""Share of the dense model's figures below which a budget is met in two stages by default."""
 
 
 def stage_shares(task: Task, options: Options, limits: Mapping[str, float], dense: ModelMetrics) -> list[float]:

@@ -1,25 +1,36 @@
-"""A run's result as plain values: what run.json keeps and the report shows."""
+"""A job's result as a summary: what run.json keeps and the report shows."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from edgeprune.bench import Measurement
 from edgeprune.cost.energy import EnergyModel
+from edgeprune.runs.summary import (
+    ArtifactSummary,
+    CandidateSummary,
+    EpochSummary,
+    GroupSummary,
+    InputSummary,
+    ModelSummary,
+    RatioSummary,
+    RunSummary,
+)
 from edgeprune.search.candidate import PrunedCandidate
 from edgeprune.search.job import Job
-from edgeprune.search.measure.micro import MicroBackend
+from edgeprune.search.plan.loop import MeasuredPlan
 from edgeprune.search.plan.metrics import ModelMetrics
 from edgeprune.search.verdicts import judge_budget
+from edgeprune.task import Task
 
 PACKAGES = ("edgeprune", "torch", "litert-torch", "ai-edge-litert", "scipy", "numpy")
 
@@ -35,55 +46,59 @@ def versions() -> dict[str, str]:
     return found
 
 
-def summarize(job: Job, cut: PrunedCandidate, metrics: tuple[float | None, float | None]) -> dict[str, Any]:
-    """The keys that :mod:`edgeprune.report.summary` describes."""
-    planner, trial = job.planner, cut.trial
-    widths = {group.name: cut.pruned.plan.width(group) for group in job.analysis.groups}
-    shown = (job.dense, cut.figures) if trial is None else (_of_session(job.dense, trial.dense), _of_session(cut.figures, trial.model))
-    measured = (trial.dense, trial.model) if trial else (None, None)
-    models = [_model(figures, metric, one, planner.energy) for figures, metric, one in zip(shown, metrics, measured, strict=True)]
-    summary = {
-        "task": job.task.name,
-        "labels": list(job.task.labels),
-        "preprocessing": job.task.preprocessing,
-        "inputs": [
-            {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
-            for value in pytree.tree_leaves(job.task.example_inputs)
-            if isinstance(value, Tensor)
-        ],
-        "artifacts": {name: _artifact(path, job, cut) for name, path in cut.files.items()},
-        "measured": trial is not None,
-        "metric_name": job.task.metric_name,
-        "higher_is_better": job.task.higher_is_better,
-        "dense": models[0],
-        "pruned": models[1],
-        "ratio": {"value": trial.ratio, "low": trial.low, "high": trial.high} if trial else None,
-        "budget": judge_budget(job.task, job.budget, *shown, trial, metrics),
-        "device": _device(job),
-        "versions": versions(),
-        "groups": [
-            {"name": group.name, "kept": widths[group.name] * len(group.rows), "total": group.channels} for group in job.analysis.groups
-        ],
-        "candidates": [
-            {
-                "predicted_ms": item.predicted.latency_ms,
-                "measured_ms": item.trial.model.latency_ms,
-                "low_ms": item.trial.model.low_ms,
-                "high_ms": item.trial.model.high_ms,
-                "ratio": item.trial.ratio,
-            }
-            for item in job.candidates
-        ],
-        "final_prediction_ms": cut.predicted.latency_ms,
-        "device_measurements": job.backend.measurements if job.backend else 0,
-        "seconds": job.seconds(),
-        "reused_measurements": job.reused,
-        "history": cut.tuned.history if cut.tuned else [],
-        "surgery": {"mode": cut.pruned.mode, "error": cut.pruned.error},
-        "unsupported": [{"node": node, "operation": op} for node, op in job.analysis.unsupported],
-        "warnings": _warnings(job, cut),
-    }
-    return job.backend.label(summary, cut.files[job.engine]) if isinstance(job.backend, MicroBackend) else summary
+def summarize(job: Job, final: PrunedCandidate, metrics: tuple[float | None, float | None], precision: str) -> RunSummary:
+    """The result of ``job``.  ``metrics``: of the dense and of the final model."""
+    pair, task, before = final.pair, job.task, job.run_directory.summary
+    widths = {group.name: final.pruned.plan.width(group) for group in job.analysis.groups}
+    shown = (job.dense, final.metrics) if pair is None else (_of_session(job.dense, pair.dense), _of_session(final.metrics, pair.model))
+    measured = (pair.dense, pair.model) if pair else (None, None)
+    dense, pruned = (
+        _model(figures, metric, one, job.planner.energy) for figures, metric, one in zip(shown, metrics, measured, strict=True)
+    )
+    summary = RunSummary(
+        task=task.name,
+        target=before["inputs"]["target"],
+        created=before["created"],
+        labels=list(task.labels),
+        preprocessing=task.preprocessing,
+        inputs=_inputs(task),
+        artifacts={name: _artifact(path, job, final) for name, path in final.files.items()},
+        measured=pair is not None,
+        metric_name=task.metric_name,
+        higher_is_better=task.higher_is_better,
+        dense=dense,
+        pruned=pruned,
+        ratio=RatioSummary(pair.ratio, pair.low, pair.high) if pair else None,
+        budget=judge_budget(task, job.budget, *shown, pair, metrics),
+        device={**job.backend.description(), "profile": job.profile.name},
+        versions=versions(),
+        precision=precision,
+        groups=[GroupSummary(group.name, widths[group.name] * len(group.rows), group.channels) for group in job.analysis.groups],
+        candidates=[_candidate(item) for item in job.candidates],
+        final_prediction_ms=final.predicted.latency_ms,
+        device_measurements=job.backend.measurements,
+        reused_measurements=job.reused,
+        seconds=job.seconds(),
+        history=[_epoch(entry) for entry in final.tuned.history] if final.tuned else [],
+        surgery={"mode": final.pruned.mode, "error": final.pruned.error},
+        unsupported=[{"node": node, "operation": op} for node, op in job.analysis.unsupported],
+        warnings=_warnings(job, final),
+    )
+    return job.backend.label(summary, final.files[job.engine])
+
+
+def _inputs(task: Task) -> list[InputSummary]:
+    tensors = [value for value in pytree.tree_leaves(task.example_inputs) if isinstance(value, Tensor)]
+    return [InputSummary(list(value.shape), str(value.dtype).removeprefix("torch.")) for value in tensors]
+
+
+def _epoch(entry: Mapping[str, float | None]) -> EpochSummary:
+    return EpochSummary(entry["epoch"] or 0, *(entry.get(name) for name in ("step", "loss", "learning_rate", "score")))
+
+
+def _candidate(item: MeasuredPlan) -> CandidateSummary:
+    model = item.trial.model
+    return CandidateSummary(item.predicted.latency_ms, model.latency_ms, model.low_ms, model.high_ms, item.trial.ratio)
 
 
 def _of_session(figures: ModelMetrics, measured: Measurement) -> ModelMetrics:
@@ -92,51 +107,34 @@ def _of_session(figures: ModelMetrics, measured: Measurement) -> ModelMetrics:
     return replace(figures, latency_ms=measured.latency_ms, peak_bytes=measured.peak_bytes, energy_mj=energy)
 
 
-def _model(figures: ModelMetrics, metric: float | None, measured: Any, energy: EnergyModel) -> dict[str, Any]:
-    return {
-        "metric": metric,
-        "latency_ms": figures.latency_ms,
-        "low_ms": measured.low_ms if measured else None,
-        "high_ms": measured.high_ms if measured else None,
-        "peak_bytes": figures.peak_bytes,
-        "energy_mj": figures.energy_mj,
-        "energy_method": measured.energy_method if measured and measured.energy_mj is not None else f"no meter, {energy.describe()}",
-        "file_bytes": figures.file_bytes,
-        "macs": figures.macs,
-        "parameters": figures.parameters,
-    }
+def _model(figures: ModelMetrics, metric: float | None, measured: Measurement | None, energy: EnergyModel) -> ModelSummary:
+    return ModelSummary(
+        metric=metric,
+        latency_ms=figures.latency_ms,
+        low_ms=measured.low_ms if measured else None,
+        high_ms=measured.high_ms if measured else None,
+        peak_bytes=figures.peak_bytes,
+        energy_mj=figures.energy_mj,
+        energy_method=measured.energy_method if measured and measured.energy_mj is not None else f"no meter, {energy.describe()}",
+        file_bytes=figures.file_bytes,
+        macs=figures.macs,
+        parameters=figures.parameters,
+    )
 
 
-def _artifact(path: Path, job: Job, cut: PrunedCandidate) -> dict[str, Any]:
+def _artifact(path: Path, job: Job, final: PrunedCandidate) -> ArtifactSummary:
     """What a release compares the file and its measurements with.  A resumed run writes the bytes that it measured once more: they are as
     old as that measurement at least."""
     content, written = path.read_bytes(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(path.stat().st_mtime))
     digest = sha256(content).hexdigest()
-    if cut.trial is not None and cut.trial.model.file_sha256 == digest:
-        written = min(written, job.run_directory.recorded_at(cut.identity) or written)
+    if final.pair is not None and final.pair.model.file_sha256 == digest:
+        written = min(written, job.run_directory.recorded_at(final.key) or written)
     name = str(path.relative_to(job.run_directory.artifacts))
-    return {"file": name, "bytes": len(content), "sha256": digest, "written_at": written}
+    return ArtifactSummary(name, len(content), digest, written)
 
 
-def _device(job: Job) -> dict[str, Any]:
-    if job.backend is None:
-        return {"profile": job.profile.name, "latency": "predicted from the profile's prior, not measured"}
-    facts = job.backend.facts
-    runtime, version = facts["runtimes"][facts["engine"]]
-    return {
-        "target": job.backend.target,
-        "device": facts["board"] or facts["cpu"],
-        "architecture": facts["arch"],
-        "cores": facts["cores"],
-        "os": facts["os"],
-        "runtime": f"{runtime} {version}",
-        "threads": facts["threads"],
-        "profile": job.profile.name,
-    }
-
-
-def _warnings(job: Job, cut: PrunedCandidate) -> list[str]:
+def _warnings(job: Job, final: PrunedCandidate) -> list[str]:
     found = [f"{op} at {node} has no rule: what it touches stays" for node, op in job.analysis.unsupported]
-    if cut.trial is not None:
-        found += [f"{name}: {text}" for name, one in (("dense", cut.trial.dense), ("pruned", cut.trial.model)) for text in one.warnings]
+    if final.pair is not None:
+        found += [f"{name}: {text}" for name, one in (("dense", final.pair.dense), ("pruned", final.pair.model)) for text in one.warnings]
     return found

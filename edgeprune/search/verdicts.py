@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from edgeprune.bench.gates import Gate
 from edgeprune.bench.results import Ratio
 from edgeprune.budget import Budget, Limit
+from edgeprune.runs.summary import BudgetSummary, JudgedSummary, RunSummary
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.plan.metrics import ModelMetrics
 from edgeprune.task import Task
@@ -54,9 +54,9 @@ def judge_budget(
     figures: ModelMetrics,
     trial: PairedMeasurement | None,
     metrics: tuple[float | None, float | None],
-) -> dict[str, Any]:
-    """Every limit by kind, as ``run.json`` keeps it: see :mod:`edgeprune.report.summary`."""
-    result: dict[str, Any] = {}
+) -> dict[str, BudgetSummary]:
+    """Every limit by kind, judged."""
+    result: dict[str, BudgetSummary] = {}
     for kind, limit in budget.limits().items():
         base = dense.of(kind)
         absolute = None if limit.relative and base is None else limit.resolve(base or 0.0)
@@ -70,12 +70,14 @@ def judge_budget(
     return result
 
 
-def _entry(text: str, limit: float | None, judged: Judged) -> dict[str, Any]:
+def _entry(text: str, limit: float | None, judged: Judged) -> BudgetSummary:
     met = {Verdict.MET: True, Verdict.MISSED: False, Verdict.UNDECIDED: None}[judged.verdict]
-    shown = None if judged.found is None else asdict(judged.found) | {"limit": judged.limit, "relative": judged.relative}
-    return {"text": text, "limit": limit, "judged": shown, "verdict": judged.verdict.value, "met": met}
+    shown = None
+    if (found := judged.found) is not None:
+        shown = JudgedSummary(found.value, found.low, found.high, judged.limit, judged.relative)
+    return BudgetSummary(text, limit, shown, judged.verdict, met)
 
 
-def verdict_of(summary: dict[str, Any]) -> Verdict:
+def verdict_of(summary: RunSummary) -> Verdict:
     """Of all budgets of a run together."""
-    return overall(Verdict(item["verdict"]) for item in summary["budget"].values())
+    return overall(item.verdict or Verdict.UNDECIDED for item in summary.budget.values())

@@ -35,7 +35,7 @@ def test_a_model_is_pruned_to_half_its_time_on_the_board(
     """Emulated times are no latencies, but their ratios are of the work done.  Few rounds: each starts an emulated Python again."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # the table is measured, not remembered
     rounds = 3 if digits else 2
-    monkeypatch.setattr("edgeprune.search.job.BenchOptions", partial(BenchOptions, rounds=rounds, warmup_s=0.2, max_time_s=3.0))
+    monkeypatch.setattr("edgeprune.search.measure.opening.BenchOptions", partial(BenchOptions, rounds=rounds, warmup_s=0.2, max_time_s=3.0))
     options = Options(formats=("tflite", "pt2"), sensitivity=False, epochs=0.5, step=32, threads=1, measurements=3)
     task = load_recipe(DIGITS) if digits else small_task()
     result = prune(task, "ssh://board", budget=edgeprune.Budget(latency="50%"), options=options, runs=tmp_path / "runs")

@@ -18,7 +18,6 @@ from edgeprune.errors import BudgetError, ExportError, InputError, RecipeError, 
 from edgeprune.graph import analyze
 from edgeprune.profile import load
 from edgeprune.search import Options
-from edgeprune.search.events import Silent
 from edgeprune.search.online import prices
 from edgeprune.search.plan.planner import Planner, all_choices
 from edgeprune.surgery import Plan, Pruned, apply, outputs_of, plan_from_saliency
@@ -161,7 +160,9 @@ def test_options_without_effect_are_noted(tmp_path: Path) -> None:
     assert any("epochs, distillation of the options have no effect" in note for note in listener.notes)
 
 
-class Noting(Silent):
+class Noting:
+    def progress(self, stage: str, done: int, total: int) -> None: ...
+
     def __init__(self) -> None:
         self.notes: list[str] = []
 

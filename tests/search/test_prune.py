@@ -59,7 +59,7 @@ def run_job(recipe: Path, tmp_path: Path, **more: Any) -> edgeprune.Result:
 @pytest.mark.usefixtures("few_rounds")
 def test_prune_measures_meets_and_resumes(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr("edgeprune.search.job.finetune", lambda *args, **named: (_ for _ in ()).throw(KeyboardInterrupt()))
+        broken.setattr("edgeprune.search.candidate.finetune", lambda *args, **named: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt) as raised:
             run_job(recipe, tmp_path)
     (folder,) = (tmp_path / "runs").iterdir()

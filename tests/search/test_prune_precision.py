@@ -16,8 +16,8 @@ from edgeprune.errors import InputError
 from edgeprune.export import formats
 from edgeprune.export.evaluate import score_file
 from edgeprune.search import Options, prune
+from edgeprune.search.choice import Outcome
 from edgeprune.search.plan.metrics import ModelMetrics
-from edgeprune.search.quantized import Outcome
 
 
 def small_task() -> edgeprune.Task:
@@ -62,7 +62,7 @@ def test_a_precision_that_nothing_can_measure_is_refused(tmp_path: Path):
 )
 def test_what_is_better(first: tuple[float, float], second: tuple[float, float]):
     def outcome(latency_ms: float, score: float, task: edgeprune.Task) -> Outcome:
-        cut = SimpleNamespace(figures=ModelMetrics(latency_ms, None, 1.0, 1.0, 1.0, 1.0))
+        cut = SimpleNamespace(metrics=ModelMetrics(latency_ms, None, 1.0, 1.0, 1.0, 1.0))
         return Outcome("int8", SimpleNamespace(limits={"latency": 10.0}, task=task), cut, score)  # type: ignore[arg-type]
 
     task, error = small_task(), replace(small_task(), metric_name="error", higher_is_better=False)

@@ -17,7 +17,7 @@ from edgeprune.cost.kernels import Kernel, kernels, macs
 from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, RunError
 from edgeprune.graph import Analysis, analyze
 from edgeprune.runs.directory import RunDirectory, read_inputs
-from edgeprune.search.events import Silent
+from edgeprune.search.events import SILENT
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.options import Options
 from edgeprune.search.plan.loop import Loop
@@ -115,7 +115,7 @@ def test_the_loop_corrects_the_model_until_the_measurement_fits(planner: Planner
         tried.append(widths)
         return trial_of(truth(widths), dense.latency_ms)
 
-    loop = Loop(planner, curves_of(planner, 3), Budget(latency="55%"), dense, build_and_try, Silent(), 8)
+    loop = Loop(planner, curves_of(planner, 3), Budget(latency="55%"), dense, build_and_try, SILENT, 8)
     chosen = loop.run()
     assert 0.80 <= truth(chosen.widths) / dense.latency_ms / 0.55 <= 1.0
     assert len(tried) <= 8
@@ -135,7 +135,7 @@ def test_the_loop_uses_a_budget_that_the_model_cannot_foresee(planner: Planner, 
     dense = ModelMetrics(truth(planner.dense), 1000, 1.0, 500, 4e6, 1000)
     planner.observe_dense(dense.latency_ms, 1000, 500, None)
     curves = curves_of(planner, seed)
-    loop = Loop(planner, curves, Budget(latency="50%"), dense, lambda widths: trial_of(truth(widths), dense.latency_ms), Silent(), 8)
+    loop = Loop(planner, curves, Budget(latency="50%"), dense, lambda widths: trial_of(truth(widths), dense.latency_ms), SILENT, 8)
     chosen = loop.run()
     assert 0.7 <= truth(chosen.widths) / dense.latency_ms / 0.5 <= 1.0  # the first plan takes 0.53 or 0.63
     assert len(loop.candidates) <= 8
@@ -144,7 +144,7 @@ def test_the_loop_uses_a_budget_that_the_model_cannot_foresee(planner: Planner, 
 def test_a_loop_that_never_fits_says_by_how_much(planner: Planner) -> None:
     dense = ModelMetrics(1.0, 1000, 1.0, 500, 4e6, 1000)
     planner.observe_dense(1.0, 1000, 500, None)
-    loop = Loop(planner, curves_of(planner, 0), Budget(latency="50%"), dense, lambda widths: trial_of(0.9, 1.0), Silent(), 3)
+    loop = Loop(planner, curves_of(planner, 0), Budget(latency="50%"), dense, lambda widths: trial_of(0.9, 1.0), SILENT, 3)
     with pytest.raises(InfeasibleBudgetError, match="latency 900 µs instead of 500 µs"):
         loop.run()
 
@@ -162,7 +162,7 @@ def test_a_plan_whose_tuned_model_misses_is_not_taken_again(planner: Planner) ->
         def measure(widths: dict[str, int]) -> PairedMeasurement:
             return trial_of(0.98 * planner.predict(widths).latency_ms, whole)
 
-        return Loop(fresh, curves_of(planner, 0), Budget(latency="50%"), dense, measure, Silent(), 3)
+        return Loop(fresh, curves_of(planner, 0), Budget(latency="50%"), dense, measure, SILENT, 3)
 
     first = loop().run()
     again = loop()

@@ -51,7 +51,7 @@ def build(order: Order, output: Path | None = None, note: Callable[[str], None] 
 
 
 def _product(runs: Mapping[str, FinishedRun]) -> str:
-    names = {re.sub(r"[^a-z0-9._-]+", "-", str(run.result["task"]).lower()).strip("._-") for run in runs.values()}
+    names = {re.sub(r"[^a-z0-9._-]+", "-", str(run.result.task).lower()).strip("._-") for run in runs.values()}
     if len(names) != 1:
         raise InputError(f"the runs are of several tasks: {', '.join(sorted(names))}", remedy="Name the product: --product NAME.")
     return names.pop() or "model"
@@ -90,7 +90,7 @@ def _tools(runs: Mapping[str, FinishedRun]) -> dict[str, str]:
     """Versions of what made the artifacts; of runs that differ, all of them."""
     found: dict[str, set[str]] = {}
     for run in runs.values():
-        for name, version in run.result["versions"].items():
+        for name, version in run.result.versions.items():
             if version != "not installed":
                 found.setdefault(name, set()).add(version)
     return {name: ", ".join(sorted(versions)) for name, versions in found.items()}

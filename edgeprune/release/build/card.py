@@ -5,11 +5,12 @@ Source of its sections: Mitchell et al., "Model Cards for Model Reporting", FAT*
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune.budget import format_quantity
 from edgeprune.release.build.gates import describe
 from edgeprune.release.bundle.manifest import Evidence, Variant
+from edgeprune.runs.summary import RunSummary
 
 if TYPE_CHECKING:
     from edgeprune.runs.finished import FinishedRun
@@ -33,10 +34,10 @@ def card(product: str, version: str, created: str, variants: dict[str, Variant],
     return ("\n".join(lines) + "\n").encode()
 
 
-def _variant(variant: Variant, result: dict[str, Any]) -> list[str]:
+def _variant(variant: Variant, result: RunSummary) -> list[str]:
     asked = variant.compatibility
     lines = [
-        f"- Task: {result['task']}, {_inputs(result)}",
+        f"- Task: {result.task}, {_inputs(result)}",
         f"- Devices: {', '.join(asked.profiles or asked.boards or ('any',))}; {', '.join(asked.architectures) or 'any'};"
         f" {format_quantity('memory', asked.min_memory_bytes)} of memory or more",
         f"- Runtime: {', '.join(f'{one.package} {one.versions}'.strip() for one in asked.runtimes) or 'not known'}",
@@ -53,9 +54,9 @@ def _variant(variant: Variant, result: dict[str, Any]) -> list[str]:
     return [*lines, "", *_pruning(result)]
 
 
-def _inputs(result: dict[str, Any]) -> str:
-    shapes = ["x".join(map(str, one["shape"])) + f" {one['dtype']}" for one in result.get("inputs", [])]
-    labels = result.get("labels") or []
+def _inputs(result: RunSummary) -> str:
+    shapes = ["x".join(map(str, one.shape)) + f" {one.dtype}" for one in result.inputs]
+    labels = result.labels
     return f"inputs {', '.join(shapes) or 'not stated'}" + (f", {len(labels)} classes" if labels else "")
 
 
@@ -81,11 +82,11 @@ def figures(item: Evidence) -> dict[str, str]:
     }
 
 
-def _pruning(result: dict[str, Any]) -> list[str]:
-    dense, pruned = result["dense"], result["pruned"]
+def _pruning(result: RunSummary) -> list[str]:
+    dense, pruned = result.dense, result.pruned
     lines = ["| | original | pruned |", "|---|---|---|"]
-    for name, key in (("parameters", "parameters"), ("multiply-adds", "macs"), ("bytes of the file", "file_bytes")):
-        lines.append(f"| {name} | {dense[key]:,.0f} | {pruned[key]:,.0f} |")
-    if dense["metric"] is not None and pruned["metric"] is not None:
-        lines.append(f"| {result['metric_name']} (of the PyTorch model) | {dense['metric']:.4g} | {pruned['metric']:.4g} |")
+    for name, kind in (("parameters", "parameters"), ("multiply-adds", "macs"), ("bytes of the file", "size")):
+        lines.append(f"| {name} | {dense.of(kind) or 0:,.0f} | {pruned.of(kind) or 0:,.0f} |")
+    if dense.metric is not None and pruned.metric is not None:
+        lines.append(f"| {result.metric_name} (of the PyTorch model) | {dense.metric:.4g} | {pruned.metric:.4g} |")
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -116,7 +117,7 @@ class Assembly:
                 f"variant {self.name}: several formats were measured ({names})", remedy="Choose the one to load: --model FORMAT."
             )
         wanted = [one for one in shipped if self.order.model in (None, one.format)]
-        if not measured and (self.run.result["measured"] or any(found.values())):
+        if not measured and (self.run.result.measured or any(found.values())):
             raise EvidenceError(
                 f"variant {self.name}: {' and '.join(one.path.name for one in wanted)} was not measured",
                 remedy="Let the format that was measured be the one to load (--model), or measure it: edgeprune bench, then --evidence.",
@@ -140,12 +141,12 @@ class Assembly:
 
     def _add_task(self) -> None:
         """Labels, one a line, and preprocessing, where the task told them."""
-        labels = self.run.result.get("labels") or []
+        labels = self.run.result.labels
         if any(len(label.splitlines()) != 1 or label.splitlines()[0] != label for label in labels):
             raise InputError(f"variant {self.name}: a label of the task is empty or has several lines")
         if labels:
             self._add("labels.txt", ("\n".join(labels) + "\n").encode(), "labels")
-        if preprocessing := self.run.result.get("preprocessing"):
+        if preprocessing := self.run.result.preprocessing:
             try:
                 content = canonical(preprocessing)
             except ValueError as error:
@@ -153,7 +154,7 @@ class Assembly:
             self._add("preprocessing.json", content, "preprocessing")
 
     def _gates(self, model: Exported, found: Sequence[Found], score: Record | None) -> tuple[Gate, ...]:
-        dense, metric = self.run.result["dense"]["metric"], score.value["metric"] if score else None
+        dense, metric = self.run.result.dense.metric, score.value["metric"] if score else None
         measurements: list[Measurement | None] = [one.measurement for one in found] or [None]
         judged = {
             judge(gate, self.name, len(model.content), measurement, self.run.metric_name, metric, dense, self.run.higher_is_better): None
@@ -163,7 +164,7 @@ class Assembly:
         return tuple(judged)
 
     def _health(self, model: Exported) -> Health:
-        inputs, outputs = health_of(model, self.run.result.get("inputs") or [])
+        inputs, outputs = health_of(model, [asdict(one) for one in self.run.result.inputs])
         return Health(
             inputs=tuple(self._add(f"health/input-{place}.npy", content, "health") for place, content in enumerate(inputs)),
             outputs=tuple(self._add(f"health/output-{place}.npy", content, "health") for place, content in enumerate(outputs)),

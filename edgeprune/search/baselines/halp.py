@@ -22,7 +22,7 @@ def halp(setting: SearchContext, target_ms: float) -> Plan:
 
     In every one of 30 steps a group's cost at a width is looked up with all other widths frozen at their present values (a layer's with
     its input width frozen), channels go in the order of their importance, in blocks of the device's step, and never come back. Importance
-    is that of the dense model; the paper estimates it anew while it trains on between the steps. Raises :class:`InfeasibleBudgetError`.
+    is that of the dense model; the paper estimates it again while it trains on between the steps. Raises :class:`InfeasibleBudgetError`.
     """
     choices, saliency = setting.choices, setting.saliency("taylor")
     setting.require({name: widths[0] for name, widths in choices.items()}, target_ms, "HALP")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,43 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from edgeprune.bench import Artifact, BenchOptions, Device, Measurement, open_device
-from edgeprune.cost.table import BUILDERS, Grid, Table, point_key
+from edgeprune.cost.kernels import Kernel
+from edgeprune.cost.latency import KernelTimes, TableTimes
+from edgeprune.cost.table import BUILDERS, Grid, Table, grid_of, point_key
 from edgeprune.devices import parse_address, resolve_target
-from edgeprune.errors import DeviceError, InputError, NoRuntimeError, ParityError
+from edgeprune.errors import DeviceError, InputError, NoRuntimeError, ParityError, suggest
+from edgeprune.export.formats import find as find_format
+from edgeprune.graph import Analysis
 from edgeprune.runs.directory import RunDirectory
-from edgeprune.search.events import Listener
+from edgeprune.runs.events import DeviceWaiting
+from edgeprune.runs.summary import RunSummary
+from edgeprune.search.events import EventStream
+from edgeprune.search.measure.archive import Archive
+from edgeprune.search.measure.backend import Choices, described
 from edgeprune.search.measure.paired import PairedMeasurement
+from edgeprune.search.precision import Precision, float_precision
 
 CHUNK = 96
 """Kernels measured at a time: what a kill can cost."""
 
-SUFFIXES = {"tflite": ".tflite", "torchscript": ".pt"}
+
+def check_device_engine(engine: str | None) -> None:
+    """Raise :class:`InputError` for an engine whose kernels cannot be timed one by one."""
+    if engine is not None and engine not in BUILDERS:
+        raise InputError(f"unknown engine {engine!r}", remedy=suggest(engine, BUILDERS, "engines"))
 
 
 class DeviceBackend:
     """Opens the device when a measurement is really needed, and lets go of it between phases.
 
-    ``engine``: "tflite" or "torchscript"; None takes TFLite where the device has it.
+    ``engine``: one whose kernels can be timed one by one; None takes the first of them that the device has.
     """
 
-    def __init__(self, run: RunDirectory, target: str, engine: str | None, options: BenchOptions, listener: Listener) -> None:
-        if engine is not None and engine not in SUFFIXES:
-            raise InputError(f"unknown engine {engine!r}", remedy=f"Known engines: {', '.join(SUFFIXES)}.")
-        self._run, self.target, self._options, self._listener = run, target, options, listener
+    measures = True
+
+    def __init__(self, run: RunDirectory, target: str, engine: str | None, options: BenchOptions, events: EventStream) -> None:
+        check_device_engine(engine)
+        self._run, self.target, self._options, self._events = run, target, options, events
         self._device: Device | None = None
         self._wanted = engine
         self.measurements = 0
@@ -45,22 +59,48 @@ class DeviceBackend:
         known = self._run.recall("device")
         if known is None:
             device = self._open()
-            engine = self._wanted or ("tflite" if "tflite" in device.info.runtimes else "torchscript")
+            engine = self._wanted or next((name for name in BUILDERS if name in device.info.runtimes), [*BUILDERS][-1])
             threads = self._options.threads or min(4, device.info.cores)
             known = device.info.to_json() | {"engine": engine, "threads": threads, "key": device.info.key(engine)}
             self._run.record("device", known)
         return known
 
     @property
-    def apart(self) -> bool:
+    def precision(self) -> Precision:
+        """float32 files of the device's engine."""
+        return float_precision(str(self.facts["engine"]))
+
+    @property
+    def is_remote(self) -> bool:
         """Whether the device is another machine than this one: what is done here meanwhile does not disturb it."""
         return parse_address(resolve_target(self.target).address).scheme != "local"
+
+    def kernel_times(self, kernels: Sequence[Kernel], choices: Choices) -> KernelTimes:
+        """From the device table."""
+        return TableTimes(self.table([grid_of(kernel, choices) for kernel in kernels]), choices)
+
+    def archive(self, analysis: Analysis, precision: Precision) -> Archive | None:
+        """What earlier runs measured on this device, with this engine, these threads and in this precision."""
+        key = str(self.facts["key"]) + ("" if precision == self.precision else f"-{precision.name}")
+        return Archive.of(key, self.facts["threads"], analysis)
+
+    def shipped_with(self, path: Path) -> dict[str, Path]:
+        """No other file."""
+        return {}
+
+    def description(self) -> dict[str, str | int | None]:
+        """The device as probed."""
+        return described(self.target, self.facts)
+
+    def label(self, summary: RunSummary, path: Path) -> RunSummary:
+        """The summary as it is: everything in it is measured."""
+        return summary
 
     def measure_dense(self, path: Path) -> Measurement:
         """The dense model by itself."""
         known = self._run.recall("dense")
         if known is None:
-            self._listener.note("measuring the dense model")
+            self._events.begin("measuring", "the dense model")
             known = self._open().measure([Artifact(path, "dense")], self._options)[0].to_json()
             self.measurements += 1
             self._run.record("dense", known)
@@ -84,32 +124,32 @@ class DeviceBackend:
         shared = Table.open(user_cache_path("edgeprune") / "tables" / f"{self.facts['key']}-t{threads}.json")
         if not mine.times:
             mine.add({key: shared.times[key] for key in map(point_key, mine.missing(grids)) if key in shared.times})
-        missing = mine.missing(grids)
+        missing, suffix = mine.missing(grids), find_format(engine).suffix
         for start in range(0, len(missing), CHUNK):
             chunk = {point_key(point): point for point in missing[start : start + CHUNK]}
-            files = {key + SUFFIXES[engine]: BUILDERS[engine](*point) for key, point in chunk.items()}
-            self._listener.progress("device table", start, len(missing))
+            files = {key + suffix: BUILDERS[engine](*point) for key, point in chunk.items()}
+            self._events.progress("device table", start, len(missing))
             found = self._open().table(files, engine, self._options)
             times = {}
             for key in chunk:
-                timed = found[key + SUFFIXES[engine]]
+                timed = found[key + suffix]
                 if timed.error is not None or not math.isfinite(timed.median_ns):
                     raise DeviceError(f"kernel {key} failed on {self.target}: {timed.error}", remedy="Update the runtime on the device.")
                 times[key] = timed.median_ns / 1e6
             mine.add(times)
             shared.add(times)
-        self._listener.progress("device table", len(missing), len(missing))
+        self._events.progress("device table", len(missing), len(missing))
         return mine
 
-    def compare_outputs(self, path: Path, inputs: Sequence[Tensor], wanted: Sequence[Tensor], tolerance: float) -> None:
-        """Raises :class:`ParityError` where what the device computes is not, but for ``tolerance`` of the largest value, ``wanted``."""
+    def check_outputs(self, path: Path, inputs: Sequence[Tensor], expected: Callable[[], Sequence[Tensor]], tolerance: float) -> None:
+        """Raises :class:`ParityError` where what the device computes is not, but for ``tolerance`` of the largest value, ``expected()``."""
         arrays = [value.numpy() for value in inputs]
         if self.facts["engine"] == "tflite":  # which holds 64-bit numbers in 32 bits
             arrays = [array.astype(np.int32) if array.dtype == np.int64 else array for array in arrays]
         found = self._open().outputs(Artifact(path), arrays)
-        for index, (got, tensor) in enumerate(zip(found, wanted, strict=True)):
-            expected = tensor.detach().numpy()
-            error = float(np.abs(got.reshape(expected.shape) - expected).max()) / max(float(np.abs(expected).max()), 1e-6)
+        for index, (got, tensor) in enumerate(zip(found, expected(), strict=True)):
+            wanted = tensor.detach().numpy()
+            error = float(np.abs(got.reshape(wanted.shape) - wanted).max()) / max(float(np.abs(wanted).max()), 1e-6)
             if not error <= tolerance:
                 raise ParityError(
                     f"output {index} of {path.name} on the device differs from the host's by {error:.2g} of its largest value"
@@ -123,9 +163,9 @@ class DeviceBackend:
 
     def _open(self) -> Device:
         if self._device is None:
-            self._listener.note(f"connecting to {self.target}")
+            self._events.begin("connecting", f"to {self.target}")
             known = self._run.recall("device")
-            engines = [known["engine"]] if known else [self._wanted] if self._wanted else ["tflite", "torchscript"]
+            engines = [known["engine"]] if known else [self._wanted] if self._wanted else list(BUILDERS)
             self._device = self._first_of(engines)
             if known and self._device.info.key(known["engine"]) != known["key"]:
                 key = self._device.info.key(known["engine"])
@@ -140,9 +180,9 @@ class DeviceBackend:
             try:
                 return open_device(self.target, engine=engine, on_event=self._event)
             except NoRuntimeError:
-                self._listener.note(f"{self.target} has no {engine} runtime: trying {engines[-1]}")
+                self._events.note(f"{self.target} has no {engine} runtime: trying {engines[-1]}")
         return open_device(self.target, engine=engines[-1], on_event=self._event)
 
     def _event(self, event: dict[str, Any]) -> None:
         if event.get("event") == "waiting":
-            self._listener.note(f"the device is in use by {event.get('holder')}: waiting")
+            self._events.emit(DeviceWaiting(self.target, str(event.get("holder"))))

@@ -8,8 +8,8 @@ Only latency, and energy with it, is predicted from the profile.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from edgeprune.bench import Measurement
 from edgeprune.budget import Budget
@@ -24,11 +25,17 @@ from edgeprune.cost.kernels import Kernel, macs
 from edgeprune.cost.latency import KernelTimes
 from edgeprune.cost.prior import PriorTimes
 from edgeprune.errors import BudgetError, ExportError, InputError, ParityError
+from edgeprune.graph import Analysis
 from edgeprune.micro import Arena, estimate_flash, macs_of, measure_arena, predict_ms, read_graph, run_micro, write_c_array
 from edgeprune.profile import MICRO, Profile
 from edgeprune.runs.directory import RunDirectory
-from edgeprune.search.events import Listener
+from edgeprune.runs.summary import ModelSummary, RunSummary
+from edgeprune.search.events import EventStream
+from edgeprune.search.measure.archive import Archive
+from edgeprune.search.measure.backend import Choices, described
 from edgeprune.search.measure.paired import PairedMeasurement
+from edgeprune.search.precision import MICRO as MICRO_PRECISION
+from edgeprune.search.precision import Precision
 from edgeprune.tflite.interpreter import invoke, open_tflite
 
 ENGINE = "tflite-int8"
@@ -57,15 +64,11 @@ class MicroBackend:
     budget that the profile knows nothing to judge by, :class:`ExportError` without tflite-micro, :class:`InputError` for another engine.
     """
 
-    def __init__(self, run: RunDirectory, profile: Profile, engine: str | None, budget: Budget, listener: Listener) -> None:
-        if engine not in (None, ENGINE):
-            raise InputError(f"{profile.name} runs {ENGINE}, not {engine}", remedy="Leave the engine out.")
-        for kind, known in (("latency", profile.prior), ("energy", profile.prior and profile.power)):
-            if kind in budget.limits() and known is None:
-                raise BudgetError(
-                    f"the profile {profile.name} knows no published {kind}: a budget of it cannot be judged", remedy=f"Leave {kind} out."
-                )
-        self._run, self._profile, self._listener = run, profile, listener
+    measures, is_remote, precision = True, False, MICRO_PRECISION
+
+    def __init__(self, run: RunDirectory, profile: Profile, engine: str | None, budget: Budget, events: EventStream) -> None:
+        check_micro(profile, engine, budget)
+        self._run, self._profile, self._events = run, profile, events
         self._version = _tflite_micro()
         self.target = profile.name
         self.measurements = 0
@@ -91,8 +94,8 @@ class MicroBackend:
             "runtimes": {ENGINE: (MICRO, self._version)},
         }
 
-    def times(self) -> KernelTimes:
-        """Kernel times by the profile's prior."""
+    def kernel_times(self, kernels: Sequence[Kernel], choices: Choices) -> KernelTimes:
+        """By the profile's prior."""
         return PriorTimes(self._profile) if self.latency_known else UnknownTimes()
 
     def measure_dense(self, path: Path) -> Measurement:
@@ -105,16 +108,16 @@ class MicroBackend:
         ratio = after.latency_ms / before.latency_ms
         return PairedMeasurement(ratio, ratio, ratio, before, after)
 
-    def check_outputs(self, path: Path, examples: Sequence[torch.Tensor], seed: int) -> None:
-        """TFLite Micro computes what TFLite does here, on seeded inputs; what is no quantized number (an index) is as in ``examples``.
+    def check_outputs(self, path: Path, inputs: Sequence[Tensor], expected: Callable[[], Sequence[Tensor]], tolerance: float) -> None:
+        """TFLite Micro computes what TFLite does here, on seeded inputs; what is not a quantized number (an index) is as in ``inputs``.
 
         Raises :class:`ParityError`.
         """
         content = path.read_bytes()
-        random = np.random.default_rng(seed)
+        random = np.random.default_rng(0)
         probe = [
             (random.integers(-128, 128, tensor.shape) if tensor.scales else example.numpy().reshape(tensor.shape)).astype(tensor.dtype)
-            for tensor, example in zip(read_graph(content, path.name).inputs, examples, strict=True)
+            for tensor, example in zip(read_graph(content, path.name).inputs, inputs, strict=True)
         ]
         interpreter = open_tflite(content)
         invoke(interpreter, [torch.from_numpy(value) for value in probe])
@@ -123,36 +126,45 @@ class MicroBackend:
             if steps > STEPS:
                 raise ParityError(f"output {index} of {path.name} differs by {steps} of 256 steps between TFLite Micro and TFLite")
 
-    def c_array(self, path: Path) -> Path:
+    def archive(self, analysis: Analysis, precision: Precision) -> Archive | None:
+        """Nothing is kept: an arena is measured in a moment."""
+        return None
+
+    def shipped_with(self, path: Path) -> dict[str, Path]:
         """The file as a C array with its header, beside it; the path of the source."""
         content = path.read_bytes()
-        return write_c_array(content, path.parent / "c", "model", measure_arena(content, path.name))[0]
+        return {"c-array": write_c_array(content, path.parent / "c", "model", measure_arena(content, path.name))[0]}
 
-    def label(self, summary: dict[str, Any], path: Path) -> dict[str, Any]:
-        """A run's summary with what is measured and what predicted said, and without what is not known.  ``path``: the int8 file."""
+    def description(self) -> dict[str, str | int | None]:
+        """The microcontroller by its profile."""
+        return described(self.target, self.facts)
+
+    def label(self, summary: RunSummary, path: Path) -> RunSummary:
+        """The summary with what was measured and what predicted, and without what is not known.  ``path``: the int8 file."""
         content = path.read_bytes()
         flash = estimate_flash(read_graph(content, path.name), len(content))
         prior = self._profile.prior
         source = f"predicted from {prior.runtime}" if prior else "not known"
-        models = {name: summary[name] | {"low_ms": None, "high_ms": None} for name in ("dense", "pruned")}
-        for model in models.values():
-            model["latency_ms"] = model["latency_ms"] if prior else None
-            if not math.isfinite(model["energy_mj"]) or prior is None:
-                model |= {"energy_mj": None, "energy_method": "not known"}
-        return (
-            summary
-            | models
-            | {
-                "measured": False,
-                "measured_kinds": ["memory", "size", "macs", "parameters", "max_drop"],
-                "methods": {"latency": source, "memory": "arena measured with tflite-micro", "size": "the int8 file"},
-                "device": summary["device"]
-                | {"latency": source, "memory": f"arena measured with tflite-micro {self._version}"}
-                | {"flash": f"{flash.total_bytes} bytes, of which {flash.code_bytes} are code, estimated from {flash.method}"},
-                "ratio": None,
-                "candidates": [],
-            }
+        facts = {"latency": source, "memory": f"arena measured with tflite-micro {self._version}"}
+        facts["flash"] = f"{flash.total_bytes} bytes, of which {flash.code_bytes} are code, estimated from {flash.method}"
+        return replace(
+            summary,
+            dense=self._known(summary.dense),
+            pruned=self._known(summary.pruned),
+            measured=False,
+            measured_kinds=["memory", "size", "macs", "parameters", "max_drop"],
+            methods={"latency": source, "memory": "arena measured with tflite-micro", "size": "the int8 file"},
+            device={**summary.device, **facts},
+            ratio=None,
+            candidates=[],
         )
+
+    def _known(self, model: ModelSummary) -> ModelSummary:
+        """The figures that the profile knows."""
+        model = replace(model, low_ms=None, high_ms=None, latency_ms=model.latency_ms if self.latency_known else None)
+        if self.latency_known and model.energy_mj is not None and math.isfinite(model.energy_mj):
+            return model
+        return replace(model, energy_mj=None, energy_method="not known")
 
     def release(self) -> None:
         """Nothing is held."""
@@ -191,6 +203,17 @@ class MicroBackend:
             stop_reason="predicted",
             stable=True,
         )
+
+
+def check_micro(profile: Profile, engine: str | None, budget: Budget) -> None:
+    """Refuse another engine (:class:`InputError`), and a budget that the profile knows nothing to judge by (:class:`BudgetError`)."""
+    if engine not in (None, ENGINE):
+        raise InputError(f"{profile.name} runs {ENGINE}, not {engine}", remedy="Leave the engine out.")
+    for kind, known in (("latency", profile.prior), ("energy", profile.prior and profile.power)):
+        if kind in budget.limits() and known is None:
+            raise BudgetError(
+                f"the profile {profile.name} knows no published {kind}: a budget of it cannot be judged", remedy=f"Leave {kind} out."
+            )
 
 
 def _tflite_micro() -> str:

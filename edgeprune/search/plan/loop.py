@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from edgeprune.budget import Budget, format_quantity
 from edgeprune.cost.width import Widths
 from edgeprune.errors import InfeasibleBudgetError
-from edgeprune.search.events import Listener
+from edgeprune.runs.events import PlanMeasured
+from edgeprune.search.events import EventStream
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.plan.metrics import ModelMetrics, budget_utilization, measured_metrics, resolved
 from edgeprune.search.plan.planner import Planner
@@ -24,7 +25,7 @@ GAIN = 0.02
 
 
 @dataclass(frozen=True)
-class Candidate:
+class MeasuredPlan:
     """A plan that was built and measured."""
 
     widths: dict[str, int]
@@ -60,19 +61,19 @@ class Loop:
         budget: Budget,
         dense: ModelMetrics,
         build_and_try: Callable[[dict[str, int]], PairedMeasurement],
-        listener: Listener,
+        events: EventStream,
         most: int,
     ) -> None:
-        self.planner, self.value, self.dense, self.build_and_try, self.listener, self.most = (
+        self.planner, self.value, self.dense, self.build_and_try, self.events, self.most = (
             planner,
             value,
             dense,
             build_and_try,
-            listener,
+            events,
             most,
         )
         self.limits, self.latency_limit = resolved(budget, dense), budget.limits().get("latency")
-        self.candidates: list[Candidate] = []
+        self.candidates: list[MeasuredPlan] = []
         self.margin = MARGIN
         self.known: list[tuple[Widths, float, float | None]] = []
         self.over: dict[tuple[int, ...], float] = {}
@@ -90,19 +91,19 @@ class Loop:
         """Aim this much lower than the budget, as far as margins go."""
         self.margin = min(MARGIN + margin, WIDEST_MARGIN)
 
-    def run(self) -> Candidate:
+    def run(self) -> MeasuredPlan:
         """The measured plan of most value that meets every budget.  Raises :class:`InfeasibleBudgetError`."""
         margin = self.margin
         for number in range(self.most):
             widths = self._next(margin)
             if widths is None or not self._worth_measuring(widths):
                 break
-            self.listener.progress("measuring plans", number, self.most)
+            self.events.progress("measuring plans", number, self.most)
             left, candidate = self._left("latency"), self._measure(widths)
             error = abs(left * candidate.figures.latency_ms / candidate.predicted.latency_ms - 1.0) if number else 0.0
             found = any(known.use <= 1.0 for known in self.candidates)  # then nothing is lost by a miss
             margin = self.margin if found else min(max(error / 2, margin + 0.01), WIDEST_MARGIN)
-        self.listener.progress("measuring plans", self.most, self.most)
+        self.events.progress("measuring plans", self.most, self.most)
         met = [candidate for candidate in self.candidates if candidate.use <= 1.0]
         if not met:
             raise self._missed()
@@ -147,20 +148,17 @@ class Loop:
             return 1.0
         return min(max(self.planner.predict(nearest.widths).predicted(kind) / measured, 1.0 - MOST_LEFT), 1.0 + MOST_LEFT)
 
-    def _measure(self, widths: dict[str, int]) -> Candidate:
+    def _measure(self, widths: dict[str, int]) -> MeasuredPlan:
         predicted = self.planner.predict(widths)
         trial = self.build_and_try(widths)
         figures = measured_metrics(trial, self.dense.latency_ms, self.latency_limit, predicted)
         value = self.planner.value_of(self.value, widths)
-        candidate = Candidate(widths, predicted, trial, figures, value, budget_utilization(figures, self.limits))
+        candidate = MeasuredPlan(widths, predicted, trial, figures, value, budget_utilization(figures, self.limits))
         self.candidates.append(candidate)
         self._observe()
-        found = [
-            f"{kind} {format_quantity(kind, amount)} (foreseen {format_quantity(kind, predicted.predicted(kind))})"
-            for kind in self.limits
-            if (amount := figures.of(kind)) is not None
-        ]
-        self.listener.note(f"plan {len(self.candidates)}: {', '.join(found)}, takes {100 * candidate.use:.1f} % of the budget")
+        measured = {kind: amount for kind in self.limits if (amount := figures.of(kind)) is not None}
+        foreseen = {kind: predicted.predicted(kind) for kind in measured}
+        self.events.emit(PlanMeasured(len(self.candidates), foreseen, measured, candidate.use))
         return candidate
 
     def _observe(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from edgeprune.graph import Analysis
 from edgeprune.importance import Saliency, score
 from edgeprune.runs.directory import RunDirectory
-from edgeprune.search.events import Listener
+from edgeprune.search.events import EventStream
 from edgeprune.search.plan.program import saliency_curve
 from edgeprune.search.plan.sensitivity import Curves, measure_curves
 from edgeprune.task import Task
@@ -32,7 +32,7 @@ def objective_of(
     sensitivity: bool,
     run: RunDirectory,
     key: str,
-    listener: Listener,
+    events: EventStream,
 ) -> Objective:
     """Score channels and measure how sensitive the loss is to each group; recorded in the run under ``key``.
 
@@ -43,10 +43,10 @@ def objective_of(
     if known is not None:
         return Objective({name: np.array(rows) for name, rows in known["saliency"].items()}, known["curves"])
     has_data = task.train is not None
-    listener.note(f"scoring channels by {criterion or ('taylor' if has_data else 'l2')}")
+    events.begin("scoring", f"channels by {criterion or ('taylor' if has_data else 'l2')}")
     saliency = score(task, analysis, criterion or ("taylor" if has_data else "l2"))
     if has_data and sensitivity:
-        curves = measure_curves(task, analysis, saliency, choices, lambda done, total: listener.progress("sensitivity", done, total))
+        curves = measure_curves(task, analysis, saliency, choices, lambda done, total: events.progress("sensitivity", done, total))
     elif has_data:
         curves = {name: saliency_curve(saliency[name], choices[name]) for name in choices}
     else:

@@ -94,7 +94,7 @@ def _curve(group: Group, saliency: np.ndarray, growth: Mapping[int, float], choi
 
 
 def _divergence(model: nn.Module, task: Task, batches: list[tuple[Any, Any]], teacher: Sequence[Any]) -> float:
-    """After batch-norm statistics were measured anew, as they will be for every pruned model."""
+    """After batch-norm statistics are measured again, as they will be for every pruned model."""
     recalibrate(model, batches[:CALIBRATION])
     value = mean_divergence(model, task, batches[CALIBRATION:] or batches, teacher)
     if not np.isfinite(value):

@@ -25,12 +25,14 @@ from edgeprune.export.sparse.format import LEAST_ZEROS
 from edgeprune.graph import analyze
 from edgeprune.importance.unstructured import Scope, apply_masks, quantile_masks, sparse_parameters, sparsity_of
 from edgeprune.runs.directory import RunDirectory
-from edgeprune.search.events import Listener
+from edgeprune.search.events import EventStream
 from edgeprune.search.job import Job
-from edgeprune.search.measure.device import DeviceBackend
+from edgeprune.search.measure.backend import MeasurementBackend
+from edgeprune.search.measure.opening import open_backend
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.options import Options
 from edgeprune.search.plan.objective import Objective, objective_of
+from edgeprune.search.request import RunRequest
 from edgeprune.search.sparse.choice import SPARSITIES, SparseOption, measure_sparse, sparse_choice, sparse_options
 from edgeprune.search.verdicts import judge_trial
 from edgeprune.surgery import Plan, Pruned, apply, load, plan_from_saliency, save
@@ -89,7 +91,7 @@ def make_sparse(
     task: Task,
     sparsity: float,
     run: RunDirectory,
-    listener: Listener,
+    events: EventStream,
     settings: SparseSettings | None = None,
     *,
     pruned: Path | None = None,
@@ -98,7 +100,7 @@ def make_sparse(
     """Train the task's model, or the one in the checkpoint ``pruned``, to the share ``sparsity`` of zeros; export it dense and sparse.
 
     With a ``target``, the sparse file is measured there in turns with the dense one. Everything is kept in ``run``, and an interrupted
-    training goes on there. The task's model is not changed; where nothing will run faster, the listener hears it before the training.
+    training goes on there. The task's model is not changed; where nothing will run faster, a note says so before the training.
     Raises what :func:`sparsify` and :func:`export` raise, :class:`DeviceError`.
     """
     settings = settings or SparseSettings()
@@ -109,9 +111,9 @@ def make_sparse(
         )
     model = load(task.model, pruned) if pruned is not None else copy.deepcopy(task.model)
     sparse_parameters(model, settings.linear)
-    _runs_sparse(model, task, run, listener)
+    _runs_sparse(model, task, run, events)
     dense_score = score(task.model, task) if task.scores else None
-    tuned, layers = _train(model, task, sparsity, run, settings, listener, "sparse")
+    tuned, layers = _train(model, task, sparsity, run, settings, events, "sparse")
     reached = _sparsity(model, settings)
     path = run.path / "model.safetensors"
     if pruned is not None:
@@ -119,12 +121,13 @@ def make_sparse(
     else:
         analysis = analyze(task.model, task.example_inputs, tuple(task.protect), task.attention)
         save(path, Pruned(model, Plan(analysis.fingerprint, {}), "modules", 0.0), analysis, task.example_inputs, tuple(task.protect))
-    listener.note("exporting tflite and tflite-sparse")
+    events.note("exporting tflite and tflite-sparse")
     options = ExportOptions(metadata=task_metadata(task, model, {"sparsity": sparsity}))
     files = export(model, task.example_inputs, ("tflite", "tflite-sparse"), run.artifacts, "sparse", options=options)
     trial = None
     if target is not None:
-        backend = DeviceBackend(run, target, "tflite", BenchOptions(threads=settings.threads, seed=settings.seed), listener)
+        asked = RunRequest(task, Budget(), target, options=Options(engine="tflite", threads=settings.threads, seed=settings.seed))
+        backend = open_backend(asked, run, events)
         try:
             trial = backend.measure_pair(f"sparse-{sparsity:g}", files["tflite"], files["tflite-sparse"])
         finally:
@@ -134,7 +137,7 @@ def make_sparse(
 
 
 def sparsify_to(
-    task: Task, latency: str, target: str, run: RunDirectory, listener: Listener, settings: SparseSettings | None = None
+    task: Task, latency: str, target: str, run: RunDirectory, events: EventStream, settings: SparseSettings | None = None
 ) -> SparseOutcome:
     """Meet a latency budget on ``target`` by sparse weights, fewer channels or both, whichever keeps the model's answers best.
 
@@ -144,14 +147,14 @@ def sparsify_to(
     """
     if task.train is None:
         raise RecipeError(f"task {task.name} has no training data", remedy="Give it `train` batches, or a sparsity of your choice.")
-    return _Search(task, latency, target, run, listener, settings or SparseSettings()).run()
+    return _Search(task, latency, target, run, events, settings or SparseSettings()).run()
 
 
 class _Search:
-    def __init__(self, task: Task, latency: str, target: str, run: RunDirectory, listener: Listener, settings: SparseSettings) -> None:
-        self.task, self.target, self.run_directory, self.listener, self.settings = task, target, run, listener, settings
+    def __init__(self, task: Task, latency: str, target: str, run: RunDirectory, events: EventStream, settings: SparseSettings) -> None:
+        self.task, self.target, self.run_directory, self.events, self.settings = task, target, run, events, settings
         options = Options(engine="tflite", formats=("tflite",), epochs=settings.epochs, threads=settings.threads, seed=settings.seed)
-        self.job = Job(task, run, Budget(latency=latency), target, None, options, listener)
+        self.job = Job(RunRequest(task, Budget(latency=latency), target, options=options), run, events)
         self.value: Objective
         self._losses: dict[tuple[float, tuple[int, ...]], float] = {}
 
@@ -161,15 +164,14 @@ class _Search:
             dense_score = score(self.task.model, self.task) if self.task.scores else None
             self.job.prepare()
             key, choices = "value-sparse", self.job.planner.choices
-            self.value = objective_of(self.task, self.job.analysis, choices, None, True, self.run_directory, key, self.listener)
+            self.value = objective_of(self.task, self.job.analysis, choices, None, True, self.run_directory, key, self.events)
             option = self._choose()
             return self._finish(option, dense_score)
         finally:
             self._backend.release()
 
     @property
-    def _backend(self) -> DeviceBackend:
-        assert isinstance(self.job.backend, DeviceBackend)
+    def _backend(self) -> MeasurementBackend:
         return self.job.backend
 
     def _choose(self) -> SparseOption:
@@ -179,10 +181,10 @@ class _Search:
         for attempt in range(MEASUREMENTS):
             ways = sparse_options(planner, cost, self.value.curves, {"latency": limit}, factor)
             option, losses = sparse_choice(ways, self._loss)
-            told = ", ".join(f"{way.kind} {100 * way.sparsity:g} %: {loss:.3g}" for way, loss in zip(ways, losses, strict=True))
-            self.listener.note(f"divergence from the dense model by way: {told}")
+            ways_text = ", ".join(f"{way.kind} {100 * way.sparsity:g} %: {loss:.3g}" for way, loss in zip(ways, losses, strict=True))
+            self.events.note(f"divergence from the dense model by way: {ways_text}")
             measured = self._try(option, attempt).ratio * self.job.dense.latency_ms
-            self.listener.note(
+            self.events.note(
                 f"{option.kind}: predicted {format_quantity('latency', option.latency_ms)}, measured {format_quantity('latency', measured)}"
             )
             if measured <= limit:
@@ -199,7 +201,7 @@ class _Search:
 
     def _cost(self) -> SparseCost | None:
         """What sparse kernels cost on the device; None where XNNPACK would take none for this network."""
-        runs_sparse = _runs_sparse(self.task.model, self.task, self.run_directory, self.listener)
+        runs_sparse = _runs_sparse(self.task.model, self.task, self.run_directory, self.events)
         threads = self._backend.facts["threads"]
         self._backend.release()
         points = sparse_points(self.job.planner.kernels, self.job.planner.dense) if runs_sparse else []
@@ -240,12 +242,14 @@ class _Search:
     def _measure(self, model: nn.Module, option: SparseOption, name: str) -> PairedMeasurement:
         kind = "tflite-sparse" if option.sparsity else "tflite"
         file = export(model, self.task.example_inputs, (kind,), self.run_directory.artifacts, name)[kind]
-        return self._backend.measure_pair(f"{name}-{option.kind}-{option.sparsity:g}", self.run_directory.artifacts / "dense.tflite", file)
+        pair = self._backend.measure_pair(f"{name}-{option.kind}-{option.sparsity:g}", self.run_directory.artifacts / "dense.tflite", file)
+        assert pair is not None, "a target measures"
+        return pair
 
     def _finish(self, option: SparseOption, dense_score: float | None) -> SparseOutcome:
         self._backend.release()
         pruned = self._build(option)
-        tuned, layers = _train(pruned.model, self.task, option.sparsity, self.run_directory, self.settings, self.listener, option.kind)
+        tuned, layers = _train(pruned.model, self.task, option.sparsity, self.run_directory, self.settings, self.events, option.kind)
         path, analysis = self.run_directory.path / "model.safetensors", self.job.analysis
         save(path, pruned, analysis, self.task.example_inputs, tuple(self.task.protect))
         trial = self._measure(pruned.model, option, "final")
@@ -257,30 +261,30 @@ class _Search:
         return SparseOutcome(option.kind, reached, layers, dense_score, tuned.score, files, path, check, _interval(trial), verdict)
 
 
-def _runs_sparse(model: nn.Module, task: Task, run: RunDirectory, listener: Listener) -> bool:
-    """Whether XNNPACK would take its sparse kernels for this network; if not, the listener hears why."""
+def _runs_sparse(model: nn.Module, task: Task, run: RunDirectory, events: EventStream) -> bool:
+    """Whether XNNPACK would take its sparse kernels for this network; if not, a note says why."""
     model = copy.deepcopy(model)
     try:
         parameters = sparse_parameters(model, linear=False)
     except InputError as error:
-        listener.note(f"nothing will run faster: {error.message}")
+        events.note(f"nothing will run faster: {error.message}")
         return False
     apply_masks(parameters, quantile_masks(parameters, SPARSITIES[-1], "layer"))
     file = export(model, task.example_inputs, ("tflite-sparse",), run.artifacts, "check")["tflite-sparse"]
     report = sparse_check(file)
     file.unlink()
     for finding in report.findings if not report.taken else ():
-        listener.note(f"nothing will run faster: {finding.operation} {finding.output}: {finding.why}. {finding.remedy}")
+        events.note(f"nothing will run faster: {finding.operation} {finding.output}: {finding.why}. {finding.remedy}")
     return report.taken
 
 
 def _train(
-    model: nn.Module, task: Task, sparsity: float, run: RunDirectory, settings: SparseSettings, listener: Listener, name: str
+    model: nn.Module, task: Task, sparsity: float, run: RunDirectory, settings: SparseSettings, events: EventStream, name: str
 ) -> tuple[TuneResult, dict[str, float]]:
     """Train in place, sparse unless ``sparsity`` is 0, with the task's own model as teacher; and the share of zeros in each layer."""
 
     def progress(done: int, total: int, loss: float) -> None:
-        listener.progress(f"training (loss {loss:.3f})", done, total)
+        events.progress("training", done, total, loss)
 
     teacher, path = copy.deepcopy(task.model), run.path / f"tune-{name}.safetensors"
     if not sparsity:

@@ -1,0 +1,179 @@
+"""What happens in a run, as values: appended to ``events.jsonl``, shown by the console, written to the log, passed to who embeds a run."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from edgeprune.budget import format_quantity
+
+EVENTS = "events.jsonl"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened.  ``text``: a line for a person, or None where there is nothing to read."""
+
+    @property
+    def text(self) -> str | None:
+        """In words."""
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with the class's name as ``event``."""
+        return {"event": type(self).__name__} | asdict(self)
+
+
+@dataclass(frozen=True)
+class Noted(Event):
+    """A message for the user."""
+
+    message: str
+
+    @property
+    def text(self) -> str:
+        """The message."""
+        return self.message
+
+
+@dataclass(frozen=True)
+class Warned(Noted):
+    """A message that the user should act on."""
+
+
+@dataclass(frozen=True)
+class RunStarted(Event):
+    """A run begins, or goes on after an interruption (``resumed``), in directory ``run``."""
+
+    run: str
+    task: str
+    target: str | None
+    profile: str | None
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class RunEnded(Event):
+    """``state``: as in ``run.json``. ``error``: what ended it, if something did. ``seconds``: it took."""
+
+    state: str
+    seconds: float
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class PhaseStarted(Event):
+    """``phase``: analysing, measuring, scoring, exporting, reconstructing, tuning. ``subject``: what of."""
+
+    phase: str
+    subject: str
+
+    @property
+    def text(self) -> str:
+        """The phase and its subject."""
+        return f"{self.phase} {self.subject}"
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """``done`` of ``total`` in ``stage``.  ``loss``: of the training so far, in stages that train."""
+
+    stage: str
+    done: int
+    total: int
+    loss: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The stage, with its loss."""
+        return self.stage if self.loss is None else f"{self.stage} (loss {self.loss:.3f})"
+
+
+@dataclass(frozen=True)
+class PlanMeasured(Event):
+    """Plan ``number`` was measured.  ``predicted``, ``measured``: by kind of limit, in its base unit. ``utilization``: of the budget."""
+
+    number: int
+    predicted: dict[str, float]
+    measured: dict[str, float]
+    utilization: float
+
+    @property
+    def text(self) -> str:
+        """The figures, measured and foreseen."""
+        found = [
+            f"{kind} {format_quantity(kind, value)} (foreseen {format_quantity(kind, self.predicted[kind])})"
+            for kind, value in self.measured.items()
+        ]
+        return f"plan {self.number}: {', '.join(found)}, takes {100 * self.utilization:.1f} % of the budget"
+
+
+@dataclass(frozen=True)
+class DeviceWaiting(Event):
+    """The device is in use by ``holder``."""
+
+    target: str
+    holder: str
+
+    @property
+    def text(self) -> str:
+        """Who holds it."""
+        return f"{self.target} is in use by {self.holder}: waiting"
+
+
+@dataclass(frozen=True)
+class Unknown(Event):
+    """An event of another version: its name and its fields."""
+
+    event: str
+    values: dict[str, Any]
+
+
+KINDS = {kind.__name__: kind for kind in (Noted, Warned, RunStarted, RunEnded, PhaseStarted, Progress, PlanMeasured, DeviceWaiting)}
+
+
+class EventFile:
+    """Appends events to a run's ``events.jsonl``, one JSON object a line; of progress only what a person would see (every tenth)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / EVENTS
+        self._shown: dict[str, int] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Append one.  The events serve who watches: a full disk ends the run where it keeps its results, not here."""
+        if isinstance(event, Progress) and not self._advanced(event):
+            return
+        line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())} | event.to_json())
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError:
+            return
+
+    def _advanced(self, event: Progress) -> bool:
+        tenth = 10 * event.done // max(event.total, 1)
+        advanced = self._shown.get(event.stage) != tenth
+        self._shown[event.stage] = tenth
+        return advanced
+
+
+def read_events(folder: Path) -> Iterator[tuple[str, Event]]:
+    """Time (UTC) and event, in order.  A damaged line costs only itself; fields that a newer version added are left out, and its own events
+    are :class:`Unknown`."""
+    try:
+        lines = (folder / EVENTS).read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            at, name = str(entry.pop("at")), str(entry.pop("event"))
+            kind = KINDS.get(name)
+            known = {item.name for item in fields(kind)} if kind else set()
+            yield at, (kind(**{key: value for key, value in entry.items() if key in known}) if kind else Unknown(name, entry))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue

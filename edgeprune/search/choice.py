@@ -1,0 +1,84 @@
+"""A job in several precisions: each is cut, tuned and measured for itself, and the best file that meets the budgets is kept."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+
+from edgeprune.budget import format_metric, format_quantity
+from edgeprune.errors import ExportError, InfeasibleBudgetError
+from edgeprune.runs.directory import RunDirectory
+from edgeprune.search.candidate import PrunedCandidate
+from edgeprune.search.job import Job
+from edgeprune.search.plan.metrics import budget_utilization
+from edgeprune.search.precision import find_precision
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one precision.  ``score``: the task's metric computed with the file that was measured; None when the task has none."""
+
+    precision: str
+    job: Job
+    final: PrunedCandidate
+    score: float | None
+
+    @property
+    def rank(self) -> tuple[bool, float, float]:
+        """Budgets come first, then the metric, then the latency."""
+        met = budget_utilization(self.final.metrics, self.job.limits) <= 1.0
+        return met, 0.0 if self.score is None else self.job.task.drop(self.score, 0.0), -self.final.metrics.latency_ms
+
+
+def prune_in_precisions(job: Job) -> Outcome:
+    """Prune ``job``, prepared, in every precision of its options, one after another, and return the best: of those that meet the budgets
+    the one whose exported file scores best.
+
+    Files and checkpoint of the best are in ``job``'s run directory. A precision that cannot reach the budgets, or in which the model
+    collapses, is noted and left out; raises what the last one raised when there is none.
+    """
+    if job.options.precision == ("fp32",):
+        final = job.prune()
+        return Outcome("fp32", job, final, job.score_final(final))
+    outcomes: list[Outcome] = []
+    failure: Exception | None = None
+    for name in job.options.precision:
+        try:
+            outcomes.append(_outcome(job, name))
+        except (InfeasibleBudgetError, ExportError) as error:
+            job.events.note(f"{name}: {error.message}")
+            failure = error
+    if not outcomes:
+        assert failure is not None
+        raise failure
+    best = max(outcomes, key=lambda outcome: outcome.rank)
+    job.events.note(f"{best.precision} is kept of {', '.join(job.options.precision)}")
+    return best if best.job is job else _moved(best, job.run_directory)
+
+
+def _outcome(job: Job, name: str) -> Outcome:
+    job.backend.release()
+    one = job if name == "fp32" else job.in_precision(find_precision(name))
+    try:
+        final = one.prune()
+        score = one.score_file(final)
+    finally:
+        one.backend.release()
+        if one is not job:
+            one.run_directory.close()
+    shown = "" if score is None else f", {job.task.metric_name} {format_metric(score)}"
+    job.events.note(f"{name}: {format_quantity('latency', final.metrics.latency_ms)}{shown}")
+    return Outcome(name, one, final, score)
+
+
+def _moved(best: Outcome, run: RunDirectory) -> Outcome:
+    """The best precision's outcome with files and checkpoint where those of a run are."""
+    inside = best.job.run_directory
+    files = {}
+    for name, path in best.final.files.items():
+        files[name] = run.artifacts / path.relative_to(inside.artifacts)
+        files[name].parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, files[name])
+    shutil.copy2(inside.path / "model.safetensors", run.path / "model.safetensors")
+    best.job.run_directory = run
+    return replace(best, final=replace(best.final, files=files))

@@ -1,0 +1,102 @@
+"""What every place that models are measured at has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from edgeprune.bench import Measurement
+from edgeprune.cost.kernels import Kernel
+from edgeprune.cost.latency import KernelTimes
+from edgeprune.graph import Analysis
+from edgeprune.runs.summary import RunSummary
+from edgeprune.search.measure.archive import Archive
+from edgeprune.search.measure.paired import PairedMeasurement
+from edgeprune.search.precision import Precision
+
+Choices = Mapping[str, list[int]]
+"""By group the widths it may take, ascending."""
+
+
+class MeasurementBackend(Protocol):
+    """Where the models of one run are measured: a device, an interpreter on this machine, or nowhere (everything is predicted).
+
+    Every measurement is made once and recorded in the run directory: asking again, after a restart too, gives the same answer.
+    ``target``: what is shown of it. ``measurements``: how many were made by this object. ``measures``: whether models are measured at all;
+    where they are not, :meth:`measure_dense` and :meth:`measure_pair` give None, and predictions are the last word.
+    """
+
+    target: str
+    measurements: int
+    measures: bool
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """At least ``engine``, ``threads`` and ``profile`` (the name of the profile that fits, or None)."""
+        ...
+
+    @property
+    def precision(self) -> Precision:
+        """How models run there unless another precision is asked for."""
+        ...
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether this machine is idle while it measures."""
+        ...
+
+    def kernel_times(self, kernels: Sequence[Kernel], choices: Choices) -> KernelTimes:
+        """Times of the kernels at all widths that ``choices`` allow."""
+        ...
+
+    def measure_dense(self, path: Path) -> Measurement | None:
+        """The dense model by itself."""
+        ...
+
+    def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement | None:
+        """A candidate in turns with the dense model; recorded under ``key``."""
+        ...
+
+    def check_outputs(self, path: Path, inputs: Sequence[Tensor], expected: Callable[[], Sequence[Tensor]], tolerance: float) -> None:
+        """Compare what is computed there from ``inputs`` with ``expected()``.
+
+        ``tolerance``: largest difference, as a share of the largest expected value. Raises :class:`ParityError`.
+        """
+        ...
+
+    def archive(self, analysis: Analysis, precision: Precision) -> Archive | None:
+        """What earlier runs measured of models of this structure; None where nothing is kept."""
+        ...
+
+    def shipped_with(self, path: Path) -> dict[str, Path]:
+        """Files made from the final one, by format."""
+        ...
+
+    def description(self) -> dict[str, str | int | None]:
+        """The device as the report shows it."""
+        ...
+
+    def label(self, summary: RunSummary, path: Path) -> RunSummary:
+        """A run's summary that says what was measured and what predicted.  ``path``: the final file."""
+        ...
+
+    def release(self) -> None:
+        """Let others have the device until the next measurement."""
+        ...
+
+
+def described(target: str, facts: Mapping[str, Any]) -> dict[str, str | int | None]:
+    """:meth:`MeasurementBackend.description` of probed ``facts``."""
+    runtime, version = facts["runtimes"][facts["engine"]]
+    return {
+        "target": target,
+        "device": facts["board"] or facts["cpu"],
+        "architecture": facts["arch"],
+        "cores": facts["cores"],
+        "os": facts["os"],
+        "runtime": f"{runtime} {version}",
+        "threads": facts["threads"],
+    }

@@ -1,0 +1,139 @@
+"""What a run tells while it works: typed, kept in a file, passed to a listener; and what is refused before anything begins."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from points_task import points_task
+
+from edgeprune import Budget, Options
+from edgeprune.cli import main
+from edgeprune.errors import BudgetError, EdgepruneError, ExportError, InfeasibleBudgetError, InputError, ProfileError, TargetError
+from edgeprune.runs.events import (
+    EVENTS,
+    DeviceWaiting,
+    Event,
+    EventFile,
+    Noted,
+    PhaseStarted,
+    PlanMeasured,
+    Progress,
+    RunEnded,
+    RunStarted,
+    Unknown,
+    read_events,
+)
+from edgeprune.search import prune
+from edgeprune.search.request import RunRequest
+
+OPTIONS = Options(engine="torchscript", formats=(), step=8, epochs=0.2, sensitivity=False)
+
+
+@pytest.fixture(autouse=True)
+def _cold(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("edgeprune.search.run.warm", lambda: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def run(tmp_path: Path, **given: Any) -> Any:
+    given = {"profile": "raspberry-pi-4", "budget": Budget(macs="50%"), "options": OPTIONS, "runs": tmp_path / "runs"} | given
+    return prune(points_task(), **given)
+
+
+def test_a_listener_gets_what_the_file_keeps(tmp_path: Path) -> None:
+    heard: list[Event] = []
+    result = run(tmp_path, listener=heard.append)
+    kept = [event for _, event in read_events(result.run)]
+    assert [event for event in kept if not isinstance(event, (Progress, RunStarted, RunEnded))] == [
+        event for event in heard if not isinstance(event, (Progress, RunStarted, RunEnded))
+    ]
+    assert isinstance(kept[0], RunStarted)
+    assert (kept[0].task, kept[0].profile, kept[0].resumed) == ("points", "raspberry-pi-4", False)
+    assert isinstance(kept[-1], RunEnded)
+    assert kept[-1].state == "done"
+    phases = [event.phase for event in kept if isinstance(event, PhaseStarted)]
+    assert phases[0] == "analysing"
+    assert phases.index("scoring") < phases.index("reconstructing") < phases.index("fine-tuning")
+    assert any(isinstance(event, Progress) and event.loss is not None for event in heard)
+    log = (result.run / "log.txt").read_text()
+    assert "analysing points" in log
+    assert "(loss" not in log  # progress is not logged
+
+
+def test_a_result_is_short_in_a_shell_and_a_table_in_a_notebook(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    assert "points on raspberry-pi-4" in repr(result)
+    assert len(repr(result)) < 250
+    assert "<table>" in result._repr_html_()
+
+
+def test_an_end_without_a_result_is_an_event(tmp_path: Path) -> None:
+    with pytest.raises(InfeasibleBudgetError):
+        run(tmp_path, budget=Budget(parameters="0.01%"))
+    (folder,) = (tmp_path / "runs").iterdir()
+    *_, (_, last) = read_events(folder)
+    assert isinstance(last, RunEnded)
+    assert last.state == "infeasible"
+    assert last.error is not None
+
+
+def test_a_damaged_line_costs_only_itself(tmp_path: Path) -> None:
+    file = EventFile(tmp_path)
+    events = [Noted("first"), PlanMeasured(1, {"latency": 1.0}, {"latency": 1.1}, 0.9), DeviceWaiting("pi5", "a bench")]
+    file(events[0])
+    with (tmp_path / EVENTS).open("a") as lines:
+        lines.write('{"at": "2026-01-01T00:00:00Z", "event": "No')
+        lines.write('\n[1]\n{"at": "2026-01-01T00:00:00Z", "event": "Dreamt", "of": "sheep"}\n')
+        lines.write(json.dumps({"at": "2026-01-01T00:00:00Z", "event": "Noted", "message": "newer", "colour": "red"}) + "\n")
+    file(events[1])
+    file(events[2])
+    found = [event for _, event in read_events(tmp_path)]
+    assert found == [events[0], Unknown("Dreamt", {"of": "sheep"}), Noted("newer"), events[1], events[2]]
+    assert "1.1 ms (foreseen 1 ms)" in str(events[1].text)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        ({"profile": "raspbery-pi-4"}, ProfileError, "raspberry-pi-4"),
+        ({"profile": None}, TargetError, "neither a target nor a profile"),
+        ({"target": "nowhere"}, TargetError, "unknown target 'nowhere'"),
+        ({"budget": Budget()}, BudgetError, "no budget was given"),
+        ({"options": Options(formats=("tflight",))}, ExportError, "tflite"),
+        ({"options": Options(criterion="talyor")}, InputError, "taylor"),
+        ({"options": Options(engine="tensorrt")}, InputError, "unknown engine"),
+        ({"profile": "nrf5340", "target": "local:"}, TargetError, "microcontroller"),
+        ({"profile": "nrf5340", "options": Options(engine="torchscript")}, InputError, "runs tflite-int8"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_a_run_begins(
+    tmp_path: Path, given: dict[str, Any], kind: type[EdgepruneError], message: str
+) -> None:
+    with pytest.raises(kind) as raised:
+        run(tmp_path, **given)
+    assert message in f"{raised.value.message} {raised.value.remedy}"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", [["prune"], ["frontier", "--levels", "50%"]])
+@pytest.mark.parametrize("wrong", [["--target", "nowhere"], ["--profile", "raspberry-pi-9"], ["--profile", "pixel-1", "--criterion", "x"]])
+def test_the_recipe_is_loaded_last(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], wrong: list[str]) -> None:
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text("import pathlib\npathlib.Path(__file__).with_name('trained').touch()\ndef task(): return 1\n")
+    limit = ["--latency", "50%"] if command == ["prune"] else []
+    assert main([*command, str(recipe), *wrong, *limit, "--runs", str(tmp_path / "runs")]) != 0
+    assert "unknown" in capsys.readouterr().err
+    assert not (tmp_path / "trained").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_request_travels_and_knows_what_it_is_of() -> None:
+    request = RunRequest(points_task(), Budget(latency="50%"), profile="raspberry-pi-4")
+    again = pickle.loads(pickle.dumps(request))
+    assert again.fingerprint == request.fingerprint
+    assert request.with_budget(Budget(latency="40%")).fingerprint["budget"]["latency"] == "40%"
+    assert request.with_budget(Budget(latency="50%")).fingerprint == request.fingerprint
