@@ -9,17 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgeprune.bench.advice import advice
+from edgeprune.engines import ENGINE_OF_SUFFIX, ENGINES
 from edgeprune.errors import IncomparableError, InputError, suggest
 
-ENGINE_OF_SUFFIX = {
-    ".tflite": "tflite",
-    ".pt": "torchscript",
-    ".pts": "torchscript",
-    ".torchscript": "torchscript",
-    ".onnx": "onnx",
-    ".pte": "executorch",
-}
-ENGINES = (*dict.fromkeys(ENGINE_OF_SUFFIX.values()), "native")
 INCONCLUSIVE_WIDTH = 0.10
 """A ratio whose 99 % interval is wider than this share of it is no verdict."""
 

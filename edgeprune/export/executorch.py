@@ -56,4 +56,4 @@ def _load(path: Path) -> Loaded:
     return run
 
 
-EXECUTORCH = register(Format("executorch", ".pte", _write, _load, "executorch", extra="executorch"))
+EXECUTORCH = register(Format("executorch", ".pte", _write, _load, extra="executorch"))

@@ -10,6 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from edgeprune.engines import engine_of
 from edgeprune.errors import ExportError, suggest
 from edgeprune.export.calibration import SAMPLES, calibration_of
 from edgeprune.export.source import Source
@@ -19,29 +20,44 @@ Loaded = Callable[[tuple[Tensor, ...]], list[Tensor]]
 """An exported file in memory: its outputs, in the order of the PyTorch model's, for one inference's inputs as that takes them."""
 
 
+Parts = tuple[dict[str, int], int]
+"""Bytes of constants by layer, and of metadata."""
+
+
+def _nothing(path: Path) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Format:
     """One exporter.
 
     ``suffix``: of the file, with its dots. ``write(source)``: the file's bytes; the same model gives the same bytes. ``load(path)``: the
-    file, ready to run on this machine. ``engine``: what runs it on a device; None when nothing does. ``tolerance``: largest error allowed,
+    file, ready to run on this machine. ``tolerance``: largest error allowed,
     as a fraction of an output's largest magnitude. ``verify(source, loaded)``: for formats that compute something else on purpose,
     how far that may be from the PyTorch model; raises :class:`ParityError`. ``external``: the work is done by another process, so
     it can overlap this one's. ``calibrated``: it needs calibration data. ``extra``: what its packages are installed by. ``dtypes``: the
-    real types that it is sure to hold.
+    real types that it is sure to hold. ``metadata(path)``: what a file says about itself, as JSON; ``parts(path)``: what its bytes are
+    spent on; both None where the format does not tell.
     """
 
     name: str
     suffix: str
     write: Callable[[Source], bytes]
     load: Callable[[Path], Loaded]
-    engine: str | None
     tolerance: float = 1e-3
     verify: Callable[[Source, Loaded], None] | None = None
     external: bool = False
     calibrated: bool = False
     extra: str | None = None
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16)
+    metadata: Callable[[Path], bytes | None] = _nothing
+    parts: Callable[[Path], Parts | None] = _nothing
+
+    @property
+    def engine(self) -> str | None:
+        """What runs it on a device; None when nothing does."""
+        return engine_of(f"model{self.suffix}")
 
     @property
     def compared(self) -> bool:
@@ -81,7 +97,7 @@ def of_path(path: Path) -> Format:
     fitting = [entry for entry in _FORMATS.values() if path.name.endswith(entry.suffix)]
     if not fitting:
         raise ExportError(
-            f"{path} is of no known format", remedy=suggest(path.suffix, [entry.suffix for entry in _FORMATS.values()], "suffixes")
+            f"{path} is of an unknown kind", remedy=suggest(path.suffix, [entry.suffix for entry in _FORMATS.values()], "suffixes")
         )
     return max(fitting, key=lambda entry: len(entry.suffix))
 

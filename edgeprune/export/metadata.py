@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from edgeprune.cost.counts import parameters_of
-from edgeprune.errors import ExportError, suggest
+from edgeprune.errors import ExportError
+from edgeprune.export.formats import of_path
 from edgeprune.task import Task
 
 NAME = "edgeprune"
@@ -48,11 +49,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     Raises :class:`ExportError` when the file is missing, damaged, or of an unknown kind.
     """
     path = Path(path)
-    reader = _READERS.get(path.suffix)
-    if reader is None:
-        raise ExportError(f"{path} is of an unknown kind", remedy=suggest(path.suffix, _READERS, "suffixes"))
+    entry = of_path(path)
     try:
-        content: bytes | None = reader(path)
+        content = entry.metadata(path)
         found = json.loads(content) if content else {}
     except ExportError:
         raise
@@ -61,13 +60,15 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return dict(found) if isinstance(found, Mapping) else {}
 
 
-def _of_tflite(path: Path) -> bytes | None:
+def of_tflite(path: Path) -> bytes | None:
+    """What a TFLite file says about itself."""
     from edgeprune.tflite import schema as flatbuffer
 
     return flatbuffer.metadata(flatbuffer.read(path.read_bytes()), NAME)
 
 
-def _of_archive(path: Path) -> bytes | None:
+def of_archive(path: Path) -> bytes | None:
+    """What a TorchScript or ``.pt2`` archive says about itself."""
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             if name.endswith(f"/{EXTRA_FILE}"):
@@ -75,17 +76,9 @@ def _of_archive(path: Path) -> bytes | None:
     return None
 
 
-def _of_onnx(path: Path) -> bytes | None:
+def of_onnx(path: Path) -> bytes | None:
+    """What an ONNX model says about itself."""
     from edgeprune.export.extras import require
 
     properties = require("onnx", "onnx").load_model(path, load_external_data=False).metadata_props
     return next((item.value.encode() for item in properties if item.key == NAME), None)
-
-
-_READERS: dict[str, Callable[[Path], bytes | None]] = {
-    ".tflite": _of_tflite,
-    ".pt": _of_archive,
-    ".pt2": _of_archive,
-    ".onnx": _of_onnx,
-    ".pte": lambda path: None,
-}

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import ExportError
+from edgeprune.export import sizes
 from edgeprune.export.extras import require
 from edgeprune.export.formats import Format, Loaded, register
-from edgeprune.export.metadata import NAME, encoded
+from edgeprune.export.metadata import NAME, encoded, of_onnx
 from edgeprune.export.source import Source
 
 OPSET = 20
@@ -102,4 +103,4 @@ def _load(path: Path) -> Loaded:
     return run
 
 
-ONNX = register(Format("onnx", ".onnx", _write, _load, "onnx", extra="onnx"))
+ONNX = register(Format("onnx", ".onnx", _write, _load, extra="onnx", metadata=of_onnx, parts=sizes.of_onnx))

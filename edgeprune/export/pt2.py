@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import ExportError
+from edgeprune.export import sizes
 from edgeprune.export.formats import Format, Loaded, register
-from edgeprune.export.metadata import EXTRA_FILE, encoded
+from edgeprune.export.metadata import EXTRA_FILE, encoded, of_archive
 from edgeprune.export.source import Source, flat_outputs
 
 
@@ -33,4 +34,4 @@ def _load(path: Path) -> Loaded:
     return run
 
 
-PT2 = register(Format("pt2", ".pt2", _write, _load, engine=None))
+PT2 = register(Format("pt2", ".pt2", _write, _load, metadata=of_archive, parts=sizes.of_archive))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeprune.errors import ExportError, suggest
+from edgeprune.errors import ExportError
+from edgeprune.export.formats import Parts, of_path
 from edgeprune.tflite import schema as flatbuffer
 
 TOP = 10
@@ -42,11 +42,9 @@ def sizes(path: str | Path) -> Sizes | None:
     Raises :class:`ExportError` when the file is missing, damaged, or of an unknown kind.
     """
     path = Path(path)
-    if path.suffix not in _READERS:
-        raise ExportError(f"{path} is of an unknown kind", remedy=suggest(path.suffix, _READERS, "suffixes"))
-    reader = _READERS[path.suffix]
+    entry = of_path(path)
     try:
-        parts = reader(path)
+        parts = entry.parts(path)
         total = path.stat().st_size
     except ExportError:
         raise
@@ -59,11 +57,8 @@ def sizes(path: str | Path) -> Sizes | None:
     return Sizes(total, sum(layers.values()), metadata, tuple(top))
 
 
-Parts = tuple[dict[str, int], int]
-"""Bytes of constants by layer, and of metadata."""
-
-
-def _of_tflite(path: Path) -> Parts:
+def of_tflite(path: Path) -> Parts:
+    """Of a TFLite file."""
     model = flatbuffer.read(path.read_bytes())
     left = {index: len(buffer.data) for index, buffer in enumerate(model.buffers) if buffer.data is not None}
     metadata = sum(left.pop(entry.buffer, 0) for entry in model.metadata or ())
@@ -77,7 +72,8 @@ def _of_tflite(path: Path) -> Parts:
     return layers, metadata
 
 
-def _of_archive(path: Path) -> Parts:
+def of_archive(path: Path) -> Parts:
+    """Of a TorchScript or ``.pt2`` archive."""
     layers: dict[str, int] = {}
     metadata = 0
     with zipfile.ZipFile(path) as archive:
@@ -101,7 +97,8 @@ def _weight_names(archive: zipfile.ZipFile) -> dict[str, str]:
     return names
 
 
-def _of_onnx(path: Path) -> Parts:
+def of_onnx(path: Path) -> Parts:
+    """Of an ONNX model."""
     from edgeprune.export.extras import require
 
     onnx = require("onnx", "onnx")
@@ -111,12 +108,3 @@ def _of_onnx(path: Path) -> Parts:
         layer = tensor.name.rpartition(".")[0] or tensor.name
         layers[layer] = layers.get(layer, 0) + len(onnx.numpy_helper.to_array(tensor).tobytes())
     return layers, sum(len(item.value) for item in model.metadata_props)
-
-
-_READERS: dict[str, Callable[[Path], Parts | None]] = {
-    ".tflite": _of_tflite,
-    ".pt": _of_archive,
-    ".pt2": _of_archive,
-    ".onnx": _of_onnx,
-    ".pte": lambda path: None,
-}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edgeprune.errors import ExportError, ParityError
-from edgeprune.export import cache, converter, metadata, parity, recurrent
+from edgeprune.export import cache, converter, metadata, parity, recurrent, sizes
 from edgeprune.export.calibration import LEAST_SAMPLES, evenly
 from edgeprune.export.formats import Format, Loaded, register
 from edgeprune.export.layers import maker_of, worst_layers
@@ -153,24 +153,28 @@ def _changed(kind: Kind, source: Source, found: parity.Fidelity, samples: Sequen
     return ParityError(f"tflite-{kind}: quantization changed the model: {found}; {where}", remedy=remedy)
 
 
-_HELD = (torch.float32,)  # tflite-fp16 is made of a float32 model, too
+# tflite-fp16 is made of a float32 model, too
+_KIND: Final[dict[str, Any]] = {
+    "external": True,
+    "dtypes": (torch.float32,),
+    "metadata": metadata.of_tflite,
+    "parts": sizes.of_tflite,
+}
 
-TFLITE = register(Format("tflite", ".tflite", _write, load, "tflite", external=True, dtypes=_HELD))
-FP16 = register(Format("tflite-fp16", ".fp16.tflite", _quantized("fp16"), load, "tflite", tolerance=1e-2, external=True, dtypes=_HELD))
+TFLITE = register(Format("tflite", ".tflite", _write, load, **_KIND))
+FP16 = register(Format("tflite-fp16", ".fp16.tflite", _quantized("fp16"), load, tolerance=1e-2, **_KIND))
 DYNAMIC = register(
     Format(
-        *("tflite-dynamic", ".dynamic.tflite", _quantized("dynamic"), load, "tflite"),
+        *("tflite-dynamic", ".dynamic.tflite", _quantized("dynamic"), load),
         verify=_verify("dynamic"),
-        external=True,
-        dtypes=_HELD,
+        **_KIND,
     )
 )
 INT8 = register(
     Format(
-        *("tflite-int8", ".int8.tflite", _quantized("int8"), load, "tflite"),
+        *("tflite-int8", ".int8.tflite", _quantized("int8"), load),
         verify=_verify("int8"),
-        external=True,
         calibrated=True,
-        dtypes=_HELD,
+        **_KIND,
     )
 )

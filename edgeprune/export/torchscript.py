@@ -12,8 +12,9 @@ from torch import Tensor
 
 from edgeprune.cost.single_torchscript import INPUTS_FILE
 from edgeprune.errors import ExportError
+from edgeprune.export import sizes
 from edgeprune.export.formats import Format, Loaded, register
-from edgeprune.export.metadata import EXTRA_FILE, encoded
+from edgeprune.export.metadata import EXTRA_FILE, encoded, of_archive
 from edgeprune.export.source import Source, flat_outputs
 
 
@@ -74,4 +75,4 @@ def _load(path: Path) -> Loaded:
     return run
 
 
-TORCHSCRIPT = register(Format("torchscript", ".pt", _write, _load, "torchscript"))
+TORCHSCRIPT = register(Format("torchscript", ".pt", _write, _load, metadata=of_archive, parts=sizes.of_archive))

@@ -94,5 +94,5 @@ def test_files_that_cannot_be_scored(task, tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"no archive")
     with pytest.raises(ExportError, match="cannot be loaded as torchscript"):
         score_file(tmp_path / "bad.pt", task)
-    with pytest.raises(ExportError, match=r"of no known format\nKnown suffixes: .*tflite"):
+    with pytest.raises(ExportError, match=r"of an unknown kind\nKnown suffixes: .*tflite"):
         score_file(tmp_path / "model.h5", task)

@@ -15,7 +15,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeprune.errors import ExportError
-from edgeprune.export import metadata, tflite
+from edgeprune.export import metadata, sizes, tflite
 from edgeprune.export.formats import Format, register
 from edgeprune.export.source import Source
 from edgeprune.export.sparse.check import Cluster, clusters
@@ -198,4 +198,6 @@ def _write(source: Source) -> bytes:
     return flatbuffer.pack(model)
 
 
-TFLITE_SPARSE = register(Format("tflite-sparse", ".sparse.tflite", _write, tflite.load, "tflite", external=True))
+TFLITE_SPARSE = register(
+    Format("tflite-sparse", ".sparse.tflite", _write, tflite.load, external=True, metadata=metadata.of_tflite, parts=sizes.of_tflite)
+)
