@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass, fields
 from typing import Final
 
-from edgeprune.errors import BudgetError
+from edgeprune.errors import BudgetError, suggest
 
-_NUMBER = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([^\d\s]*)\s*$")
+_NUMBER = re.compile(r"\s*([-+]?(?:[0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?|nan|inf(?:inity)?))\s*([^\d\s]*)\s*", re.ASCII | re.IGNORECASE)
 
 FIGURES: Final = {
     "latency": "latency_ms",
@@ -27,7 +27,10 @@ COUNTED: Final = ("macs", "parameters")
 # factors to the base unit of each kind: milliseconds, bytes, millijoules, one
 _UNITS: Final[dict[str, dict[str, float]]] = {
     "latency": {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3},
-    "memory": {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30},
+    "memory": {
+        **{"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30},
+        **{"k": 1e3, "m": 1e6, "g": 1e9, "ki": 2**10, "mi": 2**20, "gi": 2**30},
+    },
     "energy": {"nj": 1e-6, "uj": 1e-3, "µj": 1e-3, "mj": 1.0, "j": 1e3},
 }
 _UNITS["size"] = _UNITS["memory"]
@@ -55,21 +58,25 @@ def parse_limit(kind: str, text: str) -> Limit:
     """Parse ``15ms``, ``20MB``, ``40mJ``, ``40M`` or ``50%`` into a :class:`Limit` of ``kind``: latency, memory, energy, size, macs,
     parameters.
 
-    Raises :class:`BudgetError` when the unit is missing or of another kind, or the value is not positive.
+    Bytes may be written 20M, 20MB (millions) and 20Mi, 20MiB (2**20).  Raises :class:`BudgetError` when the unit is missing or of another
+    kind, or the value is not a positive number.
     """
     units = _UNITS[kind]
     example = _EXAMPLES[kind]
-    match = _NUMBER.match(text) if isinstance(text, str) else None
+    match = _NUMBER.fullmatch(text) if isinstance(text, str) else None
     if not match:
         raise BudgetError(f"{kind} {text!r} is not a quantity", remedy=f"Write a number with a unit: {example}, or 50% of the dense model.")
     number, unit = float(match[1]), match[2]
+    if not 0 < number < math.inf:
+        wrong = "must be greater than zero" if number <= 0 else "is not a finite number"
+        raise BudgetError(
+            f"{kind} {text!r} {wrong}", remedy=f"Write for example {example}, or 50% of the dense model; leave out what is not limited."
+        )
     if not unit and "" not in units:
         raise BudgetError(f"{kind} {text!r} has no unit", remedy=f"Write for example {example}, or {match[1]}% of the dense model.")
     if unit != "%" and unit.lower() not in units:
-        known = ", ".join(sorted(filter(None, units)))
-        raise BudgetError(f"{kind} {text!r} has the unknown unit {unit!r}", remedy=f"Known units of {kind}: {known}, or %.")
-    if number <= 0:
-        raise BudgetError(f"{kind} {text!r} must be greater than zero")
+        remedy = suggest(unit, [*filter(None, units), "%"], f"units of {kind}")
+        raise BudgetError(f"{kind} {text!r} has the unknown unit {unit!r}", remedy=remedy)
     if unit == "%":
         return Limit(kind, number / 100, relative=True)
     return Limit(kind, number * units[unit.lower()], relative=False)
@@ -96,7 +103,9 @@ class Budget:
     def __post_init__(self) -> None:
         self.limits()
         if self.max_drop is not None and not (isinstance(self.max_drop, (int, float)) and 0 <= self.max_drop < math.inf):
-            raise BudgetError(f"max_drop {self.max_drop!r} must be a number, zero or greater")
+            raise BudgetError(
+                f"max_drop {self.max_drop!r} must be a number, zero or greater", remedy="Give it in the metric's own units, such as 0.5."
+            )
 
     def limits(self) -> dict[str, Limit]:
         """The limits that are set, by kind.  Raises :class:`BudgetError` on a malformed one."""

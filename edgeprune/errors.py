@@ -28,6 +28,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 from edgeprune.verdict import Verdict
 
@@ -268,3 +269,14 @@ def _spelt(character: str) -> str:
     if character in "\n\t" or unicodedata.category(character) not in _CONTROLS:
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+def printable_json(value: Any) -> Any:
+    """A JSON value with :func:`printable` texts: what a device says can be shown anywhere."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [printable_json(item) for item in value]
+    if isinstance(value, dict):
+        return {printable(name): printable_json(item) for name, item in value.items()}
+    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -207,32 +208,42 @@ def load_recipe(path: str | Path, function: str = "task") -> Task:
     Raises :class:`RecipeError` when the file is missing, raises, or does not return a :class:`Task`.
     """
     path = Path(path)
+    remedy = f"Give the path of a Python file with a function {function}() -> edgeprune.Task."
     if not path.is_file():
-        raise RecipeError(
-            f"recipe {path} does not exist", remedy="Give the path of a Python file with a function task() -> edgeprune.Task."
-        )
+        raise RecipeError(f"recipe {path} {'is a folder' if path.is_dir() else 'does not exist'}", remedy=remedy)
     spec = importlib.util.spec_from_file_location(f"edgeprune_recipe_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    if path.suffix != ".py" or spec is None or spec.loader is None:
+        raise RecipeError(f"recipe {path} is not a Python file: its name does not end in .py", remedy=remedy)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
         with _importing_from(path.parent):
             spec.loader.exec_module(module)
             made = getattr(module, function, None)
-            if made is None:
-                raise RecipeError(f"recipe {path} has no function {function}()", remedy=f"Define `def {function}() -> edgeprune.Task`.")
+            if not callable(made):
+                has = "no function" if made is None else f"a {type(made).__name__}, not a function,"
+                raise RecipeError(f"recipe {path} has {has} {function}()", remedy=f"Define `def {function}() -> edgeprune.Task`.")
             task = made()
     except RecipeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RecipeError(
-            f"recipe {path} raised {type(error).__name__}: {error}", remedy="Run it by itself, or use --debug for its traceback."
+            f"recipe {path} raised {type(error).__name__}{_where(error, path)}: {str(error) or 'without a message'}",
+            remedy="Run it by itself, or use --debug for its traceback.",
         ) from error
     if not isinstance(task, Task):
-        raise RecipeError(f"{function}() of recipe {path} returned a {type(task).__name__}, not an edgeprune.Task")
+        raise RecipeError(f"{function}() of recipe {path} returned a {type(task).__name__}, not an edgeprune.Task", remedy=remedy)
     if task.name == "model":
         task.name = path.stem
     return task
+
+
+def _where(error: BaseException, path: Path) -> str:
+    """The line of the recipe that the error came from."""
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        return f" in line {error.lineno} of {Path(error.filename or path).name}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path.absolute())]
+    return f" in line {lines[-1]}" if lines else ""
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import click
 from edgeprune.cli.exit_codes import Exit, epilog, of_error
 from edgeprune.cli.options import Settings, debug_option
 from edgeprune.cli.output import print_failure, show_error
+from edgeprune.cli.signals import ending_cleanly
 from edgeprune.errors import EdgepruneError, close_names
 
 # name: what it does.  The command is `command` in the file of this name (- as _) beside this one, imported when it is used.
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings(json="--json" in (sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        with redirect_stdout(sys.stdout):  # put back however a command ends that prints a document alone there
+        with ending_cleanly(), redirect_stdout(sys.stdout):  # put back however a command ends that prints a document alone there
             result = group.main(args=arguments, prog_name="edgeprune", standalone_mode=False, obj=settings)
     except click.exceptions.Abort as abort:
         return _ended(abort.__cause__ if isinstance(abort.__cause__, KeyboardInterrupt) else KeyboardInterrupt(), settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,11 +30,29 @@ _PASSED = (
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def enter_directory(_: click.Context, __: click.Parameter, run: Path | None) -> Path | None:
+    """Go to the folder that a run was started in, so that relative paths mean what they meant; the run's own path, made absolute."""
+    if run is None:
+        return None
+    from edgeprune.runs.directory import working_directory
+
+    run = run.resolve()
+    if folder := working_directory(run):
+        os.chdir(folder)
+    return run
+
+
 _OPTIONS = (
     click.option("--target", metavar="TARGET", help="Device to measure on: a name, local:, or ssh://user@host:port."),
     click.option("--profile", metavar="NAME", help="Known facts of a device; without --target everything is predicted from it."),
     budget_options,
-    click.option("--resume", metavar="RUN", type=click.Path(path_type=Path), help="Go on with an earlier one; all else is taken from it."),
+    click.option(
+        "--resume",
+        metavar="RUN",
+        type=click.Path(path_type=Path),
+        callback=enter_directory,
+        help="Go on with an earlier one; all else is taken from it, the folder that it was started in too.",
+    ),
     click.option("--runs", metavar="DIR", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where they are kept."),
     click.option("--epochs", type=click.FloatRange(min=0), help="Training epochs in all [default: the task's]."),
     click.option(

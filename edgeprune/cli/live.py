@@ -55,7 +55,10 @@ def watch(targets: Sequence[Target]) -> Iterator[Watch]:
 def told(event: dict[str, Any]) -> str | None:
     """An event in words, or None when it is none to show."""
     text = _TEXTS.get(event["event"])
-    return text.format(**event) if text else None
+    try:
+        return text.format(**event) if text else None
+    except (LookupError, ValueError, TypeError):  # a device's event that lacks what is shown
+        return None
 
 
 def _plain(console: Any, several: bool) -> Watch:

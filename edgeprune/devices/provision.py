@@ -17,11 +17,11 @@ from edgeprune.devices.address import parse_address
 from edgeprune.devices.connect import connect, with_retries
 from edgeprune.devices.framing import new_mark
 from edgeprune.devices.pythons import PHONE_REMEDY, VENV, Found, Python, discover
-from edgeprune.devices.runner import OnEvent, Runner, push_runner
+from edgeprune.devices.runner import OnEvent, Runner, push_runner, runtimes_of
 from edgeprune.devices.session import Session
 from edgeprune.devices.wheelhouse import collect, unpacked_bytes
 from edgeprune.devices.wheels import Wheel, find_wheel
-from edgeprune.errors import DeviceError, DeviceFullError, InputError, NoRuntimeError, SetupError, TargetError
+from edgeprune.errors import DeviceError, DeviceFullError, InputError, NoRuntimeError, SetupError, TargetError, printable, printable_json
 from edgeprune.files import parse_json
 from edgeprune.resources import resource
 
@@ -117,10 +117,10 @@ class _Job:
         argv = [self._base.path, "-c", source, command, json.dumps(arguments | {"place": self._place}), mark]
         done = self._session.run(argv, timeout_s=_UNPACK_LIMIT_S, on_line=lines.append, mark=mark)
         try:
-            answer: dict[str, Any] = parse_json(lines[-1])
+            answer: dict[str, Any] = printable_json(parse_json(lines[-1]))
             answer.keys()
         except (ValueError, LookupError, AttributeError):
-            last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
+            last = printable(done.stderr).strip().splitlines()[-1:] or ["it said nothing"]
             raise SetupError(f"{self._base.path} on {self._session.address} failed to install: {last[0]}") from None
         if "error" in answer:
             kind = DeviceFullError if answer["full"] else SetupError
@@ -227,9 +227,10 @@ class _Job:
     def _verify(self, program: str, python: str) -> dict[str, tuple[str, str]]:
         engines = list(self._manifest["engines"])
         runner = Runner(self._session, replace(self._base, path=python), program, {})
-        found = runner.request("probe", _PROBE_LIMIT_S, verify=engines)["runtimes"]
+        runner.probe = runner.request("probe", _PROBE_LIMIT_S, verify=engines)
+        found = runtimes_of(runner)
         for engine in engines:
-            item = found.get(engine, {"error": {"message": "the runner does not know this engine"}})
+            item = found.get(engine, {"error": "the runner does not know this engine"})
             if "error" in item:
-                raise NoRuntimeError(f"{engine} was installed on {self._session.address} and cannot be used: {item['error']['message']}")
-        return {engine: (found[engine]["runtime"], found[engine]["version"]) for engine in engines}
+                raise NoRuntimeError(f"{engine} was installed on {self._session.address} and cannot be used: {item['error']}")
+        return {engine: (str(found[engine].get("runtime")), str(found[engine].get("version"))) for engine in engines}

@@ -29,12 +29,14 @@ from edgeprune.errors import (
     NoRuntimeError,
     RunnerError,
     printable,
+    printable_json,
 )
 from edgeprune.files import parse_json
 
 OnEvent = Callable[[dict[str, Any]], None]
 PROTOCOL = 1
 _HEARTBEAT_S = 5.0
+_MISSING = "No module named"
 # Removes other versions of the runner that no process runs.  $1: the folder, $2: the version to keep.
 _PRUNE = """
 running=$(cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\\0' '\\n')
@@ -157,7 +159,7 @@ class _Answers:
 
     def take(self, line: str) -> None:
         try:
-            message = _printable(parse_json(line))
+            message = printable_json(parse_json(line))
             event, protocol = message["event"], message["protocol"]
         except (ValueError, KeyError, TypeError):
             self.failure = self._not_protocol(line)
@@ -193,17 +195,6 @@ class _Answers:
             raise self.failure
         assert self._result is not None
         return self._result
-
-
-def _printable(value: Any) -> Any:
-    """What a device says, without what would control a terminal, wherever it is shown later."""
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, list):
-        return [_printable(item) for item in value]
-    if isinstance(value, dict):
-        return {printable(name): _printable(item) for name, item in value.items()}
-    return value
 
 
 def open_runner(
@@ -249,17 +240,33 @@ def push_runner(session: Session, cache: str) -> str:
 def _choose(session: Session, found: Found, program: str, engines: Sequence[str], native: str | None) -> Runner:
     """The first Python with every runtime; when none is asked for, the first with any, else the first."""
     runners: list[Runner] = []
-    failures = []
+    failures: dict[str, str] = {}
     for python in found.pythons:
         runner = Runner(session, python, program, {})
         runner.probe = runner.request("probe", 180.0, verify=list(engines), native=native)
         runners.append(runner)
-        errors = [runner.probe["runtimes"].get(engine, {}).get("error") for engine in engines]
-        if not any(errors) and (engines or runner.probe["runtimes"]):
+        runtimes = runtimes_of(runner)
+        errors = [str(error) for engine in engines if (error := runtimes.get(engine, {}).get("error"))]
+        if not errors and (engines or runtimes):
             return runner
-        failures += [f"{python}: {error['message']}" for error in errors if error]
+        failures[str(python)] = "; ".join(errors)
     if not engines:
         return runners[0]
-    wanted = " and ".join(engines)
+    # what is there and does not work tells more than what is missing
+    python_text, why = min(failures.items(), key=lambda item: _MISSING in item[1])
+    others = f" ({len(failures) - 1} more Pythons there have none either)" if len(failures) > 1 else ""
     remedy = PHONE_REMEDY if found.is_phone else advice(session.address, found.pythons[-1], engines)
-    raise NoRuntimeError(f"{session.address} has no Python with a runtime for {wanted}: " + "; ".join(failures), remedy=remedy)
+    raise NoRuntimeError(
+        f"{session.address} has no Python with a runtime for {' and '.join(engines)}: {python_text}: {why}{others}", remedy=remedy
+    )
+
+
+def runtimes_of(runner: Runner) -> dict[str, dict[str, Any]]:
+    """What the runner says of the runtimes, by engine; an ``error`` is its message."""
+    found = runner.probe.get("runtimes")
+    if not isinstance(found, dict) or not all(isinstance(item, dict) for item in found.values()):
+        raise RunnerError(f"the runner on {runner.session.address} gave no list of runtimes, but {str(found)[:100]!r}")
+    texts = {engine: item["error"] for engine, item in found.items() if "error" in item}
+    return found | {
+        engine: {"error": str(error.get("message", error)) if isinstance(error, dict) else str(error)} for engine, error in texts.items()
+    }

@@ -16,6 +16,18 @@ SHARED = ("device", "dense", "score-dense", "value-0")
 """Records that are the same whatever the budget: the device, the dense model's measurement and score, and the first sensitivities."""
 
 
+_WORKING_DIRECTORY = "working-directory"
+
+
+def working_directory(path: Path) -> Path | None:
+    """The folder that a run was started in, which relative paths of it and of its recipe mean; None where it is not known, or gone."""
+    try:
+        found = Path((path / _WORKING_DIRECTORY).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if found.is_dir() else None
+
+
 def read_inputs(path: Path) -> dict[str, Any]:
     """What a run was started with.  Raises :class:`RunError` when ``path`` is not a run directory."""
     try:
@@ -63,6 +75,7 @@ class RunDirectory:
         while True:
             try:
                 path.mkdir(parents=True)
+                (path / _WORKING_DIRECTORY).write_text(str(Path.cwd()))
                 return cls(path)
             except FileExistsError:  # another run's, begun in the same second
                 path, number = base / f"{stem}-{number}", number + 1

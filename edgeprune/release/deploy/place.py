@@ -24,6 +24,7 @@ from edgeprune.errors import (
     ReleaseError,
     SignatureError,
     printable,
+    printable_json,
 )
 from edgeprune.files import parse_json
 
@@ -78,7 +79,7 @@ class Place:
         argv = [self._python, self.program, command]
         done = self.session.run(argv, request, limit_s, lines.append, heartbeat_s, mark)
         try:
-            answer: dict[str, Any] = parse_json(lines[-1])
+            answer: dict[str, Any] = printable_json(parse_json(lines[-1]))
             protocol = answer["protocol"]
         except (ValueError, LookupError, TypeError):
             last = printable(done.stderr).strip().splitlines()[-1:] or ["it said nothing"]

@@ -176,12 +176,16 @@ class DeviceBackend:
         return self._device
 
     def _first_of(self, engines: Sequence[str]) -> Device:
-        for engine in engines[:-1]:
+        """The device with the first of the engines that it has; where it has none, the error of the first, which suits devices best."""
+        first: NoRuntimeError | None = None
+        for engine in engines:
             try:
                 return open_device(self.target, engine=engine, on_event=self._event)
-            except NoRuntimeError:
-                self._events.note(f"{self.target} has no {engine} runtime: trying {engines[-1]}")
-        return open_device(self.target, engine=engines[-1], on_event=self._event)
+            except NoRuntimeError as error:
+                first = first or error
+                self._events.note(f"{self.target} has no {engine} runtime")
+        assert first is not None
+        raise first
 
     def _event(self, event: dict[str, Any]) -> None:
         if event.get("event") == "waiting":

@@ -1,0 +1,158 @@
+"""What happens to users: mistakes in recipes and budgets, a command that is ended from outside, a run that goes on from another folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeprune.budget import Budget, parse_limit
+from edgeprune.cli import main
+from edgeprune.cli.live import told
+from edgeprune.errors import BudgetError, RecipeError
+from edgeprune.runs.directory import RunDirectory, working_directory
+from edgeprune.task import load_recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("20M", 20e6), ("20MB", 20e6), ("20mb", 20e6), ("20Mi", 20 * 2**20), ("20MiB", 20 * 2**20), ("512K", 512e3), ("512kB", 512e3),
+     ("1G", 1e9), ("1.5Gi", 1.5 * 2**30), ("100 b", 100), (" 1e3 K ", 1e6), ("+2M", 2e6)],
+)  # fmt: skip
+def test_bytes_may_be_written_as_counts_are(text: str, value: float) -> None:
+    assert parse_limit("memory", text).value == parse_limit("size", text).value == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "told"),
+    [
+        ("memory", "0MB", "must be greater than zero"),
+        ("memory", "0", "must be greater than zero"),
+        ("memory", "-20MB", "must be greater than zero"),
+        ("latency", "-5%", "must be greater than zero"),
+        ("latency", "nan", "is not a finite number"),
+        ("latency", "NaNms", "is not a finite number"),
+        ("energy", "inf", "is not a finite number"),
+        ("size", "1e999MB", "is not a finite number"),
+        ("memory", "20", "has no unit"),
+        ("memory", "20ms", "unknown unit 'ms'"),
+        ("latency", "15mss", "Did you mean ms"),
+        ("latency", "fast", "is not a quantity"),
+        ("latency", "", "is not a quantity"),
+        ("macs", "٤M", "is not a quantity"),
+        ("latency", 15, "is not a quantity"),
+    ],
+)
+def test_a_budget_that_cannot_be_meant_is_explained(kind: str, text: str, told: str) -> None:
+    with pytest.raises(BudgetError) as caught:
+        Budget(**{kind: text})
+    assert told in str(caught.value)
+    assert caught.value.remedy
+
+
+RECIPES = {
+    "no .py": ("recipe.txt", "def task(): pass", "does not end in .py"),
+    "no suffix": ("recipe", "", "does not end in .py"),
+    "syntax": ("recipe.py", "x = 1\ndef task(:\n", "SyntaxError in line 2 of recipe.py"),
+    "an import": ("recipe.py", "\nimport nowhere_to_be_found", "ModuleNotFoundError in line 2"),
+    "raises": ("recipe.py", "def task():\n    return {}['data']", "KeyError in line 2: 'data'"),
+    "fails without a word": ("recipe.py", "def task():\n    assert False", "AssertionError in line 2: without a message"),
+    "exits": ("recipe.py", "import sys\nsys.exit(3)", "SystemExit in line 2: 3"),
+    "no task": ("recipe.py", "x = 1", "has no function task()"),
+    "a task that is no function": ("recipe.py", "task = 5", "has a int, not a function, task()"),
+    "another type": ("recipe.py", "def task(): return 3", "returned a int"),
+    "nothing": ("recipe.py", "def task(): pass", "returned a NoneType"),
+    "needs an argument": ("recipe.py", "def task(data): pass", "TypeError"),
+    "no text": ("recipe.py", "\x00", "recipe.py raised"),
+    "nested": ("recipe.py", "x = " + "(" * 300 + ")" * 300, "recipe.py raised"),
+    "recurses": ("recipe.py", "def task(): return task()", "RecursionError in line 1"),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "told"), RECIPES.values(), ids=RECIPES)
+def test_a_recipe_that_is_none_is_named_with_its_line(name: str, text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / name)
+    assert told in caught.value.message
+    assert caught.value.remedy
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prune", str(tmp_path), "--profile", "raspberry-pi-4", "--latency", "50%"]) != 0
+    said = capsys.readouterr().err
+    assert "is a folder" in said
+    assert "fault of edgeprune" not in said
+
+
+@pytest.mark.parametrize("event", [{"event": "upload"}, {"event": "measured", "name": "m", "median_ms": "fast"}, {"event": "later"}])
+def test_an_event_that_lacks_what_is_shown_is_not_shown(event: dict[str, str]) -> None:
+    assert told(event) is None
+
+
+WAITS = """
+import sys, time
+import click
+from edgeprune import cli
+import types
+@click.command()
+def command():
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    except BaseException as error:
+        print(type(error).__name__, flush=True)
+        raise
+module = types.ModuleType("edgeprune.cli.prune")
+module.command = command
+sys.modules["edgeprune.cli.prune"] = module
+sys.exit(cli.main(["prune"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_command_that_is_ended_from_outside_cleans_up_as_after_ctrl_c(number: signal.Signals) -> None:
+    process = subprocess.Popen([sys.executable, "-c", WAITS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "KeyboardInterrupt\n")
+    assert "Interrupted." in err
+    assert number == signal.SIGINT or number.name in err
+    assert "Traceback" not in err
+
+
+def test_a_sighup_that_is_ignored_stays_so() -> None:
+    code = WAITS.replace("time.sleep(60)", "import os; os.kill(os.getpid(), 1); print('goes on')")
+    process = subprocess.run(["nohup", sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert (process.returncode, "goes on" in process.stdout) == (0, True)
+
+
+def test_signals_are_as_before_after_a_command() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+    main(["--version"])
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_a_run_that_goes_on_does_so_in_the_folder_that_it_was_started_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeprune.cli.job import enter_directory
+
+    started, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    for folder in (started, elsewhere):
+        folder.mkdir()
+    monkeypatch.chdir(started)
+    run = RunDirectory.create(Path("runs"), "model")
+    run.close()
+    monkeypatch.chdir(elsewhere)
+    relative = Path(os.path.relpath(started / run.path, elsewhere))
+    context: object = None
+    assert enter_directory(context, context, relative) == (started / run.path).resolve()  # type: ignore[arg-type]
+    assert Path.cwd() == started
+    assert working_directory(tmp_path) is None
+    started.rename(tmp_path / "moved")
+    assert working_directory(tmp_path / "moved" / run.path) is None  # it is gone: paths mean what they mean here
