@@ -55,7 +55,7 @@ def run_job(recipe: Path, tmp_path: Path, **more: Any) -> edgeprune.Result:
     return prune(load_recipe(recipe), "local:", budget=budget, options=OPTIONS, runs=tmp_path / "runs", **more)
 
 
-@pytest.mark.device  # every round of a comparison starts PyTorch again
+@pytest.mark.soak  # every round of a comparison starts PyTorch again; tests/search/test_search_device.py resumes on a played device
 @pytest.mark.usefixtures("few_rounds")
 def test_prune_measures_meets_and_resumes(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:

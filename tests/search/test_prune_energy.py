@@ -99,7 +99,7 @@ def task() -> edgeprune.Task:
     return edgeprune.Task(model, (torch.zeros(1, 3, 24, 24),), train=batches, validation=batches, epochs=1)
 
 
-@pytest.mark.usefixtures("few_rounds")
+@pytest.mark.soak
 def test_latency_memory_and_energy_are_met_as_measured(metered: SshServer, tmp_path: Path) -> None:
     budget = edgeprune.Budget(latency="70%", memory="80%", energy="50%")
     options = Options(formats=("tflite",), threads=1)
