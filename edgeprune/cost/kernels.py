@@ -22,13 +22,15 @@ aten = torch.ops.aten
 FUSED = frozenset({"relu", "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_"})
 """Activations that TFLite folds into the kernel before them (and TorchScript's frozen graphs into theirs)."""
 
-CONTRACTIONS = ("conv2d", "transpose_conv2d", "fully_connected", "recurrent")
-"""Kinds whose every output channel sums over all input channels (of its group). ``recurrent``: the state's part of a recurrent layer, one
-row of ``rows_out`` after the other."""
+RECURRENT = ("lstm", "gru", "rnn")
+"""One direction of a recurrent layer: from the channels of its input and of its state to those of all gates, one row of ``rows_out`` after
+the other."""
 
-OPERATIONS = {"recurrent": 15, "attention": 16, "attention_dimensions": 16, "layer_norm": 9}
-"""How many operations the exporter writes for one kernel of a kind; for every step of a recurrent layer, beside its product (of an LSTM:
-slices of the gates, their activations, products and sums)."""
+CONTRACTIONS = ("conv2d", "transpose_conv2d", "fully_connected", *RECURRENT)
+"""Kinds whose every output channel sums over all input channels (of its group)."""
+
+OPERATIONS = {"lstm": 3, "rnn": 2, "gru": 18, "attention": 16, "attention_dimensions": 16, "layer_norm": 9}
+"""How many operations the exporter writes for one kernel of a kind; for every step of a GRU, which is a loop."""
 
 WEIGHTED = ("conv2d", "transpose_conv2d", "depthwise_conv2d", "fully_connected")
 FOLDED_INTO = {"batch_norm": WEIGHTED, **dict.fromkeys(FUSED, (*WEIGHTED, "add", "mul"))}
@@ -177,15 +179,19 @@ class _Folder:
         self.found.append(Kernel(form, source, result, node, parts, block_of(self.analysis, node)))
 
     def _recurrent(self, node: fx.Node, parts: tuple[fx.Node, ...], rows: tuple[int, int]) -> list[Kernel]:
-        """The products of a recurrent node, of every layer and direction: with all inputs at once, with the state step by step."""
+        """The kernels of a recurrent node: one for every layer and direction, and one for its projection."""
         matrices = [weight for weight in node.args[2] if len(shape_of(weight)) == 2]  # type: ignore[union-attr,arg-type]
         per_cell = len(matrices) // (int(node.args[4]) * (1 + bool(node.args[7])))  # type: ignore[arg-type]
-        found = []
-        for place, weight in enumerate(matrices):
-            name, size = str(weight.target), shape_of(weight)  # type: ignore[union-attr,arg-type]
-            result, source = (self.tensors.parameter_width(name, dim, size[dim]) for dim in (0, 1))
-            kind = "recurrent" if place % per_cell else "fully_connected"
-            found.append(Kernel(Form(kind, rows, rows), source, result, node, parts, block_of(self.analysis, node)))
+        kind = next(kind for kind in RECURRENT if name_of(node).startswith(kind))
+        sizes = []
+        for weight in matrices:
+            name, shape = str(weight.target), shape_of(weight)  # type: ignore[union-attr,arg-type]
+            sizes.append([self.tensors.parameter_width(name, dim, shape[dim]) for dim in (0, 1)])
+        found, block = [], block_of(self.analysis, node)
+        for first in range(0, len(matrices), per_cell):
+            (result, source), (_, state), *projections = sizes[first : first + per_cell]
+            found.append(Kernel(Form(kind, rows, rows), source + state, result, node, parts, block))
+            found += [Kernel(Form("fully_connected", rows, rows), inner, outer, node, parts, block) for outer, inner in projections]
         return found
 
     def _form(self, node: fx.Node, name: str, rows_in: tuple[int, int], rows_out: tuple[int, int]) -> Form:

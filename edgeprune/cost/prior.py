@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgeprune.cost.kernels import CONTRACTIONS, OPERATIONS, Form, Kernel, macs, moved_bytes
+from edgeprune.cost.kernels import CONTRACTIONS, OPERATIONS, RECURRENT, Form, Kernel, macs, moved_bytes
 from edgeprune.errors import ProfileError
 from edgeprune.profile import Profile
 
-KINDS = {"conv2d": "conv", "transpose_conv2d": "conv", "depthwise_conv2d": "depthwise", "recurrent": "fully_connected"}
+KINDS = {"conv2d": "conv", "transpose_conv2d": "conv", "depthwise_conv2d": "depthwise", **dict.fromkeys(RECURRENT, "fully_connected")}
 KINDS |= {"attention": "fully_connected", "attention_dimensions": "fully_connected"}
 """What a profile's rates call a kind of kernel, where it is not the kind's own name."""
 
@@ -44,7 +44,7 @@ class PriorTimes:
         rate = prior.macs_per_s.get(kind)
         arithmetic = macs(form, source, block) / rate if rate else 0.0
         moved = self._shrink * moved_bytes(form, source, result)
-        operations = OPERATIONS.get(form.kind, 1) * (math.prod(form.rows_out) if form.kind == "recurrent" else 1)
+        operations = OPERATIONS.get(form.kind, 1) * (math.prod(form.rows_out) if form.kind == "gru" else 1)
         return 1e3 * max(arithmetic, moved / prior.bytes_per_s) + operations * prior.kernel_overhead_ms
 
 

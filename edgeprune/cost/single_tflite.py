@@ -7,8 +7,11 @@ from dataclasses import replace
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgeprune.cost.kernels import OPERATIONS, Form, attention_heads, attention_places
+from edgeprune.cost.kernels import RECURRENT, Form, attention_heads, attention_places
 from edgeprune.tflite.builder import Builder
+from edgeprune.tflite.file import TfliteFile
+from edgeprune.tflite.recurrent import Cell, Places, write
+from edgeprune.tflite.recurrent.cell import GATES
 
 _OPS = {
     "conv2d": "CONV_2D",
@@ -35,6 +38,8 @@ def single_tflite(form: Form, source: int, result: int) -> bytes:
 
     Kinds without an operator of their own (``copy``) are written as an addition over the same elements: the cost of moving them.
     """
+    if form.kind in RECURRENT:
+        return _recurrent(form, source, result)
     builder = Builder()
     if form.kind == "strided_slice":
         form = replace(form, kind="depthwise_conv2d")  # as the exporter does
@@ -91,21 +96,18 @@ def _transposed(builder: Builder, form: Form, source: int, result: int) -> Ends:
     return [x], [y]
 
 
-def _recurrent(builder: Builder, form: Form, source: int, result: int) -> Ends:
-    """Step by step a product with the state and, as many as the exporter writes, small operations on one gate."""
-    state, gate = builder.tensor((1, source)), builder.tensor((1, max(result // 4, 1)))
-    weights, bias, outputs = builder.weights(result, source), builder.weights(result), []
-    for _ in range(form.rows_out[0] * form.rows_out[1]):
-        outputs.append(builder.tensor((1, result)))
-        options = schema.FullyConnectedOptionsT()
-        builder.op("FULLY_CONNECTED", [state, weights, bias], outputs[-1], "FullyConnectedOptions", options)
-        for place in range(OPERATIONS["recurrent"]):
-            outputs.append(builder.tensor((1, max(result // 4, 1))))
-            if place % 3:
-                builder.op("MUL", [gate, gate], outputs[-1], "MulOptions", schema.MulOptionsT())
-            else:
-                builder.op("LOGISTIC", [gate], outputs[-1])
-    return [state, gate], outputs
+def _recurrent(form: Form, source: int, result: int) -> bytes:
+    """One direction of one recurrent layer, as the exporter writes it."""
+    kind = {"rnn": "rnn_tanh"}.get(form.kind, form.kind)
+    hidden = max(result // GATES[kind], 1)
+    inputs, rows, builder = max(source - hidden, 1), GATES[kind] * hidden, Builder()
+    shapes = ((rows, inputs), (rows, hidden), (rows,), (rows,))
+    weights = [0.1 * builder.random.standard_normal(shape).astype(np.float32) for shape in shapes]
+    steps = form.rows_out[0] * form.rows_out[1]
+    x, y = builder.tensor((1, steps, inputs)), builder.tensor((1, steps, hidden))
+    file = TfliteFile(builder.build([x], [y]))
+    write(file, 0, Cell(kind, *weights), Places(x, y), "layer")
+    return file.pack()
 
 
 def _attention(builder: Builder, form: Form, source: int, result: int) -> Ends:
@@ -202,7 +204,6 @@ MAKE = {
     "depthwise_conv2d": _convolution,
     "transpose_conv2d": _transposed,
     "fully_connected": _fully_connected,
-    "recurrent": _recurrent,
     "attention": _attention,
     "attention_dimensions": _attention,
     "layer_norm": _layer_norm,

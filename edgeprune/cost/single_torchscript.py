@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeprune.cost.kernels import Form, attention_heads, attention_places
+from edgeprune.cost.kernels import RECURRENT, Form, attention_heads, attention_places
 
 INPUTS_FILE = "edgeprune.inputs.json"
 """The extra file of an archive that tells the runner the inputs' shapes: TorchScript itself does not hold them."""
@@ -42,17 +42,17 @@ class _Transposed(nn.Module):
 
 
 class _Recurrent(nn.Module):
-    """The state's part of a recurrent layer, step by step: a product, and a gate's activation."""
+    """One direction of one recurrent layer."""
 
     def __init__(self, form: Form, source: int, result: int) -> None:
         super().__init__()
-        self.state, self.steps = nn.Linear(source, result), form.rows_out[0] * form.rows_out[1]
+        kind, gates = {"lstm": (nn.LSTM, 4), "gru": (nn.GRU, 3), "rnn": (nn.RNN, 1)}[form.kind]
+        hidden = max(result // gates, 1)
+        self.layer = kind(max(source - hidden, 1), hidden, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        total = torch.zeros(1)
-        for _ in range(self.steps):
-            total = torch.sigmoid(self.state(x + total[:1]))[0]
-        return total
+        y: Tensor = self.layer(x)[0]
+        return y
 
 
 class _Attention(nn.Module):
@@ -98,8 +98,9 @@ def single_torchscript(form: Form, source: int, result: int) -> bytes:
     if form.kind == "fully_connected":
         module: nn.Module = nn.Linear(source, result)
         example: Tensor | tuple[Tensor, ...] = torch.zeros(form.rows_in[0] * form.rows_in[1], source)
-    elif form.kind == "recurrent":
-        module, example = _Recurrent(form, source, result), torch.zeros(1, source)
+    elif form.kind in RECURRENT:
+        module = _Recurrent(form, source, result)
+        example = torch.zeros(1, form.rows_in[0] * form.rows_in[1], module.layer.input_size)
     elif form.kind.startswith("attention"):
         queries, keys = attention_places(form)
         heads, size = attention_heads(form, result)

@@ -55,11 +55,14 @@ def _arena(content: bytes, upper: int, inputs: list[Any]) -> dict[str, Any]:
     words = _allocations(_started(content, upper, inputs))
 
     def works(size: int) -> bool:
-        try:
-            _started(content, size, inputs)
-        except RuntimeError:
-            return False
-        return True
+        child = os.fork()  # some kernels do not ask whether they got the memory that they write to
+        if not child:
+            try:
+                _started(content, size, inputs)
+            except RuntimeError:
+                os._exit(1)
+            os._exit(0)
+        return os.waitpid(child, 0)[1] == 0
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what does not fit is said in many words
     used = int(words.partition("allocation total ")[2].split()[0])

@@ -13,7 +13,8 @@ from edgeprune.tflite.graph import MicroGraph, Operator, Tensor
 Work = tuple[Form, float, float]
 """A kernel's form, input width and output width."""
 
-_FREE = frozenset({"RESHAPE", "EXPAND_DIMS", "SQUEEZE", "SHAPE"})
+_FREE = frozenset({"RESHAPE", "EXPAND_DIMS", "SQUEEZE", "SHAPE", "WHILE"})
+_HEAVY = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "UNIDIRECTIONAL_SEQUENCE_LSTM"})
 _KINDS = {
     "ADD": "add",
     "SUB": "add",
@@ -24,17 +25,20 @@ _KINDS = {
     "AVERAGE_POOL_2D": "avg_pool",
     "HARD_SWISH": "hard_swish",
     "LOGISTIC": "sigmoid",
+    "TANH": "sigmoid",
     "CONCATENATION": "concat",
     "PAD": "pad",
 }
 
 
 def work_of(graph: MicroGraph) -> list[Work]:
-    """The kernels of one inference, in their order; what only renames dimensions is free.
+    """The kernels of one inference, in their order; what only renames dimensions is free, and what
+    a loop runs counts at every step.
 
     Raises :class:`ExportError` when an operator has shapes or options that it cannot have.
     """
-    return [_checked(operator) for operator in graph.operators if operator.name not in _FREE and operator.outputs and operator.inputs]
+    worked = [operator for operator in graph.operators if operator.name not in _FREE and operator.outputs and operator.inputs]
+    return [work for operator in worked for work in [_checked(operator)] * operator.times]
 
 
 def _checked(operator: Operator) -> Work:
@@ -50,8 +54,8 @@ def macs_of(graph: MicroGraph) -> float:
 
 
 def is_int8(graph: MicroGraph) -> bool:
-    """Whether convolutions and linear layers read int8, as in what the profiles' figures were published of."""
-    heavy = [operator for operator in graph.operators if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")]
+    """Whether convolutions, linear and recurrent layers read int8, as in what the profiles' figures were published of."""
+    heavy = [operator for operator in graph.operators if operator.name in _HEAVY]
     return all(operator.inputs[0] is not None and operator.inputs[0].dtype == "int8" for operator in heavy if operator.inputs)
 
 
@@ -70,6 +74,9 @@ def _work(operator: Operator) -> Work:
     if operator.name == "FULLY_CONNECTED" and weight is not None:
         rows = (1, max(1, prod(result.shape) // max(1, weight.shape[0])))
         return Form("fully_connected", rows, rows), weight.shape[1], weight.shape[0]
+    if operator.name == "UNIDIRECTIONAL_SEQUENCE_LSTM" and weight is not None:
+        steps = (1, prod(source.shape[:-1]))
+        return Form("lstm", steps, steps), source.shape[-1] + result.shape[-1], 4 * weight.shape[0]
     if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D") and weight is not None:
         window = (weight.shape[1], weight.shape[2])
         stride = (int(operator.options.strideH), int(operator.options.strideW))

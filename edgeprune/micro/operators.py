@@ -46,7 +46,10 @@ FLOAT_ONLY: Final = frozenset({
 })  # fmt: skip
 """Operators whose kernels take float32 alone."""
 
-WEIGHTED: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
+WEIGHTED: Final = frozenset({
+    "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "UNIDIRECTIONAL_SEQUENCE_LSTM",
+})  # fmt: skip
+_PROJECTION: Final = 16  # the place of an LSTM's input
 _TYPES: Final = frozenset({"float32", "int8", "int16", "int32", "int64", "int4", "bool", "uint8", "uint32", "resource"})
 
 _REMEDIES: Final = {
@@ -57,6 +60,7 @@ _REMEDIES: Final = {
     "TILE": "Use BROADCAST_TO (Tensor.expand) instead.",
     "CONV_3D": "Use convolutions over one or two dimensions.",
     "EXP": "Keep exponentials inside a softmax or sigmoid.",
+    "UNIDIRECTIONAL_SEQUENCE_RNN": "Export tflite-int8, which has a loop of operators instead.",
     "SQRT": "Fold it into the weights, or use torch.rsqrt, which has an int8 kernel.",
 }
 
@@ -120,6 +124,8 @@ def _judge(operator: Operator) -> Finding | None:
     weight = operator.inputs[1] if name in WEIGHTED and len(operator.inputs) > 1 else None
     if weight is not None and first == "float32" and weight.dtype != "float32":
         return bad(f"has {weight.dtype} weights and float32 activations", "Export the model as full-integer int8, not dynamic-range.")
+    if name == "UNIDIRECTIONAL_SEQUENCE_LSTM" and operator.inputs[_PROJECTION] is not None:
+        return bad("has a projection, and its kernel has none", "Leave proj_size out of nn.LSTM, and put nn.Linear behind it.")
     if weight is not None and weight.dtype == "uint8":
         return bad("has uint8 weights, of an older quantization", "Quantize the float model again, to int8.")
     return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeprune.errors import ExportError
@@ -38,7 +39,7 @@ class Tensor:
 @dataclass(frozen=True)
 class Operator:
     """``name``: TFLite's, such as ``CONV_2D``, or a custom operator's own. ``node``: its place in its subgraph, as runtimes count.
-    ``inputs``: None where an optional one is left out."""
+    ``inputs``: None where an optional one is left out. ``times``: how often one inference runs it: in a loop, as often as its graph."""
 
     name: str
     custom: bool
@@ -48,6 +49,7 @@ class Operator:
     inputs: tuple[Tensor | None, ...]
     outputs: tuple[Tensor, ...]
     options: Any
+    times: int = 1
 
     @property
     def place(self) -> str:
@@ -86,6 +88,7 @@ def _graph(model: Any) -> MicroGraph:
     parts = {id(part): place for place, part in enumerate(model.subgraphs)}
     tensors = [[_tensor(tensor, model.buffers) for tensor in part.tensors] for part in model.subgraphs]
     operators: list[Operator] = []
+    times = _times(model)
     for name, version, entry, part in flatbuffer.operators(model):
         place, custom = parts[id(part)], name == "CUSTOM"
         own = tensors[place]
@@ -93,10 +96,31 @@ def _graph(model: Any) -> MicroGraph:
         read = tuple(own[index] if index >= 0 else None for index in _items(entry.inputs))
         made = tuple(own[index] for index in _items(entry.outputs))
         title = flatbuffer.text(model.operatorCodes[entry.opcodeIndex].customCode) if custom else name
-        operators.append(Operator(title, custom, int(version), place, node, read, made, entry.builtinOptions))
+        operators.append(Operator(title, custom, int(version), place, node, read, made, entry.builtinOptions, times[place]))
     first = model.subgraphs[0]
     ends = [tuple(tensors[0][index] for index in _items(side)) for side in (first.inputs, first.outputs)]
     return MicroGraph(tuple(operators), tuple(tensor for own in tensors for tensor in own), *ends)
+
+
+def _times(model: Any) -> list[int]:
+    """How often one inference runs each graph; a loop whose steps the file does not tell counts as one step."""
+    times = [1] * len(model.subgraphs)
+    for name, _, entry, part in flatbuffer.operators(model):
+        if name == "WHILE":
+            outer = times[next(place for place, graph in enumerate(model.subgraphs) if graph is part)]
+            condition, body = entry.builtinOptions.condSubgraphIndex, entry.builtinOptions.bodySubgraphIndex
+            steps = _steps(model, model.subgraphs[condition])
+            times[condition], times[body] = outer * (steps + 1), outer * steps
+    return times
+
+
+def _steps(model: Any, condition: Any) -> int:
+    """The constant that a loop's counter is compared with."""
+    for name, _, entry, part in flatbuffer.operators(model):
+        if part is condition and name == "LESS":
+            data = model.buffers[part.tensors[int(entry.inputs[1])].buffer].data
+            return int(np.frombuffer(bytes(bytearray(data)), np.int32)[0]) if data is not None and len(data) == 4 else 1
+    return 1
 
 
 def _tensor(tensor: Any, buffers: Any) -> Tensor:

@@ -23,6 +23,7 @@ from edgeprune.cost.width import Width
 from edgeprune.graph import Analysis, analyze
 from edgeprune.profile import load
 from edgeprune.testing.networks import Gated, OptionA, Shuffle
+from edgeprune.tflite import schema as flatbuffer
 
 IMAGE = (torch.zeros(1, 3, 8, 8),)
 FORMS = [
@@ -67,15 +68,42 @@ def test_single_torchscript_kernels_run(form: Form, source: int, result: int, tm
     assert torch.jit.load(str(path))(x).shape[1] == result
 
 
-def test_a_recurrent_kernel_steps_through_the_sequence(tmp_path: Path) -> None:
-    form = Form("recurrent", (1, 5), (1, 5))
-    interpreter = Interpreter(model_content=single_tflite(form, 8, 32))
+@pytest.mark.parametrize(("kind", "gates", "operation"), [("lstm", 4, "SEQUENCE_LSTM"), ("gru", 3, "WHILE"), ("rnn", 1, "SEQUENCE_RNN")])
+def test_a_recurrent_kernel_is_what_the_exporter_writes(kind: str, gates: int, operation: str, tmp_path: Path) -> None:
+    """Of 5 inputs and 8 hidden channels, over 7 steps."""
+    form = Form(kind, (1, 7), (1, 7))
+    content = single_tflite(form, 5 + 8, gates * 8)
+    assert sum(name.endswith(operation) for name, *_ in flatbuffer.operators(flatbuffer.read(content))) == 1
+    interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
     interpreter.invoke()
-    assert sum(detail["shape"].tolist() == [1, 32] for detail in interpreter.get_output_details()) == 5
+    assert [detail["shape"].tolist() for detail in interpreter.get_input_details()] == [[1, 7, 5]]
+    assert [detail["shape"].tolist() for detail in interpreter.get_output_details()] == [[1, 7, 8]]
     path = tmp_path / "kernel.pt"
-    path.write_bytes(single_torchscript(form, 8, 32))
-    assert torch.jit.load(str(path))(torch.zeros(1, 8)).shape == (32,)
+    path.write_bytes(single_torchscript(form, 5 + 8, gates * 8))
+    assert torch.jit.load(str(path))(torch.zeros(1, 7, 5)).shape == (1, 7, 8)
+
+
+class Projected(nn.Module):
+    """Two layers in both directions, of 8 hidden channels projected to 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.LSTM(6, 8, 2, batch_first=True, bidirectional=True, proj_size=3)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.layers(x)[0])
+        return y
+
+
+def test_a_recurrent_layer_is_one_kernel_a_direction() -> None:
+    torch.manual_seed(0)
+    analysis = analyze(Projected(), (torch.zeros(1, 7, 6),))
+    widths = {group.name: group.size for group in analysis.groups}
+    found = [part for part in kernels(analysis) if part.form.kind in CONTRACTIONS]
+    sizes = [(part.form.kind, round(part.source.at(widths)), round(part.result.at(widths))) for part in found]
+    assert sizes == [*[("lstm", 6 + 3, 32), ("fully_connected", 8, 3)] * 4, ("fully_connected", 6, 5)]
 
 
 @pytest.mark.parametrize(
