@@ -83,9 +83,8 @@ def main() -> None:
     parser.add_argument("--formats", default="tflite,tflite-int8")
     parser.add_argument("--rounds", type=int, default=51)
     given = parser.parse_args()
-    print(
-        "| layer | steps | format | bytes | unrolled | operators | unrolled | ms | time to unrolled |\n|---|---|---|---|---|---|---|---|---|"
-    )
+    print("| layer | steps | format | bytes | unrolled | operators | unrolled | ms | time to unrolled |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for kind in given.kinds.split(","):
         for steps in map(int, given.steps.split(",")):
             torch.manual_seed(0)

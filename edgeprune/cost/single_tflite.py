@@ -101,12 +101,15 @@ def _recurrent(form: Form, source: int, result: int) -> bytes:
     kind = {"rnn": "rnn_tanh"}.get(form.kind, form.kind)
     hidden = max(result // GATES[kind], 1)
     inputs, rows, builder = max(source - hidden, 1), GATES[kind] * hidden, Builder()
-    shapes = ((rows, inputs), (rows, hidden), (rows,), (rows,))
-    weights = [0.1 * builder.random.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+    def drawn(*shape: int) -> np.ndarray:
+        return 0.1 * builder.random.standard_normal(shape).astype(np.float32)
+
+    cell = Cell(kind, drawn(rows, inputs), drawn(rows, hidden), drawn(rows), drawn(rows))
     steps = form.rows_out[0] * form.rows_out[1]
     x, y = builder.tensor((1, steps, inputs)), builder.tensor((1, steps, hidden))
     file = TfliteFile(builder.build([x], [y]))
-    write(file, 0, Cell(kind, *weights), Places(x, y), "layer")
+    write(file, 0, cell, Places(x, y), "layer")
     return file.pack()
 
 
