@@ -14,7 +14,16 @@ from edgeprune.cli.output import print_json
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgeprune.export.pixels import Normalisation
     from edgeprune.task import Task
+
+
+def parse_numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[float, ...]:
+    """``0.485,0.456,0.406`` as numbers."""
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of numbers, such as 0.485,0.456,0.406") from None
 
 
 @click.command(short_help="Write a model in formats that devices run, or show what a file holds.")
@@ -43,6 +52,15 @@ if TYPE_CHECKING:
 @click.option(
     "--keep-float", multiple=True, metavar="REGEX", help="TFLite operators that quantization leaves float, by their outputs' names."
 )
+@click.option(
+    "--input-type",
+    type=click.Choice(["float32", "uint8"]),
+    default="float32",
+    show_default=True,
+    help="uint8: images are taken as a camera's pixels, and normalised inside the file.",
+)
+@click.option("--mean", metavar="NUMBERS", callback=parse_numbers, help="Normalisation of uint8 images in [0, 1]; the task's unless given.")
+@click.option("--std", metavar="NUMBERS", callback=parse_numbers, help="Such as 0.229,0.224,0.225.")
 @click.option("--score", is_flag=True, help="The task's metric, computed with every file.")
 @click.option("--show", is_flag=True, help="Write nothing: show what the exported file SOURCE says about itself, and its bytes by part.")
 @json_option
@@ -78,6 +96,9 @@ def _written(
     channels_last: bool,
     integer_io: bool,
     keep_float: tuple[str, ...],
+    input_type: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
     score: bool,
 ) -> dict[str, Any]:
     from edgeprune.errors import RecipeError
@@ -85,6 +106,8 @@ def _written(
     from edgeprune.export.formats import calibration_for, find_all
     from edgeprune.export.metadata import task_metadata
 
+    if (mean or std) and input_type != "uint8":
+        raise click.UsageError("--mean and --std are for --input-type uint8.")
     wanted = [name.strip() for name in formats.split(",") if name.strip()]
     entries = find_all(wanted)  # what is wrong is said before the recipe's work
     task, model = _loaded(source, recipe)
@@ -92,9 +115,26 @@ def _written(
         raise RecipeError(f"task {task.name} cannot be scored", remedy="Leave --score out; or give it `validation` batches, or `evaluate`.")
     samples = calibration_for(task, entries, calibration)
     metadata = task_metadata(task, model if model is not task.model else None)
-    options = ExportOptions(channels_last, integer_io, keep_float, metadata=metadata)
+    pixels = _normalisation(task, mean, std) if input_type == "uint8" else None
+    options = ExportOptions(channels_last, integer_io, keep_float, metadata=metadata, pixels=pixels)
     paths = export(model, task.example_inputs, wanted, output or source.parent, source.stem, calibration=samples, options=options)
     return {name: _described(name, path, task if score else None) for name, path in paths.items()}
+
+
+def _normalisation(task: Task, mean: tuple[float, ...], std: tuple[float, ...]) -> Normalisation:
+    """As the command says, else as the task does."""
+    from edgeprune.errors import ExportError
+    from edgeprune.export.pixels import Normalisation
+
+    if mean or std:
+        return Normalisation(mean or (0.0,), std or (1.0,))
+    found = Normalisation.of(task.preprocessing)
+    if found is None:
+        raise ExportError(
+            f"how the images of {task.name} are normalised is not known",
+            remedy="Give --mean and --std (0 and 1 where pixels are only divided by 255), or put them into the task's `preprocessing`.",
+        )
+    return found
 
 
 def _loaded(source: Path, recipe: Path | None) -> tuple[Task, nn.Module]:
@@ -132,7 +172,8 @@ def _shown(path: Path) -> dict[str, Any]:
     from edgeprune.errors import ExportError
     from edgeprune.export import read_metadata
     from edgeprune.export.sizes import sizes
-    from edgeprune.tflite.versions import minimum_runtime
+    from edgeprune.tflite.graph import read_graph
+    from edgeprune.tflite.versions import custom_operators, minimum_runtime
 
     if not path.is_file():
         raise ExportError(f"{path} does not exist", remedy="--show takes a file that was exported before.")
@@ -140,8 +181,17 @@ def _shown(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"path": path, "size_bytes": path.stat().st_size, "metadata": read_metadata(path)}
     found["sizes"] = parts.to_json() if parts else None
     if path.suffix == ".tflite":
+        content = path.read_bytes()
+        graph = read_graph(content, path.name)
+        found |= {side: [tensor.describe() for tensor in getattr(graph, side)] for side in ("inputs", "outputs")}
         found["tensorflow_lite"] = str(minimum_runtime(path))
+        found["custom_operators"] = custom_operators(content, path.name)
     return found
+
+
+def _tensor_line(tensor: Mapping[str, Any]) -> str:
+    scale = f", value = {tensor['scales'][0]:.6g} * (stored - {tensor['zero_points'][0]})" if tensor["scales"] else ""
+    return f"{tensor['name']}: {tensor['dtype']} ({', '.join(map(str, tensor['shape']))}){scale}"
 
 
 def _print_shown(found: Mapping[str, Any]) -> None:
@@ -153,6 +203,11 @@ def _print_shown(found: Mapping[str, Any]) -> None:
     click.echo(f"{found['path']}: {size(found['size_bytes'])}")
     if "tensorflow_lite" in found:
         click.echo(f"needs TensorFlow Lite {found['tensorflow_lite']} or newer")
+        if found["custom_operators"]:
+            click.echo(f"and the custom operators {', '.join(found['custom_operators'])}")
+    for side in ("inputs", "outputs"):
+        for tensor in found.get(side, ()):
+            click.echo(f"{side[:-1]} {_tensor_line(tensor)}")
     for name, value in found["metadata"].items():
         click.echo(f"{name}: {value}")
     parts = found["sizes"]

@@ -16,7 +16,6 @@ from edgeprune.cli.output import console, print_json
 if TYPE_CHECKING:
     from edgeprune.micro import MicroGraph
     from edgeprune.profile import Profile
-    from edgeprune.tflite.graph import Tensor
 
 
 @click.command(short_help="Check a TFLite file for a microcontroller, and write it as a C array.")
@@ -46,8 +45,8 @@ def command(file: Path, out: Path | None, name: str, profile: str | None, as_jso
         "operators": dict(Counter(operator.name for operator in graph.operators)),
         "resource_variables": graph.resource_variables,
         "macs": macs_of(graph),
-        "inputs": [_tensor(tensor) for tensor in graph.inputs],
-        "outputs": [_tensor(tensor) for tensor in graph.outputs],
+        "inputs": [tensor.describe() for tensor in graph.inputs],
+        "outputs": [tensor.describe() for tensor in graph.outputs],
         "c_files": write_c_array(content, out, name, arena) if out is not None else [],
     }
     if known is not None:
@@ -67,10 +66,6 @@ def _profile(name: str | None) -> Profile | None:
         micro = [entry for entry in names() if load(entry).micro]
         raise ProfileError(f"{profile.name} is no microcontroller", remedy=f"Microcontrollers: {', '.join(micro)}.")
     return profile
-
-
-def _tensor(tensor: Tensor) -> dict[str, Any]:
-    return {name: getattr(tensor, name) for name in ("name", "shape", "dtype", "scales", "zero_points")}
 
 
 def _on_profile(profile: Profile, graph: MicroGraph, arena_bytes: int, flash_bytes: int) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from torch.utils import _pytree as pytree
 from edgeprune.errors import ExportError
 from edgeprune.export import formats
 from edgeprune.export.formats import Loaded
+from edgeprune.export.metadata import read_metadata
+from edgeprune.export.pixels import Normalisation, image_places
 from edgeprune.graph.batch import batch_of
 from edgeprune.task import Task
 from edgeprune.tuning import score
@@ -66,4 +68,13 @@ def score_file(path: str | Path, task: Task, format_name: str | None = None) -> 
     with torch.no_grad():
         structure = task.model.eval()(*task.example_inputs)
     task.model.train(training)
+    loaded = _taking_values(loaded, read_metadata(path).get("pixels"), task.example_inputs)
     return score(ExportedModel(loaded, task.example_inputs, structure), task)
+
+
+def _taking_values(loaded: Loaded, pixels: Any, example_inputs: Sequence[Tensor]) -> Loaded:
+    """A file that takes its images as ``pixels`` (the normalisation in its metadata), fed with normalised values as the model is."""
+    if pixels is None:
+        return loaded
+    normalisation, places = Normalisation(**{key: pixels[key] for key in ("mean", "std", "scale")}), image_places(example_inputs)
+    return lambda inputs: loaded(tuple(normalisation.pixels(value) if place in places else value for place, value in enumerate(inputs)))

@@ -26,6 +26,8 @@ EXTRA_FILE = "edgeprune.json"
 def encoded(format_name: str, source: Any, **more: Any) -> bytes:
     """The JSON for ``format_name``: the user's metadata, the inputs and outputs of ``source``, and ``more``."""
     content: dict[str, Any] = {"format": format_name, **dict(source.options.metadata), "inputs": source.described_inputs, **more}
+    if source.options.pixels is not None:
+        content["pixels"] = source.options.pixels.to_json()
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 

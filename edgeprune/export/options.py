@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeprune.errors import ExportError
+from edgeprune.export.pixels import Normalisation
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class ExportOptions:
     ``channels_last``: floating-point inputs of three dimensions or more are taken as (N, ..., C) instead of (N, C, ...).
     ``integer_io``: inputs and outputs of ``tflite-int8`` are int8 too, and needless transposes are left out.
     ``keep_float``: regular expressions of names of operators' outputs that quantization leaves float.
-    ``signature``, ``inputs``, ``outputs``: names, the converter's unless given.
+    ``signature``, ``inputs``, ``outputs``: names; unless given, those of ``forward``'s parameters and of the keys of its output.
+    ``pixels``: how the model's images were normalised; then the file takes them as pixels of 8 bits (uint8), and normalises them itself.
     ``metadata``: what is stored in the file for its user, as JSON: labels, preprocessing, how it was pruned.
     """
 
@@ -29,6 +31,7 @@ class ExportOptions:
     inputs: Sequence[str] = ()
     outputs: Sequence[str] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    pixels: Normalisation | None = None
 
     def __post_init__(self) -> None:
         for what, names in (("input", self.inputs), ("output", self.outputs)):

@@ -23,6 +23,7 @@ from edgeprune.errors import ExportError, suggest
 from edgeprune.export.calibration import checked
 from edgeprune.export.ends import copied_inputs, require_types, state_pairs, with_own_outputs, without_copies
 from edgeprune.export.keep import Ranges, float_for_fp16, float_for_int8
+from edgeprune.export.pixels import pixel_tensors, with_pixel_inputs
 from edgeprune.export.recurrent import placed
 from edgeprune.tflite import schema as flatbuffer
 from edgeprune.tflite.quiet import quiet_stderr
@@ -73,6 +74,8 @@ def quantize(
             ranges = _ranges(placed(content, "float"), _recipe(kind, integer_io, ()), calibration, seen)
             kept += map(_exactly, float_for_int8(content, seen, integer_io=integer_io))
             _widen(ranges, content, states)
+            for name in pixel_tensors(content):
+                ranges[name] = {key: np.full_like(ranges[name][key], end) for key, end in (("min", 0.0), ("max", 255.0))}
             kept += [] if integer_io else map(_exactly, copied_inputs(content))
         elif kind == "fp16":
             kept += map(_exactly, float_for_fp16(content))
@@ -84,7 +87,7 @@ def quantize(
             raise ExportError(
                 f"tflite-{kind}: the quantizer refused the model: {error}", remedy="The format tflite keeps it float."
             ) from error
-    made = flatbuffer.pack(flatbuffer.read(without_copies(made, states)))
+    made = flatbuffer.pack(flatbuffer.read(with_pixel_inputs(without_copies(made, states))))
     require_types(f"tflite-{kind}", float_tflite, made, integer_io=integer_io)
     return made
 

@@ -15,9 +15,11 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.errors import CaptureError, ExportError
 from edgeprune.export.calibration import Sample, checked
+from edgeprune.export.names import input_names, output_names
 from edgeprune.export.options import ExportOptions
 from edgeprune.export.passes.rewrite import plain_max_pools
 from edgeprune.export.passes.trim import trim
+from edgeprune.export.pixels import FromPixels, Normalisation, image_places
 from edgeprune.surgery import flatten_outputs
 from edgeprune.task import device_inputs
 
@@ -121,10 +123,28 @@ class Source:
         _require_numbers(self.module)
         if not all(isinstance(value, Tensor) for value in example_inputs):
             self.module = _Nested(self.module, leaves, form)
-        if not isinstance(self._outputs(), Tensor):
+        if self.options.pixels is not None:
+            self._take_pixels(self.options.pixels)
+        outputs = self._outputs()
+        self.input_names, self.output_names = input_names(model, example_inputs), output_names(outputs)
+        if not isinstance(outputs, Tensor):
             self.module = _Flat(self.module)
         self.time_limit_s = time_limit_s
         self.converted: bytes | None = None  # the float TFLite file, once there is one
+
+    def _take_pixels(self, normalisation: Normalisation) -> None:
+        """Let the model take its images as pixels, and its inputs and calibration be pixels."""
+        places = image_places(self.inputs)
+        self.module = FromPixels(self.module, places, normalisation)
+
+        def as_pixels(values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(normalisation.pixels(value) if place in places else value for place, value in enumerate(values))
+
+        self.inputs = as_pixels(self.inputs)
+        if self.calibration is not None:
+            for place in places:
+                normalisation.require_pixels(torch.cat([sample[place] for sample in self.calibration]))
+            self.calibration = [as_pixels(sample) for sample in self.calibration]
 
     @cached_property
     def program(self) -> ExportedProgram:

@@ -88,10 +88,11 @@ def _dressed(content: bytes, name: str, source: Source, said: Sequence[str]) -> 
     graph = model.subgraphs[0]
     for signature in model.signatureDefs or ():
         signature.signatureKey = options.signature or signature.signatureKey
-        for names, entries, order in (
-            (options.inputs, signature.inputs, graph.inputs),
-            (options.outputs, signature.outputs, graph.outputs),
+        for given, own, entries, order in (
+            (options.inputs, source.input_names, signature.inputs, graph.inputs),
+            (options.outputs, source.output_names, signature.outputs, graph.outputs),
         ):
+            names = given or (own if len(own) == len(order) else ())
             _rename(name, names, entries, list(order), graph)
     more = {"notes": list(said)} if said else {}
     flatbuffer.set_metadata(model, metadata.NAME, metadata.encoded(name, source, channels_last=list(source.channels_last), **more))
@@ -105,7 +106,8 @@ def _rename(format_name: str, names: Any, entries: Any, order: list[int], graph:
         raise ExportError(f"{format_name}: {len(names)} names ({', '.join(names)}) were given for {len(order)} inputs or outputs")
     for entry in entries:
         entry.name = names[order.index(entry.tensorIndex)]
-        graph.tensors[entry.tensorIndex].name = entry.name
+        if all(flatbuffer.text(tensor.name) != entry.name for tensor in graph.tensors):  # an output may be called as an input is
+            graph.tensors[entry.tensorIndex].name = entry.name
 
 
 def load(path: Path) -> Loaded:

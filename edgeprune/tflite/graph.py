@@ -35,6 +35,10 @@ class Tensor:
         """Of its content."""
         return prod(self.shape) * ELEMENT_BYTES.get(self.dtype, 1)
 
+    def describe(self) -> dict[str, Any]:
+        """What its user must know, as plain JSON values."""
+        return {name: getattr(self, name) for name in ("name", "shape", "dtype", "scales", "zero_points")}
+
 
 @dataclass(frozen=True)
 class Operator:

@@ -89,7 +89,7 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "conv depthwise multiplied": maps(nn.Conv2d(8, 16, 3, groups=8)),
     "conv 1-D": vector(nn.Conv1d(6, 4, 3)),
     "conv transposed": maps(nn.ConvTranspose2d(8, 4, 2, 2)),
-    "conv transposed without bias": maps(nn.ConvTranspose2d(8, 4, 3, 2, 1, bias=False)),
+    "conv transposed without bias": maps(nn.ConvTranspose2d(8, 4, 2, 2, bias=False)),
     "conv transposed 1-D": vector(nn.ConvTranspose1d(6, 4, 2, 2)),
     "conv 3-D": (lambda: nn.Sequential(nn.Conv3d(2, 4, 3), nn.ReLU(), nn.Conv3d(4, 2, 1)), image(1, 2, 5, 5, 5)),
     # matrices
