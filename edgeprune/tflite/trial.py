@@ -41,12 +41,14 @@ def require_runs(content: bytes, name: str) -> None:
     if done.returncode == 0:
         _tried.add(digest)
         return
-    words = [line.strip() for line in done.stderr.splitlines() if line.strip() and not line.startswith(("INFO:", "Traceback", "  "))]
-    last = words[-1].rpartition("Error: ")[2] if words else "it gave no reason"
+    words = [line.strip() for line in done.stderr.splitlines() if line.strip() and not line.startswith("INFO:")]
+    last, suspect = (words[-1] if words else "it gave no reason"), _suspect(content)
     died = f"ended its process by {signal.Signals(-done.returncode).name}: " if done.returncode < 0 else "does not run: "
     raise ExportError(
-        f"{name} {died}{last}{_suspect(content)}",
-        remedy="Leave that operator float (--keep-float), or take very large constants such as masks of -1e30 out of the model.",
+        f"{name} {died}{last}{suspect}",
+        remedy="Leave that operator float (--keep-float), or take very large constants such as masks of -1e30 out of the model."
+        if suspect
+        else "Replace that operation in the model; in a quantized file, --keep-float may do.",
     )
 
 
