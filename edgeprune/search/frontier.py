@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ class Point:
         """The limits that its model does not meet, as judged by its run."""
         return self.result.missed if self.result else []
 
-    @cached_property
+    @property
     def result(self) -> RunSummary | None:
         """The summary as values."""
         return RunSummary.of(self.summary) if self.summary is not None else None

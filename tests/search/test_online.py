@@ -142,7 +142,7 @@ def test_what_cannot_be_trained_so_is_refused_before_anything_is_done(tmp_path: 
     task.model.register_parameter("scale", nn.Parameter(torch.ones(1)))
     refused(TrainingError, "own parameters", task, training="scratch")
     triples = [(inputs, targets, 0) for inputs, targets in task.train or ()]
-    refused(RecipeError, "train data of task points is a tuple of 3", replace(points_task(), train=triples))  # type: ignore[arg-type]
+    refused(RecipeError, "training data of task points is a tuple of 3", replace(points_task(), train=triples))  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 
