@@ -61,7 +61,7 @@ def parse_numbers(_: click.Context, __: click.Parameter, text: str | None) -> tu
 )
 @click.option("--mean", metavar="NUMBERS", callback=parse_numbers, help="Normalisation of uint8 images in [0, 1]; the task's unless given.")
 @click.option("--std", metavar="NUMBERS", callback=parse_numbers, help="Such as 0.229,0.224,0.225.")
-@click.option("--score", is_flag=True, help="The task's metric, computed with every file.")
+@click.option("--score", is_flag=True, help="The task's metric, computed with every file and with the model.")
 @click.option("--show", is_flag=True, help="Write nothing: show what the exported file SOURCE says about itself, and its bytes by part.")
 @json_option
 def command(source: Path, show: bool, as_json: bool, **given: Any) -> None:
@@ -81,7 +81,9 @@ def command(source: Path, show: bool, as_json: bool, **given: Any) -> None:
     from edgeprune.budget import format_metric, format_quantity
 
     for name, entry in written.items():
-        score = f", {entry['metric']} {format_metric(entry['score'])}" if "score" in entry else ""
+        score = ""
+        if "score" in entry:
+            score = f", {entry['metric']} {format_metric(entry['score'])} (the PyTorch model: {format_metric(entry['model_score'])})"
         click.echo(f"{name}: {entry['path']} ({format_quantity('size', entry['size_bytes'])}{score})")
         for note in entry["notes"]:
             click.echo(f"  note: {note}")
@@ -105,6 +107,7 @@ def _written(
     from edgeprune.export import ExportOptions, export
     from edgeprune.export.formats import calibration_for, find_all
     from edgeprune.export.metadata import task_metadata
+    from edgeprune.tuning import score as score_of
 
     if (mean or std) and input_type != "uint8":
         raise click.UsageError("--mean and --std are for --input-type uint8.")
@@ -118,7 +121,8 @@ def _written(
     pixels = _normalisation(task, mean, std) if input_type == "uint8" else None
     options = ExportOptions(channels_last, integer_io, keep_float, metadata=metadata, pixels=pixels)
     paths = export(model, task.example_inputs, wanted, output or source.parent, source.stem, calibration=samples, options=options)
-    return {name: _described(name, path, task if score else None) for name, path in paths.items()}
+    model_score = score_of(model, task) if score else None
+    return {name: _described(name, path, task, model_score) for name, path in paths.items()}
 
 
 def _normalisation(task: Task, mean: tuple[float, ...], std: tuple[float, ...]) -> Normalisation:
@@ -154,17 +158,17 @@ def _loaded(source: Path, recipe: Path | None) -> tuple[Task, nn.Module]:
     return task, load(task.model, source)
 
 
-def _described(name: str, path: Path, task: Task | None) -> dict[str, Any]:
+def _described(name: str, path: Path, task: Task, model_score: float | None) -> dict[str, Any]:
     from edgeprune.export import read_metadata
     from edgeprune.export.sizes import sizes
 
     parts = sizes(path)
     entry: dict[str, Any] = {"path": path, "size_bytes": path.stat().st_size, "sizes": parts.to_json() if parts else None}
     entry["notes"] = read_metadata(path).get("notes", [])
-    if task is not None:
+    if model_score is not None:
         from edgeprune.export.evaluate import score_file
 
-        entry |= {"metric": task.metric_name, "score": score_file(path, task, name)}
+        entry |= {"metric": task.metric_name, "score": score_file(path, task, name), "model_score": model_score}
     return entry
 
 

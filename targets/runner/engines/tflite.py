@@ -47,7 +47,11 @@ class TfliteEngine(Engine):
         """Why no interpreter can be built, and what helps where that is known: bindings made for numpy 1 import beside numpy 2."""
         from importlib import metadata
 
-        numpy, version = metadata.version("numpy"), metadata.version(package)
+        version = metadata.version(package)
+        try:
+            numpy = metadata.version("numpy")
+        except metadata.PackageNotFoundError:
+            return f"{package} {version} needs numpy, which is not installed"
         if package == "tflite-runtime" and int(numpy.split(".")[0]) >= 2:
             return f"tflite-runtime {version} is made for numpy 1, and numpy {numpy} is installed: pip install 'numpy<2', or ai-edge-litert"
         return f"{package} {version} cannot build an interpreter: {type(error).__name__}: {error}"
