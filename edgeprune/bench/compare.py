@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -12,7 +11,9 @@ from typing import Any
 
 from edgeprune.bench.history import Entry, History
 from edgeprune.bench.results import Measurement, Ratio, Verdict, comparable, differences
+from edgeprune.decode import convert
 from edgeprune.errors import InputError
+from edgeprune.files import parse_json
 
 _TO_99 = 2.576 / 1.960  # half-widths of a normal's 99 % and 95 % intervals
 _LEAST_FREEDOM = 5
@@ -130,13 +131,28 @@ def _ratio(a: Measurement, b: Measurement, spread: Spread) -> Ratio:
 def load_results(path: Path) -> list[Measurement]:
     """The measurements in what ``bench --json`` printed; of comparisons, the candidates.  Raises :class:`InputError`."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        found = document["measurements"] or [item["measurements"][1] for item in document["comparisons"]]
+        document = convert(parse_json(path.read_bytes()), _Document)
+        found = document.measurements or [item.measurements[1] for item in document.comparisons]
+        if not found:
+            raise ValueError("it has no measurements")
         return [Measurement.from_json(item) for item in found]
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(f"{path} holds no result of one device", remedy="Write one: edgeprune bench MODEL --json > result.json") from error
+    except (ValueError, IndexError, InputError) as error:
+        raise InputError(
+            f"{path} holds no result of one device: {error}", remedy="Write one: edgeprune bench MODEL --json > result.json"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Pair:
+    measurements: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Document:
+    measurements: list[dict[str, Any]]
+    comparisons: list[_Pair]
 
 
 def is_file(reference: str) -> bool:

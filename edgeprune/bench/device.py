@@ -6,18 +6,20 @@ import base64
 import hashlib
 import io
 import math
+import time
 import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from edgeprune.bench.answers import REMEDY, KernelAnswer, decoded, kernel_answers, model_answers, output_arrays, ratio_of
 from edgeprune.bench.info import DeviceInfo
 from edgeprune.bench.results import Artifact, BenchOptions, Comparison, KernelTime, Measurement, Ratio, check_engine, check_names
 from edgeprune.devices.android import describe
 from edgeprune.devices.connect import connect, with_retries
-from edgeprune.devices.runner import OnEvent, Runner, open_runner, to_error
+from edgeprune.devices.runner import OnEvent, Runner, open_runner
 from edgeprune.devices.targets import Target, resolve_target
-from edgeprune.errors import ConnectionLostError, DeviceError
+from edgeprune.errors import ConnectionLostError, DeviceError, RunnerError
 from edgeprune.tflite.versions import check_runtime
 
 if TYPE_CHECKING:
@@ -87,22 +89,31 @@ class Device:
 
         return tell
 
-    def _models(self, action: str, artifacts: Sequence[Artifact], options: BenchOptions, limit_s: float) -> list[dict[str, Any]]:
+    def _models(
+        self, action: str, artifacts: Sequence[Artifact], options: BenchOptions, limit_s: float
+    ) -> tuple[list[dict[str, Any]], list[Measurement]]:
+        """Answers and measurements of the models, all of them checked."""
         check_names(artifacts)
 
         def work(runner: Runner) -> dict[str, Any]:
             models = [self._model(runner, artifact) for artifact in artifacts]
             return runner.request(action, limit_s, self._on_event, models=models, options=options.request(self.info.cores))
 
+        begin = time.monotonic()
         answer = self._attempt(work)
-        results: list[dict[str, Any]] = answer["models"]
-        for result in results:
-            if "error" in result:
-                raise to_error(result["error"], f"{result['name']} on {self.target.name}")
-        return [result | {"tuned": answer["tuned"]} for result in results]
+        results = model_answers(answer, [artifact.name for artifact in artifacts], self.target.name)
+        tuned = decoded(answer.get("tuned"), tuple[str, ...], self.target.name, "the answer")
+        return results, [self._measurement(result, tuned, time.monotonic() - begin) for result in results]
 
-    def _measurements(self, results: list[dict[str, Any]]) -> list[Measurement]:
-        return [Measurement.from_result(result, *self._sent[result["name"]], self.info.identity) for result in results]
+    def _measurement(self, result: dict[str, Any], tuned: tuple[str, ...], elapsed_s: float) -> Measurement:
+        """One model's, with samples that fit into the time that passed here."""
+        name, where = result["name"], self.target.name
+        item = Measurement.from_answer(result, self._sent[name], self.info.identity, where, tuned)
+        if (ran_s := sum(item.samples_ns) / 1e9) > elapsed_s:
+            raise RunnerError(
+                f"the measurement of {name} of {where} cannot be believed: samples of {ran_s:.3g} s in {elapsed_s:.3g} s", remedy=REMEDY
+            )
+        return item
 
     def measure(self, artifacts: Sequence[Artifact], options: BenchOptions | None = None) -> list[Measurement]:
         """Measure each model by itself.
@@ -113,7 +124,7 @@ class Device:
         options = options or BenchOptions()
         one_s = _START_S + _SLOW_STEPS * options.step_timeout_s + options.warmup_s + options.max_time_s + options.cooldown_s
         limit_s = len(artifacts) * (one_s + (_ENERGY_S if options.energy else 0.0))
-        return self._measurements(self._models("bench", artifacts, options, limit_s))
+        return self._models("bench", artifacts, options, limit_s)[1]
 
     def compare(self, baseline: Artifact, candidates: Sequence[Artifact], options: BenchOptions | None = None) -> Comparison:
         """Measure models in turns, in one session: the ratio of each candidate to the baseline does not suffer from drift.
@@ -124,9 +135,9 @@ class Device:
         artifacts = [baseline, *candidates]
         limit_s = len(artifacts) * 2 * (_START_S + options.step_timeout_s + options.rounds * options.warmup_s + options.max_time_s)
         limit_s += options.cooldown_s + len(artifacts) * (_ENERGY_S if options.energy else 0.0)
-        results = self._models("compare", artifacts, options, limit_s)
-        ratios = tuple(Ratio.judge(item["name"], item["ratio"], item["low"], item["high"]) for item in results[1:])
-        return Comparison(tuple(self._measurements(results)), ratios)
+        results, measurements = self._models("compare", artifacts, options, limit_s)
+        ratios = tuple(Ratio.of_rounds(item["name"], ratio_of(item, self.target.name).log_ratios) for item in results[1:])
+        return Comparison(tuple(measurements), ratios)
 
     def table(
         self,
@@ -159,7 +170,7 @@ class Device:
             limit_s = _START_S + options.step_timeout_s + options.table_rounds * len(files) * 5.0 + options.cooldown_s
             return runner.request("table", limit_s, event, **fields)
 
-        return {name: _kernel_time(item) for name, item in self._attempt(work)["kernels"].items()}
+        return {name: _kernel_time(item) for name, item in kernel_answers(self._attempt(work), list(files), self.target.name).items()}
 
     def outputs(
         self, artifact: Artifact, inputs: Sequence[np.ndarray[Any, Any]] | None = None, seed: int = 0
@@ -179,8 +190,7 @@ class Device:
             limit_s = _START_S + 2 * options.step_timeout_s
             return runner.request("outputs", limit_s, self._on_event, model=model, options=options.request(self.info.cores))
 
-        encoded = self._attempt(work)["outputs"]
-        return [np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) for text in encoded]
+        return output_arrays(self._attempt(work), artifact.name, self.target.name)
 
     def close(self) -> None:
         """Free the lock, remove the session's folder, close the connection."""
@@ -195,10 +205,10 @@ class Device:
         self.close()
 
 
-def _kernel_time(item: dict[str, Any]) -> KernelTime:
-    if "error" in item:
-        return KernelTime(math.nan, math.nan, math.nan, item["error"]["message"])
-    return KernelTime(item["median_ns"], item["min_ns"], item["spread"])
+def _kernel_time(item: KernelAnswer | str) -> KernelTime:
+    if isinstance(item, str):
+        return KernelTime(math.nan, math.nan, math.nan, item)
+    return KernelTime(item.median_ns, item.min_ns, item.spread)
 
 
 def probe(target: str) -> DeviceInfo:

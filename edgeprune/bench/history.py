@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import re
 import struct
 import subprocess
 import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +18,14 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from edgeprune.bench.results import Artifact, Measurement, Ratio
+from edgeprune.bench.results import Artifact, Measurement, Ratio, Verdict
 from edgeprune.bench.run import Report
 from edgeprune.bench.schema import default_url, open_engine, results, shown, telling
+from edgeprune.decode import convert
 from edgeprune.errors import HistoryError, InputError
+from edgeprune.files import parse_json
+
+_log = logging.getLogger(__name__)
 
 OFF = "off"
 _LATEST = re.compile(r"latest(?:~([0-9]{1,18}))?")  # 18 digits: what a database's 64 bits hold
@@ -49,6 +55,24 @@ class Entry:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return asdict(self) | {"measured_at": self.measured_at.isoformat() + "Z", "measurement": self.measurement.to_json()}
+
+
+@dataclass(frozen=True)
+class StoredRatio:
+    """A :class:`Ratio` as the database holds it: what is not finite is null."""
+
+    name: str
+    ratio: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict
+    log_ratios: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Circumstances:
+    cpus: tuple[int, ...] = ()
+    spoilt: bool = False
 
 
 class History:
@@ -97,16 +121,34 @@ class History:
         skip: int = 0,
     ) -> list[Entry]:
         """The newest results first; of one model (its file name, or the begin of its SHA-256), target, device, thread count or label."""
-        query = sa.select(results).order_by(results.c.id.desc()).limit(limit).offset(skip)
+        query = self._query().order_by(results.c.id.desc()).limit(limit).offset(skip)
         if model is not None:
             query = query.where((results.c.model_name == Path(model).name) | results.c.model_sha256.startswith(model, autoescape=True))
         wanted = {"target": target, "device": device, "threads": threads, "label": label}
         query = query.where(*(results.c[name] == value for name, value in wanted.items() if value is not None))
         return self._select(query)
 
+    @staticmethod
+    def _query() -> sa.Select[Any]:
+        """All columns; what is JSON as text, so that a damaged row is that row's matter alone."""
+        documents = (results.c.ratio, results.c.result)
+        plain = [column for column in results.c if column not in set(documents)]
+        return sa.select(*plain, *(sa.cast(column, sa.Text).label(column.name) for column in documents))
+
     def _select(self, query: sa.Select[Any]) -> list[Entry]:
+        """The entries; damaged ones are skipped and named in the log, and where all are damaged the first one's error is raised."""
         with telling(self._engine), self._engine.connect() as connection:
-            return [_entry(row) for row in connection.execute(query).mappings()]
+            rows = connection.execute(query).mappings().all()
+        found, damaged = list[Entry](), list[HistoryError]()
+        for row in rows:
+            try:
+                found.append(_entry(row))
+            except HistoryError as error:
+                _log.warning("%s It is left out.", error.message)
+                damaged.append(error)
+        if damaged and not found:
+            raise damaged[0]
+        return found
 
     def find(self, reference: str, *, model: str | None = None, device: str | None = None, threads: int | None = None) -> Entry:
         """One result: by its id, by its label (the newest), ``latest``, or ``latest~N`` for the N-th before.
@@ -116,7 +158,7 @@ class History:
         """
         found: list[Entry] = []
         if _ID.fullmatch(reference):
-            found = self._select(sa.select(results).where(results.c.id == int(reference)))
+            found = self._select(self._query().where(results.c.id == int(reference)))
         elif match := _LATEST.fullmatch(reference):
             found = self.entries(model, device=device, threads=threads, limit=1, skip=int(match[1] or 0))
         if found := found or self.entries(device=device, threads=threads, label=reference, limit=1):
@@ -135,16 +177,18 @@ class History:
         """
         c = results.c
         same = (c.device, c.runtime, c.runtime_version, c.threads)
-        query = sa.select(c.model_sha256, c.latency_ms, c.result).order_by(c.id.desc()).limit(limit)
+        query = sa.select(c.model_sha256, c.latency_ms, sa.cast(c.result, sa.Text)).order_by(c.id.desc()).limit(limit)
         query = query.where(
             *(column == getattr(like, column.name) for column in same),
             *(column.is_not_distinct_from(like.before.get(column.name)) for column in (c.governor, c.limit_mhz)),
         )
         found: dict[str, list[float]] = {}
         with telling(self._engine), self._engine.connect() as connection:
-            for model, latency_ms, result in connection.execute(query):
-                if tuple(result.get("cpus", ())) == like.cpus and not result.get("spoilt", False):
-                    found.setdefault(model, []).append(latency_ms)
+            for model, latency_ms, text in connection.execute(query):
+                with suppress(ValueError):  # a damaged one teaches nothing
+                    result = convert(parse_json(text), _Circumstances)
+                    if result.cpus == like.cpus and not result.spoilt and latency_ms > 0:
+                        found.setdefault(model, []).append(latency_ms)
         return list(found.values())
 
     def close(self) -> None:
@@ -215,18 +259,20 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _ratio(stored: dict[str, Any]) -> Ratio:
-    values: dict[str, Any] = {name: math.nan if value is None else value for name, value in stored.items()}
-    return Ratio(**values)
+def _ratio(stored: Any) -> Ratio:
+    found = convert(stored, StoredRatio)
+    ratio, low, high = (math.nan if value is None else value for value in (found.ratio, found.low, found.high))
+    return Ratio(found.name, ratio, low, high, found.verdict, found.log_ratios)
 
 
 def _entry(row: Any) -> Entry:
     try:
         packed = zlib.decompress(row["samples_ns"])
         samples = struct.unpack(f"<{len(packed) // 8}q", packed)
-        measurement = Measurement.from_json(row["result"] | {"samples_ns": list(samples)})
-        ratio = None if row["ratio"] is None else _ratio(row["ratio"])
-    except (zlib.error, struct.error, TypeError, InputError) as error:
+        measurement = Measurement.from_json(convert(parse_json(row["result"]), dict[str, Any]) | {"samples_ns": list(samples)})
+        stored = None if row["ratio"] is None else parse_json(row["ratio"])
+        ratio = None if stored is None else _ratio(stored)
+    except (zlib.error, struct.error, TypeError, ValueError, InputError) as error:
         raise HistoryError(f"result {row['id']} of the history is damaged: {error}", remedy="Remove it from the database.") from error
     same = ("id", "measured_at", "model_name", "model_sha256", "target", "label")
     return Entry(measurement=measurement, ratio=ratio, commit=row["git_commit"], **{name: row[name] for name in same})

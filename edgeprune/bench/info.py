@@ -3,9 +3,52 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
 from typing import Any
+
+from edgeprune.bench.answers import REMEDY, decoded
+from edgeprune.bench.conditions import Conditions
+from edgeprune.errors import RunnerError
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Why a runtime cannot be imported."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class RuntimeAnswer:
+    """A runtime that is installed: its package and version, or what is wrong with it."""
+
+    runtime: str = ""
+    version: str = ""
+    error: Broken | None = None
+
+
+@dataclass(frozen=True)
+class ProbeAnswer:
+    """What the runner says of its device: see :class:`DeviceInfo`."""
+
+    cpu: str
+    arch: str
+    cores: int
+    max_mhz: float | None
+    features: tuple[str, ...]
+    board: str
+    memory_bytes: int
+    os: str
+    kernel: str
+    libc: str
+    python: str
+    python_path: str
+    hostname: str
+    machine: str
+    runtimes: dict[str, RuntimeAnswer]
+    meters: tuple[str, ...]
+    conditions: Conditions
 
 
 @dataclass(frozen=True)
@@ -40,32 +83,17 @@ class DeviceInfo:
 
     @classmethod
     def from_probe(cls, address: str, probe: dict[str, Any]) -> DeviceInfo:
-        """From the runner's answer."""
-        plain = (
-            "cpu",
-            "arch",
-            "cores",
-            "max_mhz",
-            "board",
-            "memory_bytes",
-            "os",
-            "kernel",
-            "libc",
-            "python",
-            "python_path",
-            "hostname",
-            "machine",
-        )
-        found = probe["runtimes"].items()
-        return cls(
-            address=address,
-            features=tuple(probe["features"]),
-            runtimes={name: (item["runtime"], item["version"]) for name, item in found if "error" not in item},
-            broken={name: item["error"]["message"] for name, item in found if "error" in item},
-            meters=tuple(probe["meters"]),
-            conditions=probe["conditions"],
-            **{name: probe[name] for name in plain},
-        )
+        """From the runner's answer.  Raises :class:`RunnerError` naming the address when anything of it is missing or of another type."""
+        found = decoded(probe, ProbeAnswer, address, "the description")
+        if found.cores < 1 or found.memory_bytes < 0:
+            raise RunnerError(f"{address} has {found.cores} cores and {found.memory_bytes} bytes of memory, it says", remedy=REMEDY)
+        working = {name: one for name, one in found.runtimes.items() if one.error is None}
+        plain = {item.name: getattr(found, item.name) for item in fields(cls) if hasattr(found, item.name)}
+        known = {
+            "runtimes": {name: (one.runtime, one.version) for name, one in working.items()},
+            "broken": {name: one.error.message for name, one in found.runtimes.items() if one.error is not None},
+        }
+        return cls(**plain | known | {"address": address})
 
     @property
     def identity(self) -> str:

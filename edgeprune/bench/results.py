@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from edgeprune.bench.advice import advice
+from edgeprune.bench.answers import REMEDY, ModelAnswer, decoded
+from edgeprune.bench.consistency import check
+from edgeprune.bench.intervals import trimmed_interval
+from edgeprune.decode import convert
 from edgeprune.engines import ENGINE_OF_SUFFIX, ENGINES
-from edgeprune.errors import IncomparableError, InputError, suggest
+from edgeprune.errors import IncomparableError, InputError, RunnerError, suggest
 
 INCONCLUSIVE_WIDTH = 0.10
 """A ratio whose 99 % interval is wider than this share of it is no verdict."""
@@ -123,7 +127,8 @@ class Measurement:
     names, types and ``ms``, where asked for and told. ``device``: identity of the device; ``cpus``: the processors used, empty for all.
     ``before``, ``after``: load, clocks, governor, temperatures. ``discarded``: windows that did not count since the device was held back
     by ``held_back``, ``cooldown_s``: waited for it; ``spoilt``: it did not recover, and was measured all the same. ``tuned``: what held
-    the clocks. ``file_bytes``, ``file_sha256``: the model's file as it was sent.
+    the clocks. ``file_bytes``, ``file_sha256``: the model's file as it was sent. ``windows``: how many of the samples each window has.
+    ``others``: what other programs took meanwhile, as a share of the time of all processors; None where the kernel does not tell.
     """
 
     name: str
@@ -167,6 +172,8 @@ class Measurement:
     spoilt: bool = False
     file_sha256: str | None = None
     tuned: tuple[str, ...] = ()
+    windows: tuple[int, ...] = ()
+    others: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -174,37 +181,62 @@ class Measurement:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Measurement:
-        """From what :meth:`to_json` made.  Raises :class:`InputError` when fields are missing or unknown."""
+        """From what :meth:`to_json` made; fields that are not known are left out.
+
+        Raises :class:`InputError` when fields are missing or of another type, or when it cannot be true.
+        """
         try:
-            return cls(**_frozen(value))
-        except (TypeError, AttributeError) as error:
-            raise InputError(f"this is no measurement: {error}") from error
+            found = convert(value, cls)
+            check(found)
+        except ValueError as error:
+            raise InputError(f"this is not a measurement: {error}") from error
+        return found
 
     @classmethod
-    def from_result(cls, result: dict[str, Any], file_bytes: int, file_sha256: str, device: str) -> Measurement:
-        """From one model of the runner's result."""
-        same = _frozen({item.name: result[item.name] for item in fields(cls) if item.name in result})
-        times = {
-            "latency_ms": result["median_ns"] / 1e6,
-            **{f"{key}_ms": result[f"{key}_ns"] / 1e6 for key in ("low", "high", "p90", "p99")},
+    def from_answer(
+        cls, answer: dict[str, Any], file: tuple[int, str], identity: str, target: str, tuned: tuple[str, ...] = ()
+    ) -> Measurement:
+        """From one model of the runner's answer.  ``file``: size and SHA-256 of what was sent; ``identity``: of the device.
+
+        Raises :class:`RunnerError` naming ``target`` when anything of it is missing, of another type or cannot be true.
+        """
+        what = f"the measurement of {answer['name']}"
+        found = decoded(answer, ModelAnswer, target, what)
+        same = {item.name: getattr(found, item.name) for item in fields(cls) if hasattr(found, item.name)}
+        times = {f"{key}_ms": getattr(found, f"{key}_ns") / 1e6 for key in ("low", "high", "p90", "p99")}
+        operators = None if found.operators is None else tuple(map(asdict, found.operators))
+        warnings = tuple(advice(asdict(found) | {"tuned": tuned}))
+        known = {
+            "file_bytes": file[0],
+            "file_sha256": file[1],
+            "device": identity,
+            "operators": operators,
+            "tuned": tuned,
+            "warnings": warnings,
         }
-        return cls(**same, **times, file_bytes=file_bytes, file_sha256=file_sha256, device=device, warnings=tuple(advice(result)))
-
-
-def _frozen(values: dict[str, Any]) -> dict[str, Any]:
-    """Lists, as JSON has them, as tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        item = cls(**same | times | known | {"latency_ms": found.median_ns / 1e6})
+        try:
+            if not item.samples_ns or not item.windows:
+                raise ValueError("it has no samples")
+            check(item)
+        except ValueError as error:
+            raise RunnerError(f"{what} of {target} cannot be believed: {error}", remedy=REMEDY) from error
+        return item
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A candidate's latency over the baseline's (0.5: twice as fast), with its 99 % interval."""
+    """A candidate's latency over the baseline's (0.5: twice as fast), with its 99 % interval.
+
+    ``log_ratios``: the logarithms of the rounds' ratios that it is made of, where it was measured in turns.
+    """
 
     name: str
     ratio: float
     low: float
     high: float
     verdict: Verdict
+    log_ratios: tuple[float, ...] = ()
 
     @classmethod
     def judge(cls, name: str, ratio: float, low: float, high: float) -> Ratio:
@@ -217,6 +249,11 @@ class Ratio:
         else:
             verdict = "slower" if low > 1 else "same"
         return cls(name, ratio, low, high, verdict)
+
+    @classmethod
+    def of_rounds(cls, name: str, log_ratios: Sequence[float]) -> Ratio:
+        """What the rounds of one session make, or of several together."""
+        return replace(cls.judge(name, *trimmed_interval(log_ratios)), log_ratios=tuple(log_ratios))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from .protocol import Output
 from .watchdog import die_with_parent
 
 _MOST_SAMPLES = 1000
+_PAGE = 4096  # a small model may find room in what its process held before
 
 
 def window(model: Model, time_ns: int, min_runs: int, cap_ns: int, skip: int) -> List[int]:
@@ -122,8 +123,8 @@ class Server:
             return {"peak_bytes": told[1], "model_bytes": told[0]}
         peak, private = memory.peak_bytes(), memory.private_peak_bytes()
         if not private:  # an old kernel: all that came since
-            return {"peak_bytes": peak, "model_bytes": max(0, peak - self._baseline)}
-        return {"peak_bytes": peak, "model_bytes": max(0, private - self._private) + memory.mapped_bytes(self._path)}
+            return {"peak_bytes": peak, "model_bytes": max(_PAGE, peak - self._baseline)}
+        return {"peak_bytes": peak, "model_bytes": max(_PAGE, max(0, private - self._private) + memory.mapped_bytes(self._path))}
 
     def sizes(self, key: str) -> Dict[str, Any]:
         """What the runtime or the file tell of a model's memory, in bytes; null where they do not."""

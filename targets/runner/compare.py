@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from . import stats
 from .energy import NOTHING, has_meter
 from .gates import Gate
 from .measure import Emit, Options, Subject
+from .others import Others
 from .protocol import RunnerError
 
 _BLOCKS_PER_ROUND = 10
@@ -31,12 +32,13 @@ class _Trail:
         self.blocks: List[List[int]] = []
         self.log_ratios: List[float] = []
         self.warmup_s, self.settled = 0.0, True
+        self.others: List[float] = []
         self.error: Any = None
 
     def ratio(self) -> Dict[str, Any]:
-        """Latency over the baseline's with its 99 % interval, from the rounds' ratios in the logarithm."""
+        """Latency over the baseline's with its 99 % interval, from the rounds' ratios in the logarithm; no ``high`` of a single round."""
         mean, low, high = stats.trimmed_interval(self.log_ratios)
-        return {"ratio": math.exp(mean), "low": math.exp(low), "high": math.exp(high) if high < 700 else math.inf}
+        return {"ratio": math.exp(mean), "low": math.exp(low), "high": math.exp(high) if high < 700 else None}
 
     def warm_up(self, subject: Subject, options: Options) -> None:
         """Warm its new process up, and ask it once what it holds."""
@@ -69,13 +71,15 @@ def _round(trails: List[_Trail], options: Options, number: int, gate: Gate) -> b
         running = [trail for trail in order if not trail.error]
         if trails[0].error:
             return False
+        others = Others([subject.pid for subject in subjects.values()])
         blocks = _turns(running, trails[0], subjects, options, time.monotonic() - begin)
+        share = others.share()
         counts = gate.passes(sum(map(len, blocks.values())))
     finally:
         for subject in subjects.values():
             subject.child.close()
     if counts and len(blocks) == len(running):
-        _keep(running, trails[0], blocks)
+        _keep(running, trails[0], blocks, share)
         return True
     return False
 
@@ -128,9 +132,10 @@ def _calm(blocks: Dict[str, List[List[int]]], baseline: _Trail, options: Options
     return True
 
 
-def _keep(running: List[_Trail], baseline: _Trail, blocks: Dict[str, List[List[int]]]) -> None:
-    """Add a round's blocks, and its ratio: the median of the ratios of neighbouring blocks."""
+def _keep(running: List[_Trail], baseline: _Trail, blocks: Dict[str, List[List[int]]], others: Optional[float]) -> None:
+    """Add a round's blocks, its ratio (the median of the ratios of neighbouring blocks), and what other programs took meanwhile."""
     for trail in running:
+        trail.others += [] if others is None else [others]
         trail.blocks += blocks[trail.model["name"]]
         trail.log_ratios.append(math.log(stats.median(_neighbours(blocks, trail.model["name"], baseline))))
 
@@ -150,7 +155,7 @@ def compare(models: List[Dict[str, Any]], options: Options, emit: Emit) -> Dict[
             raise RunnerError(**dict(error, message=f"{models[0]['name']}: {error['message']}"))
         running = [trail for trail in running if not trail.error]
         emit("round", number=number, rounds=options.rounds)
-        widths = [stats.relative_width(r["low"], r["high"], r["ratio"]) for r in (trail.ratio() for trail in running[1:])]
+        widths = [_width(trail.ratio()) for trail in running[1:]]
         precise = max(widths, default=0.0) <= options.relative_width
         over = time.monotonic() - begin - gate.cooldown_s >= options.max_time_s * len(running)
         if complete and ((complete >= options.rounds and (precise or over)) or len(running) == 1):
@@ -160,6 +165,11 @@ def compare(models: List[Dict[str, Any]], options: Options, emit: Emit) -> Dict[
         for trail in running:
             trail.facts.update(_energy(trail.model, options))
     return {"models": [_report(trail, options, state, precise) for trail in everyone], "rounds": number}
+
+
+def _width(ratio: Dict[str, Any]) -> float:
+    """Of a ratio's interval, as a share of it."""
+    return math.inf if ratio["high"] is None else stats.relative_width(ratio["low"], ratio["high"], ratio["ratio"])
 
 
 def _energy(model: Dict[str, Any], options: Options) -> Dict[str, Any]:
@@ -185,5 +195,5 @@ def _report(trail: _Trail, options: Options, state: Dict[str, Any], precise: boo
     result.update(name=trail.model["name"], threads=options.threads, warmup_s=trail.warmup_s, settled=trail.settled)
     width = stats.relative_width(result["low_ns"], result["high_ns"], result["median_ns"])
     result.update(stable=width <= options.relative_width, stop_reason="precise" if precise else "time limit")
-    result["sampled_s"] = sum(samples) / 1e9
+    result.update(sampled_s=sum(samples) / 1e9, log_ratios=trail.log_ratios, others=stats.median(trail.others) if trail.others else None)
     return dict(result, **trail.ratio())

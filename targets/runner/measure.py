@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, List, Optional
 from . import affinity, stats
 from .energy import measure_energy
 from .gates import Gate
+from .others import Others
 from .parent import Child
 from .protocol import RunnerError
 
@@ -109,6 +110,11 @@ class Subject:
             self.child.close()
             raise
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self.child.pid
+
     def block(self, time_ns: int, skip: int = 0) -> List[int]:
         """Samples in ns of one window of at least ``time_ns``."""
         samples: List[int] = self.child.call("run", key=self.name, time_ns=time_ns, skip=skip)["samples"]
@@ -162,8 +168,9 @@ def sample(subject: Subject, options: Options, gate: Gate) -> Dict[str, Any]:
     block_ns = int(options.min_time_s * 1e9 / _MIN_BLOCKS)
     blocks: List[List[int]] = []
     middles: List[float] = []
-    passed, sampled_s = 0, 0.0
+    passed, sampled_s, look = 0, 0.0, 0
     precise = ready = False
+    others = Others([subject.pid])
     while not ready:
         begin = time.monotonic()
         blocks.append(subject.block(block_ns))
@@ -171,8 +178,9 @@ def sample(subject: Subject, options: Options, gate: Gate) -> Dict[str, Any]:
         middles.append(stats.median(blocks[-1]))
         over = sampled_s >= options.max_time_s and len(blocks) >= _LEAST_BLOCKS
         if sampled_s >= options.min_time_s or over:
-            low, high = stats.median_interval(middles, stats.effective_count(middles))
-            precise = len(blocks) >= _LEAST_BLOCKS and stats.relative_width(low, high, stats.median(middles)) <= options.relative_width
+            if over or len(blocks) >= max(look, _LEAST_BLOCKS):
+                look = len(blocks) + len(blocks) // 10 + 1  # a look sorts all samples: not after each window
+                precise = stats.relative_width(*stats.clustered_interval(blocks), stats.median(middles)) <= options.relative_width
             ready = precise or over
         if ready or gate.due():
             if not gate.passes(len(blocks) - passed):
@@ -183,7 +191,7 @@ def sample(subject: Subject, options: Options, gate: Gate) -> Dict[str, Any]:
     figures = stats.summary([value for block in blocks for value in block], blocks)
     steady = abs(figures["drift"]) <= _STEADY_DRIFT
     reason = "precise" if precise else "time limit"
-    return dict(figures, stable=precise and steady, stop_reason=reason, sampled_s=sampled_s)
+    return dict(figures, stable=precise and steady, stop_reason=reason, sampled_s=sampled_s, others=others.share())
 
 
 def measure(model: Dict[str, Any], options: Options, emit: Emit, starter: Starter) -> Dict[str, Any]:

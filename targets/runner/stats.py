@@ -22,7 +22,11 @@ _DRIFT_BLOCKS = 200
 
 def quantile(values: Sequence[float], share: float) -> float:
     """The ``share`` quantile (0..1), interpolated between the two nearest values."""
-    ordered = sorted(values)
+    return quantile_of(sorted(values), share)
+
+
+def quantile_of(ordered: Sequence[float], share: float) -> float:
+    """The same of values that are in order."""
     position = (len(ordered) - 1) * share
     low = math.floor(position)
     high = min(low + 1, len(ordered) - 1)
@@ -140,21 +144,36 @@ def outliers(samples: Sequence[float]) -> float:
     return sum(sample > fence for sample in samples) / len(samples)
 
 
-def summary(samples: List[int], blocks: List[List[int]]) -> Dict[str, Any]:
-    """Figures of one model in ns: median, p90, p99, the interval of the median, drift and outliers.
+def clustered_interval(blocks: Sequence[Sequence[float]]) -> Tuple[float, float]:
+    """A 95 % confidence interval of the median of all values, which come in blocks of neighbours.
 
-    Neighbouring samples are correlated, the medians of blocks less so: the interval is theirs, widened by what correlation is left.
+    Woodruff's ("Confidence intervals for medians and other position measures", 1952): the share of values below the median differs from
+    block to block, which gives the error of that share, and the quantiles that far on either side of a half bound the median.  The blocks
+    are clusters (Cochran, "Sampling techniques", 9A.6), worth as many as :func:`effective_count` says.  It holds the median by its making.
     """
-    middles = [median(block) for block in blocks]
-    low, high = median_interval(middles, effective_count(middles))
-    middle = median(samples)
+    values = sorted(value for block in blocks for value in block)
+    middle = quantile_of(values, 0.5)
+    surplus = [sum((value < middle) - (value > middle) for value in block) / 2 for block in blocks]
+    worth = min(effective_count(surplus), len(blocks))
+    if worth < 2:
+        return values[0], values[-1]
+    error = math.sqrt(len(blocks) / (worth - 1) * sum(one * one for one in surplus)) / len(values)
+    half = min(0.5, _t(_T975, worth - 1, 1.960) * error)
+    return quantile_of(values, 0.5 - half), quantile_of(values, 0.5 + half)
+
+
+def summary(samples: List[int], blocks: List[List[int]]) -> Dict[str, Any]:
+    """Figures of one model in ns: median, p90, p99, the interval of the median, drift and outliers; of all ``samples``, which are those of
+    the ``blocks`` one after another."""
+    low, high = clustered_interval(blocks)
     return {
-        "median_ns": middle,
-        "low_ns": min(low, middle),
-        "high_ns": max(high, middle),
+        "median_ns": median(samples),
+        "low_ns": low,
+        "high_ns": high,
         "p90_ns": quantile(samples, 0.9),
         "p99_ns": quantile(samples, 0.99),
-        "drift": drift(middles),
+        "drift": drift([median(block) for block in blocks]),
         "outliers": outliers(samples),
         "samples_ns": samples,
+        "windows": [len(block) for block in blocks],
     }

@@ -208,7 +208,7 @@ def test_bad_input_is_named(tmp_path: Path, client_home: Path, dense_model: Path
         open_device("local:", engine="npu")
     with pytest.raises(InputError, match="threads"):
         BenchOptions(threads=0)
-    with pytest.raises(InputError, match="no measurement"):
+    with pytest.raises(InputError, match="not a measurement"):
         Measurement.from_json({"name": "x"})
 
 

@@ -121,7 +121,7 @@ class _Subject:
 
     def __init__(self, machine: _Machine, ns: float) -> None:
         self.machine, self.ns = machine, ns * math.exp(machine.random.gauss(0, machine.luck))
-        self.warmup_s, self.settled, self.child = 0.0, True, self
+        self.warmup_s, self.settled, self.child, self.pid = 0.0, True, self, 0
 
     def warm_up(self, limit_s: float) -> None:
         self.block(50_000_000)

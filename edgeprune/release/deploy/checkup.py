@@ -7,11 +7,12 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgeprune.bench.answers import model_answers, output_arrays
 from edgeprune.bench.gates import Gate as BenchGate
 from edgeprune.bench.info import DeviceInfo
 from edgeprune.bench.results import BenchOptions, Measurement
 from edgeprune.budget import Limit
-from edgeprune.devices.runner import OnEvent, Runner, to_error
+from edgeprune.devices.runner import OnEvent, Runner
 from edgeprune.errors import HealthError, ModelCrashedError, RunnerError
 from edgeprune.release.bundle.file import Bundle
 from edgeprune.release.bundle.manifest import File, Variant
@@ -65,7 +66,6 @@ def check_up(runner: Runner, device: DeviceInfo, folder: str, bundle: Bundle, va
 def _compare(
     runner: Runner, device: DeviceInfo, model: dict[str, Any], bundle: Bundle, variant: Variant, what: str, on_event: OnEvent
 ) -> float:
-    import numpy as np
 
     health = variant.health
     assert health is not None
@@ -74,8 +74,7 @@ def _compare(
     options = BenchOptions()
     limit_s = _START_S + 2 * options.step_timeout_s
     request = {"model": model | {"arrays": arrays}, "options": options.request(device.cores)}
-    answer = runner.request("outputs", limit_s, on_event, **request)["outputs"]
-    found = [np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) for text in answer]
+    found = output_arrays(runner.request("outputs", limit_s, on_event, **request), model["name"], device.address)
     if len(found) != len(health.outputs):
         raise HealthError(f"{what} gives {len(found)} outputs, not {len(health.outputs)}")
     worst = 0.0
@@ -112,7 +111,6 @@ def _measure(runner: Runner, device: DeviceInfo, model: dict[str, Any], variant:
     threads = next((item.threads for item in variant.evidence if item.artifact == variant.model.sha256), None)
     options = BenchOptions(threads=threads, min_time_s=0.5, max_time_s=5.0, warmup_s=1.0, energy=False)
     limit_s = _START_S + 8 * options.step_timeout_s + options.cooldown_s
-    (result,) = runner.request("bench", limit_s, on_event, models=[model], options=options.request(device.cores))["models"]
-    if "error" in result:
-        raise to_error(result["error"], model["name"])
-    return Measurement.from_result(result, variant.model.bytes, variant.model.sha256, device.identity)
+    answer = runner.request("bench", limit_s, on_event, models=[model], options=options.request(device.cores))
+    (result,) = model_answers(answer, [model["name"]], device.address)
+    return Measurement.from_answer(result, (variant.model.bytes, variant.model.sha256), device.identity, device.address)

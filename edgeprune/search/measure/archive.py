@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 from torch import Tensor
 
 from edgeprune.cost.width import Widths
+from edgeprune.decode import convert
+from edgeprune.errors import InputError
 from edgeprune.export.cache import REVISION
-from edgeprune.files import append_line
+from edgeprune.files import append_line, parse_json
 from edgeprune.graph import Analysis
 from edgeprune.search.measure.paired import PairedMeasurement
 
+_log = logging.getLogger(__name__)
+
 RECENT = 16
 """Earlier measurements that calibrate a new run's model."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    widths: dict[str, int]
+    trial: dict[str, Any]
 
 
 class Archive:
@@ -31,12 +44,12 @@ class Archive:
             lines = path.read_text(errors="replace").splitlines()
         except OSError:
             lines = []
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             try:
-                entry = json.loads(line)
-                self._found[_key(entry["widths"])] = entry["widths"], PairedMeasurement.from_json(entry["trial"])
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
+                entry = convert(parse_json(line), _Entry)
+                self._found[_key(entry.widths)] = entry.widths, PairedMeasurement.from_json(entry.trial)
+            except (ValueError, InputError) as error:
+                _log.warning("line %d of %s is skipped: %s", number, path, error)
 
     @classmethod
     def of(cls, device: str, threads: int, analysis: Analysis) -> Archive:

@@ -112,7 +112,7 @@ class DeviceBackend:
         if known is None:
             comparison = self._open().compare(Artifact(dense, "dense"), [Artifact(path, "pruned")], self._options)
             ratio, (before, after) = comparison.ratios[0], comparison.measurements
-            known = PairedMeasurement(ratio.ratio, ratio.low, ratio.high, before, after).to_json()
+            known = PairedMeasurement(ratio.ratio, ratio.low, ratio.high, before, after, ratio.log_ratios).to_json()
             self.measurements += 1
             self._run.record(key, known)
         return PairedMeasurement.from_json(known)
@@ -147,8 +147,14 @@ class DeviceBackend:
         if self.facts["engine"] == "tflite":  # which holds 64-bit numbers in 32 bits
             arrays = [array.astype(np.int32) if array.dtype == np.int64 else array for array in arrays]
         found = self._open().outputs(Artifact(path), arrays)
-        for index, (got, tensor) in enumerate(zip(found, expected(), strict=True)):
+        outputs = expected()
+        if len(found) != len(outputs):
+            raise ParityError(f"{path.name} has {len(found)} outputs on the device, and {len(outputs)} on the host")
+        for index, (got, tensor) in enumerate(zip(found, outputs, strict=True)):
             wanted = tensor.detach().numpy()
+            if got.size != wanted.size:
+                shapes = f"{got.shape} on the device, and {wanted.shape} on the host"
+                raise ParityError(f"output {index} of {path.name} has the shape {shapes}")
             error = float(np.abs(got.reshape(wanted.shape) - wanted).max()) / max(float(np.abs(wanted).max()), 1e-6)
             if not error <= tolerance:
                 raise ParityError(

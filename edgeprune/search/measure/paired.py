@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from edgeprune.bench import Measurement
+from edgeprune.decode import convert
+from edgeprune.errors import InputError
 
 
 @dataclass(frozen=True)
 class PairedMeasurement:
-    """A model measured in turns with the dense one: ``ratio`` of latencies with its interval, and both measurements."""
+    """A model measured in turns with the dense one: ``ratio`` of latencies with its interval, and both measurements.  ``log_ratios``: the
+    logarithms of the rounds' ratios that it is made of; none of a predicted one."""
 
     ratio: float
     low: float
     high: float
     dense: Measurement
     model: Measurement
+    log_ratios: tuple[float, ...] = ()
 
     def measures(self, kind: str) -> bool:
         """Whether the session measured what a limit of ``kind`` is about; else it is counted or predicted."""
@@ -26,11 +31,26 @@ class PairedMeasurement:
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
-        dense, model = self.dense.to_json(), self.model.to_json()
-        return {"ratio": self.ratio, "low": self.low, "high": self.high, "dense": dense, "model": model}
+        return asdict(self) | {"dense": self.dense.to_json(), "model": self.model.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> PairedMeasurement:
-        """What :meth:`to_json` wrote."""
-        dense, model = (Measurement.from_json(data[name]) for name in ("dense", "model"))  # type: ignore[arg-type]
-        return cls(float(data["ratio"]), float(data["low"]), float(data["high"]), dense, model)  # type: ignore[arg-type]
+        """What :meth:`to_json` wrote.  Raises :class:`InputError` when it is damaged or cannot be true."""
+        try:
+            stored = convert(dict(data), _Stored)
+            if not 0 < stored.low <= stored.ratio <= stored.high:
+                raise ValueError(f"the ratio {stored.ratio:.6g} is not inside its interval, {stored.low:.6g} to {stored.high:.6g}")
+        except ValueError as error:
+            raise InputError(f"this is not a measurement of a pair: {error}") from error
+        dense, model = Measurement.from_json(stored.dense), Measurement.from_json(stored.model)
+        return cls(stored.ratio, stored.low, stored.high, dense, model, stored.log_ratios)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    ratio: float
+    low: float
+    high: float
+    dense: dict[str, Any]
+    model: dict[str, Any]
+    log_ratios: tuple[float, ...] = ()

@@ -1,0 +1,94 @@
+"""Whether a measurement can be true: of a device's answer, and of every result that was stored, when it is read."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+from edgeprune.bench.conditions import Conditions
+from edgeprune.bench.intervals import median_ranks
+from edgeprune.decode import convert
+
+_LARGEST = 2**62
+"""Of a size in bytes or a time in ns: what a database holds."""
+_CLOSE = 1e-6
+_RANK_SLACK = 0.02  # the runner's table of Student's t has three decimals
+
+
+def check(item: Any) -> None:
+    """Raise :class:`ValueError` where figures of a :class:`~edgeprune.bench.results.Measurement` are not finite, not positive, out of
+    order, or not what its raw samples make."""
+    _positive(item)
+    _ordered(item)
+    if item.samples_ns:
+        _samples(item)
+    if item.windows:
+        _interval(item)
+    convert(item.before, Conditions)
+    convert(item.after, Conditions)
+
+
+def _positive(item: Any) -> None:
+    above = ("latency_ms", "low_ms", "high_ms", "p90_ms", "p99_ms", "peak_bytes", "rss_peak_bytes", "file_bytes", "threads")
+    for name in (*above, "energy_mj"):
+        value = getattr(item, name)
+        if value is not None and not 0 < value < _LARGEST:
+            raise ValueError(f"{name} is {value!r}, which is not a number above zero")
+    for name in (
+        "load_ms",
+        "first_ms",
+        "import_ms",
+        "cold_ms",
+        "warmup_s",
+        "sampled_s",
+        "weights_bytes",
+        "arena_bytes",
+        "cooldown_s",
+        "others",
+    ):
+        value = getattr(item, name)
+        if value is not None and not 0 <= value < _LARGEST:
+            raise ValueError(f"{name} is {value!r}, which is negative or not a number")
+    for name in ("drift", "outliers"):
+        if not math.isfinite(getattr(item, name)):
+            raise ValueError(f"{name} is not finite")
+
+
+def _ordered(item: Any) -> None:
+    for names in (
+        ("low_ms", "latency_ms", "high_ms"),
+        ("latency_ms", "p90_ms", "p99_ms"),
+        ("energy_low_mj", "energy_mj", "energy_high_mj"),
+    ):
+        known = [(name, value) for name in names if (value := getattr(item, name)) is not None]
+        for (one, least), (other, most) in pairwise(known):
+            if not least <= most * (1 + _CLOSE):
+                raise ValueError(f"{one} {least:.6g} is above {other} {most:.6g}")
+
+
+def _samples(item: Any) -> None:
+    if not all(0 <= sample < _LARGEST for sample in item.samples_ns):
+        raise ValueError("a sample is negative, or longer than a clock can tell")
+    for name, share in (("latency_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99)) if item.windows else (("latency_ms", 0.5),):
+        claimed, found = getattr(item, name), _quantile(sorted(item.samples_ns), share) / 1e6
+        if not abs(claimed - found) <= _CLOSE * (found + 1):
+            raise ValueError(f"{name} is {claimed:.6g}, and its samples make {found:.6g}")
+
+
+def _interval(item: Any) -> None:
+    ordered, half = sorted(item.samples_ns), None
+    if min(item.windows) < 1 or sum(item.windows) != len(ordered):
+        raise ValueError(f"windows of {sum(item.windows)} samples, and there are {len(ordered)}")
+    half = median_ranks(item.samples_ns, item.windows)
+    slack = _RANK_SLACK * half + 1e-3 + 1 / len(ordered)
+    for name, sign in (("low_ms", -1), ("high_ms", 1)):
+        ends = [_quantile(ordered, min(max(0.5 + sign * (half + more), 0.0), 1.0)) / 1e6 for more in (-slack, slack)]
+        if not min(ends) - _CLOSE <= getattr(item, name) <= max(ends) + _CLOSE:
+            raise ValueError(f"{name} is {getattr(item, name):.6g}, and its samples make {ends[0]:.6g}")
+
+
+def _quantile(ordered: list[int], share: float) -> float:
+    position = (len(ordered) - 1) * share
+    low = math.floor(position)
+    return ordered[low] + (ordered[min(low + 1, len(ordered) - 1)] - ordered[low]) * (position - low)

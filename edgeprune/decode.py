@@ -1,0 +1,38 @@
+"""Values from outside (a device's answers, stored results), checked against a type before they are believed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def convert(value: Any, kind: type[T]) -> T:
+    """Plain JSON values as ``kind``: a dataclass, a dictionary, a list with typed parts.
+
+    Nothing is guessed: text is not a number.  Unknown fields are left out, missing ones fail.  Raises :class:`ValueError` that says what
+    was expected and where.
+    """
+    import msgspec
+
+    if (place := _not_finite(value)) is not None:
+        raise ValueError(f"a number that is not finite at `{place}`")
+    try:
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, OverflowError, RecursionError) as error:
+        raise ValueError(str(error).replace(" - at `$.", " at `").replace(" - at `$", " at `") or "it is nested too deep") from error
+
+
+def _not_finite(value: Any) -> str | None:
+    """Where the first number is that is infinite or not a number; None where there is none."""
+    left = [("", value)]
+    while left:
+        place, one = left.pop()
+        if isinstance(one, float) and not math.isfinite(one):
+            return place.lstrip(".")
+        if isinstance(one, dict):
+            left += [(f"{place}.{name}", inner) for name, inner in one.items()]
+        elif isinstance(one, (list, tuple)):
+            left += [(f"{place}[{index}]", inner) for index, inner in enumerate(one) if not isinstance(inner, int)]
+    return None
