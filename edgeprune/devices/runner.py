@@ -35,6 +35,7 @@ from edgeprune.files import parse_json
 
 OnEvent = Callable[[dict[str, Any]], None]
 PROTOCOL = 1
+_BEFORE_MARK = '{"mark":"'  # what stands before the mark in a line, of which the rest is read
 _HEARTBEAT_S = 5.0
 _MISSING = "No module named"
 # Removes other versions of the runner that no process runs.  $1: the folder, $2: the version to keep.
@@ -144,7 +145,7 @@ class Runner:
 
 
 class _Answers:
-    """The lines of one request, each behind ``mark``: events are passed on, the result is kept."""
+    """The lines of one request, each an object whose first field is ``mark``: events are passed on, the result is kept."""
 
     def __init__(self, address: str, on_event: OnEvent | None) -> None:
         self.address, self.on_event = address, on_event
@@ -159,7 +160,7 @@ class _Answers:
 
     def take(self, line: str) -> None:
         try:
-            message = printable_json(parse_json(line))
+            message = printable_json(parse_json(_BEFORE_MARK + line))
             event, protocol = message["event"], message["protocol"]
         except (ValueError, KeyError, TypeError):
             self.failure = self._not_protocol(line)
