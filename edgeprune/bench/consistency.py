@@ -21,10 +21,10 @@ def check(item: Any) -> None:
     order, or not what its raw samples make."""
     _positive(item)
     _ordered(item)
-    if item.samples_ns:
+    if not all(0 <= sample < _LARGEST for sample in item.samples_ns):
+        raise ValueError("a sample is negative, or longer than a clock can tell")
+    if item.windows:  # all samples are there
         _samples(item)
-    if item.windows:
-        _interval(item)
     convert(item.before, Conditions)
     convert(item.after, Conditions)
 
@@ -68,24 +68,19 @@ def _ordered(item: Any) -> None:
 
 
 def _samples(item: Any) -> None:
-    if not all(0 <= sample < _LARGEST for sample in item.samples_ns):
-        raise ValueError("a sample is negative, or longer than a clock can tell")
-    for name, share in (("latency_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99)) if item.windows else (("latency_ms", 0.5),):
-        claimed, found = getattr(item, name), _quantile(sorted(item.samples_ns), share) / 1e6
-        if not abs(claimed - found) <= _CLOSE * (found + 1):
-            raise ValueError(f"{name} is {claimed:.6g}, and its samples make {found:.6g}")
-
-
-def _interval(item: Any) -> None:
-    ordered, half = sorted(item.samples_ns), None
+    """The median, its interval and the tail are those of the samples."""
+    ordered = sorted(item.samples_ns)
     if min(item.windows) < 1 or sum(item.windows) != len(ordered):
         raise ValueError(f"windows of {sum(item.windows)} samples, and there are {len(ordered)}")
     half = median_ranks(item.samples_ns, item.windows)
     slack = _RANK_SLACK * half + 1e-3 + 1 / len(ordered)
-    for name, sign in (("low_ms", -1), ("high_ms", 1)):
-        ends = [_quantile(ordered, min(max(0.5 + sign * (half + more), 0.0), 1.0)) / 1e6 for more in (-slack, slack)]
-        if not min(ends) - _CLOSE <= getattr(item, name) <= max(ends) + _CLOSE:
-            raise ValueError(f"{name} is {getattr(item, name):.6g}, and its samples make {ends[0]:.6g}")
+    shares = {"latency_ms": (0.5, 0.5), "p90_ms": (0.9, 0.9), "p99_ms": (0.99, 0.99)}
+    shares |= {"low_ms": (0.5 - half - slack, 0.5 - half + slack), "high_ms": (0.5 + half - slack, 0.5 + half + slack)}
+    for name, (least, most) in shares.items():
+        claimed = getattr(item, name)
+        low, high = (_quantile(ordered, min(max(share, 0.0), 1.0)) / 1e6 for share in (least, most))
+        if not low - _CLOSE * (low + 1) <= claimed <= high + _CLOSE * (high + 1):
+            raise ValueError(f"{name} is {claimed:.6g}, and its samples make {low:.6g}")
 
 
 def _quantile(ordered: list[int], share: float) -> float:

@@ -43,7 +43,8 @@ class Played(DeviceBackend):
 
     def _measured(self, path: Path, factor: float = 1.0) -> Measurement:
         size = path.stat().st_size
-        return replace(MEASURED, latency_ms=factor * size / 1e3, peak_bytes=size, file_bytes=size, energy_mj=self.energy_mj)
+        times = dict.fromkeys(("latency_ms", "low_ms", "high_ms", "p90_ms", "p99_ms"), factor * size / 1e3)
+        return replace(MEASURED, **times, peak_bytes=size, file_bytes=size, energy_mj=self.energy_mj)
 
     def measure_dense(self, path: Path) -> Measurement:
         return self._measured(path)
@@ -110,7 +111,9 @@ def test_a_resumed_search_goes_the_way_it_began(tmp_path: Path) -> None:
     archive = Archive.of("played", 1, analyze(points_task(96).model, (torch.zeros(1, 8),)))
     for widths, _, _ in archive.observed():
         odd = {name: max(16, width - 16) for name, width in widths.items()}
-        archive.add(odd, PairedMeasurement(0.9, 0.9, 0.9, MEASURED, replace(MEASURED, latency_ms=90.0)))
+        archive.add(
+            odd, PairedMeasurement(0.9, 0.9, 0.9, MEASURED, replace(MEASURED, high_ms=90.0, p90_ms=90.0, p99_ms=90.0, latency_ms=90.0))
+        )
     resumed = keys(run(tmp_path, resume=broken).run)
     assert [key for key in resumed if not key.startswith("known")] == [key for key in straight if not key.startswith("known")]
 
