@@ -58,7 +58,7 @@ class Analysis:
     def blocks(self) -> list[Block]:
         """Residual branches that may go whole: keeping no channel of their groups removes them.  A training step has the same ones."""
         training = self.captured.training
-        if not self.droppable or (training is not None and training.graph is None and training.layers):
+        if not self.droppable or (training is not None and training.graph is None and (training.layers or training.outputs)):
             return []
         return [
             block

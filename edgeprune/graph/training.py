@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils import _pytree as pytree
@@ -124,7 +124,7 @@ def training_structure(model: nn.Module) -> Iterator[None]:
     model.train()
     try:
         for module in model.modules():
-            if isinstance(module, (_NormBase, _DropoutNd)) or type(module).__name__ in ("StochasticDepth", "DropPath"):
+            if isinstance(module, (_BatchNorm, _DropoutNd)) or type(module).__name__ in ("StochasticDepth", "DropPath"):
                 module.eval()
         yield
     finally:
@@ -141,6 +141,8 @@ class Still(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.native_dropout.default:
             return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
+        if func.name().startswith("aten::rrelu_with_noise"):
+            return torch.nn.functional.leaky_relu(args[0], sum(args[2:4]) / 2)
         result = func(*args, **(kwargs or {}))
         drawn = func.name().partition("::")[2].partition(".")[0].rstrip("_").removesuffix("_like") in _DRAWN
         if drawn and isinstance(result, Tensor):
@@ -156,7 +158,7 @@ def still_outputs(model: nn.Module, inputs: tuple[Any, ...], run: Callable[..., 
     what calls the model, which is changed then; else a twin of it is called."""
     tried = twin(model).train() if run is None else model.train()
     for module in tried.modules():
-        if isinstance(module, _NormBase):
+        if isinstance(module, _BatchNorm):
             module.eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]), Still():
         torch.manual_seed(0)

@@ -145,7 +145,9 @@ def _tune(
     touched = changed(analysis, pruned)
     if task.unfreeze:
         unfreeze(pruned.model, touched)
-    if task.fit is not None or trains(pruned.model):
+    if task.fit is None and not trains(pruned.model):
+        epochs = 0.0
+    else:
         events.begin("fine-tuning", f"for {epochs:.3g} epochs")
     if frozen := frozen_note(pruned.model, touched):
         events.warn(frozen)

@@ -158,7 +158,7 @@ def _rewritten(
         known = REWRITERS.get(node.target)
         if known is not None:
             known(cut, node)
-    _follow_training_mode(module, source is not analysis.captured.module)
+    _follow_training_mode(module, model if source is not analysis.captured.module else None)
     module.graph.eliminate_dead_code()
     module.recompile()
     for node in module.graph.nodes:
@@ -234,16 +234,16 @@ def _in_order(block: Block) -> list[fx.Node]:
     return [node for node in block.addition.graph.nodes if node in block.nodes]
 
 
-def _follow_training_mode(module: fx.GraphModule, training: bool) -> None:
-    """Export fixed the mode of batch norm and dropout: put modules in their place. In the graph of a ``training`` step dropout drops
-    already, and a batch norm that keeps its statistics there stays so."""
+def _follow_training_mode(module: fx.GraphModule, trained: nn.Module | None) -> None:
+    """Export fixed the mode of batch norm and dropout: put modules in their place. In the graph of a training step, that of ``trained``,
+    only in the place of its batch norms that measure statistics: the others stay as they are, and dropout drops already."""
     makers: dict[Any, Callable[[fx.GraphModule, fx.Node], tuple[str, nn.Module] | None]] = {
         aten.batch_norm.default: _batch_norm_module,
         aten.dropout.default: _dropout_module,
         aten.dropout_.default: _dropout_module,
     }
     for node in list(module.graph.nodes):
-        settled = training and not (node.target is aten.batch_norm.default and node.args[5])
+        settled = trained is not None and not _measures(trained, node)
         made = makers[node.target](module, node) if node.target in makers and not settled else None
         if made is not None:
             name, replacement = made
@@ -252,6 +252,14 @@ def _follow_training_mode(module: fx.GraphModule, training: bool) -> None:
                 call = module.graph.call_module(name, (node.args[0],))
             node.replace_all_uses_with(call)
             module.graph.erase_node(node)
+
+
+def _measures(model: nn.Module, node: fx.Node) -> bool:
+    """Whether ``node``, of a training step, is a batch-norm module of ``model`` that takes the batch's statistics."""
+    if node.target is not aten.batch_norm.default or not node.args[5] or not isinstance(node.args[3], fx.Node):
+        return False
+    owner = str(node.args[3].target).rpartition(".")[0]
+    return isinstance(model.get_submodule(owner), nn.modules.batchnorm._BatchNorm)
 
 
 def _dropout_module(module: fx.GraphModule, node: fx.Node) -> tuple[str, nn.Module]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -72,6 +73,8 @@ def finetune(
         length, first = _survey(task)
     images = any(map(is_image, first))
     trainable = any(parameter.requires_grad for parameter in model.parameters())
+    if wanted and not trainable:
+        warnings.warn(f"all parameters of {task.name} are frozen (requires_grad=False): nothing is trained", stacklevel=2)
     with preserved_modes(model), channels_last(model, takes_channels_last(model, first, training=True)):
         trainer = Trainer(model, task, teacher, math.ceil(wanted * length) if trainable else 0, images, length)
         settings = _settings(trainer, seed)

@@ -95,6 +95,7 @@ def layer(kind: str) -> nn.Module:
         "path": lambda: DropPath(0.5),
         "noise": Noise,
         "by hand": HandWritten,
+        "slope": nn.RReLU,
     }[kind]()
 
 
@@ -232,7 +233,7 @@ def test_a_loss_over_all_outputs_is_trained_saved_and_loaded(tmp_path: Any) -> N
         torch.testing.assert_close(wide(x), pruned.model.eval()(x), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["channels", "places", "alpha", "feature alpha", "depth", "path", "noise", "by hand"])
+@pytest.mark.parametrize("kind", ["channels", "places", "alpha", "feature alpha", "depth", "path", "noise", "by hand", "slope"])
 def test_what_is_random_in_training_stays_random_in_a_cut_graph(kind: str) -> None:
     torch.manual_seed(0)
     dense = Random(kind).eval()
@@ -284,6 +285,61 @@ def test_frozen_batch_norms_keep_their_statistics_in_a_cut_graph() -> None:
     pruned.model.train()(torch.randn(4, 3, 16, 16))
     assert torch.equal(pruned.model.get_buffer("first.1.running_mean"), held)
     assert not torch.equal(pruned.model.get_buffer("second.1.running_mean"), moved)
+
+
+class Detector(nn.Module):
+    """Raw maps in training, decoded ones otherwise; a width is in its code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.down = block(3, 16), block(16, 12, 2)
+        self.heads = nn.ModuleList([nn.Conv2d(16, 6, 1), nn.Conv2d(12, 6, 1)])
+
+    def forward(self, x: Tensor) -> Any:
+        large = self.body(x)
+        large = torch.cat(large.split((8, 8), 1), 1)
+        maps = [head(value) for head, value in zip(self.heads, (large, self.down(large)), strict=True)]
+        return maps if self.training else torch.cat([value.flatten(2) for value in maps], 2).sigmoid()
+
+
+def test_a_detector_gives_its_raw_maps_in_training() -> None:
+    torch.manual_seed(0)
+    dense = Detector().eval()
+    analysis, pruned = half(dense, INPUT, "graph")
+    assert analysis.captured.training is not None
+    assert analysis.captured.training.outputs
+    x = torch.randn(3, 3, 16, 16)
+    maps = pruned.model.train()(x)
+    assert [tuple(value.shape) for value in maps] == [(3, 6, 16, 16), (3, 6, 8, 8)]
+    assert isinstance(maps, list)
+    assert pruned.model.eval()(x).shape == (3, 6, 16 * 16 + 8 * 8)
+
+
+class ByHand(nn.Module):
+    """A batch norm written by hand, and an instance norm that tracks statistics, beside noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.weight, self.bias = nn.Conv2d(3, 16, 3), nn.Parameter(torch.rand(16) + 0.5), nn.Parameter(torch.rand(16))
+        self.register_buffer("mean", torch.rand(16))
+        self.register_buffer("var", torch.rand(16) + 0.5)
+        self.second, self.norm, self.noise = nn.Conv2d(16, 12, 3), nn.InstanceNorm2d(12, affine=True, track_running_stats=True), Noise()
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.batch_norm(self.first(x), self.mean, self.var, self.weight, self.bias, self.training)
+        scores: Tensor = self.head(self.noise(self.norm(self.second(x)).relu()).mean((2, 3)))
+        return scores
+
+
+@pytest.mark.parametrize("mode", ["modules", "graph"])
+def test_norms_of_any_make_measure_their_statistics_in_training(mode: Mode) -> None:
+    torch.manual_seed(0)
+    _, pruned = half(ByHand().eval(), INPUT, mode)
+    before = {name: value.clone() for name, value in pruned.model.named_buffers()}
+    pruned.model.train()(torch.randn(4, 3, 16, 16))
+    for name in ("mean", "norm.running_mean"):
+        assert not torch.equal(pruned.model.get_buffer(name), before[name])
 
 
 def test_what_no_graph_can_hold_is_named() -> None:

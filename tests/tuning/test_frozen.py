@@ -89,6 +89,12 @@ def test_what_the_cut_changed_and_stays_frozen_is_named() -> None:
     assert not torch.equal(pruned.model.get_parameter("0.weight"), before)
 
 
+def test_a_fine_tuning_without_a_step_is_warned_of() -> None:
+    model = network().requires_grad_(False)
+    with pytest.warns(UserWarning, match="nothing is trained"):
+        assert finetune(model, task(model)).steps == 0
+
+
 def test_a_head_alone_that_trains_is_said_too() -> None:
     model = network().requires_grad_(False)
     model[7].requires_grad_(True)

@@ -16,7 +16,9 @@ from edgeprune.search.plan.sensitivity import measure_curves
 from edgeprune.surgery import apply, plan_from_saliency, reconstruct
 from edgeprune.task import Task
 from edgeprune.tuning import finetune, outputs_on, recalibrate, score
+from edgeprune.tuning.gates import GatedModel
 from edgeprune.tuning.layout import batch_inputs, takes_channels_last
+from edgeprune.tuning.sparsify import sparsify
 
 
 class Viewed(nn.Module):
@@ -98,6 +100,9 @@ def test_a_network_with_a_view_is_scored_cut_and_trained() -> None:
         pruned = apply(reconstruct(job.model, analysis, plan, data()), analysis, plan, mode)  # type: ignore[arg-type]
         assert recalibrate(pruned.model, data()) == 3
         assert finetune(pruned.model, job, teacher=job.model).steps == 3
+    gated = GatedModel(apply(job.model, analysis, plan), analysis, {group.name: 1.0 for group in analysis.groups}, 0.5, 3, 0.01)
+    assert finetune(gated, job, teacher=job.model).steps == 3
+    assert sparsify(pruned.model, job, 0.5, teacher=job.model).tuned.steps == 3
 
 
 def test_images_are_channels_last_where_the_model_takes_them_so() -> None:

@@ -99,6 +99,8 @@ COPIES = (
     aten.normal_.default,
     aten.exponential_.default,
     aten.rand_like.default,
+    aten.rrelu.default,
+    aten.rrelu_.default,
     aten.randn_like.default,
     aten.feature_alpha_dropout.default,
     aten.feature_alpha_dropout_.default,
