@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from edgeprune.errors import RecipeError
+from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
 from edgeprune.parametrization import folded
 
 Batches = Iterable[tuple[Any, Any]]
@@ -131,6 +131,25 @@ class Task:
                 remedy="Read all of the data once by itself: for inputs, targets in data: pass.",
             ) from error
 
+    def loss_of(self, outputs: Any, targets: Any, when: str) -> Tensor:
+        """``loss(outputs, targets)`` of what the model returns ``when``.
+
+        Raises :class:`TrainingError` that says what the loss was given when it raises, or returns something else than one number.
+        """
+        try:
+            loss = self.loss(outputs, targets)
+        except EdgepruneError:
+            raise
+        except Exception as error:
+            several = not isinstance(outputs, Tensor)
+            raise TrainingError(
+                f"the loss of {self.name} raised {type(error).__name__} on what the model returns {when}, {_described(outputs)}: {error}",
+                remedy="Give the task a loss that takes all of these outputs." if several else "Check task.loss and the targets.",
+            ) from error
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise TrainingError(f"the loss of {self.name} is {_described(loss)}, not one number", remedy="Let task.loss return a mean.")
+        return loss
+
     def epoch_length(self) -> int:
         """How many training batches an epoch has: ``steps_per_epoch``, the data's length, or else they are counted.
 
@@ -146,6 +165,13 @@ class Task:
     def scores(self) -> bool:
         """Whether the task can say how good a model is."""
         return self.evaluate is not None or self.validation is not None
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)}"
+    names = f" ({', '.join(map(str, value))})" if isinstance(value, dict) else f" of {len(value)}" if hasattr(value, "__len__") else ""
+    return f"a {type(value).__name__}{names}"
 
 
 MOST_BATCHES = 100_000

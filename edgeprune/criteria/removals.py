@@ -77,7 +77,7 @@ class Removals:
         losses, divergences, sizes = list[float](), list[float](), list[int]()
         with torch.no_grad():
             for outputs, wanted, (inputs, targets) in zip(self._run(model), self.answers, self.measured, strict=True):
-                losses.append(float(self.task.loss(outputs, targets)))
+                losses.append(float(self.task.loss_of(outputs, targets, "in an evaluation")))
                 divergence = distillation_loss(outputs, wanted, targets)
                 divergences.append(losses[-1] if divergence is None else float(divergence))
                 sizes.append(batch_size(inputs, targets))

@@ -42,7 +42,7 @@ def calibration_of(task: Task, count: int = SAMPLES) -> list[tuple[Tensor, ...]]
     try:
         torch.manual_seed(0)
         found = list(_inferences(_spread(data, count * size), size))
-    except (TypeError, ValueError, IndexError) as error:
+    except Exception as error:  # what the data raise, too
         raise ExportError(
             f"the data of {task.name} cannot calibrate: {error}", remedy="Batches are (inputs, targets), and inputs tensors of samples."
         ) from error

@@ -28,7 +28,7 @@ def fisher(task: Task, analysis: Analysis) -> Saliency:
     """
 
     def loss_of(outputs: Any, targets: Any) -> Tensor:
-        return task.loss(outputs, _drawn(outputs, targets))
+        return task.loss_of(outputs, _drawn(outputs, targets), "in an evaluation")
 
     squares = [gradients**2 for gradients in gate_gradients(task, analysis, loss_of, own_statistics=True)]
     return by_group(analysis, CHUNK * np.mean(squares, 0) / 2)

@@ -18,5 +18,8 @@ def taylor(task: Task, analysis: Analysis) -> Saliency:
 
     Batch norm keeps the statistics it has: what measuring them anew makes up for counts as lost.
     """
-    squares = [gradients**2 for gradients in gate_gradients(task, analysis, task.loss)]
+    squares = [
+        gradients**2
+        for gradients in gate_gradients(task, analysis, lambda outputs, targets: task.loss_of(outputs, targets, "in an evaluation"))
+    ]
     return by_group(analysis, np.mean(squares, 0))

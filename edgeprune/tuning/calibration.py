@@ -33,5 +33,5 @@ def mean_divergence(model: nn.Module, task: Task, batches: Sequence[tuple[Any, A
     values = []
     for outputs, answer, (_, targets) in zip(outputs_on(model, batches), wanted, batches, strict=True):
         divergence = distillation_loss(outputs, answer, targets)
-        values.append(float(divergence if divergence is not None else task.loss(outputs, targets)))
+        values.append(float(divergence if divergence is not None else task.loss_of(outputs, targets, "in an evaluation")))
     return math.fsum(values) / len(values)
