@@ -166,7 +166,7 @@ def load(name: str | Path) -> Profile:
         raise ProfileError(f"unknown profile {str(name)!r}", remedy=remedy)
     try:
         return _profile(tomllib.loads(text.decode()), where)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, and deep nesting, too
         raise ProfileError(f"profile {where} is not TOML: {error}") from error
 
 

@@ -5,6 +5,7 @@ The exit codes are those of :mod:`edgeprune.cli.exit_codes`.  With ``--json`` an
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import traceback
@@ -19,7 +20,7 @@ from edgeprune.cli.exit_codes import Exit, epilog, of_error
 from edgeprune.cli.options import Settings, debug_option
 from edgeprune.cli.output import print_failure, show_error
 from edgeprune.cli.signals import ending_cleanly
-from edgeprune.errors import EdgepruneError, close_names
+from edgeprune.errors import EdgepruneError, RunError, close_names
 
 # name: what it does.  The command is `command` in the file of this name (- as _) beside this one, imported when it is used.
 COMMANDS = {
@@ -40,6 +41,10 @@ COMMANDS = {
     "release": "Build releases, sign and verify them, bring them to devices.",
     "profiles": "List the known devices and show what is known of them.",
 }
+
+
+# what the machine refuses a program
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENOTDIR, errno.EISDIR)
 
 
 class LazyGroup(click.Group):
@@ -116,6 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _ended(error: BaseException, settings: Settings) -> int:
     """Say what ended a command; its exit code."""
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        error = RunError(
+            f"{error.filename or 'a file'} cannot be used: {error.strerror}", remedy="Free some space there, or allow it to be used."
+        ).with_traceback(error.__traceback__)
     code = of_error(error)
     if isinstance(error, KeyboardInterrupt):
         show_error("Interrupted.", None, [str(argument) for argument in error.args] + notes(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from edgeprune.cli.exit_codes import Exit, epilog
 from edgeprune.cli.job import job_options, new_job, resumed_job, shown_progress
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
+from edgeprune.files import parse_json
 
 
 @click.command(epilog=epilog())
@@ -42,7 +42,7 @@ def command(recipe: str | None, kind: str, levels: str, resume: Path | None, as_
     request = job.request(needs_budget=False)
     with shown_progress() as events:
         found = frontier_of(request, kind, wanted, runs, resume, events)
-    plain = json.loads((found.folder / "frontier.json").read_text())
+    plain = parse_json((found.folder / "frontier.json").read_text())
     if as_json:
         print_json(plain | {"folder": found.folder})
     else:

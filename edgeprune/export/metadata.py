@@ -17,6 +17,7 @@ from torch import nn
 from edgeprune.cost.counts import parameters_of
 from edgeprune.errors import ExportError
 from edgeprune.export.formats import of_path
+from edgeprune.files import parse_json
 from edgeprune.task import Task
 
 NAME = "edgeprune"
@@ -54,7 +55,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     entry = of_path(path)
     try:
         content = entry.metadata(path)
-        found = json.loads(content) if content else {}
+        found = parse_json(content) if content else {}
     except ExportError:
         raise
     except Exception as error:  # zipfile, zlib, protobuf and JSON each have their own

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from edgeprune.errors import ExportError
 from edgeprune.export.formats import Parts, of_path
+from edgeprune.files import parse_json
 from edgeprune.tflite import schema as flatbuffer
 
 TOP = 10
@@ -93,7 +93,7 @@ def _weight_names(archive: zipfile.ZipFile) -> dict[str, str]:
     names: dict[str, str] = {}
     for entry in archive.namelist():
         if entry.endswith(("model_weights_config.json", "model_constants_config.json")):
-            names |= {str(item["path_name"]): name for name, item in json.loads(archive.read(entry))["config"].items()}
+            names |= {str(item["path_name"]): name for name, item in parse_json(archive.read(entry))["config"].items()}
     return names
 
 

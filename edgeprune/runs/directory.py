@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import RunError
-from edgeprune.files import append_line, write_atomically
+from edgeprune.files import append_line, parse_json, write_atomically
 
 SHARED = ("device", "dense", "score-dense", "value-0")
 """Records that are the same whatever the budget: the device, the dense model's measurement and score, and the first sensitivities."""
@@ -31,7 +31,7 @@ def working_directory(path: Path) -> Path | None:
 def read_inputs(path: Path) -> dict[str, Any]:
     """What a run was started with.  Raises :class:`RunError` when ``path`` is not a run directory."""
     try:
-        inputs = json.loads((path / "run.json").read_text())["inputs"]
+        inputs = parse_json((path / "run.json").read_text())["inputs"]
         if not isinstance(inputs, dict):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -93,7 +93,7 @@ class RunDirectory:
     def summary(self) -> dict[str, Any]:
         """What run.json holds."""
         try:
-            found = json.loads((self.path / "run.json").read_text())
+            found = parse_json((self.path / "run.json").read_text())
         except FileNotFoundError:
             return {}
         except ValueError as error:
@@ -144,7 +144,7 @@ class RunDirectory:
         """Take over from another run of the same job, its ``measurements.jsonl``, what does not depend on the budget."""
         for line in other.read_text().splitlines():
             try:
-                entry = json.loads(line)
+                entry = parse_json(line)
                 key, value = entry["key"], entry["value"]
             except (ValueError, KeyError, TypeError):
                 continue  # its last line may be cut off
@@ -163,7 +163,7 @@ class RunDirectory:
         whole = 0
         for number, line in enumerate(lines[:-1]):  # what has no newline was cut off by a kill
             try:
-                entry = json.loads(line)
+                entry = parse_json(line)
                 self._records[entry["key"]] = entry["value"]
                 if "at" in entry:
                     self._times[entry["key"]] = entry["at"]

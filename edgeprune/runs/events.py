@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.budget import format_quantity
+from edgeprune.files import parse_json
 
 EVENTS = "events.jsonl"
 
@@ -170,7 +171,7 @@ def read_events(folder: Path) -> Iterator[tuple[str, Event]]:
         return
     for line in lines:
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             at, name = str(entry.pop("at")), str(entry.pop("event"))
             kind = KINDS.get(name)
             known = {item.name for item in fields(kind)} if kind else set()

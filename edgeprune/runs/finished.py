@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from edgeprune.bench import Measurement
 from edgeprune.errors import EvidenceError, GateError, RunError
+from edgeprune.files import parse_json
 from edgeprune.micro import Arena
 from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
@@ -94,7 +94,7 @@ def read_run(path: str | Path) -> FinishedRun:
     """
     path = Path(path)
     inputs = read_inputs(path)
-    document = json.loads((path / "run.json").read_text())
+    document = parse_json((path / "run.json").read_text())
     if best := document.get("best"):  # of a search of several runs
         return read_run(path / str(best))
     result = read_summary(path)
@@ -129,7 +129,7 @@ def _records(path: Path) -> tuple[Record, ...]:
     except FileNotFoundError:
         return ()
     try:
-        entries = [json.loads(line) for line in lines]
+        entries = [parse_json(line) for line in lines]
         return tuple(Record(entry.get("at", ""), entry["key"], entry["value"]) for entry in entries)
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged: {error}", remedy="Restore it, or run again.") from error

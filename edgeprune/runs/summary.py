@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import msgspec
 
 from edgeprune.budget import FIGURES
 from edgeprune.errors import RunError
+from edgeprune.files import parse_json
 from edgeprune.verdict import Verdict
 
 SCHEMA_VERSION = 1
@@ -199,7 +199,7 @@ class RunSummary:
 def read_summary(folder: Path) -> RunSummary | None:
     """The summary of the run in ``folder``; None when it is not finished, or the folder holds no run.  Raises :class:`RunError`."""
     try:
-        document = json.loads((folder / "run.json").read_text())
+        document = parse_json((folder / "run.json").read_text())
     except OSError:
         return None
     except ValueError as error:

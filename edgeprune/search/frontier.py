@@ -11,7 +11,7 @@ from typing import Any
 
 from edgeprune.budget import FIGURES, Budget
 from edgeprune.errors import InfeasibleBudgetError, InputError, RunError, suggest
-from edgeprune.files import write_atomically
+from edgeprune.files import parse_json, write_atomically
 from edgeprune.report.frontier import write_frontier
 from edgeprune.runs.directory import RunDirectory, read_inputs
 from edgeprune.runs.summary import RunSummary, read_summary
@@ -197,7 +197,7 @@ def sweep_folder(runs: Path, name: str, inputs: dict[str, Any], resume: str | Pa
 def sweep_ended(folder: Path, **said: str) -> None:
     """Say in ``run.json`` what the sweep has come to: its ``state``, and which of its runs is the ``best``."""
     path = folder / "run.json"
-    write_atomically(path, json.dumps(json.loads(path.read_text()) | said, indent=1))
+    write_atomically(path, json.dumps(parse_json(path.read_text()) | said, indent=1))
 
 
 def _done(path: Path) -> RunSummary | None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from edgeprune.errors import CheckpointError, EdgepruneError
-from edgeprune.files import replacing
+from edgeprune.files import parse_json, write_atomically
 from edgeprune.graph import Analysis, analyze
 from edgeprune.surgery.apply import Pruned, apply
 from edgeprune.surgery.plan import Plan
@@ -22,7 +22,7 @@ VERSION = "1"
 
 def save(path: str | Path, pruned: Pruned, analysis: Analysis, example_inputs: tuple[Any, ...], protect: tuple[str, ...] = ()) -> Path:
     """Write ``pruned`` (with its present weights) to ``path``: temporary name first, then renamed.  ``example_inputs`` and ``protect``: as
-    given to :func:`edgeprune.graph.analyze`."""
+    given to :func:`edgeprune.graph.analyze`.  Raises :class:`CheckpointError` when it cannot be written."""
     path = Path(path)
     header = {
         "edgeprune": VERSION,
@@ -33,9 +33,18 @@ def save(path: str | Path, pruned: Pruned, analysis: Analysis, example_inputs: t
         "protect": json.dumps(list(protect)),
     }
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in pruned.model.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+    write_tensors(path, tensors, header)
     return path
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file, whole or not at all.  Raises :class:`CheckpointError` when it cannot be written."""
+    try:
+        write_atomically(path, to_bytes(tensors, metadata=header))
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint {path} cannot be written: {error.strerror or error}", remedy="Free some space there, or make it writable."
+        ) from error
 
 
 def load(model: nn.Module, path: str | Path) -> nn.Module:
@@ -46,11 +55,11 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
     header, tensors = _read(Path(path))
     try:
         plan, mode = Plan.from_json(header["plan"]), header["mode"]
-        inputs = tuple(_example(value) for value in json.loads(header["inputs"]))
-        analysis = analyze(model, inputs, json.loads(header["protect"]), header["attention"])  # type: ignore[arg-type]
+        inputs = tuple(_example(value) for value in parse_json(header["inputs"]))
+        analysis = analyze(model, inputs, parse_json(header["protect"]), header["attention"])  # type: ignore[arg-type]
         pruned = apply(model, analysis, plan, mode)  # type: ignore[arg-type]
         pruned.model.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError, EdgepruneError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, EdgepruneError) as error:
         raise CheckpointError(
             f"checkpoint {path} does not fit this model: {error}", remedy="Give the same dense model that was pruned."
         ) from error

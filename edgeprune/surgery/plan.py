@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.errors import PlanError
+from edgeprune.files import parse_json
 from edgeprune.graph import Analysis, Block, Group
 
 
@@ -37,7 +38,7 @@ class Plan:
     def from_json(cls, text: str) -> Plan:
         """Raises :class:`PlanError` on anything but what :meth:`to_json` wrote."""
         try:
-            data: dict[str, Any] = json.loads(text)
+            data: dict[str, Any] = parse_json(text)
             kept = {str(name): tuple(tuple(int(place) for place in row) for row in rows) for name, rows in data["kept"].items()}
             return cls(str(data["fingerprint"]), kept)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

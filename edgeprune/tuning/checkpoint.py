@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from edgeprune.errors import CheckpointError
-from edgeprune.files import write_atomically
+from edgeprune.files import parse_json, write_atomically
 
 _KEY = "edgeprune.tuning"
 
@@ -32,7 +32,10 @@ class Progress:
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, progress: Progress) -> None:
-    """Write the model's state, the optimizer's momenta and ``progress`` to ``path``: whole, or not at all."""
+    """Write the model's state, the optimizer's momenta and ``progress`` to ``path``: whole, or not at all.
+
+    Raises :class:`CheckpointError` when it cannot be written.
+    """
     tensors = {f"model/{name}": value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     if optimizer is not None:
         for name, parameter in model.named_parameters():
@@ -41,8 +44,13 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
                 tensors[f"momentum/{name}"] = momentum
     owned = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}  # none shares memory
     data = save(owned, metadata={_KEY: json.dumps(asdict(progress))})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, data)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint {path} cannot be written: {error.strerror or error}", remedy="Free some space there, then --resume."
+        ) from error
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, settings: dict[str, Any]) -> Progress | None:
@@ -54,7 +62,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            progress = Progress(**json.loads((file.metadata() or {})[_KEY]))
+            progress = Progress(**parse_json((file.metadata() or {})[_KEY]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"checkpoint {path} is damaged or not one of a fine-tuning", remedy="Delete it to start over.") from error

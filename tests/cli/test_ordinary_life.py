@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import click
 import pytest
 
 from edgeprune.budget import Budget, parse_limit
 from edgeprune.cli import main
 from edgeprune.cli.live import told
-from edgeprune.errors import BudgetError, RecipeError
+from edgeprune.errors import BudgetError, CheckpointError, PlanError, ProfileError, RecipeError
+from edgeprune.profile import load as load_profile
 from edgeprune.runs.directory import RunDirectory, working_directory
+from edgeprune.surgery.plan import Plan
 from edgeprune.task import load_recipe
 
 
@@ -156,3 +161,67 @@ def test_a_run_that_goes_on_does_so_in_the_folder_that_it_was_started_in(tmp_pat
     assert working_directory(tmp_path) is None
     started.rename(tmp_path / "moved")
     assert working_directory(tmp_path / "moved" / run.path) is None  # it is gone: paths mean what they mean here
+
+
+class FullDisk:
+    """Writing to the disk fails as on a full one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", refuse)
+
+
+def test_a_full_disk_is_not_a_fault_of_edgeprune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from torch import nn
+
+    from edgeprune.surgery.checkpoint import write_tensors
+    from edgeprune.tuning.checkpoint import Progress, save_checkpoint
+
+    FullDisk(monkeypatch)
+    with pytest.raises(CheckpointError, match="weights cannot be written: No space left on device"):
+        write_tensors(tmp_path / "weights", {"a": torch.zeros(2)}, {})
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        save_checkpoint(tmp_path / "tuning", nn.Linear(2, 2), None, Progress({}))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_what_the_machine_refuses_is_named(number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command()
+    def command() -> None:
+        raise OSError(number, os.strerror(number), "/data/run.json")
+
+    module = types.ModuleType("edgeprune.cli.prune")
+    module.command = command  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "edgeprune.cli.prune", module)
+    assert main(["prune"]) == 1
+    said = capsys.readouterr().err
+    assert f"/data/run.json cannot be used: {os.strerror(number)}" in said
+    assert "fault of edgeprune" not in said
+
+
+DEEP, LONG = "[" * 3000 + "]" * 3000, "1" * 5000
+
+
+@pytest.mark.parametrize("text", [DEEP, f'{{"inputs": {DEEP}}}', f'{{"inputs": {LONG}}}', LONG, "{", ""])
+def test_a_run_or_plan_that_cannot_be_read_is_named(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.json").write_text(text)
+    (tmp_path / "measurements.jsonl").write_text(text + "\n")
+    run = str(tmp_path)
+    for command in (["prune", "--resume", run], ["frontier", "--resume", run], ["release", "build", run, "--version", "1.0.0"]):
+        assert main(command) == 1
+        said = capsys.readouterr().err
+        assert "run" in said
+        assert "fault of edgeprune" not in said
+    with pytest.raises(PlanError):
+        Plan.from_json(text)
+
+
+@pytest.mark.parametrize("text", ["name = " + DEEP, "name = " + LONG, "\x00", "name ="])
+def test_a_profile_that_cannot_be_read_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(ProfileError, match=r"mine\.toml"):
+        load_profile(tmp_path / "mine.toml")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeprune.errors import InputError
+from edgeprune.files import parse_json
 from edgeprune.release.bundle.file import Bundle
 from edgeprune.release.deploy.push import contents_of
 
@@ -56,7 +57,7 @@ def _strange(folder: Path) -> str | None:
     if not folder.is_dir():
         return "a file"
     try:
-        about = json.loads((folder / ABOUT).read_bytes())
+        about = parse_json((folder / ABOUT).read_bytes())
         known = {ABOUT, SUMS, *about["files"]}
     except (OSError, ValueError, LookupError, TypeError):
         known = set()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from edgeprune.bench import BenchOptions
@@ -36,6 +35,7 @@ from edgeprune.search.request import RunRequest
 from edgeprune.search.sparse.choice import SPARSITIES, SparseOption, measure_sparse, sparse_choice, sparse_options
 from edgeprune.search.verdicts import judge_trial
 from edgeprune.surgery import Plan, Pruned, apply, load, plan_from_saliency, save
+from edgeprune.surgery.checkpoint import write_tensors
 from edgeprune.task import Task
 from edgeprune.tuning import TuneResult, finetune, mean_divergence, outputs_on, score
 from edgeprune.tuning.sparsify import sparsify
@@ -309,4 +309,4 @@ def _save_like(checkpoint: Path, model: nn.Module, path: Path) -> None:
     """The model's present weights under the plan of the checkpoint that it was loaded from."""
     with safe_open(checkpoint, framework="pt") as file:
         header = dict(file.metadata() or {})
-    save_file({name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}, path, metadata=header)
+    write_tensors(path, {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}, header)
