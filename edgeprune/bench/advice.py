@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 MANY_OUTLIERS = 0.01
 LARGE_DRIFT = 0.05
 BUSY = 0.75
+OTHERS = 0.05
+"""The share of the processors' time from which on what other programs take is worth a warning."""
+
+
+def is_busy(conditions: Mapping[str, Any]) -> bool:
+    """Whether the load average says that other programs were running when a measurement began."""
+    return (conditions.get("loadavg") or 0) > BUSY * (conditions.get("cores") or 1)
 
 
 def advice(result: dict[str, Any]) -> list[str]:
@@ -47,7 +55,10 @@ def _surroundings(result: dict[str, Any]) -> list[str]:
     found = []
     if before.get("governor") not in ("", "performance", None) and not result.get("tuned"):
         found.append(f"the clock governor is {before['governor']}: clocks vary (tune holds them still)")
-    if before.get("loadavg", 0) > BUSY * (before.get("cores") or 1):
+    others = result.get("others")
+    if others is not None and others > OTHERS:
+        found.append(f"something else was running (it took {others:.0%} of the processors' time): end it and measure again")
+    elif others is None and is_busy(before):
         found.append(f"something else was running (load average {before['loadavg']:.1f}): end it and measure again")
     return found
 

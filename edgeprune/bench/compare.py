@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeprune.bench.advice import is_busy
 from edgeprune.bench.history import Entry, History
 from edgeprune.bench.results import Measurement, Ratio, Verdict, comparable, differences
 from edgeprune.decode import convert
@@ -16,7 +17,8 @@ from edgeprune.errors import InputError
 from edgeprune.files import parse_json
 
 _TO_99 = 2.576 / 1.960  # half-widths of a normal's 99 % and 95 % intervals
-_LEAST_FREEDOM = 5
+_LEAST_FREEDOM = _ASSUMED_FREEDOM = 5  # heavy tails for what is assumed: it was learned on another machine
+_LEAST_DEVIATION = 0.005  # sessions of one afternoon lie closer together than those of a month
 _LEAST_RUNS = 6  # the median of fewer has no 95 % interval (Hahn & Meeker, "Statistical Intervals", 5.2)
 
 
@@ -35,8 +37,8 @@ class Spread:
         """Of the 99 % interval of the difference of two medians' logarithms, by Student's t."""
         from scipy.stats import t
 
-        quantile = 2.576 if self.freedom is None else float(t.ppf(0.995, self.freedom))
-        return quantile * math.sqrt(2) * self.deviation
+        freedom = _ASSUMED_FREEDOM if self.freedom is None else self.freedom
+        return float(t.ppf(0.995, freedom)) * math.sqrt(2) * self.deviation
 
     def __str__(self) -> str:
         return f"{self.deviation:.1%} from session to session, " + (
@@ -55,7 +57,7 @@ def known_spread(groups: Iterable[Sequence[float]]) -> Spread:
     if freedom < _LEAST_FREEDOM:
         return ASSUMED
     squares = sum(statistics.variance(group) * (len(group) - 1) for group in logs if len(group) > 1)
-    return Spread(math.sqrt(squares / freedom), freedom)
+    return Spread(max(math.sqrt(squares / freedom), _LEAST_DEVIATION), freedom)
 
 
 @dataclass(frozen=True)
@@ -97,20 +99,35 @@ def between_sessions(a: Measurement, b: Measurement, force: bool = False, spread
 
 
 def distrust(item: Measurement) -> str | None:
-    """Why a latency can decide nothing by itself: the device was held back to the end, or it ran too few times; None when it can."""
+    """Why a latency can decide nothing by itself: the device was held back to the end, something else was running (where only the load
+    average tells, see :func:`slowdown`), or it ran too few times; None when it can."""
     if item.spoilt:
         return f"{item.name}: the device was held back ({', '.join(item.held_back)}) all the while"
     if len(item.samples_ns) < _LEAST_RUNS:
         return f"{item.name}: {len(item.samples_ns)} runs are too few for an interval"
+    if item.others is None and is_busy(item.before):
+        return f"{item.name}: something else was running (load average {item.before['loadavg']:.1f})"
     return None
 
 
+def slowdown(item: Measurement) -> float:
+    """How many times as long the runs took, at most, for what other programs computed meanwhile.
+
+    Their share of the processors' time counts twice: they also take caches, memory bandwidth and the sibling threads of cores.  From half
+    of the machine on nothing bounds it.
+    """
+    taken = 2 * (item.others or 0.0)
+    return 1 / (1 - taken) if taken < 1 else math.inf
+
+
 def decisive_ms(item: Measurement) -> tuple[float, float]:
-    """Where the median latency surely lies: its interval; of one that did not settle, the middle 80 % of its runs."""
-    if item.stable or len(item.samples_ns) < _LEAST_RUNS:
-        return item.low_ms, item.high_ms
-    tenths = statistics.quantiles(item.samples_ns, n=10)
-    return min(item.low_ms, tenths[0] / 1e6), max(item.high_ms, tenths[-1] / 1e6)
+    """Where the latency of the model alone surely lies: the median's interval; of one that did not settle the middle 80 % of its runs; and
+    from there down to what it would be without the work of others."""
+    low, high = item.low_ms, item.high_ms
+    if not item.stable and len(item.samples_ns) >= _LEAST_RUNS:
+        tenths = statistics.quantiles(item.samples_ns, n=10)
+        low, high = min(low, tenths[0] / 1e6), max(high, tenths[-1] / 1e6)
+    return low / slowdown(item), high
 
 
 def _ratio(a: Measurement, b: Measurement, spread: Spread) -> Ratio:
