@@ -33,7 +33,7 @@ from edgeprune.search.request import RunRequest
 from edgeprune.search.summary import versions
 from edgeprune.task import Batches, Task, load_recipe
 from edgeprune.tuning import finetune, recalibrate
-from edgeprune.tuning.context import batch_inputs
+from edgeprune.tuning.layout import batch_inputs
 from edgeprune.tuning.scoring import batch_size
 
 THREADS = 1
@@ -147,7 +147,7 @@ class Session:
     def _answers(self, model: nn.Module, batches: list[tuple[Any, Any]]) -> list[Tensor]:
         model.eval()
         with torch.inference_mode():
-            return [model(*batch_inputs(inputs)) for inputs, _ in batches]
+            return [model(*batch_inputs(model, inputs)) for inputs, _ in batches]
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """On the validation data: the task's metric, its mean loss, and the mean Kullback-Leibler divergence from the dense model."""

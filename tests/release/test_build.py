@@ -396,7 +396,7 @@ def test_several_formats_are_shipped_beside_the_model(run, tmp_path):
         ({"version": "1.1000.0"}, "no sequence can be made"),
         ({"version": "0.0.0"}, "no sequence can be made"),
         ({"gates": ["latency:50%"]}, "is a percentage"),
-        ({"gates": ["latency"]}, "'latency' is no condition|no gate"),
+        ({"gates": ["latency"]}, "'latency' is not a condition|no gate"),
         ({"gates": ["slower:5%"]}, "is a percentage"),
         ({"gates": ["accuracy:good"]}, "'accuracy:good' is no gate"),
         ({"gates": ["pi9=latency:5ms"]}, "there is no variant 'pi9'\nVariants: pi4"),
