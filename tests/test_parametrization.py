@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,3 +130,57 @@ def test_the_task_holds_plain_weights_and_a_checkpoint_loads_into_the_users_mode
     pruned = apply(task.model, analysis, plan)
     path = save(tmp_path / "model.safetensors", pruned, analysis, INPUTS)
     assert torch.equal(outputs_of(load(built("positions"), path), INPUTS)[0], outputs_of(pruned.model, INPUTS)[0])
+
+
+class Computed(nn.Module):
+    """A layer whose weight the code computes from a stored one, between two others: (N, 8, 12) to (N, 3)."""
+
+    def __init__(self, compute: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.compute, self.first, self.last, self.head = compute, nn.Conv1d(8, 16, 1), nn.Conv1d(24, 16, 1), nn.Linear(16, 3)
+        self.weight, self.gain = nn.Parameter(torch.randn(24, 16, 3)), nn.Parameter(torch.rand(24, 1, 1))
+        self.register_buffer("zero", torch.zeros(24, dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(nn.functional.conv1d(torch.relu(self.first(x)), self.compute(self, self.weight), padding=1))
+        answer: Tensor = self.head(torch.relu(self.last(x)).mean(-1))
+        return answer
+
+
+COMPUTED: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "standardised": lambda net, w: (w - w.mean((1, 2), keepdim=True)) / (w.std((1, 2), keepdim=True) + 1e-5),
+    "standardised with a gain": lambda net, w: (
+        (w - w.mean((1, 2), keepdim=True)) * torch.rsqrt(w.var((1, 2), keepdim=True) + 1e-5) * net.gain
+    ),
+    "weight norm": lambda net, w: net.gain * w / w.norm(dim=(1, 2), keepdim=True),
+    "one scale": lambda net, w: torch.clamp(torch.round(w / w.abs().mean()), -1, 1) * w.abs().mean(),
+    "squashed": lambda net, w: torch.tanh(w) * 2,
+    "fake quantization": lambda net, w: torch.fake_quantize_per_tensor_affine(w, 0.05, 0, -128, 127),
+    "fake quantization by channel": lambda net, w: torch.fake_quantize_per_channel_affine(w, net.gain.flatten(), net.zero, 0, -128, 127),
+}
+
+
+@pytest.mark.parametrize("mode", [None, "graph"])
+@pytest.mark.parametrize("name", COMPUTED)
+def test_a_weight_that_the_code_computes_row_by_row_is_followed(name: str, mode: Any) -> None:
+    model = Computed(COMPUTED[name]).eval()
+    analysis = analyze(model, INPUTS)
+    assert {group.name: group.size for group in analysis.groups} == {"first": 16, "weight": 24, "last": 16}
+    random = np.random.default_rng(0)
+    saliency = {group.name: random.random(group.rows.shape) for group in analysis.groups}
+    plan = plan_from_saliency(analysis, saliency, {group.name: group.size // 2 for group in analysis.groups})
+    pruned = apply(model, analysis, plan, mode)
+    assert pruned.error < 1e-5
+    assert pruned.model.get_parameter("weight").shape == (12, 8, 3)
+
+
+def test_a_weight_that_cannot_be_followed_is_named_and_its_elements_are_no_channels() -> None:
+    analysis = analyze(Computed(lambda net, w: torch.linalg.qr(w.permute(2, 0, 1))[0].permute(1, 2, 0)).eval(), INPUTS)
+    assert [group.name for group in analysis.groups] == ["last"]
+    reasons = {reason for reason in analysis.fixed.values() if "output" not in reason}
+    assert reasons == {
+        "first: conv1d in the model's own forward: its weight is computed on every call, in a way that cannot be followed; "
+        "store it to prune the layer"
+    }
+    assert len(analysis.fixed) <= 16 + 3

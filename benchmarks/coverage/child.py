@@ -93,7 +93,7 @@ def owned_by_groups(analysis: Analysis, model: nn.Module) -> dict[str, tuple[int
 
 def protected(reason: str) -> bool:
     """Whether channels fixed for this reason stand at the model's edge, or were protected by the user."""
-    return reason == HEAD or reason.startswith("protected")
+    return reason.endswith(HEAD) or "protected: " in reason
 
 
 def stored_names(analysis: Analysis) -> list[str]:

@@ -1,7 +1,7 @@
 """Which models edgeprune prunes: every model that torchvision lists, families of timm, and a zoo, half of every group, checked.
 
     python -m benchmarks.coverage                        # torchvision (classification, segmentation, detection, video, optical flow)
-    python -m benchmarks.coverage --timm --zoo --export  # the others
+    python -m benchmarks.coverage --timm --zoo --transformers --export  # the others
     python -m benchmarks.coverage --only swin_t resnet18 --peers
 
 Each model is analysed and cut in a process of its own, under a time and a memory limit; the rows are kept, and ``docs/coverage.md`` is
@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.coverage.models import Case, timm_cases, torchvision_cases, zoo_cases
+from benchmarks.coverage.models import Case, timm_cases, torchvision_cases, transformers_cases, zoo_cases
 from benchmarks.coverage.report import document
 from benchmarks.coverage.run import Limits, Results, run_child, stop_children
 from edgeprune.cli.output import progress
@@ -37,8 +37,11 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timm", action="store_true", help="families of timm, in place of torchvision's models")
     parser.add_argument("--zoo", action="store_true", help="recurrent networks, Hugging Face, Keras, sensors")
+    parser.add_argument("--transformers", action="store_true", help="families of Hugging Face's transformers, small")
     parser.add_argument("--export", action="store_true", help=f"prune and export {', '.join(EXPORTED)}")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these models, of any suite (timm/NAME and zoo/NAME for the others)")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="these models, of any suite (timm/NAME, zoo/NAME, transformers/NAME for the others)"
+    )
     parser.add_argument("--family", action="append", help="a table: classification, segmentation, detection, video, optical flow")
     parser.add_argument("--jobs", type=int, default=1, help="models at a time [1]")
     parser.add_argument("--resume", action="store_true", help="skip what is measured with the present code")
@@ -55,7 +58,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 def all_cases() -> dict[str, Case]:
     """Every known model by name, in the order of the document."""
-    return {case.name: case for case in (*torchvision_cases(), *timm_cases(), *zoo_cases())}
+    return {case.name: case for case in (*torchvision_cases(), *timm_cases(), *zoo_cases(), *transformers_cases())}
 
 
 def jobs(options: argparse.Namespace, cases: dict[str, Case]) -> list[Job]:
@@ -63,7 +66,9 @@ def jobs(options: argparse.Namespace, cases: dict[str, Case]) -> list[Job]:
     if options.only:
         chosen = list(dict.fromkeys(options.only))
     else:
-        suites = [suite for suite in ("timm", "zoo") if getattr(options, suite)] or ([] if options.export else ["torchvision"])
+        suites = [suite for suite in ("timm", "zoo", "transformers") if getattr(options, suite)] or (
+            [] if options.export else ["torchvision"]
+        )
         chosen = [name for name in cases if (name.partition("/")[0] if "/" in name else "torchvision") in suites]
     for what, unknown in (("model", set(chosen) - set(cases)), ("family", set(options.family or ()) - {c.family for c in cases.values()})):
         if unknown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -134,15 +135,23 @@ def timm_cases() -> list[Case]:
 
 
 def zoo_cases() -> list[Case]:
-    """Recurrent networks, transformers, Keras models and the shapes of :mod:`coverage_zoo`."""
+    """Recurrent networks, Keras models and the shapes of :mod:`coverage_zoo`."""
     from benchmarks.coverage.zoo import ZOO
 
     return [Case(f"zoo/{name}", "zoo", build) for name, build in ZOO.items()]
 
 
+def transformers_cases() -> list[Case]:
+    """Families of Hugging Face's library."""
+    from benchmarks.coverage.families import FAMILIES, build
+
+    return [Case(f"transformers/{name}", "transformers", partial(build, name)) for name in FAMILIES]
+
+
 def find_case(name: str) -> Case:
     """The case of that name; raises ``KeyError`` for an unknown one."""
-    cases = timm_cases if name.startswith("timm/") else zoo_cases if name.startswith("zoo/") else torchvision_cases
+    suites = {"timm": timm_cases, "zoo": zoo_cases, "transformers": transformers_cases}
+    cases = suites.get(name.partition("/")[0], torchvision_cases)
     return {case.name: case for case in cases()}[name]
 
 

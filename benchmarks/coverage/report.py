@@ -74,7 +74,8 @@ thread, beside other work; {tools}.{older}
     pip install -e .[dev,bench]
     python -m benchmarks.coverage --peers            # torchvision, beside Torch-Pruning
     python -m benchmarks.coverage --timm             # the smallest variant of every family
-    python -m benchmarks.coverage --zoo              # recurrent networks, Hugging Face, Keras, sensors
+    python -m benchmarks.coverage --zoo              # recurrent networks, Keras, sensors
+    python -m benchmarks.coverage --transformers     # Hugging Face, small
     python -m benchmarks.coverage --export           # pruned, exported, compared
     python -m benchmarks.coverage --only swin_t      # one; --resume skips what is measured with the present code"""
 

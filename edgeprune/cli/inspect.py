@@ -75,10 +75,12 @@ def _show(document: dict[str, Any]) -> None:
     if document["parts"]:
         text = f"Followed by submodule ({', '.join(document['parts'])}), for it cannot be captured whole: {document['whole']}"
         out.print(text, highlight=False, soft_wrap=True)
+    made = document["outputs"]
     units = sum(group["rows"] * group["units"] for group in document["groups"])
     out.print(
         f"{document['model']}: {len(document['groups'])} groups of {units:,} channels own {_percent(document['prunable'])} of "
-        f"{document['parameters']:,} parameters; {len(document['blocks'])} blocks may go whole.",
+        f"{document['parameters']:,} parameters; {len(document['blocks'])} blocks may go whole. Of {made['channels']:,} channels "
+        f"that layers make, {made['channels'] - made['free']:,} stay.",
         highlight=False,
         soft_wrap=True,
     )

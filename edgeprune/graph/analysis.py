@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ from torch import Tensor, fx, nn
 from edgeprune.errors import GraphError, NothingToPruneError
 from edgeprune.graph.blocks import Block, find_blocks
 from edgeprune.graph.capture import Captured, capture
-from edgeprune.graph.flow import Flow
+from edgeprune.graph.flow import Flow, draws, place_of
 from edgeprune.graph.groups import Group, build_groups
 from edgeprune.graph.labels import small
 from edgeprune.graph.propagate import propagate
@@ -39,6 +40,11 @@ class Analysis:
     def unsupported(self) -> list[tuple[str, str]]:
         """(node, operation) for every operation without a rule; all it touches is fixed."""
         return self.flow.unsupported
+
+    @property
+    def random(self) -> list[str]:
+        """Where the model draws random numbers in eval mode."""
+        return list(dict.fromkeys(place_of(node) for node in self.captured.module.graph.nodes if draws(node)))
 
     @cached_property
     def roots(self) -> np.ndarray:
@@ -114,6 +120,8 @@ def analyze(
         _protect(flow, name)
     groups, fixed = build_groups(flow)
     analysis = Analysis(captured, flow, groups, fixed)
+    if analysis.random:
+        warnings.warn(f"the model draws random numbers in eval mode: {', '.join(analysis.random)}", stacklevel=2)
     if not analysis.groups:
         if captured.whole is not None:
             raise captured.whole

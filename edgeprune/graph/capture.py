@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.errors import CaptureError
 from edgeprune.graph.batch import FOLLOWS, SIZES, batch_of, first_tensor, generalized, holds, resized
+from edgeprune.graph.decompose import decompose_unknown
 from edgeprune.graph.parts import Part, Parts, joined, record_calls
 from edgeprune.graph.training import Still, Training, look
 from edgeprune.graph.twin import twin
@@ -272,6 +273,7 @@ def _export(
     _inline_regions(module)
     _drop_guards(module)
     _name_parameters(module, model)
+    decompose_unknown(module)
     return module
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from edgeprune.graph.capture import tensor_at
-from edgeprune.graph.flow import writes_in_place
+from edgeprune.graph.flow import draws, writes_in_place
 
 LIMIT = 10_000_000
 """Largest number of elements that is worth computing for an index."""
@@ -15,35 +15,45 @@ LIMIT = 10_000_000
 
 def constant(module: fx.GraphModule, value: Any) -> Tensor | None:
     """What ``value`` (an argument of a node) computes when no input of the model goes into it; None when one does."""
-    try:
-        result = _evaluate(module, value, {})
-    except _DependsOnInput:
+    ancestors = without_input(value)
+    if ancestors is None:
         return None
+    known: dict[fx.Node, Any] = {}
+    for node in sorted(ancestors):
+        if node.op == "get_attr":
+            known[node] = tensor_at(module, str(node.target)).detach()
+        else:
+            args, kwargs = fx.map_arg((node.args, node.kwargs), known.__getitem__)  # type: ignore[misc]
+            known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+    result = fx.map_arg(value, known.__getitem__)
     return result if isinstance(result, Tensor) else None
 
 
-class _DependsOnInput(Exception):
-    pass
+def without_input(value: Any) -> set[fx.Node] | None:
+    """The nodes that ``value`` is computed from when no input of the model, and nothing random, is among them; else None."""
+    ancestors: set[fx.Node] = set()
+    pending = _nodes(value)
+    while pending:
+        node = pending.pop()
+        if node not in ancestors:
+            if not _certain(node):
+                return None
+            ancestors.add(node)
+            pending += node.all_input_nodes
+    return ancestors
 
 
-def _evaluate(module: fx.GraphModule, value: Any, known: dict[fx.Node, Any]) -> Any:
-    if isinstance(value, (list, tuple)):
-        return type(value)(_evaluate(module, item, known) for item in value)
-    if not isinstance(value, fx.Node):
-        return value
-    if value not in known:
-        known[value] = _node(module, value, known)
-    return known[value]
+def _nodes(value: Any) -> list[fx.Node]:
+    found: list[fx.Node] = []
+    fx.map_arg(value, found.append)  # type: ignore[arg-type]
+    return found
 
 
-def _node(module: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Any]) -> Any:
-    if node.op == "get_attr":
-        return tensor_at(module, str(node.target)).detach()
+def _certain(node: fx.Node) -> bool:
+    """Whether a node computes the same from its operands in every run, and not too much."""
     seen = node.meta.get("val")
+    if node.op == "get_attr":
+        return True
     if node.op != "call_function" or (isinstance(seen, Tensor) and seen.numel() > LIMIT):
-        raise _DependsOnInput
-    args = _evaluate(module, tuple(node.args), known)
-    kwargs = {name: _evaluate(module, item, known) for name, item in node.kwargs.items()}
-    if writes_in_place(node):
-        raise _DependsOnInput
-    return node.target(*args, **kwargs)  # type: ignore[operator]
+        return False
+    return not writes_in_place(node) and not draws(node)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.capture import Captured
-from edgeprune.graph.labels import Channels, along, blank, both, tidy, varying
+from edgeprune.graph.labels import Channels, along, blank, both, small, tidy, varying
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,13 @@ class Flow:
             used.view(-1)[value.index.flatten()] = True
 
     def vector(self, value: Any, dim: int, reason: str) -> Tensor:
-        """The labels along ``dim``, constant elsewhere; when they are not, all are fixed for ``reason`` and the vector is blank."""
+        """The labels along ``dim``, constant elsewhere: channels that differ along other dimensions alone become one, for ``reason``."""
         labels = self.labels(value)
         dim %= labels.dim()
-        if any(other != dim for other in varying(labels)):
+        if set(varying(labels)) - {dim}:
             labels = self.channels.resolve(labels)
-        if any(other != dim for other in varying(labels)):
-            self.channels.fix(labels, reason)
-            return torch.zeros(labels.shape[dim], dtype=torch.int64)
+        if others := set(varying(labels)) - {dim}:
+            labels = self.channels.collapse(labels, others, reason)
         index = tuple(slice(None) if d == dim else 0 for d in range(labels.dim()))
         return labels[index]
 
@@ -184,16 +183,30 @@ class Flow:
         rank = max(left.dim(), right.dim())
         left, right = (t.reshape((1,) * (rank - t.dim()) + tuple(t.shape)) if t.dim() < rank else t for t in (left, right))
         shape = torch.broadcast_shapes(left.shape, right.shape)  # type: ignore[no-untyped-call]
+        if self.whole_heads:
+            left, right = self._whole_rows(left, right, reason)
+            right, left = self._whole_rows(right, left, reason)
         free_left, free_right = self._stretched(left, right), self._stretched(right, left)
         if free_left or free_right:
-            kept, gate = (right, left) if free_left and not (free_right and varying(left)) else (left, right)
-            if free_left and free_right and varying(kept) and varying(gate):
-                self.channels.fix(kept, reason)
-                kept = blank(shape)
+            if free_left and free_right and varying(left) and varying(right):  # two channels in every element: one of them stays
+                kept, gate = sorted((left, right), key=lambda labels: -small(labels).numel())
+            else:
+                kept, gate = (right, left) if free_left and not (free_right and varying(left)) else (left, right)
             self.channels.fix(gate, f"{reason}: stretched over other channels")
             return kept.expand(shape)
-        self.channels.unite(left, right, reason)
+        self.channels.unite(left, right, f"{reason} meets what must stay")
         return both(left, right)
+
+    def _whole_rows(self, table: Tensor, rows: Tensor, reason: str) -> tuple[Tensor, Tensor]:
+        """Where every row of channels meets one ``table`` (attention heads a rotary one), rows go whole; the table stays."""
+        if len(varying(rows)) < 2 or not any(table.shape[dim] == 1 for dim in varying(rows)):
+            return table, rows
+        rows = self.channels.resolve(rows)
+        alike, own = ([dim for dim in varying(rows) if (table.shape[dim] == 1) is shared] for shared in (True, False))
+        if not alike or not own or max(alike) > min(own):
+            return table, rows
+        self.channels.fix(table, f"{reason}: shared by several heads")
+        return blank(table.shape), self.channels.collapse(rows, own, f"{reason}: meets a table that all heads share")
 
     @staticmethod
     def _stretched(operand: Tensor, other: Tensor) -> bool:
@@ -240,7 +253,27 @@ def name_of(node: fx.Node) -> str:
     return name.split(".")[1] if "." in name else getattr(node.target, "__name__", name)
 
 
+def module_of(node: fx.Node) -> str:
+    """The module whose code computes a node, by the name it has in the model."""
+    stack = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+    path = (stack[-1] if stack else "").removeprefix("L['self']").strip(".")
+    return path or "the model's own forward"
+
+
+def place_of(node: fx.Node) -> str:
+    """A node as messages name it: its operation, and the module whose code computes it."""
+    return f"{name_of(node)} in {module_of(node)}"
+
+
 def writes_in_place(node: fx.Node) -> bool:
     """Whether a node changes its operand and returns it."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable
+
+
+def draws(node: fx.Node) -> bool:
+    """Whether a node draws random numbers: dropout does in training mode alone."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    name = name_of(node)
+    return node.args[2] is True if "dropout" in name else name not in ("lstm", "gru", "rnn_tanh", "rnn_relu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,17 +49,36 @@ def build_groups(flow: Flow) -> tuple[list[Group], dict[int, str]]:
             by_signature[tuple(signatures[channel])].append(channel)
     keys = list(flow.owners)
     groups: list[Group] = []
+    united = {int(roots[label]): f"{reason}: they go together" for label, reason in reversed(flow.channels.collapsed)}
     matrices = _matrices(flow, roots)
     for cluster in _balanced_clusters(list(by_signature.values()), matrices, fixed):
         rows = _rows(cluster, matrices)
         if isinstance(rows, str):
+            rows = ", and ".join([*dict.fromkeys(united[channel] for channel in cluster.channels if channel in united), rows])
             fixed.update(dict.fromkeys(cluster.channels, rows))
             continue
         touched = [keys[record] for channel in rows[:, 0].tolist() for record, _ in signatures[channel]]
         producers = list(dict.fromkeys(owner[0] for owner in touched if owner in flow.producing))
         readers = list(dict.fromkeys(owner[0] for owner in touched if owner not in flow.producing))
         groups.append(Group(_name(producers or readers, groups), rows, producers, readers, cluster.balances))
-    return groups, fixed
+    return groups, _with_layers(flow, roots, fixed)
+
+
+def _with_layers(flow: Flow, roots: np.ndarray, fixed: dict[int, str]) -> dict[int, str]:
+    """The reasons with the layers that make the channels, or, where none does, that read them."""
+    layers: dict[int, dict[str, None]] = defaultdict(dict)
+    for owner in sorted(flow.owners, key=lambda owner: owner not in flow.producing):
+        for channel in np.unique(roots[small(flow.owners[owner]).numpy()]).tolist():
+            if channel in fixed and (owner in flow.producing or channel not in layers):
+                layers[channel][owner[0].rpartition(".")[0] or owner[0]] = None
+    return {channel: ": ".join([*_brief(layers[channel]), reason]) for channel, reason in fixed.items()}
+
+
+def _brief(names: Iterable[str]) -> list[str]:
+    """The first of several names, and how many more there are, as one text; none for none."""
+    first, *others = [*names, ""]
+    more = len(others) - 1
+    return [f"{first} and {more} more" if more > 0 else first] if first else []
 
 
 def _name(parameters: list[str], groups: list[Group]) -> str:

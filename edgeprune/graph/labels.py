@@ -77,6 +77,7 @@ class Channels:
     def __init__(self) -> None:
         self.count = 1  # label 0 is "no channel"
         self.fixed: dict[int, str] = {}
+        self.collapsed: list[tuple[int, str]] = []  # a channel of those that were made one, and why
         self._pending: list[tuple[np.ndarray, np.ndarray]] = []  # found to be one, not yet in _roots
         self._roots = np.zeros(1, np.int64)
 
@@ -99,6 +100,13 @@ class Channels:
         left, right = left[~zero], right[~zero]
         if left.numel():
             self._pending.append((left.numpy(), right.numpy()))
+
+    def collapse(self, labels: Tensor, dims: Iterable[int], reason: str) -> Tensor:
+        """Make one what differs along ``dims`` alone: the labels after that."""
+        core = small(labels)
+        self.unite(core, narrowed(core, dims), reason)
+        self.collapsed += [(int(label), reason) for label in core.flatten()[:1]]
+        return self.resolve(labels)
 
     def fix(self, labels: Tensor, reason: str) -> None:
         """Channels that must stay; the first reason given is kept."""

@@ -13,9 +13,9 @@ from torch import Tensor, fx
 import edgeprune.graph.rules  # noqa: F401  (registers them)
 from edgeprune.errors import GraphError
 from edgeprune.graph.capture import Captured, tensor_at
-from edgeprune.graph.flow import Flow, Stored, along_stored, shape_of
+from edgeprune.graph.flow import Flow, Stored, along_stored, module_of, place_of, shape_of
 from edgeprune.graph.labels import blank, small, tidy, varying
-from edgeprune.graph.registry import RULES
+from edgeprune.graph.registry import rule_of
 
 
 def propagate(captured: Captured, whole_heads: bool = True) -> Flow:
@@ -59,6 +59,7 @@ def _follow_used(flow: Flow) -> None:
         labels = flow.channels.resolve(flow.owners[owner].clone())
         places = used.flatten().nonzero().flatten()
         table = Stored(name, used.shape, places)
+        flow.owners[owner] = torch.where(used, labels, 0)  # what nothing reads stays
         for dim in range(used.dim()):
             vector = along_stored(table, dim, labels.flatten()[places], labels.flatten()[places])
             if vector is not None and bool((vector != 0).all()):
@@ -98,11 +99,11 @@ def _step(flow: Flow, node: fx.Node) -> Any:
         return None
     if node.target is torch.ops.aten.sym_size.int:
         return shape_of(node.args[0])[args[1]]  # type: ignore[arg-type]
-    if node.op == "call_function" and not _tensors((args, kwargs)) and node.target not in RULES:
+    if node.op == "call_function" and not _tensors((args, kwargs)) and rule_of(node.target) is None:
         return _without_tensors(node, args, kwargs)
     if node.target is operator.getitem:
         return args[0][args[1]]
-    known = RULES.get(node.target)
+    known = rule_of(node.target)
     if known is None:
         return _unknown(flow, node, args, kwargs)
     result = known(flow, node, *args, **kwargs)
@@ -130,14 +131,14 @@ def _balanced(flow: Flow, node: fx.Node, labels: Tensor, changing: int) -> Tenso
     """A tensor must stay a box: where an operation spreads channels over more dimensions than before, every row keeps equally many."""
     dims = varying(labels)
     if len(dims) > max(changing, 1):
-        flow.boxes.append((labels, f"shape at {node.name}"))
+        flow.boxes.append((labels, f"shape at {place_of(node)}"))
     return labels
 
 
 def _unknown(flow: Flow, node: fx.Node, args: Any, kwargs: Any) -> Any:
     flow.unsupported.append((node.name, str(node.target)))
     for value in _tensors((args, kwargs)):
-        flow.fix(value, f"reaches {node.target} ({node.name}), which has no rule")
+        flow.fix(value, f"reaches {node.target} in {module_of(node)}, which has no rule")
     value = node.meta.get("val")
     if isinstance(value, (list, tuple)):
         return [blank(tuple(int(size) for size in item.shape)) if isinstance(item, Tensor) else item for item in value]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch._ops import OpOverload
 
 Rule = Callable[..., Any]
@@ -20,6 +21,14 @@ broadcastable to ``x``; None: all) marks; the others of ``x`` are zero."""
 RULES: dict[Any, Rule] = {}
 REWRITERS: dict[Any, Rewriter] = {}
 REFERENCES: dict[Any, Reference] = {}
+FALLBACKS: dict[torch.Tag, Rule] = {}
+"""Rules for all operations that PyTorch tags so."""
+
+
+def rule_of(target: Any) -> Rule | None:
+    """The rule of an operation, or of all operations of its kind; None where there is none."""
+    tagged = (FALLBACKS[tag] for tag in FALLBACKS if tag in getattr(target, "tags", ()))
+    return RULES.get(target) or next(tagged, None)
 
 
 def rule(*ops: OpOverload) -> Callable[[Rule], Rule]:

@@ -37,6 +37,7 @@ def describe(analysis: Analysis, task: Task) -> dict[str, Any]:
     """Groups, removable blocks, what is fixed and why, and operations without a rule, in numbers and names.
 
     ``parameters``: elements of the model's parameters; ``share``: the part of them that a group, a block or (``prunable``) any group owns.
+    ``outputs``: how many channels layers make, and how many of them may go (a layer whose inputs may go is owned though its outputs stay).
     ``redundancy``: mean cosine similarity of what goes into a block and what comes out (1: it changes nothing), on a few training batches.
     ``training``: what acts in training only (``layers``), and ``why`` it could not be captured; null where it is only dropout.
     ``parts``: the submodules that were followed where the model could not be captured ``whole``, for the reason given there.
@@ -50,6 +51,7 @@ def describe(analysis: Analysis, task: Task) -> dict[str, Any]:
     return {
         "parameters": total,
         "prunable": sum(owned_elements(analysis, model, every).values()) / max(total, 1),
+        "outputs": _outputs(analysis, every),
         "groups": [_group(analysis, model, group, total) for group in analysis.groups],
         "blocks": [_block(model, block, total) | {"redundancy": redundant.get(block.name)} for block in analysis.blocks],
         "fixed": [{"reason": reason, "channels": count} for reason, count in Counter(analysis.fixed.values()).most_common()],
@@ -58,6 +60,15 @@ def describe(analysis: Analysis, task: Task) -> dict[str, Any]:
         "parts": [part.name for part in captured.parts],
         "whole": captured.whole.message if captured.whole else None,
     }
+
+
+def _outputs(analysis: Analysis, free: np.ndarray) -> dict[str, int]:
+    """How many channels begin in the model's layers, channels that go together counted once, and how many are ``free``."""
+    begun = np.zeros(len(analysis.roots), bool)
+    for owner in analysis.flow.producing:
+        begun[analysis.channels_of(analysis.flow.owners[owner]).numpy()] = True
+    begun[0] = False
+    return {"channels": int(begun.sum()), "free": int((begun & free).sum())}
 
 
 def _training(training: Training) -> dict[str, Any]:

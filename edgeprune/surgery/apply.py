@@ -70,7 +70,8 @@ def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = 
     try:
         return Pruned(smaller, plan, "graph", check.error(smaller), inactive)
     except (RuntimeError, VerificationError) as error:
-        raise VerificationError(f"the compacted model differs from the masked original: {error} (in place: {reason})") from error
+        drawn = f"; the model draws random numbers in eval mode: {', '.join(analysis.random)}" if analysis.random else ""
+        raise VerificationError(f"the compacted model differs from the masked original: {error} (in place: {reason}){drawn}") from error
 
 
 class _Check:

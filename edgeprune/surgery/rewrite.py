@@ -69,6 +69,17 @@ class Cut:
             self.refuse(node, "keeps different channels in different rows")
         return None if bool(kept.all()) else kept
 
+    def lengths_along(self, node: fx.Node, dim: int, lengths: list[int]) -> list[int] | None:
+        """What is left of parts of these ``lengths`` along ``dim``; None when all is.  Rows may keep other places, but as many."""
+        stays = self._stays(node)
+        if stays is None or stays.shape[dim % stays.dim()] == 1 or bool(stays.all()):
+            return None
+        rows = stays.movedim(dim, -1).reshape(-1, stays.shape[dim])
+        counts = torch.stack([part.sum(1) for part in rows[rows.any(1)].split_with_sizes(lengths, 1)], 1)
+        if not bool((counts == counts[0]).all()):
+            self.refuse(node, "keeps different channels in different rows")
+        return [int(count) for count in counts[0]]
+
     def resized(self, node: fx.Node, sizes: list[Any], old: tuple[int, ...], new: tuple[int, ...]) -> list[Any]:
         """``sizes`` written in a node, corrected where ``old`` became ``new``; those that are computed are scaled."""
         result = []

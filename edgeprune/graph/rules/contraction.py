@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored, shape_of
+from edgeprune.graph.constants import without_input
+from edgeprune.graph.flow import Flow, Stored, place_of, shape_of
 from edgeprune.graph.labels import along, blank
 from edgeprune.graph.registry import rewriter, rule
 
@@ -27,11 +28,11 @@ TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.c
 def convolution(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any = None, *rest: Any, **named: Any) -> Tensor:
     """Weight (out, in / groups, ...): rows are new channels, columns those of the input."""
     groups = groups_of(node)
-    shape, reason = shape_of(node), f"convolution {node.name}"
+    shape, reason = shape_of(node), place_of(node)
     dim = channel_dim(node)
-    source = flow.vector(x, dim, f"{reason}: input channels change along space")
+    source = flow.vector(x, dim, f"{reason}: its input's channels stand for places too")
     if not isinstance(weight, Stored):
-        return _computed_weight(flow, source, weight, shape, reason)
+        return _computed_weight(flow, node, source, weight, shape)
     out_channels, per_group = weight.shape[0], source.numel() // groups
     out = flow.channels.fresh((out_channels,))
     ones = (1,) * (len(weight.shape) - 2)
@@ -52,11 +53,11 @@ def convolution(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any = None
 @rule(*TRANSPOSED)
 def transposed_convolution(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any = None, *rest: Any, **named: Any) -> Tensor:
     """Weight (in, out / groups, ...): rows read the input's channels, columns are new ones."""
-    groups, shape, reason = groups_of(node), shape_of(node), f"transposed convolution {node.name}"
+    groups, shape, reason = groups_of(node), shape_of(node), place_of(node)
     dim = channel_dim(node)
-    source = flow.vector(x, dim, f"{reason}: input channels change along space")
+    source = flow.vector(x, dim, f"{reason}: its input's channels stand for places too")
     if not isinstance(weight, Stored):
-        return _computed_weight(flow, source, weight, shape, reason)
+        return _computed_weight(flow, node, source, weight, shape)
     ones = (1,) * (len(weight.shape) - 2)
     out, rows = flow.channels.fresh((shape[dim],)), source.reshape(groups, -1)
     per_group = out.reshape(groups, -1).repeat_interleave(rows.shape[1], 0)
@@ -83,9 +84,17 @@ def channel_dim(node: fx.Node) -> int:
     return len(shape_of(node)) - spatial - 1
 
 
-def _computed_weight(flow: Flow, source: Tensor, weight: Any, shape: tuple[int, ...], reason: str) -> Tensor:
-    flow.channels.fix(source, f"{reason}: its weight is computed, not stored")
-    flow.fix(weight, f"{reason}: its weight is computed, not stored")
+def _computed_weight(flow: Flow, node: fx.Node, source: Tensor, weight: Any, shape: tuple[int, ...]) -> Tensor:
+    """What a weight is computed from has no channels; those of the layer stay."""
+    reason = f"{place_of(node)}: its weight is computed on every call, in a way that cannot be followed; store it to prune the layer"
+    flow.channels.fix(source, reason)
+    parts = without_input(node.args[1])
+    if parts is None:
+        flow.fix(weight, reason)
+    for name in {str(part.target) for part in parts or () if part.op == "get_attr"}:
+        flow.owners = {owner: labels for owner, labels in flow.owners.items() if owner[0] != name}
+        flow.used.pop(name, None)
+        flow.frozen.setdefault(name, reason)
     return blank(shape)
 
 

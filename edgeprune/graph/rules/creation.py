@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, name_of, shape_of
+from edgeprune.graph.flow import Flow, name_of, place_of, shape_of
 from edgeprune.graph.labels import along, blank
 from edgeprune.graph.registry import rewriter, rule
 
@@ -72,5 +72,5 @@ def refill(cut: Any, node: fx.Node) -> None:
 def meshgrid(flow: Flow, node: fx.Node, tensors: list[Any], **named: Any) -> list[Tensor]:
     """Coordinates: no channels."""
     for value in tensors:
-        flow.fix(value, f"{node.name} counts along it")
+        flow.fix(value, f"{place_of(node)} counts along it")
     return [blank([int(size) for size in part.shape]) for part in node.meta["val"]]

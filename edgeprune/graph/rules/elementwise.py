@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored, shape_of
+from edgeprune.graph.constants import without_input
+from edgeprune.graph.flow import Flow, Stored, place_of, shape_of
 from edgeprune.graph.labels import along
-from edgeprune.graph.registry import rule
+from edgeprune.graph.registry import FALLBACKS, rule
 
 aten = torch.ops.aten
 COPIES = (
@@ -21,6 +22,7 @@ COPIES = (
     aten.lift_fresh_copy.default,
     aten.to.dtype,
     aten.to.dtype_layout,
+    aten.to.device,
     aten._to_copy.default,
     aten.zero_.default,
     aten.fill_.Scalar,
@@ -31,67 +33,12 @@ COPIES = (
 
 
 @rule(
-    aten.relu.default,
-    aten.relu_.default,
-    aten.relu6.default,
-    aten.relu6_.default,
-    aten.hardtanh.default,
-    aten.hardtanh_.default,
-    aten.hardswish.default,
-    aten.hardswish_.default,
-    aten.hardsigmoid.default,
-    aten.hardsigmoid_.default,
-    aten.sigmoid.default,
-    aten.sigmoid_.default,
-    aten.silu.default,
-    aten.silu_.default,
-    aten.gelu.default,
-    aten.tanh.default,
-    aten.tanh_.default,
-    aten.elu.default,
-    aten.elu_.default,
-    aten.leaky_relu.default,
-    aten.leaky_relu_.default,
-    aten.mish.default,
-    aten.softplus.default,
-    aten.clamp.default,
-    aten.clamp_.default,
-    aten.clamp_min.default,
-    aten.clamp_max.default,
-    aten.hardshrink.default,
-    aten.softshrink.default,
-    aten.frac.default,
-    aten.logit.default,
-    aten.threshold.default,
-    aten.selu.default,
-    aten.celu.default,
-    aten.log_sigmoid.default,
-    aten.erf.default,
-    aten.sin.default,
-    aten.cos.default,
-    aten.sign.default,
-    aten.floor.default,
-    aten.ceil.default,
-    aten.round.default,
-    aten.trunc.default,
-    aten.expm1.default,
-    aten.log1p.default,
-    aten.log2.default,
-    aten.sinh.default,
-    aten.atan.default,
-    aten.isnan.default,
-    aten.isinf.default,
-    aten.logical_not.default,
-    aten.bitwise_not.default,
-    aten.nan_to_num.default,
-    aten.eq.Scalar,
-    aten.ne.Scalar,
-    aten.lt.Scalar,
-    aten.le.Scalar,
-    aten.gt.Scalar,
-    aten.ge.Scalar,
-    aten.remainder.Scalar,
-    aten.floor_divide.Scalar,
+    *COPIES,
+    aten.type_as.default,
+    aten.dropout_.default,
+    aten.feature_dropout.default,
+    aten.feature_dropout_.default,
+    aten.alpha_dropout.default,
     aten.bernoulli_.float,
     aten.bernoulli.default,
     aten.bernoulli.p,
@@ -105,42 +52,12 @@ COPIES = (
     aten.feature_alpha_dropout.default,
     aten.feature_alpha_dropout_.default,
     aten.alpha_dropout_.default,
-    aten.exp.default,
-    aten.log.default,
-    aten.sqrt.default,
-    aten.sqrt_.default,
-    aten.rsqrt.default,
-    aten.rsqrt_.default,
-    aten.exp_.default,
-    aten.neg_.default,
+    aten.hardswish.default,
+    aten.hardswish_.default,
+    aten.relu6_.default,
     aten.gelu_.default,
     aten.mish_.default,
-    aten.clamp_min_.default,
-    aten.square_.default,
-    aten.abs.default,
-    aten.neg.default,
-    aten.square.default,
-    aten.reciprocal.default,
-    aten.pow.Tensor_Scalar,
-    aten.dropout.default,
-    aten.dropout_.default,
-    aten.feature_dropout.default,
-    aten.feature_dropout_.default,
-    aten.alpha_dropout.default,
-    aten.clone.default,
-    aten.contiguous.default,
-    aten.detach.default,
-    aten.alias.default,
-    aten.to.dtype,
-    aten.to.dtype_layout,
-    aten.to.device,
-    aten._to_copy.default,
-    aten.type_as.default,
-    aten.lift_fresh_copy.default,
-    aten.detach_.default,
-    aten.zero_.default,
-    aten.fill_.Scalar,
-    aten.fill_.Tensor,
+    aten.log_sigmoid.default,
 )
 def unary(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
     """The result's channels are the operand's.  A parameter that is only copied stays a parameter."""
@@ -148,73 +65,90 @@ def unary(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
 
 
 @rule(
-    aten.add.Tensor,
-    aten.add_.Tensor,
-    aten.add.Scalar,
-    aten.sub.Tensor,
-    aten.sub_.Tensor,
-    aten.sub.Scalar,
-    aten.rsub.Scalar,
-    aten.mul.Tensor,
-    aten.mul_.Tensor,
-    aten.mul.Scalar,
-    aten.div.Tensor,
-    aten.div_.Tensor,
-    aten.div.Scalar,
-    aten.subtract.Tensor,
-    aten.subtract.Scalar,
-    aten.multiply.Tensor,
-    aten.multiply.Scalar,
-    aten.divide.Tensor,
-    aten.divide.Scalar,
-    aten.true_divide.Tensor,
-    aten.add_.Scalar,
-    aten.sub_.Scalar,
-    aten.mul_.Scalar,
-    aten.div_.Scalar,
-    aten.maximum.default,
-    aten.minimum.default,
-    aten.pow.Tensor_Tensor,
-    aten.pow.Scalar,
-    aten.div.Tensor_mode,
     aten.floor_divide.default,
-    aten.remainder.Tensor,
-    aten.atan2.default,
-    aten.clamp.Tensor,
-    aten.lerp.Tensor,
-    aten.hypot.default,
-    aten.logaddexp.default,
-    aten.copysign.Tensor,
-    aten.lerp.Scalar,
-    aten.eq.Tensor,
-    aten.ne.Tensor,
-    aten.lt.Tensor,
-    aten.le.Tensor,
-    aten.gt.Tensor,
-    aten.ge.Tensor,
-    aten.logical_and.default,
-    aten.logical_or.default,
-    aten.logical_xor.default,
-    aten.bitwise_and.Tensor,
-    aten.bitwise_or.Tensor,
+    aten.floor_divide.Scalar,
     aten.__and__.Tensor,
     aten.__or__.Tensor,
-    aten.where.self,
+    aten.masked_fill.Tensor,
+    aten.masked_fill_.Scalar,
     aten.where.ScalarSelf,
     aten.where.ScalarOther,
-    aten.masked_fill.Scalar,
-    aten.masked_fill_.Scalar,
-    aten.masked_fill.Tensor,
-    aten.addcmul.default,
-    aten.addcdiv.default,
     aten.copy_.default,
     aten.copy.default,
 )
-def binary(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> Tensor:
+def pointwise(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> Any:
     """Element-wise with broadcasting; Python numbers do not matter."""
-    tensors = [value for value in args if isinstance(value, (Tensor, Stored))]
-    result = flow.join(tensors, f"{node.name}")
-    return result.expand(shape_of(node))
+    tensors = [value for value in (*args, *named.values()) if isinstance(value, (Tensor, Stored))]
+    weight = _rescaled(flow, node, tensors)
+    if weight is not None:
+        return weight
+    result = flow.join(tensors, place_of(node))
+    value = node.meta["val"]
+    if isinstance(value, Tensor):
+        return result.expand(shape_of(node))
+    return [result.expand([int(size) for size in part.shape]) for part in value]
+
+
+FALLBACKS[torch.Tag.pointwise] = pointwise
+
+
+def _rescaled(flow: Flow, node: fx.Node, operands: list[Any]) -> Stored | None:
+    """The weight that an operation changes element by element, by itself or by one number a row (weight standardisation): it stays a
+    weight, and the row's number goes with the row.  None where this is something else."""
+    shape = torch.Size(shape_of(node)) if isinstance(node.meta["val"], Tensor) else None
+    weight = next((value for value in operands if isinstance(value, Stored) and value.index is None and value.shape == shape), None)
+    if weight is None or len(weight.shape) < 2 or without_input(node) is None:
+        return None
+    rows: list[tuple[int, Any]] = []
+    for other in operands:
+        if isinstance(other, Stored) and (other.name == weight.name or other.shape.numel() == 1):
+            continue
+        changing = [
+            dim - other.ndim if isinstance(other, Tensor) else dim - len(other.shape) for dim, size in enumerate(other.shape) if size > 1
+        ]
+        if len(changing) > 1:
+            return None
+        rows += [(dim, other) for dim in changing]
+    for dim, other in rows:
+        numbers = flow.channels.fresh((weight.shape[dim],))
+        flow.produce(weight, dim % len(weight.shape), numbers.reshape([-1] + [1] * (-dim - 1)), place_of(node))
+        if isinstance(other, Stored):
+            flow.produce(other, dim % len(other.shape), numbers.reshape([-1] + [1] * (-dim - 1)), place_of(node))
+        else:
+            flow.channels.unite(flow.vector(other, dim, place_of(node)), numbers, place_of(node))
+    return weight
+
+
+@rule(
+    aten.fake_quantize_per_tensor_affine.default,
+    aten.fake_quantize_per_tensor_affine.tensor_qparams,
+    aten.fake_quantize_per_channel_affine.default,
+)
+def fake_quantize(flow: Flow, node: fx.Node, x: Any, scale: Any, zero: Any, axis: int = 0, *rest: Any) -> Any:
+    """Rounded as int8 would be, with one scale for all or one a channel: a weight stays a weight."""
+    if node.target is not aten.fake_quantize_per_channel_affine.default:
+        return x if isinstance(x, Stored) else flow.labels(x)
+    if isinstance(x, Stored):
+        rows = flow.channels.fresh((x.shape[axis],))
+        flow.produce(x, axis, rows.reshape([-1 if dim == axis else 1 for dim in range(len(x.shape))]), place_of(node))
+    else:
+        rows = flow.vector(x, axis, place_of(node))
+    for numbers in (scale, zero):
+        flow.produce(numbers, 0, rows, place_of(node))
+    return x if isinstance(x, Stored) else along(rows, shape_of(node), axis)
+
+
+@rule(aten.view_as_complex.default)
+def view_as_complex(flow: Flow, node: fx.Node, x: Any) -> Tensor:
+    """Real and imaginary part of a number are one channel."""
+    labels = flow.labels(x)
+    return flow.join([labels.select(-1, 0), labels.select(-1, 1)], place_of(node))
+
+
+@rule(aten.view_as_real.default)
+def view_as_real(flow: Flow, node: fx.Node, x: Any) -> Tensor:
+    """The reverse of :func:`view_as_complex`."""
+    return flow.labels(x).unsqueeze(-1).expand(shape_of(node))
 
 
 @rule(aten.prelu.default)
@@ -222,8 +156,8 @@ def prelu(flow: Flow, node: fx.Node, x: Any, slope: Stored) -> Tensor:
     """A slope for every channel (dimension 1), or one for all."""
     labels = flow.labels(x)
     if slope.shape.numel() > 1:
-        vector = flow.vector(x, 1, f"prelu {node.name}")
-        flow.produce(slope, 0, vector, f"prelu {node.name}")
+        vector = flow.vector(x, 1, place_of(node))
+        flow.produce(slope, 0, vector, place_of(node))
         return along(vector, labels.shape, 1)
     return labels
 
@@ -232,4 +166,4 @@ def prelu(flow: Flow, node: fx.Node, x: Any, slope: Stored) -> Tensor:
 def glu(flow: Flow, node: fx.Node, x: Any, dim: int = -1) -> Tensor:
     """One half gates the other, channel by channel."""
     value, gate = flow.labels(x).chunk(2, dim)
-    return flow.join([value, gate], node.name).expand(shape_of(node))
+    return flow.join([value, gate], place_of(node)).expand(shape_of(node))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.constants import constant
-from edgeprune.graph.flow import Flow, Stored, shape_of
+from edgeprune.graph.flow import Flow, Stored, place_of, shape_of
 from edgeprune.graph.labels import along, blank, varying
 from edgeprune.graph.registry import rewriter, rule
 
@@ -18,7 +18,7 @@ aten = torch.ops.aten
 @rule(aten.embedding.default)
 def embedding(flow: Flow, node: fx.Node, weight: Any, indices: Any, *rest: Any, **named: Any) -> Tensor:
     """Weight (entries, channels): the channels begin in its columns."""
-    shape, reason = shape_of(node), f"embedding {node.name}"
+    shape, reason = shape_of(node), place_of(node)
     flow.fix(indices, f"{reason} looks it up")
     if not isinstance(weight, Stored):
         return along(flow.vector(weight, -1, reason), shape, len(shape) - 1)
@@ -36,13 +36,13 @@ def index(flow: Flow, node: fx.Node, x: Any, indices: list[Any]) -> Any:
         return x.moved(aten.index(x.places(), known))
     for place in indices:
         if isinstance(place, Tensor):
-            flow.fix(place, f"{node.name} picks by it")
+            flow.fix(place, f"{place_of(node)} picks by it")
     labels = flow.labels(x)
     if certain:
         return aten.index(labels, known)
     chosen = {dim for dim, place in enumerate(indices) if place is not None}
     if chosen & set(varying(labels)):
-        flow.channels.fix(labels, f"{node.name} picks channels by computed index")
+        flow.channels.fix(labels, f"{place_of(node)} picks channels by computed index")
         return blank(shape_of(node))
     nowhere = [None if place is None else torch.zeros(_shape(place), dtype=torch.int64) for place in indices]
     return aten.index(labels, nowhere).expand(shape_of(node))
@@ -62,7 +62,7 @@ def index_select(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any) -> Any
     if known is not None:
         return labels.index_select(dim, known)
     if dim % labels.dim() in varying(labels):
-        flow.channels.fix(labels, f"{node.name} picks channels by computed index")
+        flow.channels.fix(labels, f"{place_of(node)} picks channels by computed index")
         return blank(shape_of(node))
     return labels.narrow(dim, 0, 1).expand(shape_of(node))
 
@@ -71,12 +71,12 @@ def index_select(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any) -> Any
 def gather(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any, **named: Any) -> Tensor:
     """Places along ``dim``, others unchanged."""
     labels, shape = flow.labels(x), shape_of(node)
-    flow.fix(index, f"{node.name} picks by it")
+    flow.fix(index, f"{place_of(node)} picks by it")
     known = constant(flow.captured.module, node.args[2])
     if known is not None:
         return labels.gather(dim, known)
     if dim % labels.dim() in varying(labels):
-        flow.channels.fix(labels, f"{node.name} picks channels by computed index")
+        flow.channels.fix(labels, f"{place_of(node)} picks channels by computed index")
         return blank(shape)
     return labels.narrow(dim, 0, 1)[tuple(slice(0, size) for size in shape[: dim % labels.dim()])].expand(shape)
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored, name_of
-from edgeprune.graph.labels import along, narrowed, varying
+from edgeprune.graph.flow import Flow, Stored, place_of
+from edgeprune.graph.labels import along, varying
 from edgeprune.graph.registry import reference, rewriter, rule
 
 aten = torch.ops.aten
@@ -18,7 +18,7 @@ aten = torch.ops.aten
 @rule(aten.batch_norm.default, aten.instance_norm.default)
 def batch_norm(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, *rest: Any, **named: Any) -> Any:
     """Scale, shift and both running statistics belong to the channels of dimension 1."""
-    reason = f"{name_of(node)} {node.name}"
+    reason = place_of(node)
     if isinstance(x, Stored):  # a weight standardised by rows: it stays the weight it is, its rows those of the scale
         vector = flow.channels.fresh((x.shape[1],))
         flow.produce(x, 1, vector.reshape(-1, *[1] * (len(x.shape) - 2)), reason)
@@ -33,17 +33,17 @@ def batch_norm(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any, mean: 
 def weight_norm(flow: Flow, node: fx.Node, weight: Any, scale: Any, dim: int = 0) -> Any:
     """A weight whose rows along ``dim`` have the norms ``scale``: it stays the weight it is."""
     if not isinstance(weight, Stored):
-        return flow.join([weight, scale], node.name)
+        return flow.join([weight, scale], place_of(node))
     rows = flow.channels.fresh((weight.shape[dim],)).reshape([-1 if d == dim else 1 for d in range(len(weight.shape))])
     for stored in (weight, scale):
-        flow.produce(stored, dim, rows, f"weight norm {node.name}")
+        flow.produce(stored, dim, rows, place_of(node))
     return weight
 
 
 @rule(aten.group_norm.default)
 def group_norm(flow: Flow, node: fx.Node, x: Any, groups: int, weight: Any = None, bias: Any = None, *rest: Any, **named: Any) -> Tensor:
     """Every group of channels keeps equally many."""
-    reason = f"group norm {node.name}"
+    reason = place_of(node)
     vector = flow.vector(x, 1, reason)
     for stored in (weight, bias):
         flow.produce(stored, 0, vector, reason)
@@ -56,15 +56,15 @@ def layer_norm(
     flow: Flow, node: fx.Node, x: Any, shape: list[int], weight: Any = None, bias: Any = None, *rest: Any, **named: Any
 ) -> Tensor:
     """Over the last ``len(shape)`` dimensions; scale and shift are as large as those."""
-    labels, reason = flow.channels.resolve(flow.labels(x)), f"{name_of(node)} {node.name}"
+    labels, reason = flow.channels.resolve(flow.labels(x)), place_of(node)
     first = labels.dim() - len(shape)
     rows = [dim for dim in varying(labels) if dim < first]
     own = [dim for dim in varying(labels) if dim >= first]
     scaled = weight is not None or isinstance(bias, (Tensor,))
-    if rows and own and scaled:  # one scale for every row: the same channels in each
-        core = narrowed(labels, rows)
-        flow.channels.unite(labels, core.expand(labels.shape), f"{reason} is shared by rows")
-        labels, rows = flow.channels.resolve(labels), []
+    if rows and own and scaled and flow.whole_heads:  # one scale for every row: rows go whole, and the scale stays
+        labels, own = flow.channels.collapse(labels, own, f"{reason} is shared by several heads"), []
+    elif rows and own and scaled:  # the same channels in each row
+        labels, rows = flow.channels.collapse(labels, rows, f"{reason} is shared by rows"), []
     vector = labels[(0,) * first] if not rows else None
     for stored in (weight, bias) if node.target is aten.layer_norm.default else (weight,):
         if stored is not None and vector is not None:

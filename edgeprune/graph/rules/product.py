@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored, name_of, shape_of
+from edgeprune.graph.flow import Flow, Stored, place_of, shape_of
 from edgeprune.graph.labels import blank, both, narrowed, small, tidy, varying, without
 from edgeprune.graph.registry import reference, rewriter, rule
 
@@ -49,7 +49,7 @@ def matmul(flow: Flow, node: fx.Node, x: Any, y: Any) -> Tensor:
 def baddbmm(flow: Flow, node: fx.Node, bias: Any, x: Any, y: Any, **scale: Any) -> Tensor:
     """bias + x @ y, batched."""
     product = contract(flow, node, x, "aik", y, "akj", "aij")
-    return flow.join([product, bias], node.name).expand(shape_of(node))
+    return flow.join([product, bias], place_of(node)).expand(shape_of(node))
 
 
 @rule(aten.einsum.default)
@@ -61,7 +61,7 @@ def einsum(flow: Flow, node: fx.Node, equation: str, operands: list[Any], **name
     if len(operands) == 2:
         return contract(flow, node, operands[0], parts[0], operands[1], parts[1], out)
     for value in operands:
-        flow.fix(value, f"{node.name} multiplies more than two tensors")
+        flow.fix(value, f"{place_of(node)} multiplies more than two tensors")
     return blank(shape_of(node))
 
 
@@ -74,7 +74,7 @@ def attention(flow: Flow, node: fx.Node, q: Any, k: Any, v: Any, mask: Any = Non
     batch = _letters(q.dim() - 2)
     scores = contract(flow, node, q, batch + "ik", k, batch + "jk", batch + "ij", (*q.shape[:-1], k.shape[-2]))
     if mask is not None:
-        scores = flow.join([scores, mask], f"{node.name}: its mask").expand(scores.shape)
+        scores = flow.join([scores, mask], f"{place_of(node)}: its mask").expand(scores.shape)
     return contract(flow, node, scores, batch + "ij", v, batch + "jc", batch + "ic")
 
 
@@ -122,16 +122,16 @@ def _meet(flow: Flow, node: fx.Node, operands: list[Tensor], summed: list[int]) 
         if flow.whole_heads and rows and _broadcast_heads(left, right, summed, rows):
             for labels in operands:  # one operand's channels serve many rows of the other: those rows may go, its channels stay
                 if not set(rows) & set(varying(labels)):
-                    flow.channels.fix(labels, f"{node.name}: shared by several heads")
+                    flow.channels.fix(labels, f"{place_of(node)}: shared by several heads")
         else:
             operands = [_columns(flow, node, labels, rows) for labels in operands]
-            flow.channels.unite(operands[0], operands[1], f"{node.name} multiplies fixed channels")
+            flow.channels.unite(operands[0], operands[1], f"{place_of(node)} multiplies fixed channels")
     if flow.whole_heads and len(operands) == 2:
         for labels in operands:
             if set(varying(labels)) - set(summed):
                 core = small(labels)
                 first = narrowed(core, summed)
-                flow.channels.unite(core, first, node.name)
+                flow.channels.unite(core, first, place_of(node))
     return [flow.channels.resolve(labels) for labels in operands]
 
 
@@ -148,7 +148,7 @@ def _columns(flow: Flow, node: fx.Node, labels: Tensor, rows: list[int]) -> Tens
         return labels
     core = small(labels)
     first = narrowed(core, here)
-    flow.channels.unite(core, first, f"{node.name} is shared by rows")
+    flow.channels.unite(core, first, f"{place_of(node)} is shared by rows")
     return flow.channels.resolve(labels)
 
 
@@ -170,22 +170,22 @@ def _outer(flow: Flow, node: fx.Node, left: Tensor, right: Tensor) -> Tensor:
     for one, other in ((left, right), (right, left)):
         if not varying(other) and not bool(other.any()):
             if set(varying(one)) & batch and not set(varying(one)) - batch:
-                flow.channels.fix(one, f"{node.name}: meets rows that must stay")
+                flow.channels.fix(one, f"{place_of(node)}: meets rows that must stay")
                 return blank(shape)
             return one.expand(shape)
     free_left, free_right = set(varying(left)) - batch, set(varying(right)) - batch
     if free_left and free_right:
         if not (flow.whole_heads and set(varying(left)) & batch and set(varying(right)) & batch):
-            flow.channels.fix(right, f"{node.name}: two channels meet in every element")
+            flow.channels.fix(right, f"{place_of(node)}: two channels meet in every element")
             return left.expand(shape)
         left, right = (_columns(flow, node, labels, sorted(free)) for labels, free in ((left, free_left), (right, free_right)))
-    flow.channels.unite(left, right, f"{node.name} meets fixed channels")
+    flow.channels.unite(left, right, f"{place_of(node)} meets fixed channels")
     return flow.channels.resolve(both(left, right))
 
 
 def _by_parameter(flow: Flow, node: fx.Node, labels: Tensor, sx: Names, weight: Stored, sw: Names, out: Names) -> Tensor:
     """The channels of ``labels`` that are summed over end in ``weight``; along its names that only ``out`` has, new ones begin."""
-    reason, shape = f"{name_of(node)} {node.name}", [dict(zip(out, shape_of(node), strict=True))[name] for name in out]
+    reason, shape = place_of(node), [dict(zip(out, shape_of(node), strict=True))[name] for name in out]
     summed = [name for name in sx if name in sw and name not in out]
     fresh = [name for name in sw if name not in sx and name in out]
     shared = [name for name in sx if name in sw and name in out]
@@ -227,9 +227,9 @@ def _per_column(flow: Flow, node: fx.Node, labels: Tensor, names: Names, summed:
 def _with_bias(flow: Flow, node: fx.Node, result: Tensor, bias: Any) -> Tensor:
     """A bias belongs to the last dimension."""
     if isinstance(bias, Stored) and varying(result) in ([], [result.dim() - 1]):
-        flow.produce(bias, 0, result[(0,) * (result.dim() - 1)], f"bias of {node.name}")
+        flow.produce(bias, 0, result[(0,) * (result.dim() - 1)], f"bias of {place_of(node)}")
         return result
-    return result if bias is None or isinstance(bias, Stored) else flow.join([result, bias], node.name).expand(result.shape)
+    return result if bias is None or isinstance(bias, Stored) else flow.join([result, bias], place_of(node)).expand(result.shape)
 
 
 def _spread(labels: Tensor, own: Names, names: Names) -> Tensor:

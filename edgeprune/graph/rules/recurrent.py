@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored, name_of
+from edgeprune.graph.flow import Flow, Stored, place_of
 from edgeprune.graph.labels import along, blank
 from edgeprune.graph.registry import rule
 
@@ -25,11 +25,11 @@ def recurrent(
     ``start``: (layers * directions, N, H) first states; ``parameters``: for every layer and direction weights (gates * H, in) and
     (gates * H, out), biases (gates * H,), and with projections (P, H), of which the next layer sees the P.
     """
-    reason, gates = f"{name_of(node)} {node.name}", GATES[node.target]  # type: ignore[index]
+    reason, gates = place_of(node), GATES[node.target]  # type: ignore[index]
     states = list(start) if isinstance(start, (list, tuple)) else [start]
     directions = states[0].shape[0] // layers
     per_cell = len(parameters) // (layers * directions)
-    source = flow.vector(x, -1, f"{reason}: input channels change along another dimension")
+    source = flow.vector(x, -1, f"{reason}: its input's channels stand for places too")
     hidden, outputs = [], []
     for layer in range(layers):
         results = []
@@ -82,8 +82,8 @@ def _cell(flow: Flow, parameters: list[Any], source: Tensor, gates: int, has_bia
 @rule(*CELLS)
 def cell(flow: Flow, node: fx.Node, x: Any, start: Any, w_input: Any, w_hidden: Any, *biases: Any) -> Any:
     """One step of one layer."""
-    reason, gates = f"{name_of(node)} {node.name}", CELLS[node.target]  # type: ignore[index]
-    source = flow.vector(x, -1, f"{reason}: input channels change along another dimension")
+    reason, gates = place_of(node), CELLS[node.target]  # type: ignore[index]
+    source = flow.vector(x, -1, f"{reason}: its input's channels stand for places too")
     if not isinstance(w_input, Stored) or not isinstance(w_hidden, Stored):
         flow.channels.fix(source, f"{reason}: its weight is computed, not stored")
         return [blank([int(size) for size in part.shape]) for part in node.meta["val"]]

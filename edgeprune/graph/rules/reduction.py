@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, shape_of
+from edgeprune.graph.flow import Flow, Stored, place_of, shape_of
 from edgeprune.graph.labels import blank, narrowed, small, varying
 from edgeprune.graph.registry import reference, rule
 
@@ -26,13 +26,28 @@ def reduce(flow: Flow, node: fx.Node, x: Any, dims: Any = None, *rest: Any, **na
     """Over space the channels stay.  Over channels: of those that are left, as after a normalisation."""
     if node.target is aten.linalg_vector_norm.default:
         dims = rest[0] if rest else named.get("dim")
-    labels = flow.channels.resolve(flow.labels(x))
-    gone = {int(dim) % labels.dim() for dim in ([dims] if isinstance(dims, int) else dims or range(labels.dim()))}
+    rank = len(x.shape)
+    gone = {int(dim) % rank for dim in ([dims] if isinstance(dims, int) else dims or range(rank))}
+    labels = _rows_of(flow, node, x, gone)
+    if labels is None:
+        labels = flow.channels.resolve(flow.labels(x))
     kept = _without(flow, node, labels, gone)
     value = node.meta["val"]
     if isinstance(value, Tensor):
         return kept.reshape(shape_of(node))
     return [kept.reshape([int(size) for size in part.shape]) for part in value]
+
+
+def _rows_of(flow: Flow, node: fx.Node, x: Any, gone: set[int]) -> Tensor | None:
+    """The labels of a weight of which there is one number a row, or one in all (its norm); None for all else."""
+    rows = [dim for dim, size in enumerate(x.shape) if dim not in gone and size > 1]
+    if not isinstance(x, Stored) or x.index is not None or len(x.shape) < 2 or len(rows) > 1:
+        return None
+    if not rows:
+        return blank(x.shape)
+    numbers = flow.channels.fresh((x.shape[rows[0]],)).reshape([-1 if dim == rows[0] else 1 for dim in range(len(x.shape))])
+    flow.produce(x, rows[0], numbers, place_of(node))
+    return numbers.expand(x.shape)
 
 
 def _without(flow: Flow, node: fx.Node, labels: Tensor, gone: set[int]) -> Tensor:
@@ -41,11 +56,11 @@ def _without(flow: Flow, node: fx.Node, labels: Tensor, gone: set[int]) -> Tenso
     others = set(varying(labels)) - gone
     if over and others and max(others) > max(over):  # what is left along the others must be the same everywhere
         core = small(labels)
-        flow.channels.unite(core, narrowed(core, over), f"{node.name} reduces over rows of channels")
+        flow.channels.unite(core, narrowed(core, over), f"{place_of(node)} reduces over rows of channels")
         labels = flow.channels.resolve(labels)
     elif over and others and flow.whole_heads:  # every row by itself: it stays with its channels or goes with them
         core = small(labels)
-        flow.channels.unite(core, narrowed(core, over), node.name)
+        flow.channels.unite(core, narrowed(core, over), place_of(node))
         labels = flow.channels.resolve(labels)
     elif over:
         labels = blank(labels.shape)
@@ -65,12 +80,39 @@ def along_dimension(flow: Flow, node: fx.Node, x: Any, dim: int, *rest: Any, **n
     dim %= labels.dim()
     if dim in varying(labels) and len(varying(labels)) > 1:
         core = small(labels)
-        flow.channels.unite(core, core.narrow(dim, 0, 1), f"{node.name} is taken over rows of channels")
+        flow.channels.unite(core, core.narrow(dim, 0, 1), f"{place_of(node)} is taken over rows of channels")
         labels = flow.channels.resolve(labels)
     if dim in varying(labels):
-        flow.channels.fix(labels, f"{node.name} is taken over channels")
+        flow.channels.fix(labels, f"{place_of(node)} is taken over channels")
         return blank(labels.shape)
     return labels
+
+
+@rule(
+    aten.sort.default, aten.sort.stable, aten.argsort.default, aten.argsort.stable, aten.topk.default, aten.kthvalue.default,
+    aten.median.dim, aten.mode.default, aten.argmax.default, aten.argmin.default, aten.prod.dim_int, aten.any.dim, aten.all.dim,
+    aten.cummax.default, aten.cummin.default, aten.cumprod.default, aten.logcumsumexp.default,
+)  # fmt: skip
+def compared_along(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
+    """Elements compared or multiplied along one dimension, which must not be one of channels; the others stay as they are."""
+    labels, value, dim = flow.channels.resolve(flow.labels(x)), node.meta["val"], _dim_of(node)
+    parts = [value] if isinstance(value, Tensor) else value
+    shapes = [tuple(int(size) if isinstance(size, int) else size.node.hint for size in part.shape) for part in parts]
+    if dim is None or dim % labels.dim() in varying(labels):
+        flow.channels.fix(labels, f"{place_of(node)} compares channels with each other")
+        results = [blank(shape) for shape in shapes]
+    else:
+        core = narrowed(labels, [dim % labels.dim()])
+        results = [(core if len(shape) == core.dim() else core.select(dim, 0)).expand(shape) for shape in shapes]
+    return results[0] if isinstance(value, Tensor) else results
+
+
+def _dim_of(node: fx.Node) -> int | None:
+    """The argument ``dim`` of a node."""
+    arguments = node.target._schema.arguments  # type: ignore[union-attr]
+    place, argument = next((place, argument) for place, argument in enumerate(arguments) if argument.name == "dim")
+    given = node.args[place] if len(node.args) > place else node.kwargs.get("dim", argument.default_value)
+    return given if isinstance(given, int) else None
 
 
 @rule(aten.diff.default)
@@ -78,7 +120,7 @@ def differences(flow: Flow, node: fx.Node, x: Any, n: int = 1, dim: int = -1, *r
     """Neighbours along ``dim``, which is none of channels."""
     labels = flow.labels(x)
     if dim % labels.dim() in varying(labels):
-        flow.channels.fix(labels, f"{node.name} subtracts neighbouring channels")
+        flow.channels.fix(labels, f"{place_of(node)} subtracts neighbouring channels")
         return blank(shape_of(node))
     return narrowed(labels, [dim % labels.dim()]).expand(shape_of(node))
 

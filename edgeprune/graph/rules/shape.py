@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored, Traded, shape_of
+from edgeprune.graph.flow import Flow, Stored, Traded, place_of, shape_of
 from edgeprune.graph.labels import along, blank, small, tidy, varying
 from edgeprune.graph.registry import rewriter, rule
 
@@ -65,7 +65,7 @@ def move(flow: Flow, node: fx.Node, x: Any, *args: Any, **named: Any) -> Any:
     if node.target in REORDERING and len(varying(labels)) > 1:
         order = _order(node, labels.dim())
         if [dim for dim in order if dim in varying(labels)] != varying(labels):
-            flow.traded.append(Traded(labels, order, f"{node.name} reorders fixed channels"))
+            flow.traded.append(Traded(labels, order, f"{place_of(node)} reorders fixed channels"))
     return op(labels, *args, **named)
 
 
@@ -83,7 +83,7 @@ def channel_shuffle(flow: Flow, node: fx.Node, x: Any, groups: int) -> Tensor:
     """(N, C, ...) as (N, groups, C / groups, ...) with the two swapped."""
     labels = flow.labels(x)
     apart = tidy(labels.reshape(labels.shape[0], groups, -1, *labels.shape[2:]))
-    flow.traded.append(Traded(apart, (0, 2, 1, *range(3, apart.dim())), f"{node.name} reorders fixed channels"))
+    flow.traded.append(Traded(apart, (0, 2, 1, *range(3, apart.dim())), f"{place_of(node)} reorders fixed channels"))
     shuffled: Tensor = aten.channel_shuffle(labels, groups)
     return shuffled
 
@@ -102,6 +102,7 @@ def cat(flow: Flow, node: fx.Node, tensors: list[Any], dim: int = 0) -> Tensor:
     rank = max(part.dim() for part in parts)
     parts = [part for part in parts if part.dim() == rank]  # torch lets an empty 1-D tensor pass
     dim %= rank
+    parts = [part for part in parts if part.shape[dim]] or parts[:1]
     keep = {dim, *(d for part in parts for d in varying(part))}
     cores = [part[tuple(slice(None) if d in keep else slice(0, 1) for d in range(rank))] for part in parts]
     if len(keep) > 1:  # the other changing dimensions must agree: a box stays a box
@@ -113,10 +114,10 @@ def _agreeing(flow: Flow, node: fx.Node, cores: list[Tensor], dim: int) -> list[
     """Channels along other dimensions than the concatenated one are the same in every part, and all along it."""
     for core in cores:
         if dim in varying(core):
-            flow.channels.unite(core, core.narrow(dim, 0, 1).expand(core.shape), f"{node.name} concatenates fixed channels")
+            flow.channels.unite(core, core.narrow(dim, 0, 1).expand(core.shape), f"{place_of(node)} concatenates fixed channels")
     first = cores[0].narrow(dim, 0, 1)
     for other in cores[1:]:
-        flow.channels.unite(first, other.narrow(dim, 0, 1), f"{node.name} concatenates with fixed channels")
+        flow.channels.unite(first, other.narrow(dim, 0, 1), f"{place_of(node)} concatenates with fixed channels")
     return [flow.channels.resolve(core) for core in cores]
 
 
@@ -125,7 +126,7 @@ def stack(flow: Flow, node: fx.Node, tensors: list[Any], dim: int = 0) -> Tensor
     """A new dimension; what stands at the same place in every part is one channel."""
     parts = [flow.labels(value) for value in tensors]
     for other in parts[1:]:
-        flow.channels.unite(parts[0], other, f"{node.name} stacks fixed channels")
+        flow.channels.unite(parts[0], other, f"{place_of(node)} stacks fixed channels")
     return torch.stack(parts, dim)
 
 
@@ -215,11 +216,10 @@ def reselect(cut: Any, node: fx.Node) -> None:
 def resplit(cut: Any, node: fx.Node) -> None:
     """Every part is as long as what is left of it."""
     dim = int(node.args[2]) if len(node.args) > 2 else int(node.kwargs.get("dim", 0))  # type: ignore[arg-type]
-    kept = cut.kept_along(node.args[0], dim)
-    if kept is not None:
-        lengths = [part.shape[dim] for part in cut.old_parts(node)]
+    lengths = cut.lengths_along(node.args[0], dim, [part.shape[dim] for part in cut.old_parts(node)])
+    if lengths is not None:
         node.target = aten.split_with_sizes.default
-        node.args = (node.args[0], [int(part.sum()) for part in kept.split(lengths)], dim)
+        node.args = (node.args[0], lengths, dim)
         node.kwargs = {}
 
 
