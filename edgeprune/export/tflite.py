@@ -100,14 +100,13 @@ def _dressed(content: bytes, name: str, source: Source, said: Sequence[str]) -> 
 
 
 def _rename(format_name: str, names: Any, entries: Any, order: list[int], graph: Any) -> None:
-    if not names:
-        return
-    if len(names) != len(order):
+    if names and len(names) != len(order):
         raise ExportError(f"{format_name}: {len(names)} names ({', '.join(names)}) were given for {len(order)} inputs or outputs")
     for entry in entries:
-        entry.name = names[order.index(entry.tensorIndex)]
-        if all(flatbuffer.text(tensor.name) != entry.name for tensor in graph.tensors):  # an output may be called as an input is
-            graph.tensors[entry.tensorIndex].name = entry.name
+        entry.name = names[order.index(entry.tensorIndex)] if names else flatbuffer.text(entry.name)
+        tensor, taken = graph.tensors[entry.tensorIndex], {flatbuffer.text(other.name) for other in graph.tensors}
+        if flatbuffer.text(tensor.name) != entry.name:
+            tensor.name = f"{entry.name}:out" if entry.name in taken else entry.name  # an output may be called as an input is
 
 
 def load(path: Path) -> Loaded:

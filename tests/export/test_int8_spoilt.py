@@ -162,6 +162,21 @@ def test_parts_of_one_size_are_joined_in_int8():
     assert kinds(made)["CONCATENATION"] == {INT8}
 
 
+def test_an_angle_beside_a_distance_is_lost_though_the_larger_is_always_the_same():
+    want = [[torch.tensor([[0.1 * step - 0.5, 700.0 * (-1) ** step]])] for step in range(16)]
+    got = [[torch.round(output / 6.0) * 6.0] for (output,) in want]
+    found = fidelity(want, got)
+    assert (found.agreement, found.good) == (1.0, False)
+    assert "row 0 of its axis 1 lost" in str(found)
+
+
+def test_noisy_scores_of_one_size_are_judged_by_their_classes():
+    generator = torch.Generator().manual_seed(0)
+    want = [[torch.randn(1, 10, generator=generator)] for _ in range(64)]
+    got = [[output + 0.5 * output.abs() * torch.eye(10)[output.argmax()]] for (output,) in want]
+    assert fidelity(want, got).good
+
+
 def test_division_stays_float():
     graph, shape = Graph(), (1, 16)
     x, y = graph.tensor(shape), graph.tensor(shape)
