@@ -20,7 +20,7 @@ from edgeprune.tflite.file import TfliteFile
 from edgeprune.tflite.interpreter import invoke, open_tflite, value_of
 from edgeprune.tflite.recurrent import Cell, Mode, Places, write
 from edgeprune.tflite.recurrent.cell import Ranges
-from edgeprune.tflite.trim import drop_unread_operators, drop_unread_tensors, drop_unrun_graphs
+from edgeprune.tflite.trim import drop_unread_operators, drop_unread_tensors, drop_unrun_graphs, drop_unused_codes
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def placed(content: bytes, mode: Mode, ranges: Sequence[Ranges] = (), keep_float
             write(file, place, placeholder.cell, ends, placeholder.name, own)
     drop_unread_operators(file.graph, file.model, ("DEQUANTIZE",))
     drop_unrun_graphs(file.model)
+    drop_unused_codes(file.model)
     drop_unread_tensors(file.model)
     return file.pack()
 

@@ -1,4 +1,4 @@
-"""What a TFLite file can do without: tensors that nothing reads or makes, and graphs that nothing runs."""
+"""What a TFLite file can do without: tensors that nothing reads or makes, graphs that nothing runs, kinds of operators that it lacks."""
 
 from __future__ import annotations
 
@@ -63,6 +63,15 @@ def drop_unrun_graphs(model: Any) -> None:
             setattr(options, name, new[getattr(options, name)])
     for signature in model.signatureDefs or ():
         signature.subgraphIndex = new[int(signature.subgraphIndex)]
+
+
+def drop_unused_codes(model: Any) -> None:
+    """Take out, in place, the kinds of operators that no graph has: runtimes that lack one refuse the file."""
+    operators = [operator for graph in model.subgraphs for operator in graph.operators or ()]
+    used = sorted({int(operator.opcodeIndex) for operator in operators})
+    model.operatorCodes = [model.operatorCodes[index] for index in used]
+    for operator in operators:
+        operator.opcodeIndex = used.index(int(operator.opcodeIndex))
 
 
 def drop_unread_operators(graph: Any, model: Any, operations: tuple[str, ...]) -> None:

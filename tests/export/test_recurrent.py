@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 
 from edgeprune.export import ExportOptions, export, read_metadata
@@ -15,6 +16,7 @@ from edgeprune.export.passes.recurrent import PLACEHOLDER, keep_recurrent_layers
 from edgeprune.micro import measure_arena, run_micro
 from edgeprune.tflite import schema as flatbuffer
 from edgeprune.tflite.interpreter import invoke, open_tflite, value_of
+from edgeprune.tflite.versions import minimum_runtime
 
 FORMATS = {"tflite": 90.0, "tflite-fp16": 40.0, "tflite-dynamic": 20.0, "tflite-int8": 20.0}
 """The least signal to error, in decibels."""
@@ -88,6 +90,12 @@ def test_layers_are_whole(files: dict[str, Path]) -> None:
     assert (found["UNIDIRECTIONAL_SEQUENCE_LSTM"], found["WHILE"]) == (2, 3), "TFLite has no int8 RNN but as a loop"
     assert all(sum(operators(path).values()) < 120 for path in files.values())
     assert all("STABLEHLO_COMPOSITE" not in operators(path) for path in files.values())
+
+
+def test_old_runtimes_have_every_operator(files: dict[str, Path]) -> None:
+    """DYNAMIC_UPDATE_SLICE, with which a loop puts its output together, came with 2.9, and int8 convolutions by channel with 2.10."""
+    assert minimum_runtime(files["tflite"]) == Version("2.9")
+    assert minimum_runtime(files["tflite-int8"]) == Version("2.10")
 
 
 def test_int8_is_small(files: dict[str, Path]) -> None:
