@@ -11,7 +11,7 @@ from typing import Any, Literal
 from edgeprune.bench.advice import advice
 from edgeprune.bench.answers import REMEDY, ModelAnswer, decoded
 from edgeprune.bench.consistency import check
-from edgeprune.bench.intervals import trimmed_interval
+from edgeprune.bench.intervals import latencies_ms, trimmed_interval
 from edgeprune.decode import convert
 from edgeprune.engines import ENGINE_OF_SUFFIX, ENGINES
 from edgeprune.errors import IncomparableError, InputError, RunnerError, suggest
@@ -174,6 +174,22 @@ class Measurement:
     tuned: tuple[str, ...] = ()
     windows: tuple[int, ...] = ()
     others: float | None = None
+
+    def together(self, more: Measurement) -> Measurement:
+        """Of two sessions of one file: median, interval and tail of all samples; all else as in the second."""
+        samples, windows = self.samples_ns + more.samples_ns, self.windows + more.windows
+        others = [one for one in (self.others, more.others) if one is not None]
+        times: dict[str, Any] = latencies_ms(samples, windows)
+        return replace(
+            more,
+            **times,
+            samples_ns=samples,
+            windows=windows,
+            stable=self.stable and more.stable,
+            spoilt=self.spoilt or more.spoilt,
+            others=max(others, default=None),
+            warnings=tuple(dict.fromkeys(self.warnings + more.warnings)),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -28,6 +28,7 @@ from edgeprune.search.artifacts import Artifacts
 from edgeprune.search.candidate import Candidate, CandidateSettings, ExportSettings, PrunedCandidate, digest, make_candidate
 from edgeprune.search.events import EventStream
 from edgeprune.search.measure.archive import Archive
+from edgeprune.search.measure.decide import measure_until_decided
 from edgeprune.search.measure.opening import open_backend
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.online import GATED, train_online
@@ -318,7 +319,7 @@ class Job:
         missing = tuple(name for name in self._formats if name not in files)
         later = self.artifacts.start(pruned.model, "pruned", missing) if missing else None
         key, path = f"final-{attempt}-{digest(pruned.plan)}", files[self.engine]
-        pair = self.backend.measure_pair(key, self.baseline, path)
+        pair = measure_until_decided(self.backend, self.run_directory, self.budget, key, self.baseline, path, self.events)
         if pair is None:
             metrics = replace(predicted, file_bytes=path.stat().st_size)
         else:

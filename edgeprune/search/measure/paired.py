@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgeprune.bench import Measurement
+from edgeprune.bench.intervals import trimmed_interval
 from edgeprune.decode import convert
 from edgeprune.errors import InputError
 
@@ -28,6 +29,12 @@ class PairedMeasurement:
         if kind == "latency":
             return bool(self.model.samples_ns)
         return self.model.energy_mj is not None if kind == "energy" else kind in ("memory", "size")
+
+    def together(self, more: PairedMeasurement) -> PairedMeasurement:
+        """What the rounds of both sessions make."""
+        log_ratios = self.log_ratios + more.log_ratios
+        dense, model = self.dense.together(more.dense), self.model.together(more.model)
+        return PairedMeasurement(*trimmed_interval(log_ratios), dense, model, log_ratios)
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""

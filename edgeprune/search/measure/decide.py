@@ -1,0 +1,37 @@
+"""The final measurement, repeated while it cannot decide the latency budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeprune.budget import Budget
+from edgeprune.runs.directory import RunDirectory
+from edgeprune.search.events import EventStream
+from edgeprune.search.measure.backend import MeasurementBackend
+from edgeprune.search.measure.paired import PairedMeasurement
+from edgeprune.search.verdicts import judge_trial
+from edgeprune.verdict import Verdict
+
+MOST_SESSIONS = 4
+"""Of a tuned model: whose interval holds the limit after so many is undecided.  Of a hundred models that are exactly at the limit, two or
+so are then called one or the other by chance."""
+
+
+def measure_until_decided(
+    backend: MeasurementBackend, run: RunDirectory, budget: Budget, key: str, dense: Path, path: Path, events: EventStream
+) -> PairedMeasurement | None:
+    """Both models in turns; while the interval holds the latency limit again, and all rounds together.  None where nothing is measured."""
+    pair = backend.measure_pair(key, dense, path)
+    limit = budget.limits().get("latency")
+    number = 1
+    while pair is not None and limit is not None and pair.log_ratios and number < MOST_SESSIONS:
+        judged = judge_trial(limit, pair)
+        if judged.verdict != Verdict.UNDECIDED:
+            break
+        number += 1
+        events.note(f"the latency limit lies inside the measured interval: measuring again ({number} of at most {MOST_SESSIONS})")
+        more = backend.measure_pair(f"{key}-{number}", dense, path)
+        pair = pair if more is None else pair.together(more)
+    if pair is not None and number > 1 and run.recall(f"{key}-together") is None:
+        run.record(f"{key}-together", pair.to_json())
+    return pair

@@ -1,0 +1,89 @@
+"""A final measurement that cannot decide the budget is repeated, up to a cap; then it is undecided, never met."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from measured import MEASURED
+
+from edgeprune.bench import Measurement
+from edgeprune.bench.intervals import latencies_ms, trimmed_interval
+from edgeprune.budget import Budget
+from edgeprune.runs.directory import RunDirectory
+from edgeprune.search.measure.decide import MOST_SESSIONS, measure_until_decided
+from edgeprune.search.measure.paired import PairedMeasurement
+from edgeprune.search.verdicts import judge_trial
+from edgeprune.verdict import Verdict
+
+
+class Silence:
+    def note(self, text: str) -> None:
+        pass
+
+
+class Sessions:
+    """A device on which a model takes ``ratio`` of the dense one's 2 ms, give or take ``noise``."""
+
+    def __init__(self, ratio: float, noise: float, rounds: int = 8) -> None:
+        self.random, self.ratio, self.noise, self.rounds, self.asked = random.Random(3), ratio, noise, rounds, list[str]()
+
+    def _measured(self, ms: float) -> Measurement:
+        windows = (20,) * self.rounds
+        samples = tuple(
+            int(1e6 * ms * (1 + shift + self.random.gauss(0, 0.001)))
+            for shift in (self.random.gauss(0, self.noise) for _ in windows)
+            for _ in range(20)
+        )
+        return replace(MEASURED, **latencies_ms(samples, windows), samples_ns=samples, windows=windows)
+
+    def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement:
+        self.asked.append(key)
+        logs = tuple(math.log(self.ratio) + self.random.gauss(0, self.noise) for _ in range(self.rounds))
+        return PairedMeasurement(*trimmed_interval(logs), self._measured(2.0), self._measured(2.0 * self.ratio), logs)
+
+
+@pytest.fixture
+def decided(tmp_path: Path):
+    def run(sessions: Sessions, latency: str) -> tuple[PairedMeasurement, RunDirectory]:
+        directory = RunDirectory(tmp_path / "run")
+        found = measure_until_decided(sessions, directory, Budget(latency=latency), "final", Path("a"), Path("b"), Silence())
+        assert found is not None
+        return found, directory
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("latency", "verdict"), [("60%", Verdict.MET), ("40%", Verdict.MISSED), ("1.2ms", Verdict.MET), ("0.8ms", Verdict.MISSED)]
+)
+def test_what_is_clear_is_measured_once(decided, latency: str, verdict: Verdict) -> None:
+    sessions = Sessions(0.5, 0.01)
+    found, directory = decided(sessions, latency)
+    assert sessions.asked == ["final"]
+    assert judge_trial(Budget(latency=latency).limits()["latency"], found).verdict == verdict
+    assert directory.recall("final-together") is None
+
+
+@pytest.mark.parametrize("latency", ["51%", "1.02ms"])
+def test_more_rounds_decide_what_a_few_do_not(decided, latency: str) -> None:
+    sessions = Sessions(0.5, 0.02)
+    found, directory = decided(sessions, latency)
+    assert 1 < len(sessions.asked) <= MOST_SESSIONS
+    assert len(set(sessions.asked)) == len(sessions.asked)
+    assert len(found.log_ratios) == 8 * len(sessions.asked)
+    assert judge_trial(Budget(latency=latency).limits()["latency"], found).verdict == Verdict.MET
+    kept = directory.recall("final-together")
+    assert kept is not None
+    assert PairedMeasurement.from_json(kept) == found  # what a release finds is what was judged
+
+
+@pytest.mark.parametrize("latency", ["50%", "1ms"])
+def test_after_the_cap_it_is_undecided(decided, latency: str) -> None:
+    sessions = Sessions(0.5, 0.1)
+    found, _ = decided(sessions, latency)
+    assert len(sessions.asked) == MOST_SESSIONS
+    assert judge_trial(Budget(latency=latency).limits()["latency"], found).verdict == Verdict.UNDECIDED
