@@ -28,7 +28,7 @@ program=$1; shift
 }
 for candidate in "$@"; do
   found=$(command -v "$candidate") || continue
-  "$found" -c "$program" "$0" < /dev/null 2> /dev/null || :
+  "$found" -c "$program" < /dev/null 2> /dev/null | while IFS= read -r line; do printf '%s%s\\n' "$0" "$line"; done
 done
 """
 # A 64-bit kernel may carry a 32-bit system: the pointer's size tells which wheels fit.
@@ -38,7 +38,7 @@ arch = platform.machine()
 if struct.calcsize("P") == 4:
     arch = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(arch, arch)
 base = getattr(sys, "_base_executable", None) or sys.executable
-print(sys.argv[1] + json.dumps([sys.executable, list(sys.version_info[:3]), arch, " ".join(platform.libc_ver()), base]))
+print(json.dumps([sys.executable, list(sys.version_info[:3]), arch, " ".join(platform.libc_ver()), base]))
 """
 
 
