@@ -49,7 +49,10 @@ and first states that the model is given.
 - **Old runtimes**: tflite-runtime 2.14 and ai-edge-litert 2.3 compute the same, with and without XNNPACK.
   The state tensors are the output of an operator, which the interpreters take and TensorFlow's offline verifier does not.
 - **Speed**: a loop copies the sequence at every step, which costs less than the layer up to some hundred steps.
-  On x86-64 the integer LSTM kernel is plain C and slower than the float one; `edgeprune bench` on the device says which is better.
+  On x86-64 the integer LSTM kernel is plain C and slower than the float one.
+  On an emulated aarch64 board (ratios of work, 25 steps, beside the unrolled file): LSTM 1.04 in float, 0.17 in int8; \
+GRU 1.4 and 2.8, since loops are not delegated.
+  `edgeprune bench` on the device says which format is better.
 - What is unrolled is said, with the number of operators: `nn.LSTMCell`, `nn.GRUCell` and `nn.RNNCell` \
 in a Python loop, and layers whose weights are computed (parametrizations).
 
