@@ -140,6 +140,7 @@ class Computed(nn.Module):
         torch.manual_seed(0)
         self.compute, self.first, self.last, self.head = compute, nn.Conv1d(8, 16, 1), nn.Conv1d(24, 16, 1), nn.Linear(16, 3)
         self.weight, self.gain = nn.Parameter(torch.randn(24, 16, 3)), nn.Parameter(torch.rand(24, 1, 1))
+        self.column = nn.Parameter(torch.rand(16, 1))
         self.register_buffer("zero", torch.zeros(24, dtype=torch.int32))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,6 +155,7 @@ COMPUTED: dict[str, Callable[[Any, Tensor], Tensor]] = {
         (w - w.mean((1, 2), keepdim=True)) * torch.rsqrt(w.var((1, 2), keepdim=True) + 1e-5) * net.gain
     ),
     "weight norm": lambda net, w: net.gain * w / w.norm(dim=(1, 2), keepdim=True),
+    "scaled by column": lambda net, w: net.column * w,
     "one scale": lambda net, w: torch.clamp(torch.round(w / w.abs().mean()), -1, 1) * w.abs().mean(),
     "squashed": lambda net, w: torch.tanh(w) * 2,
     "fake quantization": lambda net, w: torch.fake_quantize_per_tensor_affine(w, 0.05, 0, -128, 127),

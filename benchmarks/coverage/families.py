@@ -117,7 +117,7 @@ FAMILIES: dict[str, Row] = {
     **_named("{}ForObjectDetection", LARGER, None, "Detr ConditionalDetr TableTransformer DeformableDetr", num_queries=10),
     **_named(
         "{}ForDepthEstimation", IMAGE, None, "DPT",
-        backbone_out_indices=[0, 0, 1, 1], neck_hidden_sizes=[16, 32, 48, 64], fusion_hidden_size=32,
+        num_hidden_layers=4, backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[16, 32, 48, 64], fusion_hidden_size=32,
     ),
     **_named("{}ForSemanticSegmentation", LARGER, None, "Segformer", **PYRAMID),
     **_named("{}ForDepthEstimation", LARGER, None, "GLPN", **PYRAMID),

@@ -97,24 +97,23 @@ def _rescaled(flow: Flow, node: fx.Node, operands: list[Any]) -> Stored | None:
     weight, and the row's number goes with the row.  None where this is something else."""
     shape = torch.Size(shape_of(node)) if isinstance(node.meta["val"], Tensor) else None
     weight = next((value for value in operands if isinstance(value, Stored) and value.index is None and value.shape == shape), None)
-    if weight is None or len(weight.shape) < 2 or without_input(node) is None:
+    if weight is None or sum(size > 1 for size in weight.shape) < 2 or without_input(node) is None:
         return None
     rows: list[tuple[int, Any]] = []
     for other in operands:
         if isinstance(other, Stored) and (other.name == weight.name or other.shape.numel() == 1):
             continue
-        changing = [
-            dim - other.ndim if isinstance(other, Tensor) else dim - len(other.shape) for dim, size in enumerate(other.shape) if size > 1
-        ]
+        changing = [dim - len(other.shape) for dim, size in enumerate(other.shape) if size > 1]
         if len(changing) > 1:
             return None
         rows += [(dim, other) for dim in changing]
     for dim, other in rows:
         numbers = flow.channels.fresh((weight.shape[dim],))
-        flow.produce(weight, dim % len(weight.shape), numbers.reshape([-1] + [1] * (-dim - 1)), place_of(node))
-        if isinstance(other, Stored):
-            flow.produce(other, dim % len(other.shape), numbers.reshape([-1] + [1] * (-dim - 1)), place_of(node))
-        else:
+        for stored in (weight, other):
+            if isinstance(stored, Stored):
+                own = dim % len(stored.shape)
+                flow.produce(stored, own, numbers.reshape([-1 if d == own else 1 for d in range(len(stored.shape))]), place_of(node))
+        if not isinstance(other, Stored):
             flow.channels.unite(flow.vector(other, dim, place_of(node)), numbers, place_of(node))
     return weight
 
