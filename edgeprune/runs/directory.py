@@ -163,16 +163,29 @@ class RunDirectory:
         whole = 0
         for number, line in enumerate(lines[:-1]):  # what has no newline was cut off by a kill
             try:
-                entry = parse_json(line)
-                self._records[entry["key"]] = entry["value"]
-                if "at" in entry:
-                    self._times[entry["key"]] = entry["at"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise RunError(f"{path} is damaged at line {number + 1}") from error
+                key, value, at = parse_record(line)
+            except ValueError as error:
+                raise RunError(f"{path} is damaged at line {number + 1}: {error}", remedy="Restore it, or start a new run.") from error
+            self._records[key] = value
+            if at:
+                self._times[key] = at
             whole += len(line) + 1
         if lines[-1]:
             with open(path, "r+b") as file:
                 file.truncate(whole)
+
+
+def parse_record(line: bytes) -> tuple[str, dict[str, Any], str]:
+    """A line of measurements.jsonl: its key, its value, and when it was written (UTC; empty where a former version wrote no time).
+
+    Raises :class:`ValueError`.
+    """
+    entry = parse_json(line)
+    if isinstance(entry, dict):
+        key, value, at = entry.get("key"), entry.get("value"), entry.get("at", "")
+        if isinstance(key, str) and isinstance(value, dict) and isinstance(at, str):
+            return key, value, at
+    raise ValueError("a line that is not a record")
 
 
 def _full(path: Path, error: OSError) -> RunError:

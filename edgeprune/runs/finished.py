@@ -13,7 +13,7 @@ from edgeprune.files import parse_json
 from edgeprune.micro import Arena
 from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
-from edgeprune.runs.directory import read_inputs
+from edgeprune.runs.directory import parse_record, read_inputs
 from edgeprune.runs.summary import ArtifactSummary, RunSummary, read_summary
 
 
@@ -125,11 +125,10 @@ def _exported(run: Path, name: str, item: ArtifactSummary) -> Exported:
 
 def _records(path: Path) -> tuple[Record, ...]:
     try:
-        lines = path.read_text().split("\n")[:-1]  # a last line without an end was cut off while it was written
+        lines = path.read_bytes().split(b"\n")[:-1]  # a last line without an end was cut off while it was written
     except FileNotFoundError:
         return ()
     try:
-        entries = [parse_json(line) for line in lines]
-        return tuple(Record(entry.get("at", ""), entry["key"], entry["value"]) for entry in entries)
-    except (ValueError, KeyError, TypeError) as error:
+        return tuple(Record(at, key, value) for key, value, at in map(parse_record, lines))
+    except ValueError as error:
         raise RunError(f"{path} is damaged: {error}", remedy="Restore it, or run again.") from error
