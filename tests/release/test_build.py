@@ -361,7 +361,12 @@ def test_a_quantized_export_measured_later_is_released_instead(run, tmp_path):
     identity = measurement(quantized).device
     info = {item.name: "" for item in dataclasses.fields(DeviceInfo)}
     with History(url) as history:
-        history.add(Report(DeviceInfo(**info), (measurement(quantized, latency_ms=6.0),), ()), "pi4", Artifact(path), label="q8")  # type: ignore[arg-type]
+        history.add(
+            Report(DeviceInfo(**info), (measurement(quantized, latency_ms=6.0, low_ms=5.9, high_ms=6.1),), ()),
+            "pi4",
+            Artifact(path),
+            label="q8",
+        )  # type: ignore[arg-type]
     with Bundle.open(build(order(run, evidence={"pi4": ["q8"]}, history=url))) as bundle:
         variant = bundle.manifest.variants["pi4"]
         assert bundle.read(variant.model) == quantized
