@@ -12,23 +12,44 @@ from edgeprune.targets.runner import energy
 from edgeprune.targets.runner.meters import Meter, MeterError, PowerMeter, stream
 
 
+class _Clock:
+    """Time that passes only when something sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    """The clock of what measures energy."""
+    made = _Clock()
+    monkeypatch.setattr(energy, "time", made)
+    return made
+
+
 class _Simulated(Meter):
     """Draws 1 W idle and 3 W while ``busy``; its clock is that of the test."""
 
     name, covers = "simulated", "everything"
     busy = False
 
-    def __init__(self, period_s: float, noise: list[float] | None = None) -> None:
-        self.period_s, self._noise = period_s, iter(noise or [0.0] * 100)
+    def __init__(self, clock: _Clock, period_s: float, noise: list[float] | None = None) -> None:
+        self.clock, self.period_s, self._noise = clock, period_s, iter(noise or [0.0] * 100)
         self.closed = False
 
     def start(self) -> None:
-        self._begin = time.monotonic()
+        self._begin = self.clock.monotonic()
 
     def stop(self) -> float:
         watts = (3.0 if self.busy else 1.0) + next(self._noise)
         self.busy = False
-        return watts * (time.monotonic() - self._begin)
+        return watts * (self.clock.monotonic() - self._begin)
 
     def close(self) -> None:
         self.closed = True
@@ -37,14 +58,14 @@ class _Simulated(Meter):
 def _work(meter: _Simulated, run_s: float = 0.001) -> Callable[[int], int]:
     def run(time_ns: int) -> int:
         meter.busy = True
-        time.sleep(time_ns / 1e9)
+        meter.clock.sleep(time_ns / 1e9)
         return round(time_ns / 1e9 / run_s)
 
     return run
 
 
-def test_energy_is_that_of_one_inference_above_idle() -> None:
-    meter = _Simulated(0.005)
+def test_energy_is_that_of_one_inference_above_idle(clock: _Clock) -> None:
+    meter = _Simulated(clock, 0.005)
     found = energy.measure_energy(_work(meter), 0.25, meter=meter)
     assert found["energy_mj"] == pytest.approx(2.0, rel=0.1)
     assert found["energy_low_mj"] <= found["energy_mj"] <= found["energy_high_mj"]
@@ -52,9 +73,9 @@ def test_energy_is_that_of_one_inference_above_idle() -> None:
     assert meter.closed
 
 
-def test_a_noisy_meter_has_a_wide_interval() -> None:
+def test_a_noisy_meter_has_a_wide_interval(clock: _Clock) -> None:
     noise = [0.0, 1.0, 0.0, -1.0, 0.0, 0.8, 0.0, -0.8, 0.0, 0.0]
-    meter = _Simulated(0.005, noise)
+    meter = _Simulated(clock, 0.005, noise)
     found = energy.measure_energy(_work(meter), 0.25, meter=meter)
     assert found["energy_high_mj"] - found["energy_low_mj"] > 1.5
     assert found["energy_low_mj"] <= 2.0 <= found["energy_high_mj"]
@@ -68,15 +89,15 @@ def test_windows_are_whole_periods_and_a_meter_may_be_too_slow() -> None:
         energy.window_s(0.2, 5.0)
 
 
-def test_an_energy_below_idle_is_no_energy() -> None:
-    meter = _Simulated(0.005, [0.0, -2.5] * 5)
+def test_an_energy_below_idle_is_no_energy(clock: _Clock) -> None:
+    meter = _Simulated(clock, 0.005, [0.0, -2.5] * 5)
     found = energy.measure_energy(_work(meter), 0.25, meter=meter)
     assert found["energy_mj"] is None
     assert "did not draw more than idling" in found["energy_error"]
 
 
-def test_a_meter_that_fails_is_told_and_gives_no_energy() -> None:
-    meter = _Simulated(9.0)
+def test_a_meter_that_fails_is_told_and_gives_no_energy(clock: _Clock) -> None:
+    meter = _Simulated(clock, 9.0)
     found = energy.measure_energy(_work(meter), 0.25, meter=meter)
     assert found["energy_mj"] is None
     assert found["energy_error"].startswith("simulated: ")
