@@ -121,7 +121,11 @@ sys.exit(cli.main(["prune"]))
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_command_that_is_ended_from_outside_cleans_up_as_after_ctrl_c(number: signal.Signals) -> None:
-    process = subprocess.Popen([sys.executable, "-c", WAITS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def as_in_a_terminal() -> None:  # a test run in the background may ignore these signals, and its children would too
+        signal.signal(number, signal.SIG_DFL)
+
+    command = [sys.executable, "-c", WAITS]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal)
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     process.send_signal(number)

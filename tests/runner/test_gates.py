@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +103,8 @@ def test_a_device_that_never_recovers_is_measured_and_told() -> None:
 class _Blocks:
     """A model each of whose blocks takes 10 ms and tells its number."""
 
+    pid = os.getpid()
+
     def __init__(self) -> None:
         self.count = 0
 
@@ -141,7 +144,7 @@ def test_six_windows_at_least_have_an_interval(monkeypatch: pytest.MonkeyPatch, 
         script.now += run_s
         return [next(times)]
 
-    found = measure.sample(SimpleNamespace(block=block), measure.Options(max_time_s=10.0), script.gate())
+    found = measure.sample(SimpleNamespace(block=block, pid=os.getpid()), measure.Options(max_time_s=10.0), script.gate())
     assert len(found["samples_ns"]) == windows
     assert (found["stop_reason"], found["stable"]) == ("time limit", False)
 

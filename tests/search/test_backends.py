@@ -56,6 +56,9 @@ def probe(dense: Path) -> Probe:
     return inputs, [torch.from_numpy(interpreter.get_tensor(item["index"])) for item in interpreter.get_output_details()]
 
 
+SPREAD = {"latency_ms": 1.0, "low_ms": 0.99, "high_ms": 1.01, "p90_ms": 1.1, "p99_ms": 1.2}
+
+
 class FakeDevice:
     """Times are in proportion to the files' sizes; outputs are those of this machine."""
 
@@ -65,7 +68,8 @@ class FakeDevice:
     def _measured(self, artifact: Artifact) -> Measurement:
         content = artifact.path.read_bytes()
         size = len(content)
-        return replace(MEASURED, latency_ms=size / 1e3, file_bytes=size, file_sha256=sha256(content).hexdigest())
+        ms = {name: factor * size / 1e3 for name, factor in SPREAD.items()}
+        return replace(MEASURED, **ms, file_bytes=size, file_sha256=sha256(content).hexdigest())
 
     def measure(self, artifacts: Sequence[Artifact], options: BenchOptions) -> list[Measurement]:
         return [self._measured(artifact) for artifact in artifacts]
