@@ -96,7 +96,7 @@ def test_a_rollback_to_what_has_expired_is_refused(device: Device, monkeypatch: 
     assert device.used == "1.1.0"
 
 
-DAMAGED = {
+DAMAGED: dict[str, Any] = {
     "empty": "{}",
     "a newer schema": {"schema": 2},
     "a schema that is no number": {"schema": True},
@@ -114,28 +114,47 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("change", DAMAGED.values(), ids=DAMAGED)
-def test_a_state_that_is_not_as_it_was_written_is_refused(
-    device: Device, change: str | bytes | dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    device.push(device.kit.bundle("1.1.0", 2))
-    path = device.root / "state.json"
+def damaged(device: Device, change: str | bytes | dict[str, Any]) -> bytes:
+    """What a state file holds after that change."""
     if isinstance(change, dict):
         changed = device.state() | change
         if change == {"latest_s": None}:
             del changed["latest_s"]
         change = json.dumps(changed)
-    path.write_bytes(change if isinstance(change, bytes) else change.encode())
+    return change if isinstance(change, bytes) else change.encode()
+
+
+def refused(device: Device, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """``command`` ends with one message that names the state file, and leaves the file as it is."""
+    before = (device.root / "state.json").read_bytes()
+    assert main(["release", *command, "--target", "local", "--root", device.base]) == 1
+    said = capsys.readouterr().err
+    assert "state.json" in said
+    assert "Traceback" not in said
+    assert "fault of edgeprune" not in said
+    assert (device.root / "state.json").read_bytes() == before
+
+
+def test_every_state_that_is_not_as_it_was_written_is_refused(device: Device, capsys: pytest.CaptureFixture[str]) -> None:
+    device.push(device.kit.bundle("1.1.0", 2))
+    path = device.root / "state.json"
+    whole = path.read_bytes()
+    for change in DAMAGED.values():
+        path.write_bytes(damaged(device, change))
+        refused(device, ["rollback"], capsys)
+        path.write_bytes(whole)
+
+
+def test_no_command_takes_a_damaged_state_and_without_one_older_releases_stay_refused(
+    device: Device, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device.push(device.kit.bundle("1.1.0", 2))
+    path = device.root / "state.json"
+    path.write_text(DAMAGED["empty"])
     older = device.kit.bundle("1.0.0", 1)
-    before = path.read_bytes()
     commands = (["status"], ["rollback"], ["prune"], ["push", str(older), "--allowed-signers", str(device.kit.allowed)])
     for command in commands:
-        assert main(["release", *command, "--target", "local", "--root", device.base]) == 1
-        said = capsys.readouterr().err
-        assert "state.json" in said
-        assert "Traceback" not in said
-        assert "fault of edgeprune" not in said
-    assert path.read_bytes() == before
+        refused(device, command, capsys)
     path.unlink()  # as the message says
     assert main(["release", *commands[-1], "--target", "local", "--root", device.base]) == 1
     assert "has had release 1.1.0 of sequence 2" in capsys.readouterr().err
