@@ -203,7 +203,7 @@ class ExpiredError(ReleaseError):
 
 
 class EvidenceError(ReleaseError):
-    """A measurement is missing, of another file, or older than the file."""
+    """A measurement is missing, of another file, older than the file, or not what its samples make."""
 
 
 class GateError(ReleaseError):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgeprune.bench import Measurement
-from edgeprune.runs.directory import RunDirectory
+from edgeprune.bench.intervals import trimmed_interval
+from edgeprune.runs.directory import RunDirectory, record_sha256
 from edgeprune.testing.models import dense_tflite
 
 RECIPE = """
@@ -42,7 +46,7 @@ BOARD = {
 
 
 def measurement(content: bytes, **fields: Any) -> Measurement:
-    """Of a file: 10 ms, 5 MB, 40 mJ unless given."""
+    """Of a file: 10 ms, 5 MB, 40 mJ unless given; of samples that make these latencies."""
     known: dict[str, Any] = {
         "name": "pruned",
         "latency_ms": 10.0,
@@ -50,7 +54,6 @@ def measurement(content: bytes, **fields: Any) -> Measurement:
         "high_ms": 10.2,
         "p90_ms": 11.0,
         "p99_ms": 12.0,
-        "samples_ns": tuple(10_000_000 + 1000 * number for number in range(100)),
         "peak_bytes": 5_000_000,
         "rss_peak_bytes": 60_000_000,
         "load_ms": 1.0,
@@ -68,7 +71,23 @@ def measurement(content: bytes, **fields: Any) -> Measurement:
         "stable": True,
         "file_sha256": hashlib.sha256(content).hexdigest(),
     }
-    return Measurement(**(known | fields))
+    known |= fields
+    return Measurement(**({"samples_ns": samples_of(known), "windows": (10,) * 10} | known))
+
+
+def samples_of(times: dict[str, Any]) -> tuple[int, ...]:
+    """A hundred samples in ns whose median, interval and tail are ``times``, in ms by a measurement's names."""
+    counts = {"low_ms": 45, "latency_ms": 10, "high_ms": 33, "p90_ms": 10, "p99_ms": 2}
+    samples = [round(times[name] * 1e6) for name, count in counts.items() for _ in range(count)]
+    random.Random(0).shuffle(samples)
+    return tuple(samples)
+
+
+def pair_of(model: Measurement) -> dict[str, Any]:
+    """The record of a model that was measured in turns with one that takes twice as long."""
+    log_ratios = [math.log(0.5) + 0.001 * number for number in (-3, -1, 0, 2, -2, 0, 3, 1)]
+    ratio, low, high = trimmed_interval(log_ratios)
+    return {"ratio": ratio, "low": low, "high": high, "log_ratios": log_ratios, "model": model.to_json()}
 
 
 def make_run(folder: Path, device: dict[str, Any] | None = BOARD, weights: np.ndarray = WEIGHTS, **changes: Any) -> Path:
@@ -95,7 +114,13 @@ def make_run(folder: Path, device: dict[str, Any] | None = BOARD, weights: np.nd
     run.update(inputs=inputs, created="2026-01-01 00:00:00", state="done", result=result)
     if device is not None:
         run.record("device", device)
-        run.record("final-0-abc", {"ratio": 0.5, "model": measurement(content, **changes).to_json()})
+        model = measurement(content, **changes)
+        run.record("final-0-abc", pair := pair_of(model))
+        names = ("latency_ms", "low_ms", "high_ms", "peak_bytes", "energy_mj")
+        result["pruned"] |= {name: getattr(model, name) for name in names}
+        result["ratio"] = {"value": pair["ratio"], "low": pair["low"], "high": pair["high"]}
+        result["artifacts"]["tflite"]["record_sha256"] = record_sha256(pair)
+        run.update(result=result)
     run.close()
     return folder
 
@@ -107,9 +132,10 @@ def make_micro_run(folder: Path) -> Path:
     run = RunDirectory.reopen(folder)
     run.update(inputs=run.summary["inputs"] | {"profile": "nrf5340"})
     arena = {"used_bytes": 4000, "head_bytes": 3000, "tail_bytes": 1000, "needed_bytes": 4096, "parts": {}, "version": "0.dev1"}
-    run.record("final-0-abc", {"arena": arena, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "predicted_ms": 1.0})
+    record = {"arena": arena, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "predicted_ms": 1.0}
+    run.record("final-0-abc", record)
     (run.artifacts / "c").mkdir()
-    artifacts = {"tflite-int8": artifact(run.artifacts / "pruned.int8.tflite", content)}
+    artifacts = {"tflite-int8": artifact(run.artifacts / "pruned.int8.tflite", content) | {"record_sha256": record_sha256(record)}}
     edit_result(folder, artifacts=artifacts | {"c-array": artifact(run.artifacts / "c" / "model.c", b"") | {"file": "c/model.c"}})
     run.close()
     return folder
@@ -126,6 +152,19 @@ def edit_result(run: Path, **fields: Any) -> None:
     document = json.loads((run / "run.json").read_text())
     document["result"] |= fields
     (run / "run.json").write_text(json.dumps(document))
+
+
+def edit_records(run: Path, change: Callable[[dict[str, Any]], None], trace: bool = True) -> None:
+    """Change the values of the run's records by hand; without a ``trace`` as if the run had kept no hash of them."""
+    lines = [json.loads(line) for line in (run / "measurements.jsonl").read_text().splitlines()]
+    for line in lines:
+        change(line["value"])
+    (run / "measurements.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if not trace:
+        document = json.loads((run / "run.json").read_text())
+        for item in document["result"]["artifacts"].values():
+            item.pop("record_sha256", None)
+        (run / "run.json").write_text(json.dumps(document))
 
 
 def age(run: Path, at: str) -> None:

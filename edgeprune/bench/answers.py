@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeprune.bench.conditions import Conditions
-from edgeprune.bench.intervals import trimmed_interval
+from edgeprune.bench.consistency import check_ratio
 from edgeprune.decode import convert
 from edgeprune.devices.runner import to_error
 from edgeprune.errors import RunnerError
@@ -22,7 +22,6 @@ T = TypeVar("T")
 REMEDY = (
     "Measure again; if it stays, the runtime, the clock or the runner's files on the device are broken: edgeprune teardown, then setup."
 )
-_CLOSE = 1e-3  # the runner's table of Student's t has three decimals
 
 
 @dataclass(frozen=True)
@@ -128,12 +127,10 @@ def ratio_of(model: dict[str, Any], device: str) -> RatioAnswer:
     """A candidate's ratio, which must be what its rounds' ratios make.  Raises :class:`RunnerError`."""
     what = f"the ratio of {model['name']}"
     found = decoded(model, RatioAnswer, device, what)
-    made = trimmed_interval(found.log_ratios)
-    claimed = (found.ratio, found.low, found.high if found.high is not None else float("inf"))
-    if not found.log_ratios or any(
-        not abs(one - other) <= _CLOSE * other for one, other in zip(claimed, made, strict=True) if one != other
-    ):
-        raise RunnerError(f"{what} of {device} cannot be believed: it is not what its rounds make", remedy=REMEDY)
+    try:
+        check_ratio(found.ratio, found.low, found.high if found.high is not None else float("inf"), found.log_ratios)
+    except ValueError as error:
+        raise RunnerError(f"{what} of {device} cannot be believed: {error}", remedy=REMEDY) from error
     return found
 
 

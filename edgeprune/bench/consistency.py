@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 from edgeprune.bench.conditions import Conditions
-from edgeprune.bench.intervals import median_ranks
+from edgeprune.bench.intervals import median_ranks, trimmed_interval
 from edgeprune.decode import convert
 
 _LARGEST = 2**62
 """Of a size in bytes or a time in ns: what a database holds."""
 _CLOSE = 1e-6
 _RANK_SLACK = 0.02  # the runner's table of Student's t has three decimals
+_RATIO_SLACK = 1e-3  # for the same reason
 
 
 def check(item: Any) -> None:
@@ -27,6 +29,15 @@ def check(item: Any) -> None:
         _samples(item)
     convert(item.before, Conditions)
     convert(item.after, Conditions)
+
+
+def check_ratio(ratio: float, low: float, high: float, log_ratios: Sequence[float]) -> None:
+    """Raise :class:`ValueError` where a ratio and its interval are not what ``log_ratios``, the logarithms of its rounds, make."""
+    if not log_ratios:
+        raise ValueError("the ratio has no rounds")
+    for name, claimed, made in zip(("ratio", "low", "high"), (ratio, low, high), trimmed_interval(log_ratios), strict=True):
+        if claimed != made and not abs(claimed - made) <= _RATIO_SLACK * made:
+            raise ValueError(f"{name} is {claimed:.6g}, and its rounds make {made:.6g}")
 
 
 def _positive(item: Any) -> None:

@@ -225,4 +225,5 @@ def _lines(name: str, variant: Variant) -> list[str]:
         threads = "1 thread" if item.threads == 1 else f"{item.threads} threads"
         lines.append(f"  measured {item.measured_at} on {item.device}, {item.runtime} {item.runtime_version}, {threads}:")
         lines.append("    " + ", ".join(f"{what} {value}" for what, value in figures(item).items()))
+        lines.append(f"    raw samples in {item.raw}, SHA-256 {item.samples_sha256}" if item.samples_sha256 else "    no raw samples")
     return lines if variant.evidence else [*lines, "  nothing of it was measured on a device"]

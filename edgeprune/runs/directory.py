@@ -6,6 +6,7 @@ import fcntl
 import json
 import time
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,11 @@ def parse_record(line: bytes) -> tuple[str, dict[str, Any], str]:
         if isinstance(key, str) and isinstance(value, dict) and isinstance(at, str):
             return key, value, at
     raise ValueError("a line that is not a record")
+
+
+def record_sha256(value: Mapping[str, Any]) -> str:
+    """The SHA-256 of a record's value, which tells whether the value was changed since; the order of its fields does not count."""
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _full(path: Path, error: OSError) -> RunError:

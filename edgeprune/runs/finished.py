@@ -19,13 +19,15 @@ from edgeprune.runs.summary import ArtifactSummary, RunSummary, read_summary
 
 @dataclass(frozen=True)
 class Exported:
-    """One exported file, checked against its SHA-256 in run.json. ``written_at``: UTC."""
+    """One exported file, checked against its SHA-256 in run.json. ``written_at``: UTC. ``record_sha256``: of the record of its
+    measurement, where the run kept it."""
 
     format: str
     path: Path
     content: bytes
     sha256: str
     written_at: str
+    record_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class FinishedRun:
         return self.result.higher_is_better
 
     def measured(self, digest: str) -> tuple[Record, Measurement] | None:
-        """The newest measurement of the file of this SHA-256."""
+        """The newest measurement of the file of this SHA-256.  Raises :class:`InputError` when it cannot be true."""
         for record in reversed(self.records):
             value = record.value.get("model", record.value)
             if isinstance(value, dict) and value.get("file_sha256") == digest:
@@ -120,7 +122,7 @@ def _exported(run: Path, name: str, item: ArtifactSummary) -> Exported:
             f"{file} is not the file that was measured: its SHA-256 is {digest[:16]}..., the run's {item.sha256[:16]}...",
             remedy="Restore it, or prune and measure again: the evidence of a release is of the very file that it ships.",
         )
-    return Exported(name, file, content, digest, item.written_at)
+    return Exported(name, file, content, digest, item.written_at, item.record_sha256)
 
 
 def _records(path: Path) -> tuple[Record, ...]:

@@ -77,12 +77,14 @@ class BudgetSummary:
 
 @dataclass(frozen=True)
 class ArtifactSummary:
-    """An exported file, relative to the run's ``artifacts``.  ``written_at``: UTC."""
+    """An exported file, relative to the run's ``artifacts``.  ``written_at``: UTC.  ``record_sha256``: of the record of its measurement,
+    where it was measured."""
 
     file: str
     bytes: int
     sha256: str
     written_at: str
+    record_sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.bench import Measurement
 from edgeprune.cost.energy import EnergyModel
+from edgeprune.runs.directory import record_sha256
 from edgeprune.runs.summary import (
     ArtifactSummary,
     CandidateSummary,
@@ -27,6 +28,7 @@ from edgeprune.runs.summary import (
 )
 from edgeprune.search.candidate import PrunedCandidate
 from edgeprune.search.job import Job
+from edgeprune.search.measure.decide import recall_final
 from edgeprune.search.plan.loop import MeasuredPlan
 from edgeprune.search.plan.metrics import ModelMetrics
 from edgeprune.search.verdicts import judge_budget
@@ -127,10 +129,12 @@ def _artifact(path: Path, job: Job, final: PrunedCandidate) -> ArtifactSummary:
     old as that measurement at least."""
     content, written = path.read_bytes(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(path.stat().st_mtime))
     digest = sha256(content).hexdigest()
+    record = None
     if final.pair is not None and final.pair.model.file_sha256 == digest:
         written = min(written, job.run_directory.recorded_at(final.key) or written)
+        record = recall_final(job.run_directory, final.key)
     name = str(path.relative_to(job.run_directory.artifacts))
-    return ArtifactSummary(name, len(content), digest, written)
+    return ArtifactSummary(name, len(content), digest, written, record_sha256(record) if record else None)
 
 
 def _warnings(job: Job, final: PrunedCandidate) -> list[str]:

@@ -11,10 +11,12 @@ from packaging.version import InvalidVersion, Version
 
 from edgeprune.bench import Measurement
 from edgeprune.bench.history import Entry
-from edgeprune.errors import EvidenceError
+from edgeprune.errors import EvidenceError, InputError
 from edgeprune.profile import MICRO, Profile
+from edgeprune.release.build.recompute import MEASURE_AGAIN, check_record, not_believed
 from edgeprune.release.bundle.codec import canonical
 from edgeprune.release.bundle.manifest import Compatibility, Evidence, Runtime
+from edgeprune.release.bundle.samples import samples_sha256
 from edgeprune.runs.finished import Exported, FinishedRun, Record
 
 T = TypeVar("T")
@@ -59,6 +61,7 @@ class Found:
             metric_name=score.value["metric_name"] if score else None,
             metric=score.value["metric"] if score else None,
             raw=raw,
+            samples_sha256=samples_sha256(item) if raw else None,
         )
 
     def raw(self) -> bytes:
@@ -70,14 +73,18 @@ class Found:
 def from_run(run: FinishedRun, exported: Exported) -> Found | None:
     """The run's own measurement of the file; None when it measured another one.
 
-    Raises :class:`EvidenceError` when the measurement is older than the file.
+    Raises :class:`EvidenceError` when the measurement is older than the file, is not what its samples make, or was changed since.
     """
     if run.micro is not None:
         return _from_arena(run, exported, run.micro)
-    found = run.measured(exported.sha256)
+    try:
+        found = run.measured(exported.sha256)
+    except InputError as error:
+        raise not_believed(run, exported, error) from error
     if found is None or run.device is None:
         return None
     record, measurement = found
+    check_record(run, exported, record, measurement)
     _check_age(record.at, exported, f"the measurement in {run.path}")
     return Found(measurement, record.at, str(run.inputs["target"]), run.device, {"measurement": measurement.to_json()})
 
@@ -88,6 +95,7 @@ def _from_arena(run: FinishedRun, exported: Exported, profile: Profile) -> Found
     if found is None:
         return None
     record, arena = found
+    check_record(run, exported, record)
     _check_age(record.at, exported, f"the arena in {run.path}")
     nothing: dict[str, Any] = dict.fromkeys(("latency_ms", "low_ms", "high_ms", "p90_ms", "p99_ms", "load_ms", "first_ms"), math.nan)
     measurement = Measurement(
@@ -123,7 +131,7 @@ def _known(value: float) -> float | None:
 def from_history(entry: Entry, exported: Exported, run: FinishedRun) -> Found:
     """A stored result of ``edgeprune bench``.
 
-    Raises :class:`EvidenceError` when it is of another file, or older than the file.
+    Raises :class:`EvidenceError` when it is of another file, older than the file, or without raw samples.
     """
     what = f"result {entry.id} of the history"
     if entry.model_sha256 != exported.sha256:
@@ -133,6 +141,8 @@ def from_history(entry: Entry, exported: Exported, run: FinishedRun) -> Found:
         )
     at = entry.measured_at.strftime("%Y-%m-%dT%H:%M:%SZ")
     _check_age(at, exported, what)
+    if not entry.measurement.windows:
+        raise EvidenceError(f"{what} has no raw samples that its figures can be computed from", remedy=MEASURE_AGAIN)
     identity = entry.measurement.device
     known = run.device is not None and identity == _identity(run.device)
     facts = run.device if known and run.device else {"arch": _architecture(identity)}
@@ -153,7 +163,7 @@ def _check_age(at: str, exported: Exported, what: str) -> None:
         when = f"of {at}" if at else "without a time"
         raise EvidenceError(
             f"{what} ({when}) is older than {exported.path}, written at {exported.written_at}",
-            remedy="Measure the file again: edgeprune bench, then --evidence with the result's number.",
+            remedy=MEASURE_AGAIN,
         )
 
 

@@ -123,7 +123,8 @@ class Evidence:
 
     ``device``: identity of the device, reached as ``target``; of a microcontroller, whose memory is measured without one, its profile.
     ``peak_bytes``: there the smallest arena. ``metric``: of the exported file, on the validation data.
-    ``raw``: the path of the file with all samples.
+    ``raw``: the path of the file with all samples; ``samples_sha256``: of these (:mod:`edgeprune.release.bundle.samples`), None where there
+    are none.
     """
 
     artifact: str
@@ -145,9 +146,12 @@ class Evidence:
     metric_name: str | None = None
     metric: float | None = None
     raw: str | None = None
+    samples_sha256: str | None = None
 
     def __post_init__(self) -> None:
         parse_time(self.measured_at)
+        if self.samples_sha256 is not None and self.raw is None:
+            raise ValueError("the measurement has the hash of samples, and no file of them")
 
 
 @dataclass(frozen=True)

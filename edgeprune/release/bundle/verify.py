@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from edgeprune.errors import InputError, SignatureError
 from edgeprune.release.bundle.file import NAMESPACE, Bundle
+from edgeprune.release.bundle.samples import check_samples
 from edgeprune.release.bundle.signers import Signer
 from edgeprune.release.bundle.sshsig import Signature
 
@@ -29,11 +30,11 @@ def verify(
     now: datetime | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Verified:
-    """Check a bundle's signatures, its expiry at ``now`` (with a time zone; this moment unless given) and every byte of its contents.
+    """Check a bundle's signatures, its expiry, every byte of its contents, and that the figures of its evidence follow from their samples.
 
     ``threshold``: how many signers must have signed; never fewer than the manifest asks for. Two keys of the same principals are one
-    signer, who may change from one to the other. Every signature must be of this manifest, one by an unknown key too. Raises
-    :class:`SignatureError`, :class:`ExpiredError`, :class:`BundleError`.
+    signer, who may change from one to the other. Every signature must be of this manifest, one by an unknown key too. ``now``: with a time
+    zone; this moment unless given. Raises :class:`SignatureError`, :class:`ExpiredError`, :class:`BundleError`.
     """
     if threshold is not None and threshold < 1:
         raise InputError(f"threshold {threshold} must be at least 1")
@@ -41,6 +42,7 @@ def verify(
     verified = _signers(bundle, allowed, max(threshold or 1, bundle.manifest.threshold), now)
     bundle.manifest.check_time(now)
     bundle.check_contents(on_progress)
+    check_samples(bundle)
     return verified
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from edgeprune.budget import Budget
 from edgeprune.runs.directory import RunDirectory
@@ -32,6 +33,15 @@ def measure_until_decided(
         events.note(f"the latency limit lies inside the measured interval: measuring again ({number} of at most {MOST_SESSIONS})")
         more = backend.measure_pair(f"{key}-{number}", dense, path)
         pair = pair if more is None else pair.together(more)
-    if pair is not None and number > 1 and run.recall(f"{key}-together") is None:
-        run.record(f"{key}-together", pair.to_json())
+    if pair is not None and number > 1 and run.recall(_together(key)) is None:
+        run.record(_together(key), pair.to_json())
     return pair
+
+
+def recall_final(run: RunDirectory, key: str) -> dict[str, Any] | None:
+    """The record of what :func:`measure_until_decided` returned."""
+    return run.recall(_together(key)) or run.recall(key)
+
+
+def _together(key: str) -> str:
+    return f"{key}-together"

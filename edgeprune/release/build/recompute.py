@@ -1,0 +1,59 @@
+"""A run's measurement is believed where its samples make its figures, and where its record is as the run wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from edgeprune.bench import Measurement
+from edgeprune.bench.consistency import check_ratio
+from edgeprune.decode import convert
+from edgeprune.errors import EvidenceError
+from edgeprune.release.bundle.samples import difference
+from edgeprune.runs.directory import record_sha256
+from edgeprune.runs.finished import Exported, FinishedRun, Record
+from edgeprune.runs.summary import RatioSummary
+
+MEASURE_AGAIN: Final = "Measure the file again: edgeprune bench, then --evidence with the result's number."
+
+
+def check_record(run: FinishedRun, exported: Exported, record: Record, measured: Measurement | None = None) -> None:
+    """Check the record of an exported file's measurement.
+
+    ``measured``: what the record holds, whose figures have been checked by its samples; None of a microcontroller's arena. Raises
+    :class:`EvidenceError` naming the run, and the figure with both values where one differs.
+    """
+    try:
+        if measured is not None:
+            _check_figures(run, record, measured)
+        if exported.record_sha256 not in (None, record_sha256(record.value)):
+            raise ValueError(f"the record {record.key} in measurements.jsonl was changed after the run")
+    except ValueError as error:
+        raise not_believed(run, exported, error) from error
+
+
+def not_believed(run: FinishedRun, exported: Exported, reason: Exception) -> EvidenceError:
+    """The error for a measurement that cannot be true."""
+    return EvidenceError(f"the measurement of {exported.path.name} in {run.path} cannot be believed: {reason}", remedy=MEASURE_AGAIN)
+
+
+def _check_figures(run: FinishedRun, record: Record, measured: Measurement) -> None:
+    if not measured.windows:
+        raise ValueError("it has no raw samples that its figures can be computed from")
+    if "ratio" in record.value:
+        _check_ratio(run, record.value)
+    shown = run.result.pruned
+    names = [name for name in ("latency_ms", "low_ms", "high_ms", "peak_bytes") if getattr(shown, name) is not None]
+    if measured.energy_mj is not None and shown.energy_mj is not None:  # without a meter it is predicted
+        names.append("energy_mj")
+    if found := difference(measured, shown, names):
+        raise ValueError("{} is {}, and run.json says {}".format(*found))
+
+
+def _check_ratio(run: FinishedRun, pair: Mapping[str, Any]) -> None:
+    ratio, low, high = (convert(pair.get(name), float) for name in ("ratio", "low", "high"))
+    check_ratio(ratio, low, high, convert(pair.get("log_ratios", []), list[float]))
+    shown = run.result.ratio or RatioSummary()
+    for name, value, other in (("ratio", ratio, shown.value), ("low", low, shown.low), ("high", high, shown.high)):
+        if other not in (None, value):
+            raise ValueError(f"{name} is {value}, and run.json says {other}")
