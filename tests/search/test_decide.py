@@ -14,7 +14,7 @@ from edgeprune.bench import Measurement
 from edgeprune.bench.intervals import latencies_ms, trimmed_interval
 from edgeprune.budget import Budget
 from edgeprune.runs.directory import RunDirectory
-from edgeprune.search.measure.decide import MOST_SESSIONS, measure_until_decided
+from edgeprune.search.measure.decide import MOST_SESSIONS, measure_until_decided, recall_final
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.verdicts import judge_trial
 from edgeprune.verdict import Verdict
@@ -79,6 +79,7 @@ def test_more_rounds_decide_what_a_few_do_not(decided, latency: str) -> None:
     kept = directory.recall("final-together")
     assert kept is not None
     assert PairedMeasurement.from_json(kept) == found  # what a release finds is what was judged
+    assert recall_final(directory, "final") == kept
 
 
 @pytest.mark.parametrize("latency", ["50%", "1ms"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from edgeprune.bench import Measurement
 from edgeprune.cost.table import Grid, Table, point_key
 from edgeprune.errors import InfeasibleBudgetError, ProfileError
 from edgeprune.graph import analyze
+from edgeprune.runs.directory import record_sha256
+from edgeprune.runs.finished import read_run
 from edgeprune.search import Options, Result
 from edgeprune.search.measure.archive import Archive, structure
 from edgeprune.search.measure.device import DeviceBackend
@@ -222,3 +225,17 @@ def test_every_way_of_training_goes_on_after_an_interruption(given: dict[str, An
     assert resumed.plan == whole.plan
     for mine, other in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
         torch.testing.assert_close(mine, other)
+
+
+def test_a_run_keeps_the_hash_of_the_record_that_its_release_is_judged_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = Played._measured
+
+    def hashed(self: Played, path: Path, factor: float = 1.0) -> Measurement:
+        return replace(measured(self, path, factor), file_sha256=sha256(path.read_bytes()).hexdigest())
+
+    monkeypatch.setattr(Played, "_measured", hashed)
+    found = read_run(run(tmp_path).run)
+    exported = next(one for one in found.exported if one.format == "torchscript")
+    kept = found.measured(exported.sha256)
+    assert kept is not None
+    assert exported.record_sha256 == record_sha256(kept[0].value)

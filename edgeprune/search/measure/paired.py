@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgeprune.bench import Measurement
+from edgeprune.bench.consistency import check_ratio
 from edgeprune.bench.intervals import trimmed_interval
 from edgeprune.decode import convert
 from edgeprune.errors import InputError
@@ -47,6 +48,8 @@ class PairedMeasurement:
             stored = convert(dict(data), _Stored)
             if not 0 < stored.low <= stored.ratio <= stored.high:
                 raise ValueError(f"the ratio {stored.ratio:.6g} is not inside its interval, {stored.low:.6g} to {stored.high:.6g}")
+            if stored.log_ratios:
+                check_ratio(stored.ratio, stored.low, stored.high, stored.log_ratios)
         except ValueError as error:
             raise InputError(f"this is not a measurement of a pair: {error}") from error
         dense, model = Measurement.from_json(stored.dense), Measurement.from_json(stored.model)
