@@ -26,20 +26,20 @@ from edgeprune.errors import EdgepruneError, RunError, close_names
 COMMANDS = {
     "prune": "Prune a model to budgets that are measured on a device.",
     "frontier": "Prune to several limits and show accuracy against them.",
-    "inspect": "Show what may be pruned in a model, and what is fixed and why.",
-    "compare-criteria": "Show how well each criterion predicts what a removal changes.",
+    "inspect": "Show which channels of a model can be pruned, and why others cannot.",
+    "compare-criteria": "Show how well each criterion predicts the effect of removing channels.",
     "bench": "Measure an exported model on a device, or compare two.",
-    "history": "List the results that were measured.",
-    "compare": "Compare two results that were measured.",
-    "probe": "Say what a device is: processor, memory, runtimes, meters.",
+    "history": "List measured results.",
+    "compare": "Compare two measured results.",
+    "probe": "Describe a device: processor, memory, runtimes, meters.",
     "setup": "Install a runtime on a device, from this machine.",
-    "teardown": "Remove from a device all that edgeprune put there.",
-    "targets": "Keep names for devices.",
-    "sparsify": "Make most weights zero, in the form that ARM devices run faster.",
+    "teardown": "Remove everything that edgeprune put on a device.",
+    "targets": "Manage names for devices.",
+    "sparsify": "Make most weights zero, so that ARM devices run the model faster.",
     "export": "Write a pruned checkpoint in formats that devices run.",
     "micro": "Check a TFLite file for a microcontroller, and write it as a C array.",
-    "release": "Build releases, sign and verify them, bring them to devices.",
-    "profiles": "List the known devices and show what is known of them.",
+    "release": "Build, sign and verify releases, and send them to devices.",
+    "profiles": "List the known devices and show their facts.",
 }
 
 
@@ -123,7 +123,7 @@ def _ended(error: BaseException, settings: Settings) -> int:
     """Say what ended a command; its exit code."""
     if isinstance(error, OSError) and error.errno in _REFUSED:
         error = RunError(
-            f"{error.filename or 'a file'} cannot be used: {error.strerror}", remedy="Free some space there, or allow it to be used."
+            f"{error.filename or 'a file'} cannot be used: {error.strerror}", remedy="Free some space there, or allow access to it."
         ).with_traceback(error.__traceback__)
     code = of_error(error)
     if isinstance(error, KeyboardInterrupt):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgeprune.devices import Target
 
 _NO_PROFILE = (
-    "there are no times of operators: this runtime does not tell them; TensorFlow's benchmark_model on the device does (--engine native)"
+    "there are no times of operators: this runtime does not report them; TensorFlow's benchmark_model on the device does (--engine native)"
 )
 _INPUT = re.compile(r"(\d+(?:x\d+)*)(?::([a-z]+\d*))?")
 
@@ -39,7 +39,7 @@ def parse_threads(_: click.Context, __: click.Parameter, text: str | None) -> tu
     except ValueError:
         counts = (0,)
     if any(count < 1 for count in counts):
-        raise click.BadParameter(f"{text!r} is no list of numbers of threads, such as 1,2,4")
+        raise click.BadParameter(f"{text!r} is not a list of thread counts, such as 1,2,4")
     return counts
 
 
@@ -49,7 +49,7 @@ def parse_inputs(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) 
     for text in texts:
         match = _INPUT.fullmatch(text)
         if not match:
-            raise click.BadParameter(f"{text!r} is no shape, such as 1x3x224x224 or 1x16:int64")
+            raise click.BadParameter(f"{text!r} is not a shape, such as 1x3x224x224 or 1x16:int64")
         inputs.append((tuple(int(size) for size in match[1].split("x")), match[2] or "float32"))
     return tuple(inputs)
 
@@ -112,50 +112,59 @@ class Job:
 
 @click.command(epilog=epilog(), short_help="Measure an exported model on a device, or compare two.")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--target", default="local:", show_default=True, help="A target's name, a group, an address; or several: pi4,pi5.")
-@click.option("--against", type=click.Path(path_type=Path), help="A baseline, measured in turns with MODEL.")
-@click.option("--threads", callback=parse_threads, help="Numbers of threads, such as 1,2,4; by default the device's cores, at most 4.")
+@click.option("--target", default="local:", show_default=True, help="A target's name, a group or an address, or several: pi4,pi5.")
+@click.option("--against", type=click.Path(path_type=Path), help="A baseline to measure in turns with MODEL.")
+@click.option("--threads", callback=parse_threads, help="Thread counts, such as 1,2,4 [default: the device's cores, at most 4].")
 @click.option(
     "--input",
     "inputs",
     multiple=True,
     callback=parse_inputs,
-    help="An input's shape, such as 1x3x32x32, where the file has none or leaves dimensions open.",
+    help="Shape of an input, such as 1x3x32x32, if the file does not fix it.",
 )
-@click.option("--engine", default="", help="What runs MODEL, where its suffix does not tell: native runs .tflite by benchmark_model.")
-@click.option("--native", metavar="PATH", help="Where the device has benchmark_model.")
-@click.option("--min-time", type=click.FloatRange(min=0.05), help="Least seconds of sampling a model.")
-@click.option("--max-time", type=click.FloatRange(min=0.05), help="Most seconds of sampling a model.")
+@click.option("--engine", default="", help="Engine that runs MODEL, if its suffix does not say: native runs .tflite with benchmark_model.")
+@click.option("--native", metavar="PATH", help="Path of benchmark_model on the device.")
+@click.option("--min-time", type=click.FloatRange(min=0.05), help="Shortest sampling time of a model, in seconds.")
+@click.option("--max-time", type=click.FloatRange(min=0.05), help="Longest sampling time of a model, in seconds.")
 @click.option("--affinity", default="all", show_default=True, help="Processors to use: all, big, little, or a list such as 0,2-3.")
-@click.option("--tune", is_flag=True, help="Hold the clocks still meanwhile, and put back what was there.")
-@click.option("--meter", help="The energy meter, such as battery, command:TOOL, serial:PORT@BAUD; the first that works unless given.")
+@click.option("--tune", is_flag=True, help="Fix the device's clocks while measuring, and restore them afterwards.")
+@click.option("--meter", help="Energy meter, such as battery, command:TOOL or serial:PORT@BAUD [default: the first that works].")
 @click.option("--no-energy", is_flag=True, help="Do not measure energy.")
-@click.option("--limit-temperature", "limit_c", type=float, metavar="C", help="Measure nothing while the device is hotter.")
-@click.option("--profile", is_flag=True, help="Time each operator too, where the engine tells.")
-@click.option("--fail-if", "gates", multiple=True, callback=parse_gates, metavar="KIND:LIMIT", help="slower:5%, latency:15ms, memory:20MB.")
-@click.option("--baseline", metavar="RESULT", help="An earlier result to compare with: latest, an id, a label, or a file of --json.")
-@click.option("--force", is_flag=True, help="Compare with it although device, runtime, threads or clocks differ.")
+@click.option("--limit-temperature", "limit_c", type=float, metavar="C", help="Do not measure while the device is hotter than this.")
+@click.option("--profile", is_flag=True, help="Time each operator too, if the engine reports it.")
+@click.option(
+    "--fail-if",
+    "gates",
+    multiple=True,
+    callback=parse_gates,
+    metavar="KIND:LIMIT",
+    help="Condition to check: slower:5%, latency:15ms, memory:20MB.",
+)
+@click.option(
+    "--baseline", metavar="RESULT", help="An earlier result to compare with: latest, an id, a label, or a file that --json wrote."
+)
+@click.option("--force", is_flag=True, help="Compare with --baseline even if device, runtime, threads or clocks differ.")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write a JUnit report.")
-@click.option("--label", callback=parse_label, help="A name for what is stored, such as a version.")
+@click.option("--label", callback=parse_label, help="Name to store the result under, such as a version.")
 @history_option
 @json_option
 def command(model: Path, target: str, against: Path | None, inputs: Any, engine: str, junit: Path | None, **given: Any) -> int:
     """Measure MODEL (.tflite, .pt, .onnx, .pte) on a device: latency with its interval, peak memory, energy where there is a meter.
 
-    With several targets, on all of them side by side.  Results are stored: see `edgeprune history`.
+    Several targets are measured side by side.  Results are stored: see `edgeprune history`.
     """
     from edgeprune.bench import Artifact
     from edgeprune.devices.targets import resolve_targets
 
     gates, baseline = given["gates"], given["baseline"]
     if against and baseline:
-        raise click.UsageError("--against and --baseline exclude each other")
+        raise click.UsageError("--against and --baseline cannot be combined")
     if against and given["profile"]:
-        raise click.UsageError("--against and --profile exclude each other: time each model's operators by itself")
+        raise click.UsageError("--against and --profile cannot be combined: time the operators of each model in a run of its own")
     if not against and not baseline and (relative := [gate.text for gate in gates if gate.needs_baseline]):
         raise click.UsageError(f"--fail-if {relative[0]} needs --against or --baseline")
     if junit and not ((folder := junit.absolute().parent).is_dir() and os.access(folder, os.W_OK)):
-        raise InputError(f"the JUnit report {junit} cannot be written", remedy=f"{folder} is no folder that may be written to.")
+        raise InputError(f"the JUnit report {junit} cannot be written", remedy=f"{folder} is not a folder that can be written to.")
     targets = resolve_targets(target)
     job = Job(
         model=Artifact(model, inputs=inputs, engine_name=engine),

@@ -8,18 +8,18 @@ from edgeprune.cli.options import history_option, json_option
 from edgeprune.cli.output import print_json
 
 
-@click.command(short_help="Compare two results that were measured.")
+@click.command(short_help="Compare two measured results.")
 @click.argument("a")
 @click.argument("b")
-@click.option("--force", is_flag=True, help="Compare although device, runtime, threads or clocks differ.")
+@click.option("--force", is_flag=True, help="Compare even if device, runtime, threads or clocks differ.")
 @history_option
 @json_option
 def command(a: str, b: str, force: bool, history: str | None, as_json: bool) -> None:
-    """Compare result B with result A: ratio of latencies with its 99 % interval, and faster, slower, same or inconclusive.
+    """Compare result B with result A: the ratio of latencies with its 99 % interval, and faster, slower, same or inconclusive.
 
     A and B are ids or labels of `edgeprune history`, latest, latest~1 (the one before), or files that `edgeprune bench --json` printed.
-    The interval holds what results of the same model differ by from session to session, as the history knows it of the device once it has
-    some; to tell small differences, `edgeprune bench B --against A` measures in turns.
+    The interval includes how much results of one model vary between sessions, once the history has enough results of the device.
+    To find small differences, use `edgeprune bench B --against A`, which measures both in turns.
     """
     from edgeprune.bench.compare import compare_results, is_file, look_up
     from edgeprune.bench.history import History

@@ -17,22 +17,30 @@ def _shares(_: click.Context, __: click.Parameter, value: str) -> list[float]:
         raise click.BadParameter(f"{value!r} is not a list of numbers such as 0.25,0.5") from error
 
 
-@click.command(short_help="Show how well each criterion predicts what a removal changes.")
+@click.command(short_help="Show how well each criterion predicts the effect of removing channels.")
 @click.argument("recipe")
 @click.option("--criteria", metavar="LIST", help="Criteria to judge: l2,taylor [default: all that apply].")
-@click.option("--share", "shares", metavar="LIST", default="0.25,0.5", show_default=True, callback=_shares, help="Shares of every group.")
-@click.option("--samples", type=click.IntRange(min=1), default=96, show_default=True, help="Random removals of a channel, and of a subset.")
-@click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, help="Training samples each is measured on.")
+@click.option(
+    "--share", "shares", metavar="LIST", default="0.25,0.5", show_default=True, callback=_shares, help="Shares of every group to remove."
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=96,
+    show_default=True,
+    help="Number of random channels, and of random subsets, to remove.",
+)
+@click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, help="Training samples for each measurement.")
 @seed_option
 @json_option
 def command(recipe: str, criteria: str | None, as_json: bool, **options: Any) -> None:
-    """Show how well each criterion predicts what a removal changes in the model of RECIPE.
+    """Show how well each criterion predicts the effect of removing channels from the model of RECIPE.
 
-    Channels, and random subsets of them, are masked, batch-norm statistics measured anew, and the answers compared with the whole
+    Channels, and random subsets of them, are masked and the batch-norm statistics measured again. The answers are compared with the whole
     model's on training data that no criterion has seen. "one channel", "all groups" (their channels together) and "subset" are rank
-    correlations of what was predicted with what was measured, with 95 % intervals: 1 is the true order, 0 chance. "one group" is what is
-    lost when the largest share goes from one group as the criterion says, relative to random subsets: 1 is chance, less is better. The
-    losses are those of the model without the share that is ranked lowest in every group. Nothing is changed, and no device is needed.
+    correlations of predictions and measurements, with 95 % intervals: 1 is the true order, 0 is chance. "one group" is the loss
+    from removing the largest share of one group in the criterion's order, relative to random subsets: 1 is chance, lower is better. The
+    losses are those of the model without the lowest-ranked share of every group. Nothing is changed, and no device is needed.
     """
     from edgeprune.criteria.study import compare_criteria
     from edgeprune.graph import analyze

@@ -28,47 +28,54 @@ def parse_numbers(_: click.Context, __: click.Parameter, text: str | None) -> tu
 
 @click.command(short_help="Write a model in formats that devices run, or show what a file holds.")
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--recipe", type=click.Path(path_type=Path), help="The recipe that a checkpoint was pruned from.")
+@click.option("--recipe", type=click.Path(path_type=Path), help="The recipe of a checkpoint.")
 @click.option(
     "--format",
     "formats",
     default="tflite",
     show_default=True,
     metavar="NAMES",
-    help="Joined by commas: tflite, tflite-fp16, tflite-dynamic, tflite-int8, tflite-sparse, torchscript, pt2, onnx, executorch.",
+    help="Separated by commas: tflite, tflite-fp16, tflite-dynamic, tflite-int8, tflite-sparse, torchscript, pt2, onnx, executorch.",
 )
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder of the files; the checkpoint's unless given.")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder of the files [default: the checkpoint's].")
 @click.option(
     "--calibration",
     type=click.IntRange(min=1),
     default=128,
     show_default=True,
-    help="Inferences of the task's data that int8 ranges are seen on.",
+    help="Number of inferences of the task's data that calibrate int8 ranges.",
 )
 @click.option(
-    "--channels-last", is_flag=True, help="TFLite inputs (images, also of whole numbers) laid out as (N, ..., C) instead of (N, C, ...)."
+    "--channels-last", is_flag=True, help="Lay out TFLite inputs (images, also of integers) as (N, ..., C) instead of (N, C, ...)."
 )
-@click.option("--integer-io", is_flag=True, help="Inputs and outputs of tflite-int8 are int8 too.")
+@click.option("--integer-io", is_flag=True, help="Make the inputs and outputs of tflite-int8 int8 too.")
 @click.option(
-    "--keep-float", multiple=True, metavar="REGEX", help="TFLite operators that quantization leaves float, by their outputs' names."
+    "--keep-float", multiple=True, metavar="REGEX", help="Keep TFLite operators float in quantization, by the names of their outputs."
 )
 @click.option(
     "--input-type",
     type=click.Choice(["float32", "uint8"]),
     default="float32",
     show_default=True,
-    help="uint8: images are taken as a camera's pixels, and normalised inside the file.",
+    help="uint8: the file reads images as camera pixels and normalises them itself.",
 )
-@click.option("--mean", metavar="NUMBERS", callback=parse_numbers, help="Normalisation of uint8 images in [0, 1]; the task's unless given.")
-@click.option("--std", metavar="NUMBERS", callback=parse_numbers, help="Such as 0.229,0.224,0.225.")
-@click.option("--score", is_flag=True, help="The task's metric, computed with every file and with the model.")
-@click.option("--show", is_flag=True, help="Write nothing: show what the exported file SOURCE says about itself, and its bytes by part.")
+@click.option(
+    "--mean",
+    metavar="NUMBERS",
+    callback=parse_numbers,
+    help="Mean of uint8 images scaled to [0, 1], for normalisation [default: the task's].",
+)
+@click.option(
+    "--std", metavar="NUMBERS", callback=parse_numbers, help="Standard deviation, such as 0.229,0.224,0.225 [default: the task's]."
+)
+@click.option("--score", is_flag=True, help="Compute the task's metric with every file and with the model.")
+@click.option("--show", is_flag=True, help="Write nothing: show the metadata of the exported file SOURCE, and its bytes by part.")
 @json_option
 def command(source: Path, show: bool, as_json: bool, **given: Any) -> None:
     """Write SOURCE in formats that devices run, each compared with the PyTorch model.
 
-    SOURCE is a pruned model's checkpoint (.safetensors, with --recipe), or a recipe (.py), whose own model is written; with --show, a file
-    written before.
+    SOURCE is a pruned model's checkpoint (.safetensors, with --recipe), or a recipe (.py), whose own model is written. With --show, it is a
+    file that was exported before.
     """
     if show:
         found = _shown(source)
@@ -115,7 +122,9 @@ def _written(
     entries = find_all(wanted)  # what is wrong is said before the recipe's work
     task, model = _loaded(source, recipe)
     if score and not task.scores:
-        raise RecipeError(f"task {task.name} cannot be scored", remedy="Leave --score out; or give it `validation` batches, or `evaluate`.")
+        raise RecipeError(
+            f"task {task.name} cannot be scored", remedy="Remove --score, or give the task `validation` batches or `evaluate`."
+        )
     samples = calibration_for(task, entries, calibration)
     metadata = task_metadata(task, model if model is not task.model else None)
     pixels = _normalisation(task, mean, std) if input_type == "uint8" else None
@@ -135,8 +144,8 @@ def _normalisation(task: Task, mean: tuple[float, ...], std: tuple[float, ...]) 
     found = Normalisation.of(task.preprocessing)
     if found is None:
         raise ExportError(
-            f"how the images of {task.name} are normalised is not known",
-            remedy="Give --mean and --std (0 and 1 where pixels are only divided by 255), or put them into the task's `preprocessing`.",
+            f"the normalisation of the images of {task.name} is not known",
+            remedy="Give --mean and --std (0 and 1 if pixels are only divided by 255), or put them into the task's `preprocessing`.",
         )
     return found
 

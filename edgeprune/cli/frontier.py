@@ -17,15 +17,16 @@ from edgeprune.files import parse_json
 
 @click.command(epilog=epilog())
 @click.argument("recipe", required=False)
-@click.option("--kind", type=click.Choice(list(FIGURES)), default="latency", show_default=True, help="Which limit is swept.")
-@click.option("--levels", metavar="LIST", default="80%,65%,50%,40%,30%", show_default=True, help="Its values.")
+@click.option("--kind", type=click.Choice(list(FIGURES)), default="latency", show_default=True, help="The limit to sweep.")
+@click.option("--levels", metavar="LIST", default="80%,65%,50%,40%,30%", show_default=True, help="Values of that limit.")
 @job_options
 @json_option
 def command(recipe: str | None, kind: str, levels: str, resume: Path | None, as_json: bool, runs: Path, **given: Any) -> int:
     """Prune the model of RECIPE to several limits and show the Pareto front.
 
-    Every level is a run of its own, tuned and measured; the device's table, the dense model's measurement and the sensitivities are shared.
-    Other limits hold at every level. Writes frontier.json and frontier.html (a chart). An interrupted sweep goes on with --resume.
+    Every level is a run of its own, tuned and measured. All runs share the device's table, the dense model's measurement and the
+    sensitivities. Other limits hold at every level. The command writes frontier.json and frontier.html (a chart). --resume continues an
+    interrupted sweep.
     """
     from edgeprune.report.frontier import console_frontier
     from edgeprune.runs.directory import read_inputs

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from edgeprune.bench.history import Entry
 
 
-@click.command(short_help="List the results that were measured.")
+@click.command(short_help="List measured results.")
 @click.argument("model", required=False)
-@click.option("--target", help="Only those of this target.")
-@click.option("--label", help="Only those of this label.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many, the newest.")
+@click.option("--target", help="Only results of this target.")
+@click.option("--label", help="Only results with this label.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Number of results to list, the newest.")
 @history_option
 @json_option
 def command(model: str | None, target: str | None, label: str | None, limit: int, history: str | None, as_json: bool) -> None:
-    """List what was measured, the newest first; of MODEL (a file's name, or the begin of its SHA-256) only where given.
+    """List measured results, the newest first. MODEL (a file's name, or a prefix of its SHA-256) limits the list to one model.
 
     Results are kept in the user's data folder, or in the database that --history or EDGEPRUNE_HISTORY names.
     """

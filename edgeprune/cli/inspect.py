@@ -15,23 +15,23 @@ from edgeprune.cli.output import console, print_json
 REASONS_SHOWN = 12
 
 
-@click.command(short_help="Show what may be pruned in a model, and what is fixed and why.")
+@click.command(short_help="Show which channels of a model can be pruned, and why others cannot.")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--group", "name", metavar="NAME", help="Show one group in full.")
 @click.option(
     "--attention",
     type=click.Choice(["heads", "dimensions"]),
-    help="What attention layers lose: whole heads, or equally many dimensions of every head (the recipe's choice unless given).",
+    help="What attention layers lose: whole heads, or the same number of dimensions in every head [default: the recipe's choice].",
 )
 @json_option
 def command(recipe: Path, name: str | None, attention: Any, as_json: bool) -> None:
-    """Show what may be pruned in the model of RECIPE, and what is fixed and why.
+    """Show which channels in the model of RECIPE can be pruned, and why others cannot.
 
     RECIPE is a Python file with a function task() -> edgeprune.Task. Nothing is measured or changed.
 
-    A group is a set of channels that one number decides about: of its R x K units, R rows keep equally many of K. It owns the parameters
-    that go with its channels, in the layers that produce them and in those that read them; a weight between two groups counts for both, so
-    that shares add up to more than the whole. A block is a residual branch that may go whole.
+    A group is a set of channels with one number to decide: of its R x K units, each of the R rows keeps the same number. A group owns the
+    parameters that go with its channels, in the layers that produce them and in the layers that read them. A weight between two groups
+    counts for both, so the shares can add up to more than 100 %. A block is a residual branch that can be removed as a whole.
     """
     from rich.console import Console
 
@@ -40,7 +40,7 @@ def command(recipe: Path, name: str | None, attention: Any, as_json: bool) -> No
     from edgeprune.task import load_recipe
 
     task = load_recipe(recipe)
-    with Console(stderr=True).status(f"following the channels of {recipe.name}"):
+    with Console(stderr=True).status(f"analysing the channels of {recipe.name}"):
         analysis = analyze(task.model, task.example_inputs, tuple(task.protect), attention or task.attention)
         document = describe(analysis, task) | {"model": task.name}
     if name is not None:
@@ -65,7 +65,7 @@ def _show(document: dict[str, Any]) -> None:
         table.add_row(group["name"], _units(group), *_owned(group), *texts)
     out.print(table)
     if document["blocks"]:
-        table = _numbers(Table(title="blocks that may go whole", title_justify="left"), "block", "parameters", "share", "redundancy")
+        table = _numbers(Table(title="blocks that can be removed", title_justify="left"), "block", "parameters", "share", "redundancy")
         table.add_column("groups in it")
         for block in document["blocks"]:
             score = "" if block["redundancy"] is None else f"{block['redundancy']:.3f}"
@@ -73,13 +73,13 @@ def _show(document: dict[str, Any]) -> None:
         out.print(table)
     _show_fixed(document, out)
     if document["parts"]:
-        text = f"Followed by submodule ({', '.join(document['parts'])}), for it cannot be captured whole: {document['whole']}"
+        text = f"Analysed by submodule ({', '.join(document['parts'])}), because it cannot be captured whole: {document['whole']}"
         out.print(text, highlight=False, soft_wrap=True)
     made = document["outputs"]
     units = sum(group["rows"] * group["units"] for group in document["groups"])
     out.print(
         f"{document['model']}: {len(document['groups'])} groups of {units:,} channels own {_percent(document['prunable'])} of "
-        f"{document['parameters']:,} parameters; {len(document['blocks'])} blocks may go whole. Of {made['channels']:,} channels "
+        f"{document['parameters']:,} parameters; {len(document['blocks'])} blocks can be removed. Of {made['channels']:,} channels "
         f"that layers make, {made['channels'] - made['free']:,} stay.",
         highlight=False,
         soft_wrap=True,

@@ -44,54 +44,58 @@ def enter_directory(_: click.Context, __: click.Parameter, run: Path | None) -> 
 
 _OPTIONS = (
     click.option("--target", metavar="TARGET", help="Device to measure on: a name, local:, or ssh://user@host:port."),
-    click.option("--profile", metavar="NAME", help="Known facts of a device; without --target everything is predicted from it."),
+    click.option("--profile", metavar="NAME", help="Device profile. Without --target, everything is predicted from it."),
     budget_options,
     click.option(
         "--resume",
         metavar="RUN",
         type=click.Path(path_type=Path),
         callback=enter_directory,
-        help="Go on with an earlier one; all else is taken from it, the folder that it was started in too.",
+        help="Continue an earlier run. All other settings come from that run, and so does the working folder.",
     ),
-    click.option("--runs", metavar="DIR", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where they are kept."),
-    click.option("--epochs", type=click.FloatRange(min=0), help="Training epochs in all [default: the task's]."),
+    click.option("--runs", metavar="DIR", default="runs", show_default=True, type=click.Path(path_type=Path), help="Folder of the runs."),
+    click.option("--epochs", type=click.FloatRange(min=0), help="Training epochs in total [default: the task's]."),
     click.option(
         "--schedule",
         type=click.Choice(SCHEDULES),
         default="auto",
         show_default=True,
-        help="Cut at once, in stages, or online, while the model trains.",
+        help="When channels are removed: all at once, in stages, or online while the model trains.",
     ),
     click.option(
         "--training",
         type=click.Choice(TRAININGS),
         default="fine-tune",
         show_default=True,
-        help="How the cut model is trained: on from its weights, or from scratch.",
+        help="How the pruned model is trained: from its remaining weights, or from scratch.",
     ),
     click.option(
         "--distillation", type=click.FloatRange(0, 1), help="Weight of the dense model's answers in the loss [default: the task's]."
     ),
-    click.option("--weight-decay", type=click.FloatRange(min=0), help="Of the training [default: the task's]."),
-    click.option("--criterion", metavar="NAME", help="Channel importance [default: taylor with data, else l2]."),
-    click.option("--no-sensitivity", is_flag=True, help="Do not measure how the loss depends on every group."),
-    click.option("--no-reconstruction", is_flag=True, help="Do not solve the remaining weights again from calibration data."),
+    click.option("--weight-decay", type=click.FloatRange(min=0), help="Weight decay of the training [default: the task's]."),
+    click.option("--criterion", metavar="NAME", help="Importance criterion for channels [default: taylor with data, else l2]."),
+    click.option("--no-sensitivity", is_flag=True, help="Do not measure how the loss depends on each group."),
+    click.option("--no-reconstruction", is_flag=True, help="Do not refit the remaining weights to calibration data."),
     click.option("--engine", metavar="NAME", help="What the device runs: tflite or torchscript [default: tflite where it can]."),
     click.option(
         "--precision",
         default="fp32",
         show_default=True,
         metavar="LIST",
-        help="Of fp32, fp16, dynamic and int8: each is pruned and measured, the best file that meets the budgets is kept.",
+        help="Any of fp32, fp16, dynamic and int8. Each one is pruned and measured; the best file that meets the budgets is kept.",
     ),
     click.option(
-        "--format", "formats", default="tflite,torchscript,pt2", show_default=True, metavar="LIST", help="Formats exported at the end."
+        "--format", "formats", default="tflite,torchscript,pt2", show_default=True, metavar="LIST", help="Formats to export at the end."
     ),
     click.option("--threads", type=click.IntRange(min=1), help="Threads on the device [default: its cores, at most 4]."),
-    click.option("--step", type=click.IntRange(min=1), help="Block of channels [default: the profile's]."),
-    click.option("--measurements", type=click.IntRange(min=1), default=8, show_default=True, help="Most measurements of pruned models."),
-    click.option("--no-reuse", is_flag=True, help="Measure every plan again, even where an earlier run did on this device."),
-    click.option("--unfreeze", is_flag=True, help="Train what the cut changed although it is frozen (requires_grad=False)."),
+    click.option("--step", type=click.IntRange(min=1), help="Keep multiples of this number of channels [default: the profile's]."),
+    click.option(
+        "--measurements", type=click.IntRange(min=1), default=8, show_default=True, help="Largest number of pruned models to measure."
+    ),
+    click.option("--no-reuse", is_flag=True, help="Measure every plan again, even if an earlier run measured it on this device."),
+    click.option(
+        "--unfreeze", is_flag=True, help="Train the parameters that pruning changed, even if they are frozen (requires_grad=False)."
+    ),
     seed_option,
 )
 

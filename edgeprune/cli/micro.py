@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 @click.command(short_help="Check a TFLite file for a microcontroller, and write it as a C array.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the C array and its header.")
-@click.option("--name", default="model", show_default=True, metavar="C_NAME", help="Name of the C files and prefix of their symbols.")
-@click.option("--profile", metavar="NAME", help="Microcontroller to predict the latency for, and whose RAM and flash it must fit.")
+@click.option("--name", default="model", show_default=True, metavar="C_NAME", help="Name of the C files, and prefix of their symbols.")
+@click.option("--profile", metavar="NAME", help="Microcontroller to predict the latency for. The model must fit its RAM and flash.")
 @json_option
 def command(file: Path, out: Path | None, name: str, profile: str | None, as_json: bool) -> int:
     """Check the operators of FILE (a TFLite model, best int8) against TFLite Micro's, and measure its arena with tflite-micro.
 
-    The exit code is 0 when every operator runs, and the model fits the profile's memory where one is given.
+    The exit code is 0 if every operator runs and, with --profile, the model fits the memory.
     """
     from edgeprune.errors import InputError
     from edgeprune.micro import estimate_flash, macs_of, measure_arena, read_graph, write_c_array
@@ -64,7 +64,7 @@ def _profile(name: str | None) -> Profile | None:
     profile = load(name)
     if not profile.micro:
         micro = [entry for entry in names() if load(entry).micro]
-        raise ProfileError(f"{profile.name} is no microcontroller", remedy=f"Microcontrollers: {', '.join(micro)}.")
+        raise ProfileError(f"{profile.name} is not a microcontroller", remedy=f"Microcontrollers: {', '.join(micro)}.")
     return profile
 
 

@@ -52,7 +52,7 @@ def json_option(function: F) -> F:
 
 def seed_option(function: F) -> F:
     """Add ``--seed``."""
-    return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of all that is random.")(function)
+    return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Random seed.")(function)
 
 
 def history_option(function: F) -> F:
@@ -63,7 +63,7 @@ def history_option(function: F) -> F:
 
         return history_url(value)
 
-    text = "Database of results (an SQLAlchemy address), or off; EDGEPRUNE_HISTORY unless given, else one in the user's data folder."
+    text = "Database of results (an SQLAlchemy address), or off [default: EDGEPRUNE_HISTORY, else a file in the user's data folder]."
     return click.option("--history", metavar="URL", callback=settle, help=text)(function)
 
 
@@ -76,13 +76,15 @@ def budget_options(function: F) -> F:
         return value
 
     options = [
-        click.option("--latency", metavar="TIME", callback=check, help="Largest median latency: 15ms, or 50% of the dense model."),
-        click.option("--memory", metavar="BYTES", callback=check, help="Largest peak memory: 20MB, or 60%."),
-        click.option("--energy", metavar="ENERGY", callback=check, help="Most energy an inference: 40mJ, or 50%."),
-        click.option("--size", metavar="BYTES", callback=check, help="Largest exported file: 1MB, or 50%."),
-        click.option("--macs", metavar="COUNT", callback=check, help="Most multiply-accumulates: 40M, or 50%."),
-        click.option("--parameters", metavar="COUNT", callback=check, help="Most parameters: 300k, or 50%."),
-        click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="How much worse the metric may get, in its units."),
+        click.option("--latency", metavar="TIME", callback=check, help="Latency limit (median): 15ms, or 50% of the dense model."),
+        click.option("--memory", metavar="BYTES", callback=check, help="Limit on peak memory: 20MB, or 60%."),
+        click.option("--energy", metavar="ENERGY", callback=check, help="Limit on the energy of one inference: 40mJ, or 50%."),
+        click.option("--size", metavar="BYTES", callback=check, help="Limit on the size of the exported file: 1MB, or 50%."),
+        click.option("--macs", metavar="COUNT", callback=check, help="Limit on multiply-accumulates: 40M, or 50%."),
+        click.option("--parameters", metavar="COUNT", callback=check, help="Limit on parameters: 300k, or 50%."),
+        click.option(
+            "--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Largest allowed loss of the metric, in its own units."
+        ),
     ]
     for option in reversed(options):
         function = option(function)

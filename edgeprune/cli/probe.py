@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from edgeprune.bench import DeviceInfo
 
 
-@click.command(short_help="Say what a device is: processor, memory, runtimes, meters.")
+@click.command(short_help="Describe a device: processor, memory, runtimes, meters.")
 @click.argument("target")
 @json_option
 def command(target: str, as_json: bool) -> int:
-    """Say what TARGET (a name, a group, local:, ssh://user@host; or several: pi4,pi5) is.  Nothing is measured, nobody is waited for.
+    """Describe TARGET (a name, a group, local:, ssh://user@host; or several: pi4,pi5).  It measures nothing and waits for no lock.
 
-    With several targets the exit code is 10 and the number of those that failed.
+    With several targets, the exit code is 10 plus the number of targets that failed.
     """
     from edgeprune.bench import probe
     from edgeprune.bench.fleet import side_by_side

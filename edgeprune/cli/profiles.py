@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from edgeprune.profile import Fact, Profile
 
 
-@click.group(invoke_without_command=True, short_help="List the known devices and show what is known of them.")
+@click.group(invoke_without_command=True, short_help="List the known devices and show their facts.")
 @json_option
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the known devices and show what is known of them, each fact with its source."""
+    """List the known devices and show their facts, each with its source."""
     if context.invoked_subcommand is None:
         context.invoke(list_, as_json=as_json)
     elif as_json:
@@ -48,7 +48,7 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show all that is known of NAME: a profile's name, or the path of your own TOML file.
+    """Show all facts of NAME: a profile's name, or the path of your own TOML file.
 
     [3P] in a source: one unofficial source.  [U]: unverified.
     """

@@ -24,8 +24,8 @@ def command(recipe: str | None, resume: Path | None, dry_run: bool, as_json: boo
     """Prune the model of RECIPE to budgets that are measured on a device.
 
     RECIPE is a Python file with a function task() -> edgeprune.Task. Budgets are quantities (15ms, 20MB, 40mJ, 40M) or percentages of the
-    dense model; with --max-drop alone, the fastest model above that floor is looked for, by a few whole runs. Everything is kept in a run
-    directory; an interrupted run goes on with --resume.
+    dense model. With --max-drop alone, a few whole runs search for the fastest model within that drop. Everything is kept in a run
+    directory; --resume continues an interrupted run.
     """
     from edgeprune.errors import BudgetError
     from edgeprune.runs.directory import read_inputs
@@ -36,7 +36,7 @@ def command(recipe: str | None, resume: Path | None, dry_run: bool, as_json: boo
         raise click.UsageError(f"{resume} is a sweep: edgeprune frontier --resume {resume}")
     job = resumed_job(resume) if resume is not None else new_job(recipe, given)
     if dry_run and not job.budget.limits():
-        raise BudgetError("a dry run needs a limit of a figure", remedy="Give for example --latency 50%.")
+        raise BudgetError("a dry run needs a limit other than --max-drop", remedy="Give one, for example --latency 50%.")
     request = job.request()
     with shown_progress() as events:
         if dry_run:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 BUNDLE = click.Path(path_type=Path)
 
 
-@click.group(short_help="Build releases, sign and verify them, bring them to devices.")
+@click.group(short_help="Build, sign and verify releases, and send them to devices.")
 def command() -> None:
-    """Build a release of finished runs, sign it, check it, and bring it to devices."""
+    """Build a release from finished runs, sign it, check it, and send it to devices."""
 
 
 for device_command in (release_device.push, release_device.status, release_device.rollback, release_device.prune, release_device.unpack):
@@ -65,35 +65,47 @@ def _list(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in value.split(",") if item.strip())
 
 
-@command.command(short_help="Build a bundle of finished runs.")
+@command.command(short_help="Build a bundle from finished runs.")
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--variants", callback=_runs, metavar="NAME=RUN,...", help="A run for each device family; RUN itself becomes the variant default."
+    "--variants", callback=_runs, metavar="NAME=RUN,...", help="One run for each device family; RUN itself becomes the variant default."
 )
-@click.option("--version", required=True, help="Of the release, such as 1.4.0 (semver.org).")
-@click.option("--product", help="The product's name; the task's unless given.")
-@click.option("--gate", "gates", multiple=True, metavar="GATES", help="latency:15ms,accuracy:0.91; of one variant: pi4=latency:15ms.")
-@click.option("--expires", default="1y", show_default=True, help="1y, 6w, 90d after the evidence, a date, or never.")
-@click.option("--sequence", type=click.IntRange(min=1), help="Grows with every release; 1004000 for 1.4.0 unless given.")
-@click.option("--threshold", type=click.IntRange(min=1), default=1, show_default=True, help="How many signers it needs.")
-@click.option("--formats", default="", callback=_list, help="Which exports are shipped, by commas; all that devices run unless given.")
-@click.option("--model", help="The format that is loaded; the one that was measured unless given.")
+@click.option("--version", required=True, help="Version of the release, such as 1.4.0 (semver.org).")
+@click.option("--product", help="The product's name [default: the task's].")
 @click.option(
-    "--evidence", multiple=True, callback=_named, metavar="NAME=RESULT", help="A result of edgeprune history, instead of the run's own."
+    "--gate", "gates", multiple=True, metavar="GATES", help="Limits to meet: latency:15ms,accuracy:0.91; for one variant: pi4=latency:15ms."
+)
+@click.option("--expires", default="1y", show_default=True, help="Expiry: 1y, 6w or 90d after the evidence, a date, or never.")
+@click.option(
+    "--sequence", type=click.IntRange(min=1), help="Number that grows with every release [default: from the version, 1004000 for 1.4.0]."
+)
+@click.option("--threshold", type=click.IntRange(min=1), default=1, show_default=True, help="Number of signatures that the release needs.")
+@click.option("--formats", default="", callback=_list, help="Exports to ship, separated by commas [default: all that devices run].")
+@click.option("--model", help="The format that devices load [default: the measured one].")
+@click.option(
+    "--evidence",
+    multiple=True,
+    callback=_named,
+    metavar="NAME=RESULT",
+    help="A result of edgeprune history to use instead of the run's own.",
 )
 @click.option("--devices", "profiles", multiple=True, callback=_named, metavar="NAME=PROFILE", help="The profiles a variant is for.")
 @click.option(
-    "--min-memory", "min_memory_bytes", callback=_memory, metavar="BYTES", help="Of a device; what the process took unless given."
+    "--min-memory",
+    "min_memory_bytes",
+    callback=_memory,
+    metavar="BYTES",
+    help="Least memory of a device [default: what the measured process used].",
 )
-@click.option("--recipe", type=click.Path(path_type=Path), help="To score the exported file by; the run's unless given.")
-@click.option("--licence", "licences", multiple=True, type=click.Path(path_type=Path, dir_okay=False), help="A file of yours to put in.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The file to write; PRODUCT-VERSION.epb unless given.")
+@click.option("--recipe", type=click.Path(path_type=Path), help="Recipe that scores the exported file [default: the run's].")
+@click.option("--licence", "licences", multiple=True, type=click.Path(path_type=Path, dir_okay=False), help="A licence file to include.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The file to write [default: PRODUCT-VERSION.epb].")
 @history_option
 @json_option
 def build(run: Path | None, variants: dict[str, Path], output: Path | None, as_json: bool, **given: Any) -> None:
-    """Build one file of RUN, or of a run for each device family: artifacts, labels, evidence, model card, bill of materials.
+    """Build one file from RUN, or from one run for each device family: artifacts, labels, evidence, model card, bill of materials.
 
-    Every gate must be met by the measurement of the very file that is shipped.  The same runs make the same bytes.
+    The shipped file itself must be measured to meet every gate.  The same runs give the same bytes.
     """
     from edgeprune.release import Bundle
     from edgeprune.release.build.build import build as build_bundle
@@ -114,9 +126,9 @@ def build(run: Path | None, variants: dict[str, Path], output: Path | None, as_j
 @command.command(short_help="Add a signature.")
 @click.argument("bundle", type=BUNDLE)
 @click.option(
-    "--key", required=True, type=click.Path(path_type=Path), help="An SSH private key; or a public one whose other half the agent has."
+    "--key", required=True, type=click.Path(path_type=Path), help="An SSH private key, or a public key whose private key is in the agent."
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead.")
 @json_option
 def sign(bundle: Path, key: Path, output: Path | None, as_json: bool) -> None:
     """Sign BUNDLE with an ordinary SSH key, as ssh-keygen -Y sign does.  Signatures by other keys stay."""
@@ -134,9 +146,9 @@ def sign(bundle: Path, key: Path, output: Path | None, as_json: bool) -> None:
 @command.command(short_help="Check signatures, expiry and every byte.")
 @click.argument("bundle", type=BUNDLE)
 @click.option(
-    "--allowed-signers", required=True, type=click.Path(path_type=Path), help="Whose signatures count: a file as ssh-keygen -Y has it."
+    "--allowed-signers", required=True, type=click.Path(path_type=Path), help="File of trusted signers, in the format of ssh-keygen -Y."
 )
-@click.option("--threshold", type=click.IntRange(min=1), help="How many of them must have signed; what the bundle asks for unless more.")
+@click.option("--threshold", type=click.IntRange(min=1), help="Number of valid signatures to require, if more than the bundle asks for.")
 @json_option
 def verify(bundle: Path, allowed_signers: Path, threshold: int | None, as_json: bool) -> None:
     """Check BUNDLE: signatures, expiry, and that it holds the files of its manifest and nothing else."""
@@ -153,14 +165,14 @@ def verify(bundle: Path, allowed_signers: Path, threshold: int | None, as_json: 
             return
         click.echo(f"{bundle}: {manifest.product} {manifest.version} is signed by {', '.join(found.signers)}; every byte is as signed")
         for fingerprint in found.unknown:
-            click.echo(f"a signature that does not count: {fingerprint}", err=True)
+            click.echo(f"a signature that is not trusted: {fingerprint}", err=True)
 
 
-@command.command(short_help="Say what is in a bundle.")
+@command.command(short_help="Show what is in a bundle.")
 @click.argument("bundle", type=BUNDLE)
 @json_option
 def show(bundle: Path, as_json: bool) -> None:
-    """Say what is in BUNDLE.  Nothing is verified but its form: see edgeprune release verify."""
+    """Show what is in BUNDLE.  Only its form is checked: use edgeprune release verify to check signatures."""
     from edgeprune.release import Bundle
 
     with Bundle.open(bundle) as opened:
@@ -226,4 +238,4 @@ def _lines(name: str, variant: Variant) -> list[str]:
         lines.append(f"  measured {item.measured_at} on {item.device}, {item.runtime} {item.runtime_version}, {threads}:")
         lines.append("    " + ", ".join(f"{what} {value}" for what, value in figures(item).items()))
         lines.append(f"    raw samples in {item.raw}, SHA-256 {item.samples_sha256}" if item.samples_sha256 else "    no raw samples")
-    return lines if variant.evidence else [*lines, "  nothing of it was measured on a device"]
+    return lines if variant.evidence else [*lines, "  nothing was measured on a device"]

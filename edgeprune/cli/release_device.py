@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from edgeprune.release.deploy.push import Pushed
 
 F = TypeVar("F", bound=Callable[..., Any])
-_ROOT = "The folder on the device below which every product has its own.  [default: ~/edgeprune]"
-_TARGET = "A target's name, a group, an address; or several: pi4,pi5."
+_ROOT = "Folder on the device that holds a folder for every product.  [default: ~/edgeprune]"
+_TARGET = "A target's name, a group or an address, or several: pi4,pi5."
 
 
 def parse_share(_: click.Context, __: click.Parameter, text: str) -> float:
@@ -32,7 +32,7 @@ def parse_share(_: click.Context, __: click.Parameter, text: str) -> float:
     except ValueError:
         share = -1.0
     if not text.endswith("%") or not 0 <= share <= 1:
-        raise click.BadParameter(f"{text!r} is no share from 0% to 100%")
+        raise click.BadParameter(f"{text!r} is not a share from 0% to 100%")
     return share
 
 
@@ -43,27 +43,31 @@ def device_options(function: F) -> F:
     return click.option("--target", required=True, help=_TARGET)(function)
 
 
-@click.command(short_help="Bring a release to devices, and let them use it.")
+@click.command(short_help="Send a release to devices and switch them to it.")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--allowed-signers", type=click.Path(path_type=Path), required=True, help="Whose signatures count (ssh-keygen's format).")
-@click.option("--threshold", type=click.IntRange(min=1), help="How many of them must have signed.  [default: as the release asks]")
-@click.option("--replace-signers", is_flag=True, help="Let the device trust this file instead of the one it has.")
-@click.option("--variant", metavar="NAME", help="The variant to send; the one that fits unless given.")
-@click.option("--after", metavar="COMMAND", help="Run this on the device, in the new release's folder; it goes back if that fails.")
+@click.option("--allowed-signers", type=click.Path(path_type=Path), required=True, help="File of trusted signers (ssh-keygen's format).")
+@click.option("--threshold", type=click.IntRange(min=1), help="Number of valid signatures to require.  [default: as the release asks]")
+@click.option("--replace-signers", is_flag=True, help="Make the device trust the --allowed-signers file instead of the one it has.")
+@click.option("--variant", metavar="NAME", help="The variant to send [default: the one that fits].")
+@click.option("--after", metavar="COMMAND", help="Run this on the device, in the new release's folder; the device goes back if it fails.")
 @click.option(
-    "--canary", type=click.IntRange(min=0), default=1, show_default=True, help="Of several devices, how many come first, by themselves."
+    "--canary", type=click.IntRange(min=0), default=1, show_default=True, help="Number of devices that get the release first, alone."
 )
-@click.option("--wave", type=click.IntRange(min=1), default=10, show_default=True, help="How many come at a time then.")
-@click.option("--max-failures", callback=parse_share, default="0%", show_default=True, help="Stop when more than this share has failed.")
-@click.option("--wait", type=click.FloatRange(min=0), default=600.0, show_default=True, help="Most seconds to wait for others on a device.")
+@click.option("--wave", type=click.IntRange(min=1), default=10, show_default=True, help="Number of devices at a time after that.")
+@click.option(
+    "--max-failures", callback=parse_share, default="0%", show_default=True, help="Stop if more than this share of the devices has failed."
+)
+@click.option(
+    "--wait", type=click.FloatRange(min=0), default=600.0, show_default=True, help="Longest wait for other users of a device, in seconds."
+)
 @device_options
 def push(bundle: Path, target: str, as_json: bool, **given: Any) -> int:
-    """Verify BUNDLE, send each device what it lacks, check there that it works, and switch to it.
+    """Verify BUNDLE, send each device what it lacks, check on the device that it works, and switch to it.
 
-    A device serves the old release or the new one, whole, whatever happens meanwhile; one on which the release does not work goes back by
-    itself.  A second push goes on where an interrupted one was.
+    At every moment a device serves the whole old release or the whole new one. A device on which the release does not work goes back by
+    itself.  A second push continues an interrupted one.
 
-    Exit codes: 0 all have it; 1 the only device failed, or the bundle is refused; with several, 10 and the number of those that failed.
+    Exit codes: 0 all have it; 1 the only device failed, or the bundle is refused; with several devices, 10 plus the number that failed.
     """
     from edgeprune.devices.targets import resolve_targets
     from edgeprune.release.bundle.file import Bundle
@@ -117,7 +121,7 @@ def _print_rollout(release: dict[str, Any], rollout: Rollout) -> None:
         show_error(f"stopped: {rollout.failed} of {len(rollout.outcomes)} devices failed", f"Not touched: {names}")
         if any(outcome.result for outcome in rollout.outcomes):
             again = f"edgeprune release rollback --from {release['version']} --target ..."
-            click.echo(f"to take it back where it is now, and nowhere else: {again}", err=True)
+            click.echo(f"to roll back the devices that use it now, and no others: {again}", err=True)
 
 
 def _name(target: str) -> str:
@@ -176,10 +180,10 @@ def _finish(outcomes: Sequence[Outcome[Any]], as_json: bool, document: Callable[
 
 
 @click.command(short_help="Show the releases on devices, and which is in use.")
-@click.option("--check", is_flag=True, help="Read every file there, and name the damaged ones.")
+@click.option("--check", is_flag=True, help="Read every file on the device, and name the damaged ones.")
 @device_options
 def status(target: str, base: str, check: bool, as_json: bool) -> int:
-    """Show the releases of every product on the devices.  Exit code 3 when a file of one is damaged (with --check)."""
+    """Show the releases of every product on the devices.  With --check, the exit code is 3 if a file is damaged."""
     from edgeprune.release.deploy.installed import status as installed
 
     outcomes = _each(target, lambda one: installed(one, base, check))
@@ -196,7 +200,7 @@ def _print_status(found: list[Status]) -> None:
     for item in found:
         click.echo(f"{_name(item.target)}: {item.product} {item.current or '(nothing in use)'}, {item.path}")
         if item.pending:
-            click.echo(f"  {item.pending} is on trial: a push did not end; the next one, or the device's next start, goes back")
+            click.echo(f"  {item.pending} is on trial: a push did not end; the next push, or the device's next start, goes back")
         table = Table("version", "sequence", "variant", "size", "state")
         for release in reversed(item.releases):
             role = {item.committed: "in use", item.previous: "before"}.get(release.version, "")
@@ -206,16 +210,16 @@ def _print_status(found: list[Status]) -> None:
         console().print(table)
 
 
-@click.command(short_help="Let devices use the release before, or another one that they have.")
-@click.option("--product", help="Which, where a device has several.")
-@click.option("--to", "version", metavar="VERSION", help="The version to go back to; the one before unless given.")
-@click.option("--from", "only_from", metavar="VERSION", help="Only on devices that use this one now; others stay as they are.")
-@click.option("--after", metavar="COMMAND", help="Run this on the device, in the release's folder; it stays as it was if that fails.")
+@click.command(short_help="Switch devices back to an earlier release that they have.")
+@click.option("--product", help="The product, if a device has several.")
+@click.option("--to", "version", metavar="VERSION", help="The version to go back to [default: the one before].")
+@click.option("--from", "only_from", metavar="VERSION", help="Change only devices that use this version now.")
+@click.option("--after", metavar="COMMAND", help="Run this on the device, in the release's folder; the device stays as it was if it fails.")
 @device_options
 def rollback(
     target: str, base: str, product: str | None, version: str | None, only_from: str | None, after: str | None, as_json: bool
 ) -> int:
-    """Go back to an earlier release that the devices still have: nothing is sent."""
+    """Switch devices back to an earlier release that they still have. Nothing is sent."""
     from edgeprune.release.deploy.installed import RolledBack
     from edgeprune.release.deploy.installed import rollback as roll
 
@@ -228,8 +232,8 @@ def rollback(
 
 
 @click.command(short_help="Remove old releases from devices.")
-@click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="How many of the newest to keep.")
-@click.option("--product", help="Only this one's.")
+@click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="Number of newest releases to keep.")
+@click.option("--product", help="Only releases of this product.")
 @device_options
 def prune(target: str, base: str, keep: int, product: str | None, as_json: bool) -> int:
     """Remove all but the newest releases; the one in use and the one before always stay."""
@@ -246,15 +250,15 @@ def prune(target: str, base: str, keep: int, product: str | None, as_json: bool)
     return _finish(outcomes, as_json, lambda found: {"products": [asdict(item) for item in found]}, line)
 
 
-@click.command(short_help="Write a release's files into a folder, to be built into a program.")
+@click.command(short_help="Write a release's files to a folder, to build into a program.")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--allowed-signers", type=click.Path(path_type=Path), required=True, help="Whose signatures count (ssh-keygen's format).")
-@click.option("--threshold", type=click.IntRange(min=1), help="How many of them must have signed.  [default: as the release asks]")
-@click.option("--variant", metavar="NAME", help="The variant to write; the only one unless given.")
+@click.option("--allowed-signers", type=click.Path(path_type=Path), required=True, help="File of trusted signers (ssh-keygen's format).")
+@click.option("--threshold", type=click.IntRange(min=1), help="Number of valid signatures to require.  [default: as the release asks]")
+@click.option("--variant", metavar="NAME", help="The variant to write [default: the only one].")
 @click.option("--out", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder to write.")
 @json_option
 def unpack(bundle: Path, allowed_signers: Path, threshold: int | None, variant: str | None, folder: Path, as_json: bool) -> None:
-    """Verify BUNDLE and write one variant's files, as devices have them: for a phone's assets, or firmware."""
+    """Verify BUNDLE and write the files of one variant as devices store them, for a phone's assets or for firmware."""
     from edgeprune.release.bundle.file import Bundle
     from edgeprune.release.bundle.signers import read_signers
     from edgeprune.release.bundle.unpack import unpack as write

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 @click.command(short_help="Install a runtime on a device, from this machine.")
 @click.argument("target")
 @click.option(
-    "--engine", "engines", multiple=True, metavar="ENGINE", help="tflite, torchscript or onnx; may be repeated.  [default: tflite]"
+    "--engine", "engines", multiple=True, metavar="ENGINE", help="tflite, torchscript or onnx; can be repeated.  [default: tflite]"
 )
-@click.option("--runtime", help="The package to install where an engine has several, such as tflite-runtime.")
+@click.option("--runtime", help="The package to install if an engine has several, such as tflite-runtime.")
 @click.option("--python", help="The device's Python to use, by name or path.")
-@click.option("--index", metavar="URL", help="A package index besides pip's own, such as torch's of wheels for processors alone.")
-@click.option("--offline", is_flag=True, help="Use only wheels that an earlier setup fetched to this machine.")
-@click.option("--dry-run", is_flag=True, help="Say what would be installed; the device is only looked at.")
+@click.option("--index", metavar="URL", help="A second package index, such as torch's index of CPU wheels.")
+@click.option("--offline", is_flag=True, help="Use only wheels that an earlier setup downloaded to this machine.")
+@click.option("--dry-run", is_flag=True, help="Show what would be installed; change nothing on the device.")
 @json_option
 def command(
     target: str,
@@ -34,9 +34,9 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Install the runtime that fits TARGET's Python, architecture and C library into an environment of its own there.
+    """Install the runtime that fits TARGET's Python, architecture and C library into a virtual environment on TARGET.
 
-    Wheels are fetched on this machine: the device needs no network.  A second call changes nothing; `edgeprune teardown` removes it.
+    Wheels are downloaded on this machine: the device needs no network.  A second call changes nothing; `edgeprune teardown` removes it.
     """
     from edgeprune.devices import resolve_target
     from edgeprune.devices.provision import set_up
@@ -63,7 +63,7 @@ def _print(done: Setup, dry_run: bool) -> None:
     size, room = format_quantity("size", done.sent_bytes), format_quantity("size", done.needed_bytes)
     click.echo(f"{done.address}: {done.python}, of {done.base}")
     if not done.missing:
-        click.echo("  all of it is there: " + ", ".join(done.wheels))
+        click.echo("  already installed: " + ", ".join(done.wheels))
     else:
         click.echo(f"  {'would send' if dry_run else 'sent'} {size} in {len(done.missing)} wheels (needs {room} of disk)")
         for name in done.missing:

@@ -22,7 +22,7 @@ def _share(_: click.Context, __: click.Parameter, value: str | None) -> float | 
     except ValueError:
         share = -1.0
     if not 0 < share < 1:
-        raise click.BadParameter(f"{value!r} is no share of zeros: write 85%, 0.85 or auto")
+        raise click.BadParameter(f"{value!r} is not a share of zeros: write 85%, 0.85 or auto")
     return share
 
 
@@ -32,22 +32,35 @@ def _latency(_: click.Context, __: click.Parameter, value: str | None) -> str | 
     return value
 
 
-@click.command(short_help="Make most weights zero, in the form that ARM devices run faster.")
+@click.command(short_help="Make most weights zero, so that ARM devices run the model faster.")
 @click.argument("recipe", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--check", metavar="FILE", type=click.Path(path_type=Path), help="Say whether sparse kernels will run this TFLite file, and if not why."
+    "--check",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Show whether sparse kernels will run this TFLite file, and if not, why.",
 )
 @click.option(
-    "--sparsity", metavar="SHARE", callback=_share, help="Share of the weights that go: 85%; or auto, with --target and --latency."
+    "--sparsity", metavar="SHARE", callback=_share, help="Share of the weights to make zero: 85%; or auto, with --target and --latency."
 )
 @click.option("--target", metavar="TARGET", help="Device to measure on: a name, local:, or ssh://user@host:port.")
-@click.option("--latency", metavar="TIME", callback=_latency, help="For auto: largest median latency: 15ms, or 50% of the dense model.")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Start from this pruned model (.safetensors) of the recipe.")
+@click.option("--latency", metavar="TIME", callback=_latency, help="Latency limit (median) for auto: 15ms, or 50% of the dense model.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Start from this pruned model of the recipe (.safetensors).")
 @click.option(
-    "--scope", type=click.Choice(["layer", "global"]), default="layer", show_default=True, help="The share of each layer, or of all."
+    "--scope",
+    type=click.Choice(["layer", "global"]),
+    default="layer",
+    show_default=True,
+    help="Whether the share holds for each layer, or for all layers together.",
 )
-@click.option("--block", type=click.Choice(["1", "2", "4"]), default="1", show_default=True, help="Output channels that are zero together.")
-@click.option("--no-linear", is_flag=True, help="Leave linear layers dense: only 1x1 convolutions get faster.")
+@click.option(
+    "--block",
+    type=click.Choice(["1", "2", "4"]),
+    default="1",
+    show_default=True,
+    help="Number of output channels that become zero together.",
+)
+@click.option("--no-linear", is_flag=True, help="Keep linear layers dense: only 1x1 convolutions get faster.")
 @click.option("--epochs", type=click.FloatRange(min=0), help="Epochs of training [default: the task's].")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads on the device [default: its cores, at most 4].")
 @seed_option
@@ -55,14 +68,14 @@ def _latency(_: click.Context, __: click.Parameter, value: str | None) -> str | 
     "--output",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Folder of the run; an interrupted one goes on there [default: runs/...].",
+    help="Folder of the run. Give it again to continue an interrupted run [default: runs/...].",
 )
 @json_option
 def command(recipe: Path | None, check: Path | None, as_json: bool, **given: Any) -> int:
-    """Make most of the 1x1 convolutions' and linear layers' weights of RECIPE's model zero while training it, and export it sparse.
+    """Train the model of RECIPE until most weights of its 1x1 convolutions and linear layers are zero, and export it sparse.
 
-    ARM devices with XNNPACK (ai-edge-litert, tflite-runtime) run such a file faster where the network's form allows it; --check says so of
-    any file. With --sparsity auto the least loss of sparse weights, fewer channels or both that meets --latency on --target is made.
+    ARM devices with XNNPACK (ai-edge-litert, tflite-runtime) run such a file faster if the network's structure allows it. --check tests
+    any file. --sparsity auto compares sparse weights, fewer channels and both, and keeps the one with the least loss that meets --latency.
     """
     if check is not None:
         return _check(check, as_json)
@@ -108,7 +121,7 @@ def _run(recipe: Path, given: dict[str, Any]) -> Any:
                 return sparsify_to(task, given["latency"], given["target"], run, events, settings)
             return make_sparse(task, given["sparsity"], run, events, settings, pruned=given["checkpoint"], target=given["target"])
     except BaseException as error:
-        error.add_note(f"What was done is kept in {run.path}. Go on with the same command and --output {run.path}")
+        error.add_note(f"The run is kept in {run.path}. Continue it with the same command and --output {run.path}")
         raise
     finally:
         run.close()
@@ -153,7 +166,7 @@ def _show_check(report: Any) -> None:
             f"Sparse kernels run {report.sparse} of {report.pointwise} 1x1 convolutions on ARM: {share}.", highlight=False, soft_wrap=True
         )
     elif report.wrong:
-        out.print("This file computes something else on ARM devices, or does not load there.", highlight=False)
+        out.print("This file gives wrong results on ARM devices, or does not load there.", highlight=False)
     elif report.pointwise:
         out.print("No sparse kernel will run: this file is as fast as the dense one.", highlight=False)
     else:

@@ -10,18 +10,18 @@ from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json, show_error
 
 
-@click.group(short_help="Keep names for devices.")
+@click.group(short_help="Manage names for devices.")
 def command() -> None:
-    """Keep names for devices, in the user's configuration folder."""
+    """Manage names for devices, kept in the user's configuration folder."""
 
 
 @command.command()
 @click.argument("name")
 @click.argument("address")
-@click.option("--profile", help="Name of the device's profile; found by probing unless given.")
-@click.option("--replace", is_flag=True, help="Let NAME stand for this address, whatever it stood for.")
+@click.option("--profile", help="Name of the device's profile [default: found by probing].")
+@click.option("--replace", is_flag=True, help="Replace NAME if it exists.")
 def add(name: str, address: str, profile: str | None, replace: bool) -> None:
-    """Let NAME stand for ADDRESS (ssh://user@host:port)."""
+    """Add NAME as a name for ADDRESS (ssh://user@host:port)."""
     from edgeprune.devices.targets import add_target
 
     target = add_target(name, address, profile, replace=replace)
@@ -31,9 +31,9 @@ def add(name: str, address: str, profile: str | None, replace: bool) -> None:
 @command.command()
 @click.argument("name")
 @click.argument("members", nargs=-1, required=True)
-@click.option("--replace", is_flag=True, help="Let NAME stand for these, whatever group it was.")
+@click.option("--replace", is_flag=True, help="Replace the group NAME if it exists.")
 def group(name: str, members: tuple[str, ...], replace: bool) -> None:
-    """Let NAME stand for several targets: edgeprune bench --target NAME measures on all of them, side by side."""
+    """Add NAME as a group of targets: edgeprune bench --target NAME measures on all of them, side by side."""
     from edgeprune.devices.targets import add_group
 
     click.echo(f"{name}: {', '.join(add_group(name, members, replace=replace))}")
@@ -42,7 +42,7 @@ def group(name: str, members: tuple[str, ...], replace: bool) -> None:
 @command.command(name="list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the names, those of groups last."""
+    """List the names, groups last."""
     from edgeprune.devices.targets import damaged_entries, list_groups, list_targets
 
     targets, groups = list_targets(), list_groups()
@@ -67,8 +67,8 @@ def list_(as_json: bool) -> None:
 @command.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    """Forget NAME, also as a member of groups."""
+    """Remove NAME, also from its groups."""
     from edgeprune.devices.targets import remove_target
 
     remove_target(name)
-    click.echo(f"{name} is forgotten.")
+    click.echo(f"{name} is removed.")

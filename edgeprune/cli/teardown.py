@@ -8,12 +8,12 @@ from edgeprune.cli.options import json_option
 from edgeprune.cli.output import print_json
 
 
-@click.command(short_help="Remove from a device all that edgeprune put there.")
+@click.command(short_help="Remove everything that edgeprune put on a device.")
 @click.argument("target")
 @click.option("--dry-run", is_flag=True, help="List what would be removed.")
 @json_option
 def command(target: str, dry_run: bool, as_json: bool) -> None:
-    """Remove edgeprune's environment, runners, sessions and lock from TARGET.  Waits a minute where somebody uses the device."""
+    """Remove edgeprune's environment, runners, sessions and lock from TARGET.  It waits up to a minute if the device is in use."""
     from edgeprune.budget import format_quantity
     from edgeprune.devices import resolve_target
     from edgeprune.devices.clear import tear_down
@@ -26,4 +26,4 @@ def command(target: str, dry_run: bool, as_json: bool) -> None:
     for item in removed:
         click.echo(f"{'would remove' if dry_run else 'removed'} {item.path} ({format_quantity('size', item.bytes)})")
     if not removed:
-        click.echo(f"{address}: nothing of edgeprune is there.")
+        click.echo(f"{address} has nothing of edgeprune.")

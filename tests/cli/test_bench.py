@@ -128,11 +128,11 @@ def test_gates_of_a_baseline_that_is_measured_in_turns(bench, large_model: Path,
     ("arguments", "message"),
     [
         (["--label", "1234"], "cannot be a label"),
-        (["--against", "x.tflite", "--profile"], "exclude each other"),
+        (["--against", "x.tflite", "--profile"], "cannot be combined"),
         (["--fail-if", "slower:5%"], "needs --against or --baseline"),
         (["--fail-if", "slower"], "is not a condition"),
         (["--fail-if", "latency:15"], "no unit"),
-        (["--against", "x.tflite", "--baseline", "latest"], "exclude each other"),
+        (["--against", "x.tflite", "--baseline", "latest"], "cannot be combined"),
     ],
 )
 def test_wrong_options_are_wrong_usage(bench, arguments: list[str], message: str) -> None:

@@ -125,7 +125,7 @@ def test_the_tables_name_groups_layers_blocks_and_reasons(recipe, capsys, monkey
         "narrow",
         "stem",
         "24",
-        "blocks that may go whole",
+        "blocks that can be removed",
         "reaches the model's output",
         "recipe: 2 groups of 32 channels",
     ):

@@ -308,7 +308,7 @@ def test_the_commands(bare: SshServer, capsys: pytest.CaptureFixture[str]) -> No
     assert "would remove" in run("teardown", bare.address, "--dry-run")[1]
     code, out, _ = run("teardown", bare.address, "--json")
     assert (code, len(json.loads(out)["removed"]) >= 3) == (0, True)
-    assert "nothing of edgeprune is there" in run("teardown", bare.address)[1]
+    assert "has nothing of edgeprune" in run("teardown", bare.address)[1]
     code, out, err = run("setup", bare.address, "--engine", "caffe")
     assert (code, out) == (1, "")
     assert "Known engines" in err

@@ -507,7 +507,7 @@ def test_a_model_that_does_not_fit_is_a_failure(int8_file: Path, tmp_path: Path,
     ("arguments", "message"),
     [
         (["nowhere.tflite"], "nowhere.tflite does not exist"),
-        (["FILE", "--profile", "raspberry-pi-4"], "raspberry-pi-4 is no microcontroller"),
+        (["FILE", "--profile", "raspberry-pi-4"], "raspberry-pi-4 is not a microcontroller"),
         (["FILE", "--profile", "nrf9999"], "unknown profile"),
         (["FILE", "--out", "OUT", "--name", "7up"], "is no C identifier"),
         (["FILE", "--out", "/proc/none"], "cannot be written to /proc/none"),

@@ -71,7 +71,7 @@ def test_unsigned_unknown_and_too_few_are_refused(kit, tmp_path, capsys):
     assert "no allowed signer has signed; not counted: unknown key SHA256:" in capsys.readouterr().err
     sign(path, kit.key)
     assert run_verify(path, "--allowed-signers", kit.allowed) == 0
-    assert "a signature that does not count: SHA256:" in capsys.readouterr().err
+    assert "a signature that is not trusted: SHA256:" in capsys.readouterr().err
     assert run_verify(path, "--allowed-signers", kit.allowed, "--threshold", "2") == 1
     assert "needs 2 allowed signers" in capsys.readouterr().err
     assert run_verify(path, "--allowed-signers", tmp_path / "none") == 1
