@@ -50,7 +50,7 @@ class EdgepruneError(Exception):
 
 
 class InputError(EdgepruneError):
-    """What the user brought cannot be used as it is."""
+    """The user's input cannot be used as it is."""
 
 
 class RecipeError(InputError):
@@ -74,7 +74,7 @@ class CheckpointError(InputError):
 
 
 class RunError(InputError):
-    """A run directory is missing, damaged, in use, or of another job."""
+    """A run directory is missing, damaged, in use, or belongs to another job."""
 
 
 class GraphError(EdgepruneError):
@@ -119,7 +119,7 @@ class ExportError(EdgepruneError):
 
 
 class ParityError(ExportError):
-    """An exported file computes something else than the PyTorch model."""
+    """An exported file does not compute what the PyTorch model computes."""
 
 
 class DeviceError(EdgepruneError):
@@ -151,7 +151,7 @@ class SetupError(DeviceError):
 
 
 class RunnerError(DeviceError):
-    """The runner failed or spoke something that is not its protocol."""
+    """The runner failed, or its answer breaks its protocol."""
 
 
 class ModelCrashedError(DeviceError):
@@ -159,7 +159,7 @@ class ModelCrashedError(DeviceError):
 
 
 class TransientError(DeviceError):
-    """May pass by itself; only these are retried."""
+    """A failure that may pass by itself; only these are retried."""
 
 
 class UnreachableError(TransientError):
@@ -179,7 +179,7 @@ class DeviceTimeoutError(TransientError):
 
 
 class IncomparableError(EdgepruneError):
-    """Two results of different device, runtime, threads or clock state."""
+    """Two results differ in device, runtime, threads or clock state."""
 
 
 class HistoryError(EdgepruneError):
@@ -203,7 +203,7 @@ class ExpiredError(ReleaseError):
 
 
 class EvidenceError(ReleaseError):
-    """A measurement is missing, of another file, older than the file, or not what its samples make."""
+    """A measurement is missing, belongs to another file, is older than the file, or does not fit its samples."""
 
 
 class GateError(ReleaseError):
@@ -219,11 +219,11 @@ class IncompatibleError(ReleaseError):
 
 
 class OlderReleaseError(ReleaseError):
-    """A device has had a newer release, or another one of the same sequence."""
+    """A device has had a newer release, or another release of the same sequence."""
 
 
 class HealthError(ReleaseError):
-    """A release does not do on the device what it must; the device has gone back."""
+    """A release does not work on the device; the device has gone back to the release before."""
 
 
 def suggest(name: object, known: Iterable[str], kind: str) -> str:

@@ -207,7 +207,8 @@ def _profile(document: Mapping[str, Any], where: str) -> Profile:
             raise ProfileError(f"profile {where}: {key} is missing", remedy=f"Expected {_expected(unit)}.")
     if "power." not in spared and float(facts["power.active_w"].value) < float(facts["power.idle_w"].value):
         raise ProfileError(
-            f"profile {where}: power.active_w is less than power.idle_w", remedy="A board at work takes its idle power and more."
+            f"profile {where}: power.active_w is less than power.idle_w",
+            remedy="The active power includes the idle power: give at least that.",
         )
     values: dict[str, Any] = {key: int(fact.value) if fact.unit in _WHOLE else fact.value for key, fact in facts.items()}
     prior = (

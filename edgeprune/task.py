@@ -25,7 +25,7 @@ Batches = Iterable[tuple[Any, Any]]
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
     """Top-1 accuracy in percent. ``outputs``: (N, classes); ``targets``: (N,) class indices.
 
-    Raises :class:`RecipeError` for what is no classification.
+    Raises :class:`RecipeError` when these are not outputs and targets of a classification.
     """
     fits = isinstance(outputs, Tensor) and isinstance(targets, Tensor) and outputs.dim() == 2 and targets.shape == outputs.shape[:1]
     if not fits or targets.is_floating_point():

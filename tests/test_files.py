@@ -80,15 +80,15 @@ def test_a_name_that_is_taken_is_not_replaced_silently(client_home: Path, capsys
     add_target("pi", "ssh://one")  # the same again
     assert main(["targets", "add", "pi", "ssh://two"]) == 1
     said = capsys.readouterr().err
-    assert "stands for ssh://one already" in said
+    assert "already stands for ssh://one" in said
     assert "--replace" in said
     assert resolve_target("pi").address == "ssh://one"
     assert main(["targets", "add", "pi", "ssh://two", "--replace"]) == 0
     assert resolve_target("pi").address == "ssh://two"
     add_group("all", ["pi"])
-    with pytest.raises(TargetError, match="stands for pi already"):
+    with pytest.raises(TargetError, match="already stands for pi"):
         add_group("all", ["local"], replace=False)
-    with pytest.raises(TargetError, match="stands for pi already"):
+    with pytest.raises(TargetError, match="already stands for pi"):
         add_target("all", "ssh://three", replace=False)
     assert main(["targets", "group", "all", "local"]) == 1
     add_group("all", ["local"])

@@ -28,7 +28,7 @@ class PriorTimes:
 
     def __post_init__(self) -> None:
         if self.profile.prior is None:
-            raise ProfileError(f"the profile {self.profile.name} knows no published latency", remedy="Leave latency out of the budget.")
+            raise ProfileError(f"the profile {self.profile.name} has no published latency", remedy="Leave latency out of the budget.")
         self._prior = self.profile.prior
         self._shrink = 0.25 if self.profile.micro else 1.0
 

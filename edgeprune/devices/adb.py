@@ -59,7 +59,7 @@ class AdbProcess(LocalProcess, StreamProcess):
             os.set_blocking(descriptor, False)
             while sent < len(data):
                 if not select.select([], [descriptor], [], _STALL_S)[1]:
-                    raise DeviceTimeoutError(f"{self.address} took nothing for {_STALL_S:.0f} s")
+                    raise DeviceTimeoutError(f"{self.address} accepted no data for {_STALL_S:.0f} s")
                 end = min(len(data), (sent // _TOLD + 1) * _TOLD)
                 sent += os.write(descriptor, data[sent:end])
                 if progress and sent == end:
@@ -99,7 +99,7 @@ class AdbSession(CommandSession):
 
 def lost(address: str, words: str) -> ConnectionLostError:
     """The error for a connection that broke in use."""
-    last = (words.strip().splitlines() or ["it ended without a word"])[-1].removeprefix("error: ")
+    last = (words.strip().splitlines() or ["it ended without a message"])[-1].removeprefix("error: ")
     return ConnectionLostError(f"the connection to {address} was lost: {last}", remedy="Check its cable or network: adb devices.")
 
 
@@ -121,7 +121,7 @@ def open_adb(address: Address, timeout_s: float) -> AdbSession:
     adb = [program, "-s", serial]
     _check_state(_ask([*adb, "get-state"], address, timeout_s), program, address, timeout_s)
     if "shell_v2" not in _ask([*adb, "features"], address, timeout_s):
-        raise DeviceError(f"{address.text} is too old: its adb does not tell exit codes", remedy="Android 7 or newer is needed.")
+        raise DeviceError(f"{address.text} is too old: its adb does not report exit codes", remedy="Android 7 or newer is needed.")
     return AdbSession(address.text, adb)
 
 

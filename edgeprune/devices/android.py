@@ -42,7 +42,7 @@ def parse_battery(dump: str) -> dict[str, Any]:
             "plugged": any(value == "true" for name, value in fields.items() if name.endswith("powered")),
         }
     except KeyError as error:
-        raise ValueError(f"dumpsys battery tells no {error.args[0]}") from None
+        raise ValueError(f"dumpsys battery reports no {error.args[0]}") from None
 
 
 def parse_thermal(dump: str) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def parse_thermal(dump: str) -> dict[str, Any]:
     """
     status = re.search(r"^\s*Thermal Status: (\d+)\s*$", dump, re.MULTILINE)
     if not status:
-        raise ValueError("dumpsys thermalservice tells no Thermal Status")
+        raise ValueError("dumpsys thermalservice reports no Thermal Status")
     now = dump.partition("Current temperatures from HAL:")[2].partition("Current cooling devices")[0] or dump
     found = re.findall(r"Temperature\{mValue=(-?[\d.]+), mType=-?\d+, mName=([^,}]+)", now)
     index = int(status[1])
@@ -72,7 +72,7 @@ def describe(session: Session) -> dict[str, Any]:
     parts = re.split(rf"{mark}(.*)\n", printable(done.stdout))
     told = {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
     if "end" not in told or not told.get("ro.build.version.release"):
-        last = printable(done.stderr).strip().splitlines()[-1:] or ["it tells no Android version"]
+        last = printable(done.stderr).strip().splitlines()[-1:] or ["it reports no Android version"]
         raise DeviceError(f"{session.address} does not answer as Android does: {last[0]}")
     memory = re.search(r"^MemTotal:\s+(\d+) kB", told["meminfo"], re.MULTILINE)
     flags = re.search(r"^Features\s*:(.*)", told["cpuinfo"], re.MULTILINE)

@@ -57,7 +57,7 @@ def tear_down(
             if holder:
                 holder.release()
             if left := _listed(session):
-                raise DeviceError(f"{session.address} still has {', '.join(item.path for item in left)}", remedy="Whose is it?")
+                raise DeviceError(f"{session.address} still has {', '.join(item.path for item in left)}", remedy="Check who owns it.")
             return found
 
     return with_retries(once, retries)

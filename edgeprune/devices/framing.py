@@ -146,6 +146,6 @@ class Kept:
 
 def _endless(address: str) -> DeviceError:
     return DeviceError(
-        f"{address} sends without end what was not asked for",
-        remedy="Something that its login shell or its Python starts prints all the time: ssh there, run true, and see what appears.",
+        f"{address} keeps sending output that was not requested",
+        remedy="Something that its login shell or its Python starts prints all the time. Log in with ssh, run true, and see what appears.",
     )

@@ -102,7 +102,7 @@ class Process(ABC):
         raise LoginShellError(
             f"the login shell of {self.address} ended with exit code {self._end} before it ran a command; {said}",
             remedy="Look for an exit or exec in its start-up files (~/.bashrc, ~/.zshenv, ~/.cshrc, config.fish), and at the account's "
-            "shell (getent passwd): nologin and restricted shells do not do.  `ssh HOST uname` must print the system's name.",
+            "shell (getent passwd): nologin and restricted shells do not work.  `ssh HOST uname` must print the system's name.",
         )
 
     def _pump(self, stream: str) -> None:

@@ -90,7 +90,7 @@ def discover(session: Session, candidates: Sequence[str] = ()) -> Found:
     if not pythons:
         has = "; it has " + ", ".join(map(str, seen.values())) if seen else ""
         named = len(candidates) == 1
-        which = f"{candidates[0]} is no Python that runs on {session.address}" if named else f"{session.address} has no Python"
+        which = f"{candidates[0]} is not a Python that runs on {session.address}" if named else f"{session.address} has no Python"
         remedy = "Install python3 there, or name one: ssh://host?python=/path."
         raise NoRuntimeError(f"{which}, version 3.9 or newer{has}", remedy=PHONE_REMEDY if found.is_phone else remedy)
     return found

@@ -51,9 +51,9 @@ def to_error(error: Any, subject: str) -> DeviceError:
     """The exception for an error of the protocol; ``subject`` is what it is about."""
     if not isinstance(error, dict):
         error = {"message": f"it failed, and said {error!r}"}
-    message = f"{subject.rstrip(':')}: {error.get('message', 'it failed, and did not say why')}"
+    message = f"{subject.rstrip(':')}: {error.get('message', 'it failed without giving a reason')}"
     log = str(error.get("log", "")).strip().splitlines()
-    remedy = "Its last words: " + log[-1] if log else None
+    remedy = "Its last output: " + log[-1] if log else None
     match error.get("kind"):
         case "busy":
             return DeviceBusyError(message, remedy="Wait for them to finish, or allow a longer wait for the lock.")
@@ -84,7 +84,7 @@ class Runner:
     def request(self, action: str, timeout_s: float, on_event: OnEvent | None = None, **fields: Any) -> dict[str, Any]:
         """Send one request; its result.  Raises what :func:`to_error` makes, and :class:`ConnectionLostError`."""
         if not self.holding:
-            raise ConnectionLostError(f"the hold on {self.session.address} ended")
+            raise ConnectionLostError(f"the lock on {self.session.address} was lost")
         answers = _Answers(self.session.address, on_event)
         line = answers.request(action, **fields)
         done = self.session.run([self.python.path, self.program], line, timeout_s, answers.take, _HEARTBEAT_S, answers.mark)
@@ -188,7 +188,7 @@ class _Answers:
         if self._result is None and self.failure is None:
             last = printable(stderr).strip().splitlines()[-1:] or ["nothing on its standard error"]
             how = "was killed by a signal" if code < 0 else f"ended with exit code {code}"
-            self.failure = RunnerError(f"the runner on {self.address} {how} and gave no result", remedy=f"Its last words: {last[0]}")
+            self.failure = RunnerError(f"the runner on {self.address} {how} and gave no result", remedy=f"Its last output: {last[0]}")
 
     def result(self, code: int, stderr: bytes) -> dict[str, Any]:
         self.end(code, stderr)

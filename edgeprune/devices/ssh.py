@@ -90,7 +90,7 @@ class SshProcess(StreamProcess):
                     flow.wait()
                     sent += self._channel.send(data[sent:end][:_CHUNK].tobytes())
             except TimeoutError as error:
-                raise DeviceTimeoutError(f"{self.address} took nothing for {_STALL_S:.0f} s") from error
+                raise DeviceTimeoutError(f"{self.address} accepted no data for {_STALL_S:.0f} s") from error
             except (OSError, EOFError):
                 return
             if progress:

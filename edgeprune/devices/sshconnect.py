@@ -78,7 +78,7 @@ def _errors(endpoint: Endpoint) -> Iterator[None]:
         files = " ".join(f"-f {shlex.quote(file)}" for file in endpoint.known_hosts[:1])
         raise HostKeyError(
             f"the host key of {endpoint.key_name} has changed: known {fingerprint(error.expected_key)}, now {fingerprint(error.key)}",
-            remedy="Another machine may be answering in its place.  If the device was set up anew, forget the old key: "
+            remedy="Another machine may be answering in its place.  If the device was reinstalled, remove the old key: "
             f"ssh-keygen {files} -R {shlex.quote(endpoint.key_name)}",
         ) from error
     except paramiko.PasswordRequiredException as error:

@@ -137,7 +137,7 @@ def add_group(name: str, members: Sequence[str], *, replace: bool = True) -> tup
     with _changing() as entries:
         before = entries.get(name)
         if isinstance(before, dict) and "address" in before:
-            raise TargetError(f"{name!r} is the name of a target", remedy=f"Choose another, or forget it: edgeprune targets remove {name}")
+            raise TargetError(f"{name!r} is the name of a target", remedy=f"Choose another, or remove it: edgeprune targets remove {name}")
         for member in chosen:
             resolve_target(member)
         if not replace and before is not None and before != {"members": list(chosen)}:
@@ -149,7 +149,7 @@ def add_group(name: str, members: Sequence[str], *, replace: bool = True) -> tup
 def _taken(name: str, entry: Any) -> TargetError:
     kept = entry if isinstance(entry, dict) else {}
     stands_for = kept.get("address") or ", ".join(map(str, kept.get("members") or ())) or "something else"
-    return TargetError(f"the name {name!r} stands for {stands_for} already", remedy="Choose another name, or add --replace.")
+    return TargetError(f"the name {name!r} already stands for {stands_for}", remedy="Choose another name, or add --replace.")
 
 
 def remove_target(name: str) -> None:

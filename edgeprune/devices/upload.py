@@ -115,7 +115,7 @@ class Upload:
 
 def write_error(remote: str, address: str, stderr: str, free_kb: str = "") -> DeviceError:
     """The error for a command that failed on a file, from its own words: "tool: file: reason"."""
-    reason = (stderr.strip().splitlines() or ["no reason told"])[0].rpartition(": ")[2]
+    reason = (stderr.strip().splitlines() or ["no reason given"])[0].rpartition(": ")[2]
     if not any(text in reason for text in _FULL):
         return DeviceError(f"cannot use {remote} on {address}: {reason}")
     free = f" (free: {format_quantity('size', int(free_kb) * 1024)})" if free_kb.isdigit() else ""

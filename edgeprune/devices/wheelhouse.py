@@ -75,7 +75,7 @@ def collect(
             fetched = _fetch([f"{name}{wanted[name]}" for name in missing], python, folder, offline, index)
             chosen |= {parse_wheel_filename(path.name)[0]: path for path in fetched}
         layer = [needed for name in {*missing, *grown} for needed in _needs(chosen[name], environment, extras[name], nvidia)]
-    raise SetupError(f"the packages that {', '.join(requirements)} need contradict each other")
+    raise SetupError(f"the packages that {', '.join(requirements)} need conflict with each other")
 
 
 def _environment(python: Python) -> dict[str, str]:
@@ -102,7 +102,7 @@ def _needs(wheel: Path, environment: dict[str, str], extras: Collection[str], nv
     if not nvidia and (gpu := next((item.name for item in found if item.name.startswith(_NVIDIA)), None)):
         raise NoRuntimeError(
             f"{wheel.name} is built for NVIDIA's GPUs, and the device has none: it would need {gpu} and more",
-            remedy="Name an index of wheels for processors alone (torch's installation page tells its own): edgeprune setup --index URL.",
+            remedy="Name an index of CPU wheels (torch's installation page names its own): edgeprune setup --index URL.",
         )
     return found
 
@@ -141,11 +141,11 @@ def _fetch(requirements: list[str], python: Python, folder: Path, offline: bool,
 
 def _failure(log: str, requirements: list[str], python: Python, offline: bool) -> NoRuntimeError | SetupError:
     errors = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")] or log.strip().splitlines()[-1:]
-    last = next((line for line in reversed(errors) if not line.startswith("ResolutionImpossible")), "pip said nothing")
+    last = next((line for line in reversed(errors) if not line.startswith("ResolutionImpossible")), "pip gave no message")
     if "No module named pip" in log:
         return SetupError(f"{sys.executable} has no pip, which fetches the device's wheels", remedy="python -m ensurepip")
     if offline:
-        return SetupError(f"{last}: not among the wheels kept here", remedy="Run it once without --offline: what it fetches is kept.")
+        return SetupError(f"{last}: not among the wheels kept here", remedy="Run it once without --offline: downloaded wheels are kept.")
     if "Retrying (Retry(" in log or "NewConnectionError" in log:
         return SetupError(f"the package index cannot be reached for {', '.join(requirements)}", remedy="Check this machine's network.")
     if "No matching distribution" in last:

@@ -83,7 +83,7 @@ def checked(calibration: Sequence[Sample], examples: Sequence[Tensor]) -> list[t
     if len(calibration) < LEAST_SAMPLES:
         raise ExportError(
             f"the calibration has {len(calibration)} samples, and needs at least {LEAST_SAMPLES}",
-            remedy="Give the inputs of some hundred inferences, from the training data.",
+            remedy="Give the inputs of a few hundred inferences, from the training data.",
         )
     return [_checked_sample(index, sample, examples) for index, sample in enumerate(calibration)]
 
@@ -96,7 +96,7 @@ def _checked_sample(index: int, sample: Sample, examples: Sequence[Tensor]) -> t
         try:
             tensor = torch.as_tensor(value).detach().cpu()
         except (TypeError, ValueError, RuntimeError) as error:
-            raise ExportError(f"calibration sample {index}: input {place} is no tensor: {error}") from error
+            raise ExportError(f"calibration sample {index}: input {place} is not a tensor: {error}") from error
         if tensor.shape != example.shape:
             raise ExportError(
                 f"calibration sample {index}: input {place} has shape {tuple(tensor.shape)}, and the model takes {tuple(example.shape)}"

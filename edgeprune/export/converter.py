@@ -117,7 +117,7 @@ def _raise(error: str, operation: str | None) -> None:
     if operation is not None:
         why = "" if "Lowering not found" in error else f": {error}"
         remedy = "Replace it in the model, or export torchscript or pt2 instead."
-        raise ExportError(f"tflite: the operation {operation} has no form in this format{why}", remedy=remedy)
+        raise ExportError(f"tflite: the operation {operation} is not supported by this format{why}", remedy=remedy)
     raise ExportError(f"tflite: the converter refused the model: {error}", remedy="The formats torchscript and pt2 may still work.")
 
 

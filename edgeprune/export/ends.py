@@ -122,7 +122,7 @@ def require_types(name: str, float_tflite: bytes, content: bytes, *, integer_io:
             found = after.graph.tensors[other].type
             if found != promised:
                 raise ExportError(
-                    f"{name}: {side} {place} ({before.name(int(one))}) came out as {_TYPES[found]}, and {_TYPES[promised]} was promised",
+                    f"{name}: {side} {place} ({before.name(int(one))}) has type {_TYPES[found]}, not {_TYPES[promised]}",
                     remedy="Export without integer_io." if integer_io else "Use tflite, tflite-fp16 or tflite-dynamic.",
                 )
 

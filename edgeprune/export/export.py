@@ -102,7 +102,7 @@ def _check_calibration(wanted: Sequence[Format], calibration: Sequence[Sample] |
     if needing and calibration is None:
         raise ExportError(
             f"{needing[0]} needs calibration, and none was given",
-            remedy="Give the inputs of some hundred inferences: calibration_of(task).",
+            remedy="Give the inputs of a few hundred inferences: calibration_of(task).",
         )
 
 

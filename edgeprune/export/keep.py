@@ -75,7 +75,7 @@ def float_for_fp16(content: bytes) -> dict[str, str]:
             values = file.constant(tensor)
             largest = 0.0 if values is None or not values.size else float(np.abs(values).max())
             if largest > _HALF[1] or 0.0 < largest < _HALF[0]:
-                found[file.name(int(operator.outputs[0]))] = f"float16 does not hold its constant of {largest:.3g}"
+                found[file.name(int(operator.outputs[0]))] = f"its constant of {largest:.3g} does not fit float16"
     return found
 
 

@@ -25,5 +25,7 @@ def notes(graph: Graph, content: bytes, float_bytes: int | None = None) -> list[
                 "and stored, not computed (torch.nn.utils.parametrize.remove_parametrizations)"
             )
     if float_bytes is not None and len(content) > float_bytes:
-        found.append(f"it is larger than the float32 file ({float_bytes:,} bytes): its weights are few beside its operators; use tflite")
+        found.append(
+            f"it is larger than the float32 file ({float_bytes:,} bytes): it has few weights for its number of operators; use tflite"
+        )
     return found

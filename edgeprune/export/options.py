@@ -41,7 +41,7 @@ class ExportOptions:
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ExportError(f"keep_float {pattern!r} is no regular expression: {error}") from error
+                raise ExportError(f"keep_float {pattern!r} is not a regular expression: {error}") from error
         try:
             json.dumps(dict(self.metadata), allow_nan=False, ensure_ascii=False).encode()
         except (TypeError, ValueError) as error:

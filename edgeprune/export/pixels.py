@@ -28,7 +28,7 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         if len({1, len(self.mean), len(self.std)}) > 2 or not self.mean or not self.std:
-            raise ExportError(f"mean {list(self.mean)} and std {list(self.std)} are not of as many channels")
+            raise ExportError(f"mean {list(self.mean)} and std {list(self.std)} have different numbers of channels")
         if not all(value > 0 for value in (*self.std, self.scale)):
             raise ExportError(f"std {list(self.std)} and scale {self.scale:g} must be greater than zero")
 
@@ -41,7 +41,7 @@ class Normalisation:
             mean, std = (tuple(map(float, np.atleast_1d(preprocessing.get(key, other)))) for key, other in (("mean", 0.0), ("std", 1.0)))
             return cls(mean, std, float(preprocessing.get("scale", 255.0)))
         except (TypeError, ValueError) as error:
-            raise ExportError(f"mean, std or scale of the task's preprocessing are no numbers: {error}") from error
+            raise ExportError(f"mean, std or scale of the task's preprocessing are not numbers: {error}") from error
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -71,7 +71,7 @@ class Normalisation:
     def of_channels(self, channels: int) -> tuple[Tensor, Tensor]:
         """Factors and addends for so many channels.  Raises :class:`ExportError` when they are of another number."""
         if not all(len(values) in (1, channels) for values in (self.mean, self.std)):
-            raise ExportError(f"mean and std are of {max(len(self.mean), len(self.std))} channels, and the image has {channels}")
+            raise ExportError(f"mean and std have {max(len(self.mean), len(self.std))} channels, and the image has {channels}")
         times, plus = self._factors()
         return times.expand(channels).contiguous(), plus.expand(channels).contiguous()
 
@@ -105,7 +105,7 @@ def image_places(inputs: Sequence[Tensor]) -> dict[int, int]:
     """Places of the images (N, C, H, W) of real numbers among a model's inputs, with their channels.  Raises :class:`ExportError`."""
     found = {place: int(value.shape[1]) for place, value in enumerate(inputs) if value.dim() == 4 and value.is_floating_point()}
     if not found:
-        raise ExportError("input type uint8 is for images (N, C, H, W), and the model takes none", remedy="Leave it out.")
+        raise ExportError("input type uint8 is for images (N, C, H, W), and the model has no image input", remedy="Leave it out.")
     return found
 
 

@@ -118,7 +118,7 @@ def _check_fits(float_tflite: bytes, keep_float: Sequence[str]) -> None:
     for pattern in keep_float:
         if not any(re.search(pattern, name) for name in names):
             some = ", ".join(dict.fromkeys(names[:SHOWN]))
-            raise ExportError(f"keep_float {pattern!r} fits the output of no operator", remedy=f"The first outputs are {some}.")
+            raise ExportError(f"keep_float {pattern!r} matches the output of no operator", remedy=f"The first outputs are {some}.")
 
 
 def _recipe(kind: Kind, integer_io: bool, keep_float: Sequence[str]) -> Any:

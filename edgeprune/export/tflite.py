@@ -149,7 +149,7 @@ def _changed(kind: Kind, source: Source, found: parity.Fidelity, samples: Sequen
         )
     else:
         layers = worst_layers(float_content(source), _quantized(kind)(source), [_laid_out(source, sample) for sample in samples])
-        where = f"it begins at {'; '.join(map(str, layers))}"
+        where = f"it starts at {'; '.join(map(str, layers))}"
         remedy = "Calibrate on more inputs, keep those layers float (keep_float), or use tflite-dynamic or tflite-fp16."
     return ParityError(f"tflite-{kind}: quantization changed the model: {found}; {where}", remedy=remedy)
 

@@ -227,7 +227,7 @@ def _capture_training(model: nn.Module, captured: Captured) -> Training | None:
     except CaptureError as error:
         return replace(seen, why=error.message)
     if module is None:
-        return replace(seen, why="a training step is fixed to one number of samples")
+        return replace(seen, why="a training step is fixed to one batch size")
     _own_names(module, model)
     return replace(seen, graph=module)
 

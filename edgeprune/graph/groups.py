@@ -206,7 +206,7 @@ def _rows(cluster: _Cluster, matrices: list[_Matrix]) -> np.ndarray | str:
         rows[row_of[channel]].append(channel)
     lengths = {len(row) for row in rows.values()}
     if len(lengths) > 1:
-        return "its rows are of different length and must stay balanced"
+        return "its rows have different lengths and must stay balanced"
     if lengths == {1}:
         return "is the only channel of its row: at least one must stay"
     return np.array(list(rows.values()), np.int64)

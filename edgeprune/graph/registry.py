@@ -51,7 +51,7 @@ def _register(table: dict[Any, Callable[..., Any]], ops: tuple[OpOverload, ...])
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
         for op in ops:
             if op in table:
-                raise ValueError(f"{op} has the rule {table[op].__name__} already")
+                raise ValueError(f"{op} already has the rule {table[op].__name__}")
             table[op] = function
         return function
 

@@ -54,7 +54,7 @@ def look(model: nn.Module, inputs: tuple[Any, ...]) -> Training | None:
         return None
     extra = Counter(trained.calls) - Counter(evaluated.calls)
     layers = tuple(dict.fromkeys(call[0] for call in trained.calls if call in extra))
-    why = "Python's own random numbers decide in it" if trained.rolled else ""
+    why = "it depends on Python's own random numbers" if trained.rolled else ""
     return Training(layers, evaluated.outputs != trained.outputs, None, why)
 
 

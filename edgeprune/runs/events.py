@@ -105,12 +105,12 @@ class PlanMeasured(Event):
 
     @property
     def text(self) -> str:
-        """The figures, measured and foreseen."""
+        """The figures, measured and predicted."""
         found = [
-            f"{kind} {format_quantity(kind, value)} (foreseen {format_quantity(kind, self.predicted[kind])})"
+            f"{kind} {format_quantity(kind, value)} (predicted {format_quantity(kind, self.predicted[kind])})"
             for kind, value in self.measured.items()
         ]
-        return f"plan {self.number}: {', '.join(found)}, takes {100 * self.utilization:.1f} % of the budget"
+        return f"plan {self.number}: {', '.join(found)}, uses {100 * self.utilization:.1f} % of the budget"
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def _cut(model: nn.Module, analysis: Analysis, plan: Plan, events: EventStream) 
     if pruned.inactive:
         why = analysis.captured.training.why if analysis.captured.training else ""
         names = ", ".join(pruned.inactive[:5])
-        events.warn(f"cut in the graph, which has no training of its own ({why}): {names} no longer act")
+        events.warn(f"the model was pruned in its captured graph, which has no training mode ({why}): {names} no longer act")
     return pruned
 
 
@@ -148,7 +148,7 @@ def _tune(
     if task.fit is None and not trains(pruned.model):
         epochs = 0.0
     else:
-        events.begin("fine-tuning", f"for {epochs:.3g} epochs")
+        events.begin("fine-tuning", f"for {epochs:.3g} {'epoch' if epochs == 1 else 'epochs'}")
     if frozen := frozen_note(pruned.model, touched):
         events.warn(frozen)
     return finetune(

@@ -40,13 +40,13 @@ def fastest(request: RunRequest, runs: str | Path, resume: str | Path | None, ev
         drop = task.drop(result.summary["dense"]["metric"], result.summary["pruned"]["metric"])
         shown = format_metric(drop, result.summary["dense"]["metric"], "+")
         tried.append(f"{shown} at {text}")
-        events.note(f"latency {text}: the {task.metric_name} is worse by {shown}, at most {budget.max_drop:g} is allowed")
+        events.note(f"latency {text}: the {task.metric_name} is worse by {shown}; at most {budget.max_drop:g} is allowed")
         if result.met and (best is None or _latency(result) < _latency(best)):
             best = result
         low, high = (low, min(level, _ratio(result))) if result.met else (level, high)
     if best is None:
         sweep_ended(folder, state="budget missed")
-        found = ", ".join(tried) or "none that can be reached"
+        found = ", ".join(tried) or "nothing, since no tested latency can be reached"
         raise InfeasibleBudgetError(
             f"no pruned model keeps the {task.metric_name} within {budget.max_drop:g}: tried {found}",
             remedy=f"Allow a larger drop, or more epochs. The runs are in {folder}.",

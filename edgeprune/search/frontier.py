@@ -138,7 +138,9 @@ def frontier_of(
     task, budget = request.task, request.budget
     check_levels(kind, levels, budget)
     if not task.scores:
-        raise InputError(f"task {task.name} cannot be scored, and a front needs scores", remedy="Give it `validation` or `evaluate`.")
+        raise InputError(
+            f"task {task.name} cannot be scored, and a frontier needs scores", remedy="Give the task `validation` or `evaluate`."
+        )
     check_task(request, events)
     inputs = request.fingerprint | {"kind": kind, "levels": list(levels)}
     folder = sweep_folder(Path(runs), f"{task.name}-frontier", inputs, resume)
@@ -159,7 +161,7 @@ def check_levels(kind: str, levels: Sequence[str], budget: Budget) -> None:
     if not levels:
         raise InputError("no levels were given", remedy=f"Give some, for example {','.join(LEVELS)}.")
     if getattr(budget, kind) is not None:
-        raise InputError(f"{kind} is limited to {getattr(budget, kind)} and swept", remedy="Leave out that limit, or sweep another kind.")
+        raise InputError(f"{kind} is both limited to {getattr(budget, kind)} and swept", remedy="Remove that limit, or sweep another kind.")
     for level in levels:
         with_limit(budget, kind, level)
 

@@ -78,7 +78,7 @@ class Job:
         if self.analysis.captured.whole is not None:
             raise CaptureError(
                 f"{self.task.name} cannot be exported and measured whole: {self.analysis.captured.whole}",
-                remedy="Give a recipe of its backbone; or cut it from Python with edgeprune.graph.analyze and edgeprune.surgery.apply.",
+                remedy="Give a recipe of its backbone, or prune it from Python with edgeprune.graph.analyze and edgeprune.surgery.apply.",
             )
         for node, op in self.analysis.unsupported:
             self.events.note(f"{op} at {node} has no rule: what it touches stays")
@@ -157,7 +157,7 @@ class Job:
         """All stages: score, solve, measure, cut, tune; the last one's result."""
         for kind, limit in self.limits.items():
             if (dense := self.dense.of(kind)) is not None and limit >= dense:
-                amounts = f"{format_quantity(kind, limit)} is no less than the dense model's {format_quantity(kind, dense)}"
+                amounts = f"{format_quantity(kind, limit)} is not below the dense model's {format_quantity(kind, dense)}"
                 self.events.note(f"the {kind} budget limits nothing: {amounts}")
         self._refuse_impossible()
         if self.options.schedule == "online":
@@ -180,7 +180,7 @@ class Job:
         except InfeasibleBudgetError as error:
             if not self.backend.measures:
                 raise
-            self.events.note(f"{error.message}: measuring that plan")
+            self.events.note(f"{error.message}; measuring the narrowest plan to be sure")
             widths = self.planner.narrowest
             nothing = {group.name: np.zeros(group.rows.shape) for group in self.analysis.groups}
             pair = self._try(self.task.model, Objective(nothing, {}), widths, self._archive())
@@ -215,7 +215,7 @@ class Job:
             except InfeasibleBudgetError as error:
                 if attempt == 0:
                     raise
-                self.events.note(f"the tuned model stays as it is: {error.message}")
+                self.events.note(f"the tuned model is kept as it is: {error.message}")
                 break
             made = self._make_tuned(
                 model, self._plan(objective, widths), epochs * (EARLY_SHARE if attempt else 1.0), f"final-{attempt}", self._formats
@@ -226,7 +226,7 @@ class Job:
                 break
             missed = 1.0 - budget_utilization(predicted, self.limits) / use
             over[tuple(widths.values())] = use
-            self.events.note("the tuned model misses the budget: cutting again")
+            self.events.note("the tuned model misses the budget: pruning again")
             model = restore(model, self.analysis, made.pruned)
             self._narrow_to(widths)
         return final

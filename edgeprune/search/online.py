@@ -57,7 +57,7 @@ def train_online(
         if task.unfreeze:
             unfreeze(pruned.model, changed(analysis, pruned))
         gated = GatedModel(pruned, analysis, prices(planner, widths, tightest), share, steps, task.learning_rate / 2)
-        events.note(f"training with gates, {stage + 1} of {STEPS}, towards {100 * share:.0f} % of what is left")
+        events.note(f"training with gates, stage {stage + 1} of {STEPS}: down to {100 * share:.0f} % of the present {tightest}")
         name = f"online training {stage + 1} of {STEPS}"
         finetune(
             gated,

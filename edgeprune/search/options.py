@@ -52,7 +52,7 @@ class Options:
             if getattr(self, name) not in known:
                 raise InputError(f"unknown {name} {getattr(self, name)!r}", remedy=f"Known: {', '.join(known)}.")
         if self.training == "scratch" and self.schedule in ("iterative", "online"):
-            raise InputError(f"training from scratch and the {self.schedule} schedule exclude each other", remedy="Take one of them.")
+            raise InputError(f"training from scratch and the {self.schedule} schedule cannot be combined", remedy="Choose one of them.")
         if self.distillation is not None and not 0 <= self.distillation <= 1:
             raise InputError(f"distillation {self.distillation} is not between 0 and 1")
         if self.weight_decay is not None and not self.weight_decay >= 0:
@@ -60,7 +60,7 @@ class Options:
         for name in self.precision:
             find_precision(name)
         if not self.precision or len(set(self.precision)) < len(self.precision):
-            raise InputError(f"precision {', '.join(self.precision) or 'none'}: each one once, and one at least")
+            raise InputError(f"precision {', '.join(self.precision) or 'none'}: give at least one, and each only once")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed {self.seed} is not between 0 and {2**32 - 1}")
         if self.measurements < 1:

@@ -68,5 +68,5 @@ def check_precisions(names: Sequence[str], target: str | None, engine: str | Non
     if needing and (target is None or engine not in (None, "tflite")):
         raise InputError(
             f"the precision {needing[0]} needs a device that runs tflite",
-            remedy="Give a target, and the engine tflite; or leave the precision out (a microcontroller's models are int8 anyway).",
+            remedy="Give a target and the engine tflite, or remove the precision (a microcontroller's models are int8 anyway).",
         )

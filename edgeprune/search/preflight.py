@@ -59,7 +59,7 @@ def check_task(request: RunRequest, events: EventStream) -> None:
     """
     task, budget, options = request.task, request.budget, request.options
     if budget.max_drop is not None and not task.scores:
-        raise BudgetError(f"max_drop needs a score, and task {task.name} has none", remedy="Give it `validation` or `evaluate`.")
+        raise BudgetError(f"max_drop needs a score, and task {task.name} has none", remedy="Give the task `validation` or `evaluate`.")
     if options.criterion is not None:
         find_criterion(options.criterion, task)
     _check_training(task, options)
@@ -67,34 +67,34 @@ def check_task(request: RunRequest, events: EventStream) -> None:
     _check_batches(task, "validation")
     given = [name for name in ("epochs", "distillation", "weight_decay") if getattr(options, name) is not None]
     if task.fit is not None and given:
-        events.note(f"fit of task {task.name} trains: {', '.join(given)} of the options have no effect")
+        events.note(f"task {task.name} is trained by its own fit: the options {', '.join(given)} have no effect")
     if task.fit is None and task.train is None:
         given = [name for name in given if getattr(options, name)]  # none is what there will be
         given += ["schedule"] * (options.schedule == "iterative")
         if given:
-            events.note(f"task {task.name} has no training data: {', '.join(given)} of the options have no effect")
+            events.note(f"task {task.name} has no training data: the options {', '.join(given)} have no effect")
     if task.scores and task.higher_is_better and (found := _ERRORS.search(task.metric_name)):
-        events.note(
-            f"more of the metric {task.metric_name!r} counts as better: if that is an error ({found[0]}), set higher_is_better=False"
-        )
+        events.note(f"a higher {task.metric_name!r} counts as better: if this metric is an error ({found[0]}), set higher_is_better=False")
 
 
 def _check_training(task: Task, options: Options) -> None:
     epochs = task.epochs if options.epochs is None else options.epochs
     if options.schedule == "online":
         if task.train is None:
-            raise RecipeError(f"task {task.name} has no training data, and online pruning trains", remedy="Give it `train` batches.")
+            raise RecipeError(
+                f"task {task.name} has no training data, and online pruning needs training", remedy="Give the task `train` batches."
+            )
         if task.fit is not None:
             raise InputError(
-                f"fit of task {task.name} replaces the built-in training, and online pruning is a part of that",
-                remedy="Leave fit out of the task, or take another schedule.",
+                f"fit of task {task.name} replaces the built-in training, and online pruning is part of that training",
+                remedy="Remove fit from the task, or choose another schedule.",
             )
         if epochs == 0:
-            raise InputError("online pruning trains, and epochs are 0", remedy="Give some, or take another schedule.")
+            raise InputError("online pruning needs training, and epochs are 0", remedy="Set more epochs, or choose another schedule.")
     if options.training == "scratch":
         if task.fit is None and (task.train is None or epochs == 0):
             lacking = "epochs are 0" if task.train is not None else f"task {task.name} has no training data"
-            raise InputError(f"training from scratch needs training, and {lacking}", remedy="Give some, or fine-tune.")
+            raise InputError(f"training from scratch needs training, and {lacking}", remedy="Give both, or fine-tune.")
         refuse_frozen(task.model, task.name)
         initialized(task.model)
 
@@ -127,7 +127,7 @@ def check_graph(task: Task, analysis: Analysis) -> None:
             apply(task.model, analysis, plan, "modules")
         except VerificationError as error:
             raise CaptureError(
-                f"{task.name} can only be cut in its graph, which does not take the {name} data: {misfit}. {error}",
+                f"{task.name} can only be pruned in its captured graph, which does not take the {name} data: {misfit}. {error}",
                 remedy="Give example inputs of the shapes of the data; or let the model's code take sizes from its inputs (x.shape).",
             ) from error
         return

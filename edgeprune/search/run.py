@@ -71,7 +71,7 @@ def prune_in(run: RunDirectory, request: RunRequest, events: EventStream, resume
     except BaseException as error:
         if (state := _ended(run, error)) is not None:
             kept.emit(RunEnded(state, time.monotonic() - begun, _said(error)))
-        again = "" if isinstance(error, InfeasibleBudgetError) else f" Go on with: {resume or f'edgeprune prune --resume {run.path}'}"
+        again = "" if isinstance(error, InfeasibleBudgetError) else f" Continue with: {resume or f'edgeprune prune --resume {run.path}'}"
         error.add_note(f"The run is kept in {run.path}.{again}")
         raise
     finally:
@@ -88,7 +88,7 @@ def plan_only(request: RunRequest, run: Path, events: EventStream) -> dict[str, 
         job = Job(request, directory, _kept(events, directory))
         job.prepare()
         if job.options.schedule in ("iterative", "online"):
-            job.events.note(f"the {job.options.schedule} schedule goes in steps: this is the plan of a single cut")
+            job.events.note(f"the {job.options.schedule} schedule prunes in steps: this plan is for a single step")
         job.planner.refuse_impossible(job.limits)
         widths = job.planner.solve(job.objective(job.task.model, "value-0").curves, job.limits)
         groups = [

@@ -238,7 +238,7 @@ def test_a_battery_as_dumped() -> None:
 
 @pytest.mark.parametrize("dump", ["", "Can't find service: battery", BATTERY.replace("level: 84", ""), BATTERY.replace("283", "warm")])
 def test_a_damaged_battery_dump_raises(dump: str) -> None:
-    with pytest.raises(ValueError, match=r"battery tells no|invalid literal"):
+    with pytest.raises(ValueError, match=r"battery reports no|invalid literal"):
         parse_battery(dump)
 
 

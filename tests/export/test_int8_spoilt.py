@@ -235,7 +235,7 @@ def test_a_type_that_was_not_promised_is_an_error():
     x = graph.tensor(shape)
     content = graph.signed([x], [graph.one("LOGISTIC", x, shape)])
     made = int8(content, samples(shape), integer_io=True)
-    with pytest.raises(ExportError, match=r"tflite-int8: input 0 \(t0\) came out as int8, and float32 was promised"):
+    with pytest.raises(ExportError, match=r"tflite-int8: input 0 \(t0\) has type int8, not float32"):
         require_types("tflite-int8", content, made, integer_io=False)
 
 

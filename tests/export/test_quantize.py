@@ -151,9 +151,9 @@ def test_what_a_regular_expression_names_stays_float(files, float_file):
 
 
 def test_a_regular_expression_that_is_none_or_names_nothing_is_refused(float_file):
-    with pytest.raises(ExportError, match=r"'\['.* no regular expression"):
+    with pytest.raises(ExportError, match=r"'\['.* not a regular expression"):
         ExportOptions(keep_float=["["])
-    with pytest.raises(ExportError, match=r"'nowhere' fits the output of no operator\nThe first outputs are .*features"):
+    with pytest.raises(ExportError, match=r"'nowhere' matches the output of no operator\nThe first outputs are .*features"):
         quantize(float_file, "int8", arrays(images(8)), keep_float=["features", "nowhere"])
 
 

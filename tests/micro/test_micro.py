@@ -295,7 +295,7 @@ def test_the_size_of_every_operator_is_known() -> None:
 
 
 def test_a_profile_without_latencies_predicts_none(int8_file: Path) -> None:
-    with pytest.raises(ProfileError, match="esp32-s3 knows no published latency"):
+    with pytest.raises(ProfileError, match="esp32-s3 has no published latency"):
         predict_ms(read_graph(int8_file.read_bytes(), "net"), load("esp32-s3"))
 
 

@@ -123,6 +123,6 @@ def test_options_without_an_effect_are_told(tmp_path: Path) -> None:
     options = Options(engine="torchscript", formats=(), step=4, epochs=3, schedule="iterative")
     prune(task, profile=PROFILE, budget=Budget(macs="50%", parameters="10G"), options=options, runs=tmp_path, listener=notes)
     text = "\n".join(notes.lines)
-    assert "has no training data: epochs, schedule of the options have no effect" in text
+    assert "has no training data: the options epochs, schedule have no effect" in text
     assert "set higher_is_better=False" in text
     assert "the parameters budget limits nothing" in text

@@ -93,7 +93,7 @@ def test_a_damaged_line_costs_only_itself(tmp_path: Path) -> None:
     file(events[2])
     found = [event for _, event in read_events(tmp_path)]
     assert found == [events[0], Unknown("Dreamt", {"of": "sheep"}), Noted("newer"), events[1], events[2]]
-    assert "1.1 ms (foreseen 1 ms)" in str(events[1].text)
+    assert "1.1 ms (predicted 1 ms)" in str(events[1].text)
 
 
 @pytest.mark.parametrize(

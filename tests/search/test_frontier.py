@@ -101,7 +101,7 @@ def test_a_point_that_misses_another_limit_is_told_and_in_no_front() -> None:
 
 
 def test_a_limit_of_what_is_swept_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="macs is limited to 40% and swept"):
+    with pytest.raises(InputError, match="macs is both limited to 40% and swept"):
         frontier(points_task(), profile=PROFILE, kind="macs", budget=Budget(macs="40%"), runs=tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -164,7 +164,7 @@ def test_an_interrupted_sweep_names_the_folder_to_go_on_with(tmp_path: Path) -> 
     with pytest.raises(KeyboardInterrupt) as floor:
         prune(task, profile=PROFILE, budget=Budget(max_drop=1.0), options=OPTIONS, runs=tmp_path / "floor")
     (folder,) = (tmp_path / "floor").iterdir()
-    assert f"edgeprune prune --resume {folder}" in floor.value.__notes__[0].split("Go on with: ")[1].splitlines()
+    assert f"edgeprune prune --resume {folder}" in floor.value.__notes__[0].split("Continue with: ")[1].splitlines()
     with pytest.raises(KeyboardInterrupt) as front:
         frontier(task, profile=PROFILE, kind="macs", options=OPTIONS, runs=tmp_path / "front")
     (folder,) = (tmp_path / "front").iterdir()

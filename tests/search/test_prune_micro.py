@@ -120,8 +120,8 @@ def test_a_run_that_is_resumed_measures_nothing_again(pruned: dict[str, Any], ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--profile", "esp32-s3", "--latency", "5ms"], "knows no published latency"),
-        (["--profile", "nrf5340", "--energy", "1mJ"], "knows no published energy"),
+        (["--profile", "esp32-s3", "--latency", "5ms"], "has no published latency"),
+        (["--profile", "nrf5340", "--energy", "1mJ"], "has no published energy"),
         (["--profile", "nrf5340", "--memory", "24KB", "--target", "local:"], "nrf5340 is a microcontroller"),
         (["--profile", "nrf5340", "--memory", "24KB", "--engine", "torchscript"], "nrf5340 runs tflite-int8, not torchscript"),
     ],

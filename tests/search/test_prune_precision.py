@@ -34,9 +34,9 @@ def small_task() -> edgeprune.Task:
 def test_precisions_are_known_and_named_once():
     with pytest.raises(InputError, match=r"unknown precision 'int4'\nKnown precisions: fp32, fp16, dynamic, int8"):
         Options(precision=("int8", "int4"))
-    with pytest.raises(InputError, match="each one once"):
+    with pytest.raises(InputError, match="each only once"):
         Options(precision=("int8", "int8"))
-    with pytest.raises(InputError, match="one at least"):
+    with pytest.raises(InputError, match="at least one"):
         Options(precision=())
 
 

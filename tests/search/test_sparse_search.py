@@ -215,7 +215,7 @@ def test_a_share_of_zeros_that_no_file_can_use_is_refused_before_the_training(tm
     recipe = tmp_path / "linear.py"
     recipe.write_text(LINEAR_RECIPE)
     assert main(["sparsify", str(recipe), "--sparsity", "30%", "--output", str(tmp_path / "run")]) == 1
-    assert "a sparsity of 30 % is too little" in capsys.readouterr().err
+    assert "a sparsity of 30 % is too low" in capsys.readouterr().err
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 

@@ -126,7 +126,7 @@ def _leak(file: TfliteFile, node: Node) -> Finding:
         node.index,
         node.operation,
         file.name(node.output),
-        "it is the last of a sparse part that no mean over height and width ends: ARM devices would misread what it hands on",
+        "it ends a sparse part without a mean over height and width: ARM devices would misread its output",
         "Export tflite-sparse, which keeps it out of the sparse part; to make that part run, end it in a global average.",
         wrong=True,
     )
@@ -249,7 +249,7 @@ def _too_little(file: TfliteFile, cluster: Cluster, ended: bool) -> Finding | No
     if dense is not None:
         size, zeros = _weights(file, dense.weights) if dense.weights is not None else (0, 0)
         if 3 * (cluster.zeros - zeros) > 2 * (cluster.parameters - size):
-            why = f"its {size} weights count with those of the 1x1 convolutions, since it follows the mean directly: {share} are zero"
+            why = f"its {size} weights count with those of the 1x1 convolutions, because it follows the mean directly: {share} are zero"
             return finding(why, "Put a RESHAPE between the mean and it (tflite-sparse does), or make it sparse too.", dense)
     return finding(f"{share} up to it are zero, and more than two thirds must be", "Raise the sparsity to 70 % or more.")
 

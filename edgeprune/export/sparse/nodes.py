@@ -156,7 +156,9 @@ def _judge(file: TfliteFile, operator: Any, operation: str, pad: tuple[int, int,
     if operation in _UNARY:
         return _in_four_dimensions(file, operator, Layout.INSIDE)
     if operation == "RESHAPE" and file.name(int(operator.outputs[0])).endswith(APART):
-        return Verdict(Layout.NONE, "it keeps apart what XNNPACK would misread", "Make the operator named after it one that runs sparse.")
+        return Verdict(
+            Layout.NONE, "it separates values that XNNPACK would misread", "Replace the operator named after it by one that runs sparse."
+        )
     return Verdict(Layout.NONE, "XNNPACK has no sparse form of it", _remedy_for(operation))
 
 
@@ -191,7 +193,7 @@ def _conv2d(file: TfliteFile, operator: Any, window: _Window) -> Verdict:
 
 def _depthwise(file: TfliteFile, operator: Any, window: _Window) -> Verdict:
     if window.dilation != (1, 1) or operator.builtinOptions.depthMultiplier > 1:
-        return Verdict(Layout.NONE, "it is dilated, or makes several channels of one", "Use a dilation and a depth multiplier of 1.")
+        return Verdict(Layout.NONE, "it is dilated, or makes several channels from one", "Use a dilation and a depth multiplier of 1.")
     if window.size not in ((3, 3), (5, 5)) or window.stride not in ((1, 1), (2, 2)):
         return Verdict(
             Layout.NONE, f"it is depthwise {_by(window.size)} with stride {_by(window.stride)}", "Use 3x3 or 5x5, with a stride of 1 or 2."
@@ -221,11 +223,11 @@ def _binary(file: TfliteFile, operator: Any) -> Verdict:
     """A constant operand must be one value or one a channel; of a second one, XNNPACK looks at the first's shape instead."""
     first, second = (int(tensor) for tensor in operator.inputs)
     if len(file.shape(first)) != 4 or len(file.shape(second)) != 4:
-        return Verdict(Layout.NONE, "its operands have not four dimensions each", "Give both operands four dimensions.")
+        return Verdict(Layout.NONE, "its operands do not have four dimensions each", "Give both operands four dimensions.")
     for tensor in (first, second):
         if file.is_constant(tensor) and sum(size != 1 for size in file.shape(first)) > 1:
             return Verdict(
-                Layout.NONE, "a constant operand is neither first nor one value a channel", "Export tflite-sparse, which puts it first."
+                Layout.NONE, "a constant operand is neither first nor one value per channel", "Export tflite-sparse, which puts it first."
             )
     return Verdict(Layout.INSIDE)
 
@@ -233,7 +235,7 @@ def _binary(file: TfliteFile, operator: Any) -> Verdict:
 def _in_four_dimensions(file: TfliteFile, operator: Any, layout: Layout) -> Verdict:
     if len(file.shape(int(operator.inputs[0]))) == 4:
         return Verdict(layout)
-    return Verdict(Layout.NONE, "its input has not four dimensions", "Put it behind the global average.")
+    return Verdict(Layout.NONE, "its input does not have four dimensions", "Put it behind the global average.")
 
 
 def _linear(file: TfliteFile, operator: Any) -> Verdict:

@@ -146,7 +146,7 @@ class MicroBackend:
         prior = self._profile.prior
         source = f"predicted from {prior.runtime}" if prior else "not known"
         facts = {"latency": source, "memory": f"arena measured with tflite-micro {self._version}"}
-        facts["flash"] = f"{flash.total_bytes} bytes, of which {flash.code_bytes} are code, estimated from {flash.method}"
+        facts["flash"] = f"{flash.total_bytes} bytes, {flash.code_bytes} of them code, estimated from {flash.method}"
         return replace(
             summary,
             dense=self._known(summary.dense),
@@ -212,7 +212,7 @@ def check_micro(profile: Profile, engine: str | None, budget: Budget) -> None:
     for kind, known in (("latency", profile.prior), ("energy", profile.prior and profile.power)):
         if kind in budget.limits() and known is None:
             raise BudgetError(
-                f"the profile {profile.name} knows no published {kind}: a budget of it cannot be judged", remedy=f"Leave {kind} out."
+                f"the profile {profile.name} has no published {kind}: a budget for it cannot be judged", remedy=f"Leave {kind} out."
             )
 
 

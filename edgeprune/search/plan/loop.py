@@ -168,7 +168,7 @@ class Loop:
 
     def _missed(self) -> InfeasibleBudgetError:
         if not self.candidates:
-            return InfeasibleBudgetError("no plan is left that may meet the budget")
+            return InfeasibleBudgetError("no further plan can meet the budget")
         nearest = min(self.candidates, key=lambda candidate: candidate.use)
         over = [
             f"{kind} {format_quantity(kind, value)} instead of {format_quantity(kind, limit)}"
@@ -176,7 +176,7 @@ class Loop:
             if (value := nearest.figures.of(kind)) is not None and value > limit
         ]
         return InfeasibleBudgetError(
-            f"no plan was measured to meet the budget in {len(self.candidates)} measurements; the nearest has {', '.join(over)}",
+            f"no plan was measured to meet the budget in {len(self.candidates)} measurements; the nearest plan has {', '.join(over)}",
             remedy="Relax that budget a little, or raise the number of measurements.",
             share=nearest.use,
         )

@@ -106,8 +106,8 @@ def make_sparse(
     settings = settings or SparseSettings()
     if sparsity < LEAST_ZEROS:
         raise InputError(
-            f"a sparsity of {100 * sparsity:g} % is too little: a file with so few zeros is larger, and no device runs it faster",
-            remedy=f"Sparse kernels run from {100 * SPARSITIES[0]:.0f} % on; or prune channels (edgeprune prune).",
+            f"a sparsity of {100 * sparsity:g} % is too low: a file with so few zeros is larger, and no device runs it faster",
+            remedy=f"Use at least {100 * SPARSITIES[0]:.0f} %, or prune channels (edgeprune prune).",
         )
     model = load(task.model, pruned) if pruned is not None else copy.deepcopy(task.model)
     sparse_parameters(model, settings.linear)
@@ -146,7 +146,9 @@ def sparsify_to(
     meets the budget; then it is trained for ``settings.epochs``. Raises :class:`InfeasibleBudgetError` when no way meets it.
     """
     if task.train is None:
-        raise RecipeError(f"task {task.name} has no training data", remedy="Give it `train` batches, or a sparsity of your choice.")
+        raise RecipeError(
+            f"task {task.name} has no training data", remedy="Give the task `train` batches, or choose the sparsity yourself."
+        )
     return _Search(task, latency, target, run, events, settings or SparseSettings()).run()
 
 
@@ -182,7 +184,7 @@ class _Search:
             ways = sparse_options(planner, cost, self.value.curves, {"latency": limit}, factor)
             option, losses = sparse_choice(ways, self._loss)
             ways_text = ", ".join(f"{way.kind} {100 * way.sparsity:g} %: {loss:.3g}" for way, loss in zip(ways, losses, strict=True))
-            self.events.note(f"divergence from the dense model by way: {ways_text}")
+            self.events.note(f"divergence from the dense model by option: {ways_text}")
             measured = self._try(option, attempt).ratio * self.job.dense.latency_ms
             self.events.note(
                 f"{option.kind}: predicted {format_quantity('latency', option.latency_ms)}, measured {format_quantity('latency', measured)}"
@@ -195,8 +197,8 @@ class _Search:
             else:
                 factor *= 1.01 * measured / option.latency_ms
         raise InfeasibleBudgetError(
-            f"no way was measured to meet {format_quantity('latency', limit)} in {MEASUREMENTS} measurements",
-            remedy="Relax the budget a little, or give a sparsity yourself.",
+            f"no option was measured to meet {format_quantity('latency', limit)} in {MEASUREMENTS} measurements",
+            remedy="Relax the budget a little, or choose the sparsity yourself.",
         )
 
     def _cost(self) -> SparseCost | None:
