@@ -36,7 +36,7 @@ def _unstable(result: dict[str, Any]) -> list[str]:
         )
     if not result["stable"] and not found:
         found.append(
-            "the median did not settle, its interval is wider than asked for: end other programs, hold the clocks (tune), or wait longer"
+            "the median did not settle, its interval is wider than requested: end other programs, fix the clocks (tune), or measure longer"
         )
     return found
 
@@ -46,15 +46,15 @@ def _held_back(result: dict[str, Any]) -> list[str]:
     if not causes:
         return []
     if result["discarded"]:
-        return [f"the device was held back ({causes}): {result['discarded']} windows were thrown away and repeated after a cooldown"]
-    return [f"the device was held back ({causes}): cool it, or give it a better power supply"]
+        return [f"the device was throttled ({causes}): {result['discarded']} windows were discarded and repeated after a cooldown"]
+    return [f"the device was throttled ({causes}): cool it, or give it a better power supply"]
 
 
 def _surroundings(result: dict[str, Any]) -> list[str]:
     before = result["before"]
     found = []
     if before.get("governor") not in ("", "performance", None) and not result.get("tuned"):
-        found.append(f"the clock governor is {before['governor']}: clocks vary (tune holds them still)")
+        found.append(f"the clock governor is {before['governor']}: clocks vary (tune fixes them)")
     others = result.get("others")
     if others is not None and others > OTHERS:
         found.append(f"something else was running (it took {others:.0%} of the processors' time): end it and measure again")
@@ -68,5 +68,5 @@ def _energy(result: dict[str, Any]) -> list[str]:
     if error:
         return [f"energy was not measured: {error}"]
     if low is not None and high is not None and low <= 0 < high:
-        return ["the energy cannot be told from 0: the meter is too coarse for this model, measure longer"]
+        return ["the energy cannot be distinguished from 0: the meter is too coarse for this model, measure longer"]
     return []

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-REMEDY = (
-    "Measure again; if it stays, the runtime, the clock or the runner's files on the device are broken: edgeprune teardown, then setup."
-)
+REMEDY = "Measure again; if that fails too, the runtime, the clock or the runner on the device is broken: edgeprune teardown, then setup."
 
 
 @dataclass(frozen=True)

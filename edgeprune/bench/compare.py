@@ -102,7 +102,7 @@ def distrust(item: Measurement) -> str | None:
     """Why a latency can decide nothing by itself: the device was held back to the end, something else was running (where only the load
     average tells, see :func:`slowdown`), or it ran too few times; None when it can."""
     if item.spoilt:
-        return f"{item.name}: the device was held back ({', '.join(item.held_back)}) all the while"
+        return f"{item.name}: the device was throttled ({', '.join(item.held_back)}) all the time"
     if len(item.samples_ns) < _LEAST_RUNS:
         return f"{item.name}: {len(item.samples_ns)} runs are too few for an interval"
     if item.others is None and is_busy(item.before):
@@ -157,7 +157,7 @@ def load_results(path: Path) -> list[Measurement]:
         raise InputError(f"{path} cannot be read: {error}") from error
     except (ValueError, IndexError, InputError) as error:
         raise InputError(
-            f"{path} holds no result of one device: {error}", remedy="Write one: edgeprune bench MODEL --json > result.json"
+            f"{path} does not hold a result of one device: {error}", remedy="Write one: edgeprune bench MODEL --json > result.json"
         ) from error
 
 

@@ -42,15 +42,15 @@ def require_content(path: Path, engine: str) -> None:
     wanted = _HOLDS.get(engine)
     if wanted is None or found in (wanted, None):
         return
-    raise InputError(f"{path.name} holds {found}, and {wanted} is wanted", remedy=_remedy(found, engine))
+    raise InputError(f"{path.name} holds {found}, and {wanted} is needed", remedy=_remedy(found, engine))
 
 
 def _remedy(found: str, engine: str) -> str:
     if "git-lfs" in found or "text" in found or "page" in found:
-        return "Download the model itself: this is what stands in its place."
+        return "Download the model itself: this file only stands in its place."
     other = next((name for name, what in _HOLDS.items() if what == found and name != "native"), None)
     if other is not None:
-        return f"Give it the suffix of its kind (--engine {other}), or the file that was meant."
+        return f"Give it the suffix of its kind (--engine {other}), or give the right file."
     if "weights" in found or "state_dict" in found or "checkpoint" in found:
         return f"Build the model, load the weights into it (model.load_state_dict), and export that. {_MODEL[engine]}"
     return _MODEL[engine]

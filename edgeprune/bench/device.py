@@ -67,7 +67,7 @@ class Device:
                 if self._runner.holding:
                     raise
                 self.close()
-                raise ConnectionLostError(f"the hold on {self.target.name} ended: {error.message}") from error
+                raise ConnectionLostError(f"the lock on {self.target.name} was lost: {error.message}") from error
 
         return with_retries(once, self._retries)
 

@@ -43,7 +43,7 @@ def side_by_side(
             if on_event:
                 on_event(target, event)
         except Exception as error:
-            _log.debug("an event of %s could not be told: %r", target.name, error)
+            _log.debug("an event of %s could not be reported: %r", target.name, error)
 
     def one(number: int, target: Target) -> None:
         try:

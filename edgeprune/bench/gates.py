@@ -132,7 +132,7 @@ def parse_gate(text: str) -> Gate:
         return Gate(text, parse_limit(kind, value))
     limit = parse_limit("latency", value)
     if not limit.relative:
-        raise BudgetError(f"{text!r} is no percentage", remedy="Write slower:5%, or latency:15ms for an absolute limit.")
+        raise BudgetError(f"{text!r} is not a percentage", remedy="Write slower:5%, or latency:15ms for an absolute limit.")
     return Gate(text, Limit("latency", 1 + limit.value, relative=True))
 
 
@@ -155,4 +155,4 @@ def _interval(kind: str, item: Measurement) -> Interval | None:
 def _unmeasured(item: Measurement) -> str:
     """Why there is no energy: what became of the meter is among the warnings."""
     failed = (warning for warning in item.warnings if warning.startswith("energy was not measured"))
-    return next(failed, "energy was not measured: there is no meter, or it was not asked for")
+    return next(failed, "energy was not measured: there is no meter, or energy was not requested")

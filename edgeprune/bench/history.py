@@ -166,7 +166,7 @@ class History:
         kind = {"model": model, "device": device, "threads": threads}
         among = ", ".join(f"{name} {value}" for name, value in kind.items() if value is not None)
         raise InputError(
-            f"the history has no result {reference!r}" + (f" of {among}" if among else ""), remedy="edgeprune history lists what there is."
+            f"the history has no result {reference!r}" + (f" of {among}" if among else ""), remedy="edgeprune history lists the results."
         )
 
     def repeats(self, like: Measurement, limit: int = 500) -> list[list[float]]:
@@ -213,7 +213,7 @@ def check_label(label: str) -> None:
     if not label or label.isdigit() or label.startswith("latest") or label.endswith(".json") or "/" in label:
         raise InputError(
             f"{label!r} cannot be a label: it would name another result",
-            remedy="No digits alone, no latest at its beginning, no .json at its end, no /: such as v1.2.",
+            remedy="Use a label such as v1.2: not only digits, no latest at its beginning, no .json at its end, no /.",
         )
 
 

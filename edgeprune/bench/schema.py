@@ -58,7 +58,7 @@ def _parse(text: str) -> sa.URL:
         url = sa.make_url(text)
     except ArgumentError:
         raise HistoryError(
-            f"{text!r} is no database address", remedy="Write one such as sqlite:///results.db or postgresql://user@host/name, or off."
+            f"{text!r} is not a database address", remedy="Write one such as sqlite:///results.db or postgresql://user@host/name, or off."
         ) from None
     return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
 
@@ -102,7 +102,7 @@ def _told(url: sa.URL) -> Iterator[None]:
         lines = cause.strip().splitlines() or [type(error).__name__]
         raise HistoryError(
             f"the history {shown(url)} cannot be used: {lines[0]}",
-            remedy="Repair or move it; --history URL (or EDGEPRUNE_HISTORY) names another, off goes without.",
+            remedy="Repair or move it; --history URL (or EDGEPRUNE_HISTORY) names another, and off works without one.",
         ) from error
 
 

@@ -37,7 +37,7 @@ def criterion(name: str, *, comparable: bool = False, needs_data: bool = False) 
 
     def add(function: Score) -> Score:
         if name in CRITERIA:
-            raise ValueError(f"criterion {name} is registered already")
+            raise ValueError(f"criterion {name} is already registered")
         CRITERIA[name] = Criterion(name, function, comparable, needs_data)
         return function
 

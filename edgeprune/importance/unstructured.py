@@ -112,7 +112,7 @@ def sparsity_of(parameters: Mapping[str, Tensor]) -> float:
 def _scores(parameters: Mapping[str, Tensor], block: int) -> dict[str, Tensor]:
     """Mean magnitude of every block of ``block`` output channels: (channels / block, other weights); the last block may be smaller."""
     if block not in BLOCKS:
-        raise InputError(f"block {block} is no block of output channels", remedy=f"Known blocks: {', '.join(map(str, BLOCKS))}.")
+        raise InputError(f"block {block} is not a known block of output channels", remedy=f"Known blocks: {', '.join(map(str, BLOCKS))}.")
     scores = {}
     for name, parameter in parameters.items():
         rows = parameter.detach().abs().flatten(1)

@@ -63,7 +63,7 @@ def _zeros(tensor: Tensor, name: str) -> np.ndarray[Any, Any]:
         return np.zeros(tensor.shape, tensor.dtype)
     except TypeError as error:
         raise ExportError(
-            f"{name}: the input {tensor.name!r} is {tensor.dtype}, which firmware has no values of",
+            f"{name}: the input {tensor.name!r} is {tensor.dtype}, a type that firmware does not have",
             remedy="Export the model with int8 inputs.",
         ) from error
 
@@ -116,10 +116,10 @@ def _refused(code: int, words: str, graph: MicroGraph, name: str) -> ExportError
     if found := _NODE.search(words):
         operator, node = found[1], int(found[2])
         entry = next((entry for entry in graph.operators if entry.node == node and entry.name == operator), None)
-        why = next((line for line in lines if not line.startswith("Node ")), "without saying why")
+        why = next((line for line in lines if not line.startswith("Node ")), "without giving a reason")
         return ExportError(
             f"{name}: TFLite Micro refuses {entry.place if entry else found[0]}: {why}",
             remedy="Replace that operation in the model, or export the model as full-integer int8.",
         )
     how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-    return ExportError(f"{name}: TFLite Micro's interpreter ended {how}: {lines[-1] if lines else 'without a word'}")
+    return ExportError(f"{name}: TFLite Micro's interpreter ended {how}: {lines[-1] if lines else 'without a message'}")

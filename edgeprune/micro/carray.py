@@ -36,7 +36,7 @@ def write_c_array(content: bytes, folder: Path, name: str, arena: Arena) -> tupl
     type that C has no name for, a folder that cannot be written.
     """
     if not _IDENTIFIER.fullmatch(name):
-        raise ExportError(f"{name!r} is no C identifier", remedy="Letters, digits and _, and a letter first.")
+        raise ExportError(f"{name!r} is not a C identifier", remedy="Letters, digits and _, and a letter first.")
     graph = read_graph(content, name)
     require_supported(graph, name)
     source, header = folder / f"{name}.c", folder / f"{name}.h"

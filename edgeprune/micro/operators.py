@@ -125,7 +125,7 @@ def _judge(operator: Operator) -> Finding | None:
     if weight is not None and first == "float32" and weight.dtype != "float32":
         return bad(f"has {weight.dtype} weights and float32 activations", "Export the model as full-integer int8, not dynamic-range.")
     if name == "UNIDIRECTIONAL_SEQUENCE_LSTM" and operator.inputs[_PROJECTION] is not None:
-        return bad("has a projection, and its kernel has none", "Leave proj_size out of nn.LSTM, and put nn.Linear behind it.")
+        return bad("has a projection, and its kernel has none", "Leave proj_size out of nn.LSTM, and put nn.Linear after it.")
     if weight is not None and weight.dtype == "uint8":
         return bad("has uint8 weights, of an older quantization", "Quantize the float model again, to int8.")
     return None

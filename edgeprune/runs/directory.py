@@ -65,7 +65,7 @@ class RunDirectory:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._lock.close()
-            raise RunError(f"the run {path} is in use by another process", remedy="Wait for it, or end it first.") from error
+            raise RunError(f"the run {path} is in use by another process", remedy="Wait until it ends, or stop it first.") from error
         self._read()
 
     @classmethod
@@ -100,7 +100,7 @@ class RunDirectory:
         except ValueError as error:
             raise RunError(f"{self.path / 'run.json'} is damaged: {error}") from error
         if not isinstance(found, dict):
-            raise RunError(f"{self.path / 'run.json'} is damaged: it holds no object")
+            raise RunError(f"{self.path / 'run.json'} is damaged: it does not hold an object")
         return found
 
     def update(self, **fields: Any) -> None:

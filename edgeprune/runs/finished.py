@@ -101,11 +101,11 @@ def read_run(path: str | Path) -> FinishedRun:
         return read_run(path / str(best))
     result = read_summary(path)
     if result is None:
-        raise RunError(f"the run {path} is not finished", remedy=f"Go on with it: edgeprune prune --resume {path}")
+        raise RunError(f"the run {path} is not finished", remedy=f"Continue it: edgeprune prune --resume {path}")
     if missed := [f"{kind} {result.budget[kind].text}" for kind in result.missed]:
         raise GateError(f"the run {path} was not found to meet its budget: {', '.join(missed)}", remedy="Prune for one that can be met.")
     if result.artifacts is None:
-        raise RunError(f"the run {path} kept no hashes of its files: a former edgeprune made it", remedy="Run it again.")
+        raise RunError(f"the run {path} kept no hashes of its files: an older edgeprune made it", remedy="Run it again.")
     exported = tuple(_exported(path, name, item) for name, item in sorted(result.artifacts.items()))
     return FinishedRun(path, inputs, result, exported, _records(path / "measurements.jsonl"))
 

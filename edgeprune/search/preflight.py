@@ -94,7 +94,9 @@ def _check_training(task: Task, options: Options) -> None:
     if options.training == "scratch":
         if task.fit is None and (task.train is None or epochs == 0):
             lacking = "epochs are 0" if task.train is not None else f"task {task.name} has no training data"
-            raise InputError(f"training from scratch needs training, and {lacking}", remedy="Give both, or fine-tune.")
+            raise InputError(
+                f"training from scratch needs training, and {lacking}", remedy="Give the task training data and more epochs, or fine-tune."
+            )
         refuse_frozen(task.model, task.name)
         initialized(task.model)
 

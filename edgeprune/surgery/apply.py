@@ -61,7 +61,7 @@ def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = 
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, VerificationError) as error:
             reason = str(error)
             if mode == "modules":
-                raise VerificationError(f"the plan cannot be cut out of the modules themselves: {reason}") from error
+                raise VerificationError(f"the plan cannot be applied to the modules themselves: {reason}") from error
     inactive = _inactive(analysis, reason)
     smaller = apply_to_graph(model, analysis, gone, masks, blocks)
     if analysis.captured.parts:
@@ -108,9 +108,9 @@ def _inactive(analysis: Analysis, reason: str) -> tuple[str, ...]:
         return ()
     if training.outputs:
         raise VerificationError(
-            f"the model can only be cut in its graph ({reason}), and what {', '.join(training.layers[:5]) or 'it'} gives in training "
-            f"cannot be captured: {training.why}",
-            remedy="Let it return in training what it returns otherwise, or remove what fixes its sizes.",
+            f"the model can only be pruned in its captured graph ({reason}), and what "
+            f"{', '.join(training.layers[:5]) or 'it'} gives in training cannot be captured: {training.why}",
+            remedy="Make it return the same structure in training as in evaluation, or remove what fixes its sizes.",
         )
     return training.layers
 

@@ -39,7 +39,7 @@ def compacted(tensor: Tensor, mask: Tensor, name: str) -> Tensor:
     full = mask.expand(tensor.shape)
     shape = box_shape(full)
     if shape is None:
-        raise PlanError(f"what is left of {name} is not a box: its rows keep unequal counts")
+        raise PlanError(f"the rest of {name} is not a box: its rows keep unequal counts")
     return tensor[full].reshape(shape)
 
 

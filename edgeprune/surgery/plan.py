@@ -75,7 +75,7 @@ def removed_channels(analysis: Analysis, plan: Plan) -> np.ndarray:
             gone[np.delete(row, np.array(places, np.int64))] = True
     for block in analysis.blocks:
         if len({not rows or not rows[0] for rows in (plan.kept.get(name, ((0,),)) for name in block.groups)}) > 1:
-            raise PlanError(f"block {block.name} can only go whole: all of {', '.join(block.groups)} or none")
+            raise PlanError(f"block {block.name} can only be removed whole: all of {', '.join(block.groups)} or none")
     return gone
 
 

@@ -119,7 +119,7 @@ class Cut:
     @staticmethod
     def refuse(node: fx.Node, why: str) -> NoReturn:
         """The graph cannot express it."""
-        raise PlanError(f"{node.target} at {node.name} {why}: this cut cannot be written into the graph")
+        raise PlanError(f"{node.target} at {node.name} {why}: this plan cannot be written into the graph")
 
     def _stays(self, node: fx.Node) -> Tensor | None:
         return stays_of(self.analysis, self.gone, self.masks, self.original[node.name])
@@ -183,7 +183,7 @@ def _load(module: fx.GraphModule, model: nn.Module) -> None:
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
             if name in state and state[name].shape != tensor.shape:
-                raise PlanError(f"the model's {name} has another shape than when it was analysed")
+                raise PlanError(f"the model's {name} has a different shape than when it was analysed")
             if name in state:
                 tensor.copy_(state[name])
 

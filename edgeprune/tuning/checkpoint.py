@@ -65,7 +65,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             progress = Progress(**parse_json((file.metadata() or {})[_KEY]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged or not one of a fine-tuning", remedy="Delete it to start over.") from error
+        raise CheckpointError(
+            f"checkpoint {path} is damaged, or not a fine-tuning checkpoint", remedy="Delete it to start over."
+        ) from error
     _check_settings(path, progress.settings, settings)
     state = _part(tensors, "model/")
     _check_model(path, model, state)
@@ -86,7 +88,7 @@ def _check_settings(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -
     for name, value in wanted.items():
         if saved.get(name) != value:
             raise CheckpointError(
-                f"checkpoint {path} is of another fine-tuning: its {name} is {saved.get(name)!r}, not {value!r}",
+                f"checkpoint {path} belongs to another fine-tuning: its {name} is {saved.get(name)!r}, not {value!r}",
                 remedy="Delete it to start over, or use the same settings.",
             )
 
@@ -97,6 +99,6 @@ def _check_model(path: Path, model: nn.Module, state: dict[str, Tensor]) -> None
         saved = tuple(state[name].shape) if name in state else None
         if saved != own.get(name):
             raise CheckpointError(
-                f"checkpoint {path} is of another model: {name} has shape {saved} there and {own.get(name)} here",
+                f"checkpoint {path} belongs to another model: {name} has shape {saved} there and {own.get(name)} here",
                 remedy="Delete it to start over.",
             )

@@ -39,14 +39,14 @@ def frozen_note(model: nn.Module, names: Iterable[str]) -> str:
         return ""
     if not trained:
         return (
-            f"nothing is trained: all {total:,} parameters are frozen (requires_grad=False); --unfreeze trains those that the cut changed"
+            f"nothing is trained: all {total:,} parameters are frozen (requires_grad=False); --unfreeze trains those that pruning changed"
         )
     stuck = [name for name in names if not model.get_parameter(name).requires_grad]
     text = f"{trained:,} of {total:,} parameters are trained, the others are frozen (requires_grad=False)"
     if not stuck:
         return text
     more = f" and {len(stuck) - 3} more" if len(stuck) > 3 else ""
-    return f"{text}: the cut changed {', '.join(stuck[:3])}{more} of them, which --unfreeze trains too"
+    return f"{text}: pruning changed {', '.join(stuck[:3])}{more} of them, which --unfreeze trains too"
 
 
 def refuse_frozen(model: nn.Module, name: str) -> None:

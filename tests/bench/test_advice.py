@@ -44,7 +44,7 @@ CALM = {
         ({"before": {"governor": "ondemand", "loadavg": 0.1, "cores": 4}}, ["ondemand", "tune"]),
         ({"before": {"governor": "performance", "loadavg": 3.6, "cores": 4}}, ["load average 3.6", "end it"]),
         ({"energy_error": "rapl: broken"}, ["energy was not measured: rapl: broken"]),
-        ({"energy_low_mj": -0.5}, ["cannot be told from 0"]),
+        ({"energy_low_mj": -0.5}, ["cannot be distinguished from 0"]),
         ({"note": "each sample is a mean"}, ["each sample is a mean"]),
     ],
 )

@@ -90,7 +90,7 @@ def test_what_it_may_run_is_left_to_the_runtime(make, engine, tmp_path):
 def test_a_tflite_file_under_another_suffix(tmp_path, weights):
     path = tmp_path / "model.onnx"
     path.write_bytes(dense_tflite(weights))
-    with pytest.raises(InputError, match=r"model.onnx holds a TFLite file, and an ONNX model is wanted"):
+    with pytest.raises(InputError, match=r"model.onnx holds a TFLite file, and an ONNX model is needed"):
         require_content(path, "onnx")
 
 

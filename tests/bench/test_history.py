@@ -228,7 +228,7 @@ def test_a_damaged_row_is_named(tmp_path: Path, model: Artifact, column: str) ->
             history.find("latest")
 
 
-@pytest.mark.parametrize(("text", "message"), [("results.db", "is no database address"), ("nosql://x/y", "no driver")])
+@pytest.mark.parametrize(("text", "message"), [("results.db", "is not a database address"), ("nosql://x/y", "no driver")])
 def test_a_wrong_address(text: str, message: str) -> None:
     with pytest.raises(HistoryError, match=message):
         History(text)

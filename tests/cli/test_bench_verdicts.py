@@ -103,7 +103,7 @@ def spoilt(item: Measurement) -> Measurement:
 
 
 @pytest.mark.parametrize(
-    ("item", "why"), [(replace(PLAIN, samples_ns=PLAIN.samples_ns[:5]), "5 runs are too few"), (spoilt(PLAIN), "held back (heat)")]
+    ("item", "why"), [(replace(PLAIN, samples_ns=PLAIN.samples_ns[:5]), "5 runs are too few"), (spoilt(PLAIN), "throttled (heat)")]
 )
 def test_a_latency_that_cannot_be_trusted_decides_nothing(item: Measurement, why: str) -> None:
     for limit in ("1ms", "1s"):

@@ -242,5 +242,5 @@ def test_unknown_names_weights_that_are_no_numbers_and_losses_that_are_none_are_
 
 
 def test_a_second_criterion_of_one_name_is_an_error() -> None:
-    with pytest.raises(ValueError, match="registered already"):
+    with pytest.raises(ValueError, match="already registered"):
         criterion("l1")(CRITERIA["l2"].function)

@@ -437,7 +437,7 @@ def test_the_same_file_gives_the_same_array(int8_file: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["", "7up", "my-net", "a b", "_net", "net;", "é"])
 def test_a_name_that_c_does_not_take_is_refused(int8_file: Path, tmp_path: Path, name: str) -> None:
     content = int8_file.read_bytes()
-    with pytest.raises(ExportError, match="is no C identifier"):
+    with pytest.raises(ExportError, match="is not a C identifier"):
         write_c_array(content, tmp_path, name, measure_arena(content))
     assert list(tmp_path.iterdir()) == []
 
@@ -509,7 +509,7 @@ def test_a_model_that_does_not_fit_is_a_failure(int8_file: Path, tmp_path: Path,
         (["nowhere.tflite"], "nowhere.tflite does not exist"),
         (["FILE", "--profile", "raspberry-pi-4"], "raspberry-pi-4 is not a microcontroller"),
         (["FILE", "--profile", "nrf9999"], "unknown profile"),
-        (["FILE", "--out", "OUT", "--name", "7up"], "is no C identifier"),
+        (["FILE", "--out", "OUT", "--name", "7up"], "is not a C identifier"),
         (["FILE", "--out", "/proc/none"], "cannot be written to /proc/none"),
         ([__file__], "test_micro.py: the file is no TFLite model"),
     ],

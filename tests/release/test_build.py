@@ -181,7 +181,7 @@ def test_a_release_does_not_tell_where_it_was_measured(run):
 
 def test_what_is_there_and_no_bundle_is_not_overwritten(run, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(BundleError, match=r"thesis\.txt exists, and is no whole bundle"):
+    with pytest.raises(BundleError, match=r"thesis\.txt exists, and is not a whole bundle"):
         build(order(run), tmp_path / "thesis.txt")
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
@@ -190,7 +190,7 @@ def test_a_release_that_has_expired_already_is_told(run, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1600000000")
     notes: list[str] = []
     build(order(run), None, notes.append)
-    assert any("has expired already, at 2021-" in note for note in notes)
+    assert any("has already expired, at 2021-" in note for note in notes)
 
 
 def test_without_a_date_a_release_is_as_old_as_its_newest_evidence(run):
@@ -236,7 +236,7 @@ def test_a_gate_of_a_variant_without_a_name_is_refused(run, tmp_path):
 
 
 def test_a_gate_without_evidence_fails_the_build(run, tmp_path):
-    fails(order(run, gates=["f1:0.5"]), EvidenceError, "is of f1, and the task's metric is accuracy", tmp_path)
+    fails(order(run, gates=["f1:0.5"]), EvidenceError, "is for f1, and the task's metric is accuracy", tmp_path)
     predicted = make_run(tmp_path / "predicted", device=None)
     fails(order(predicted, gates=["latency:15ms"]), EvidenceError, "no measurement to be judged by", tmp_path)
     unscored = make_run(tmp_path / "unscored")
@@ -325,7 +325,7 @@ def test_a_microcontroller_gets_a_c_array_and_the_arena_as_evidence(tmp_path):
     assert "| not measured | 4.1 kB | no meter |" in text
     (tmp_path / "gadget-classifier-1.4.0.epb").unlink()
     fails(order(run, gates=["memory:4kB"]), GateError, "the gate memory:4kB is not met: memory 4.1 kB, limit 4 kB", tmp_path)
-    fails(order(run, gates=["latency:5ms"]), EvidenceError, "of a latency that was not measured on nrf5340", tmp_path)
+    fails(order(run, gates=["latency:5ms"]), EvidenceError, "for a latency that was not measured on nrf5340", tmp_path)
 
 
 def test_results_of_the_history_are_evidence_of_the_very_file_only(run, tmp_path):
@@ -397,19 +397,19 @@ def test_several_formats_are_shipped_beside_the_model(run, tmp_path):
     ("fields", "said"),
     [
         ({"version": "1.4"}, "the version '1.4' is not of the form"),
-        ({"version": "1.4.0-rc.1"}, "no sequence can be made of the version 1.4.0-rc.1"),
-        ({"version": "1.1000.0"}, "no sequence can be made"),
-        ({"version": "0.0.0"}, "no sequence can be made"),
+        ({"version": "1.4.0-rc.1"}, "no sequence can be derived from the version 1.4.0-rc.1"),
+        ({"version": "1.1000.0"}, "no sequence can be derived"),
+        ({"version": "0.0.0"}, "no sequence can be derived"),
         ({"gates": ["latency:50%"]}, "is a percentage"),
-        ({"gates": ["latency"]}, "'latency' is not a condition|no gate"),
+        ({"gates": ["latency"]}, "'latency' is not a condition|not a gate"),
         ({"gates": ["slower:5%"]}, "is a percentage"),
-        ({"gates": ["accuracy:good"]}, "'accuracy:good' is no gate"),
+        ({"gates": ["accuracy:good"]}, "'accuracy:good' is not a gate"),
         ({"gates": ["pi9=latency:5ms"]}, "there is no variant 'pi9'\nVariants: pi4"),
         ({"evidence": {"pi9": ["1"]}}, "there is no variant 'pi9'"),
         ({"profiles": {"pi4": ["raspberry"]}}, "unknown profile 'raspberry'"),
         ({"formats": ["tflight"]}, "unknown export format 'tflight'"),
-        ({"expires": "soon"}, "'soon' is no expiry"),
-        ({"expires": "2026-02-30"}, "is no expiry"),
+        ({"expires": "soon"}, "'soon' is not an expiry"),
+        ({"expires": "2026-02-30"}, "is not an expiry"),
         ({"sequence": 0}, "the sequence 0"),
     ],
 )

@@ -143,8 +143,8 @@ def accepted(path: Path, kit: Kit, content: bytes) -> bool:
 def test_a_cut_bundle_says_so(kit, whole, tmp_path):
     refused(tmp_path, kit, whole[:-700], "is cut off")
     refused(tmp_path, kit, whole[: len(whole) // 2 // BLOCK * BLOCK], "is cut off|does not end as a bundle")
-    refused(tmp_path, kit, b"", "is cut off, or no bundle")
-    refused(tmp_path, kit, whole + bytes(BLOCK), "does not end|begins no member")
+    refused(tmp_path, kit, b"", "is cut off, or not a bundle")
+    refused(tmp_path, kit, whole + bytes(BLOCK), "does not end|does not start a member")
 
 
 def test_an_extra_or_a_missing_member_is_named(kit, whole, tmp_path):
@@ -201,7 +201,7 @@ def test_a_sparse_file_of_a_terabyte_is_refused_at_once(kit, whole, tmp_path):
     path.write_bytes(packed(members(whole)[:1])[: -len(END)] + header("objects/" + "0" * 64, 8**11 - 1))
     with path.open("r+b") as file:
         file.truncate(1 << 40)
-    with pytest.raises(BundleError, match="begins no member"):
+    with pytest.raises(BundleError, match="does not start a member"):
         judge(path, kit)
 
 

@@ -110,17 +110,17 @@ def unarmoured(armoured: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda text: text.replace(b"SSH SIGNATURE", b"PGP SIGNATURE"), "no armoured SSH signature"),
-        (lambda text: text.replace(b"\n", b"\r\n"), "no armoured SSH signature"),
-        (lambda text: b"\n" + text, "no armoured SSH signature"),
-        (lambda text: text + b"\n", "no armoured SSH signature"),
+        (lambda text: text.replace(b"SSH SIGNATURE", b"PGP SIGNATURE"), "not an armoured SSH signature"),
+        (lambda text: text.replace(b"\n", b"\r\n"), "not an armoured SSH signature"),
+        (lambda text: b"\n" + text, "not an armoured SSH signature"),
+        (lambda text: text + b"\n", "not an armoured SSH signature"),
         (lambda text: text.replace(b"U1NI", b"U1N\nI"), "not in the form that ssh-keygen writes"),
         (lambda text: armour(unarmoured(text) + b"\0"), "1 bytes too many"),
         (lambda text: armour(unarmoured(text)[:-1]), "is cut off"),
-        (lambda text: armour(b"SSHSIG\0\0\0\2" + unarmoured(text)[10:]), "no SSH signature of version 1"),
+        (lambda text: armour(b"SSHSIG\0\0\0\2" + unarmoured(text)[10:]), "not an SSH signature of version 1"),
         (lambda text: armour(unarmoured(text).replace(b"sha512", b"sha384")), "uses the hash b'sha384'"),
         (lambda text: armour(b""), "is cut off"),
-        (lambda text: b"", "no armoured SSH signature"),
+        (lambda text: b"", "not an armoured SSH signature"),
     ],
 )  # fmt: skip
 def test_a_malformed_signature_says_why(keys, change, said):
@@ -305,11 +305,11 @@ def test_options_of_a_signer_are_kept_and_ssh_keygen_agrees(kit, keys, tmp_path,
         ('me valid-after="tomorrow" KEY', "the time 'tomorrow'"),
         ('me valid-after="20261399Z" KEY', "the time '20261399Z'"),
         ('me valid-before="20270101" KEY', "the time '20270101'"),  # in which time zone?
-        ("me KEY a comment\x0cevil@example.org KEY", "characters that do not show"),  # one line for OpenSSH, two for a careless reader
-        ("me KEY a comment\u2028evil@example.org KEY", "characters that do not show"),
-        ("me KEY a comment\revil@example.org KEY", "characters that do not show"),
-        ("me", "no line of allowed signers"),
-        ("me ssh-ed25519", "no line of allowed signers"),
+        ("me KEY a comment\x0cevil@example.org KEY", "invisible characters"),  # one line for OpenSSH, two for a careless reader
+        ("me KEY a comment\u2028evil@example.org KEY", "invisible characters"),
+        ("me KEY a comment\revil@example.org KEY", "invisible characters"),
+        ("me", "not a line of allowed signers"),
+        ("me ssh-ed25519", "not a line of allowed signers"),
         ("me ssh-ed25519 AAAA", "is cut off|malformed"),
         ("me ssh-rsa KEYDATA", "calls a key of type ssh-ed25519 ssh-rsa"),
         ("# nothing", "allows no signer"),

@@ -46,7 +46,7 @@ def test_a_good_bundle_is_verified(kit, capsys):
         (lambda content: content.replace(b'"version": "1.0.0"', b'"version": "1.0.1"'), "is not a signature of this content"),
         (lambda content: content[:-4096], "is cut off"),
         (lambda content: b"PK\3\4" + content[4:], "no bundle|first member|damaged"),
-        (lambda content: b"", "is cut off, or no bundle: it has 0 bytes"),
+        (lambda content: b"", "is cut off, or not a bundle: it has 0 bytes"),
     ],
 )
 def test_a_tampered_bundle_is_one_clear_message(kit, capsys, change, said):

@@ -45,7 +45,7 @@ def build(order: Order, output: Path | None = None, note: Callable[[str], None] 
     except (ValueError, BundleError) as error:
         raise InputError(f"the release cannot be built: {error}") from error
     if manifest.expires is not None and parse_time(manifest.expires) <= datetime.now(UTC):
-        note(f"the release has expired already, at {manifest.expires}: no device will take it (--expires)")
+        note(f"the release has already expired, at {manifest.expires}: no device will accept it (--expires)")
     _write(path, manifest, contents)
     return path
 
@@ -104,7 +104,7 @@ def _check_output(path: Path) -> None:
         try:
             Bundle.open(path).close()
         except BundleError as error:
-            raise BundleError(f"{path} exists, and is no whole bundle", remedy="Give another --output, or remove it.") from error
+            raise BundleError(f"{path} exists, and is not a whole bundle", remedy="Give another --output, or remove it.") from error
 
 
 def _write(path: Path, manifest: Manifest, contents: Contents) -> None:

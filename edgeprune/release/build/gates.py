@@ -46,9 +46,13 @@ def parse_gates(texts: Sequence[str]) -> tuple[Wanted, ...]:
         if kind in KINDS:
             parsed = parse_gate(gate)
             if parsed.limit.relative:
-                raise InputError(f"the gate {text!r} is a percentage of another model", remedy="Give it absolutely, such as latency:15ms.")
+                raise InputError(
+                    f"the gate {text!r} is a percentage of another model", remedy="Give an absolute limit, such as latency:15ms."
+                )
         elif not kind or not _VALUE.fullmatch(value):
-            raise InputError(f"{text!r} is no gate", remedy="Write one such as latency:15ms, memory:20MB, accuracy:0.91, pi4=latency:15ms.")
+            raise InputError(
+                f"{text!r} is not a gate", remedy="Write one such as latency:15ms, memory:20MB, accuracy:0.91, pi4=latency:15ms."
+            )
         wanted.append(Wanted(variant if equals else None, gate))
     return tuple(wanted)
 
@@ -79,7 +83,7 @@ def judge(
         if measurement is None:
             raise EvidenceError(f"{where} has no measurement to be judged by: the run was for a profile", remedy="Prune with --target.")
         if wanted.kind == "latency" and not math.isfinite(measurement.latency_ms):
-            raise EvidenceError(f"{where} is of a latency that was not measured on {measurement.device}", remedy="Leave this gate out.")
+            raise EvidenceError(f"{where} is for a latency that was not measured on {measurement.device}", remedy="Leave this gate out.")
         gate = parse_gate(wanted.text)
         judged = gate.judge(measurement)
         if judged.verdict != Verdict.MET:
@@ -89,7 +93,7 @@ def judge(
         return Gate(wanted.kind, gate.limit.value)
     if wanted.kind != metric_name:
         remedy = suggest(wanted.kind, (*KINDS, metric_name), "kinds of gate")
-        raise EvidenceError(f"{where} is of {wanted.kind}, and the task's metric is {metric_name}", remedy=remedy)
+        raise EvidenceError(f"{where} is for {wanted.kind}, and the task's metric is {metric_name}", remedy=remedy)
     if metric is None:
         raise EvidenceError(f"{where} has no {metric_name} of the exported file to be judged by", remedy="Give its recipe: --recipe FILE.")
     limit = _metric_limit(wanted.text, metric_name, max(metric, dense_metric or 0.0))

@@ -53,7 +53,7 @@ class Order:
 
     def __post_init__(self) -> None:
         if not self.runs:
-            raise InputError("no run is given to build a release of", remedy="Give a run directory of edgeprune prune.")
+            raise InputError("no run is given to build a release from", remedy="Give a run directory of edgeprune prune.")
         if not SEMVER.fullmatch(self.version):
             raise InputError(f"the version {self.version!r} is not of the form 1.4.0 or 1.4.0-rc.1 (semver.org)")
         for name in [*(gate.variant for gate in self.wanted() if gate.variant), *self.evidence, *self.profiles]:
@@ -81,7 +81,8 @@ class Order:
         plain = re.fullmatch(r"[0-9.]+", self.version)
         if not plain or max(parts[1:]) > 999 or sum(parts) == 0:
             raise InputError(
-                f"no sequence can be made of the version {self.version}", remedy="Give one that grows with every release: --sequence N."
+                f"no sequence can be derived from the version {self.version}",
+                remedy="Give one that grows with every release: --sequence N.",
             )
         return parts[0] * 1_000_000 + parts[1] * 1_000 + parts[2]
 
@@ -93,12 +94,14 @@ class Order:
             try:
                 return format_time(parse_time(created) + timedelta(days=int(match[1]) * _DAYS[match[2]]))
             except OverflowError:
-                raise InputError(f"the expiry {self.expires!r} is beyond the year 9999", remedy="For no expiry write never.") from None
+                raise InputError(f"the expiry {self.expires!r} is beyond the year 9999", remedy="To set no expiry, write never.") from None
         try:
             expires = self.expires + "T00:00:00Z" if _DATE.fullmatch(self.expires) else self.expires
             parse_time(expires)
         except ValueError:
-            raise InputError(f"{self.expires!r} is no expiry", remedy="Write 1y, 6w, 90d, a date such as 2027-01-31, or never.") from None
+            raise InputError(
+                f"{self.expires!r} is not an expiry", remedy="Write 1y, 6w, 90d, a date such as 2027-01-31, or never."
+            ) from None
         if expires <= created:
             raise InputError(f"the release would expire at {expires}, before it was made at {created}")
         return expires

@@ -30,7 +30,7 @@ def score_of(
             return record
     if source is None or (recipe is None and digest is None):
         if note and source is not None:
-            note(f"{exported.path.name} is not scored: the run's recipe {source} is no more (give another: --recipe)")
+            note(f"{exported.path.name} is not scored: the run's recipe {source} no longer exists (give another: --recipe)")
         return None
     if note:
         note(f"scoring {exported.path.name} on the validation data of {source}")

@@ -150,7 +150,7 @@ class Assembly:
             try:
                 content = canonical(preprocessing)
             except ValueError as error:
-                raise InputError(f"variant {self.name}: the task's preprocessing is no JSON: {error}") from error
+                raise InputError(f"variant {self.name}: the task's preprocessing is not JSON: {error}") from error
             self._add("preprocessing.json", content, "preprocessing")
 
     def _gates(self, model: Exported, found: Sequence[Found], score: Record | None) -> tuple[Gate, ...]:

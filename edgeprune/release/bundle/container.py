@@ -68,7 +68,7 @@ def read_members(file: BinaryIO, path: Path, most: int) -> list[Member]:
     """
     total = os.fstat(file.fileno()).st_size
     if total < len(END) or total % BLOCK:
-        raise BundleError(f"{path} is cut off, or no bundle: it has {total} bytes", remedy="Get the file again.")
+        raise BundleError(f"{path} is cut off, or not a bundle: it has {total} bytes", remedy="Get the file again.")
     members: list[Member] = []
     position, names = 0, set[str]()
     while position < total - len(END):
@@ -99,7 +99,7 @@ def _read_member(file: BinaryIO, path: Path, position: int, total: int) -> Membe
         raise BundleError(f"{path} is cut off in {name!r}, of {size} bytes", remedy="Get the file again.")
     file.seek(member.offset + size)
     if any(file.read(member.end - member.offset - size)):
-        raise BundleError(f"{path}: the bytes behind {name!r} are not zeros")
+        raise BundleError(f"{path}: the bytes after {name!r} are not zeros")
     return member
 
 
@@ -108,5 +108,5 @@ def _name_and_size(block: bytes, path: Path, position: int) -> tuple[str, int]:
         name, size = block[:100].rstrip(b"\0").decode("ascii"), int(block[124:135].decode("ascii"), 8)
         header(name, size)
     except ValueError as error:
-        raise BundleError(f"{path} is no bundle: byte {position} begins no member") from error
+        raise BundleError(f"{path} is not a bundle: byte {position} does not start a member") from error
     return name, size

@@ -46,7 +46,7 @@ class Bundle:
     def __init__(self, path: Path, file: BinaryIO, members: list[Member]) -> None:
         self.path, self._file = path, file
         if not members or members[0].name != MANIFEST:
-            raise BundleError(f"{path} is no bundle: its first member is not {MANIFEST}")
+            raise BundleError(f"{path} is not a bundle: its first member is not {MANIFEST}")
         self.manifest_bytes = self._small(members[0], LARGEST_MANIFEST)
         self.manifest = Manifest.from_bytes(self.manifest_bytes)
         signed = 1 + sum(1 for member in members if _SIGNATURE.fullmatch(member.name))

@@ -68,10 +68,10 @@ _EXAMPLE: Final = 'Write lines such as: release@example.org namespaces="edgeprun
 
 def _signer(line: str, number: int, where: str) -> Signer:
     if not line.replace("\t", " ").isprintable():
-        raise SignatureError(f"{where} has characters that do not show", remedy="Write the line again, by hand.")
+        raise SignatureError(f"{where} has invisible characters", remedy="Write the line again, by hand.")
     match = _LINE.fullmatch(line)
     if match is None:
-        raise SignatureError(f"{where} is no line of allowed signers", remedy=_EXAMPLE)
+        raise SignatureError(f"{where} is not a line of allowed signers", remedy=_EXAMPLE)
     principals, options, kind, encoded = match.groups()
     values = _options(options or "", where)
     try:

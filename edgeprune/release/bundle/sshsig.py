@@ -78,7 +78,7 @@ class Signature:
         content = _unarmour(armoured, what)
         reader = Reader(content, what)
         if reader.take(len(MAGIC)) != MAGIC or reader.number() != 1:
-            raise SignatureError(f"{what} is no SSH signature of version 1")
+            raise SignatureError(f"{what} is not an SSH signature of version 1")
         blob, namespace, reserved, hash_name, inner = (reader.string() for _ in range(5))
         reader.end()
         signature = Reader(inner, what)
@@ -153,7 +153,7 @@ def _unarmour(armoured: bytes, what: str) -> bytes:
             raise ValueError
         content = base64.b64decode(armoured[len(_BEGIN) : -len(_END)].replace(b"\n", b""), validate=True)
     except ValueError:
-        raise SignatureError(f"{what} is no armoured SSH signature") from None
+        raise SignatureError(f"{what} is not an armoured SSH signature") from None
     if armour(content) != armoured:
         raise SignatureError(f"{what} is not in the form that ssh-keygen writes")
     return content

@@ -43,7 +43,7 @@ class Place:
         self.session, self._python = session, python
         self.base = posixpath.normpath(home + base[1:] if base == "~" or base.startswith("~/") else base)
         if not self.base.startswith("/"):
-            raise ReleaseError(f"the folder {base!r} is not a whole path", remedy="Write one such as /opt/edgeprune or ~/edgeprune.")
+            raise ReleaseError(f"the folder {base!r} is not an absolute path", remedy="Write one such as /opt/edgeprune or ~/edgeprune.")
         self.program = f"{self.base}/{_PROGRAM}"
 
     def install(self) -> None:
@@ -82,12 +82,12 @@ class Place:
             answer: dict[str, Any] = printable_json(parse_json(lines[-1]))
             protocol = answer["protocol"]
         except (ValueError, LookupError, TypeError):
-            last = printable(done.stderr).strip().splitlines()[-1:] or ["it said nothing"]
+            last = printable(done.stderr).strip().splitlines()[-1:] or ["it gave no message"]
             raise DeviceError(f"{self._python} on {self.session.address} failed to {command} a release: {last[0]}") from None
         if protocol != PROTOCOL:
             raise DeviceError(
                 f"{self.program} on {self.session.address} speaks protocol {protocol}, and {PROTOCOL} was expected",
-                remedy="Another edgeprune replaced it meanwhile: use one version.",
+                remedy="Another version of edgeprune replaced it: use one version.",
             )
         if "error" in answer:
             raise _error(answer["kind"], f"{self.session.address.rstrip(':')}: {answer['error']}")
@@ -126,7 +126,7 @@ def _error(kind: str, message: str) -> EdgepruneError:
         case "expired":
             return ExpiredError(message, remedy="Set this machine's clock right, or build and sign a newer release.")
         case "signature":
-            return SignatureError(message, remedy="Sign it by keys that the device knows, or replace them: --replace-signers")
+            return SignatureError(message, remedy="Sign it with keys that the device knows, or replace them: --replace-signers")
         case "keygen":
             return SignatureError(message, remedy="Install OpenSSH's client there: 8.2 or newer, for signers with times 8.7.")
         case "name":

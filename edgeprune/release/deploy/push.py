@@ -233,7 +233,9 @@ class _Push:
 def _notes(clock_s: float, health: Checked, variant: Variant | None = None) -> tuple[str, ...]:
     notes, skew_s = list(health.notes), clock_s - time.time()
     if abs(skew_s) > _SKEW_S:
-        notes.append(f"the device's clock is {abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} this machine's, which counts")
+        notes.append(
+            f"the device's clock is {abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} this machine's, and this machine's counts"
+        )
     if variant and variant.model.engine and variant.health is None:
         notes.append("the release has no health check: no output was compared")
     return tuple(notes)
