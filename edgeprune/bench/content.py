@@ -1,4 +1,4 @@
-"""What a model file holds, told by its content before any device is asked: suffixes lie."""
+"""What a model file holds, found from its content before any device is used: suffixes can be wrong."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _remedy(found: str, engine: str) -> str:
 
 
 def _held(path: Path, head: bytes) -> str | None:
-    """What the file is, in words; None where that cannot be told."""
+    """What the file is, in words; None where that is not known."""
     if not head:
         return "nothing (it is empty)"
     if head[4:8] == b"TFL3":

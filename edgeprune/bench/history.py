@@ -120,7 +120,7 @@ class History:
         limit: int = 20,
         skip: int = 0,
     ) -> list[Entry]:
-        """The newest results first; of one model (its file name, or the begin of its SHA-256), target, device, thread count or label."""
+        """The newest results first; of one model (its file name, or a prefix of its SHA-256), target, device, thread count or label."""
         query = self._query().order_by(results.c.id.desc()).limit(limit).offset(skip)
         if model is not None:
             query = query.where((results.c.model_name == Path(model).name) | results.c.model_sha256.startswith(model, autoescape=True))
@@ -192,7 +192,7 @@ class History:
         return list(found.values())
 
     def close(self) -> None:
-        """Close its connections; a second time is no error."""
+        """Close its connections; a second call is not an error."""
         self._engine.dispose()
 
     def __enter__(self) -> Self:

@@ -17,7 +17,7 @@ from edgeprune.engines import ENGINE_OF_SUFFIX, ENGINES
 from edgeprune.errors import IncomparableError, InputError, RunnerError, suggest
 
 INCONCLUSIVE_WIDTH = 0.10
-"""A ratio whose 99 % interval is wider than this share of it is no verdict."""
+"""A ratio whose 99 % interval is wider than this share of it gives no verdict."""
 
 _AFFINITY = re.compile(r"all|big|little|\d+(-\d+)?(,\d+(-\d+)?)*")
 
@@ -28,7 +28,7 @@ Verdict = Literal["faster", "slower", "same", "inconclusive"]
 class Artifact:
     """A model file.  ``name`` is its file name unless given.
 
-    ``inputs`` are (shape, dtype) pairs, for files that do not hold them.  ``engine_name``: what runs it, told by its suffix unless given:
+    ``inputs`` are (shape, dtype) pairs, for files that do not hold them.  ``engine_name``: what runs it, by default given by its suffix:
     ``native`` runs a .tflite file by the device's ``benchmark_model``.
     """
 
@@ -66,7 +66,7 @@ class BenchOptions:
 
     ``threads``: None is the number of usable cores, at most 4.  After at most ``warmup_s`` of warming up, sampling ends when both
     ``min_time_s`` have passed and the 95 % interval of the median is narrower than ``relative_width`` of it, or at ``max_time_s``.
-    ``rounds``: the least number of times that a comparison starts its processes anew.  ``energy``: run once more for it where there
+    ``rounds``: the least number of times that a comparison restarts its processes.  ``energy``: run once more for it where there
     is a meter: the first that works, or ``meter`` (such as ``battery``, ``command:TOOL``, ``serial:PORT@BAUD``).  ``window_ms``,
     ``window_runs``, ``table_rounds``: a table's windows.  A model that does not answer for ``step_timeout_s`` is given up.
 

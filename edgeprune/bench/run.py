@@ -24,7 +24,7 @@ class Report:
 
     @property
     def best_threads(self) -> int | None:
-        """The number of threads that is fastest, the least of those that cannot be told from it; None when only one was measured."""
+        """The fastest number of threads: the least of those that do not measurably differ; None when only one was measured."""
         tried = self.measurements or tuple(item.measurements[1] for item in self.comparisons)
         if len({item.threads for item in tried}) < 2:
             return None

@@ -65,7 +65,7 @@ def parse_gates(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -
 
 
 def parse_label(_: click.Context, __: click.Parameter, label: str | None) -> str | None:
-    """What can be told from an id, ``latest`` and a file."""
+    """Text that cannot be mistaken for an id, ``latest`` or a file."""
     from edgeprune.bench.history import check_label
 
     try:
@@ -298,7 +298,7 @@ def _write_junit(path: Path, findings: Sequence[Finding], job: Job) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """All of it or nothing; into what is no file, such as a pipe, as it comes."""
+    """Write all of it or nothing; what is not a regular file, such as a pipe, is written directly."""
     try:
         if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8")

@@ -18,7 +18,7 @@ def command(a: str, b: str, force: bool, history: str | None, as_json: bool) -> 
     """Compare result B with result A: the ratio of latencies with its 99 % interval, and faster, slower, same or inconclusive.
 
     A and B are ids or labels of `edgeprune history`, latest, latest~1 (the one before), or files that `edgeprune bench --json` printed.
-    The interval includes how much results of one model vary between sessions, once the history has enough results of the device.
+    The interval includes how much results of one model vary between sessions: an assumed figure until the history has enough results.
     To find small differences, use `edgeprune bench B --against A`, which measures both in turns.
     """
     from edgeprune.bench.compare import compare_results, is_file, look_up

@@ -1,4 +1,4 @@
-"""What is being done on one device or several, live on stderr: a line with a bar for each; plain lines where that is no terminal."""
+"""Live progress of one device or several on stderr: a line with a bar for each, or plain lines if stderr is not a terminal."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def watch(targets: Sequence[Target]) -> Iterator[Watch]:
 
 
 def told(event: dict[str, Any]) -> str | None:
-    """An event in words, or None when it is none to show."""
+    """An event in words, or None when it is not shown."""
     text = _TEXTS.get(event["event"])
     try:
         return text.format(**event) if text else None

@@ -92,7 +92,7 @@ def facts(item: Measurement) -> dict[str, str]:
         "95 % interval": f"{ms(item.low_ms)} to {ms(item.high_ms)}",
         "90 %, 99 %": f"{ms(item.p90_ms)}, {ms(item.p99_ms)}",
         "load, first run": f"{ms(item.load_ms)}, {ms(item.first_ms)}",
-        "cold start": "not told" if item.cold_ms is None else ms(item.cold_ms),
+        "cold start": "not reported" if item.cold_ms is None else ms(item.cold_ms),
         "peak memory": format_quantity("memory", item.peak_bytes),
         "energy": "not measured" if item.energy_mj is None else f"{format_quantity('energy', item.energy_mj)} ({item.energy_method})",
         "file size": format_quantity("size", item.file_bytes),

@@ -56,13 +56,13 @@ def _print(info: DeviceInfo) -> None:
         "board": info.board or "unknown",
         "processor": f"{info.cpu}, {info.arch}, {info.cores} cores" + (f", {info.max_mhz:.0f} MHz" if info.max_mhz else ""),
         "features": " ".join(info.features) or "none known",
-        "clock governor": state.get("governor") or "not told",
+        "clock governor": state.get("governor") or "not reported",
         "memory": format_quantity("memory", info.memory_bytes),
         "system": f"{info.os}, Linux {info.kernel}, {info.libc}",
         "python": f"{info.python} ({info.python_path})" if info.python else "none",
         "runtimes": "\n".join(runtimes) or "none",
         "energy meters": ", ".join(info.meters) or "none",
-        "temperatures": temperatures or "not told",
+        "temperatures": temperatures or "not reported",
         "profile": info.profile or "none matches",
     }
     if battery := state.get("battery"):

@@ -33,7 +33,7 @@ def add(name: str, address: str, profile: str | None, replace: bool) -> None:
 @click.argument("members", nargs=-1, required=True)
 @click.option("--replace", is_flag=True, help="Replace the group NAME if it exists.")
 def group(name: str, members: tuple[str, ...], replace: bool) -> None:
-    """Add NAME as a group of targets: edgeprune bench --target NAME measures on all of them, side by side."""
+    """Add NAME as a group of targets.  edgeprune bench --target NAME measures on all of them, side by side."""
     from edgeprune.devices.targets import add_group
 
     click.echo(f"{name}: {', '.join(add_group(name, members, replace=replace))}")

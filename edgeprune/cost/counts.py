@@ -47,7 +47,7 @@ class Term:
 @dataclass(frozen=True)
 class Counts:
     """``parameters`` and ``macs`` (of one inference, at the example's batch size) as sums of terms. ``loose``: of the parameters those that
-    are no kernel's weights: embeddings, normalisations that are not folded, and the like."""
+    are not weights of a kernel: embeddings, normalisations that are not folded, and the like."""
 
     parameters: list[Term]
     macs: list[Term]

@@ -39,7 +39,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Removal:
-    """``plain``: the effect as it is; ``recalibrated``: after batch-norm statistics were measured anew."""
+    """``plain``: the effect as it is; ``recalibrated``: after batch-norm statistics were measured again."""
 
     plain: Effect
     recalibrated: Effect

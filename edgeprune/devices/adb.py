@@ -21,7 +21,7 @@ _TOLD = 1 << 20
 _MOST_ERRORS = 1 << 18
 _NETWORK = re.compile(r"\[?[\w.:-]+\]?:\d+")
 # /data/local/tmp is where adb's user may write and run; TMPDIR names it since Android 10.  adb itself ends with 0 when the connection
-# breaks, so that the command's own end is told; a hang-up is passed on to it.
+# breaks, so that the command's own end is reported; a hang-up is passed on to it.
 _WRAP = """
 export HOME="${TMPDIR:-/data/local/tmp}" TMPDIR="${TMPDIR:-/data/local/tmp}"
 exec 3<&0

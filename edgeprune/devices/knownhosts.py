@@ -14,7 +14,7 @@ from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 def load_known_hosts(files: Iterable[str], into: Any) -> frozenset[bytes]:
     """Add the keys of known_hosts files to a ``paramiko.HostKeys``; the revoked ones, which are not added.
 
-    paramiko's own loader stops at a marker (``@revoked``, ``@cert-authority``) and at bytes that are no text; here, as in OpenSSH
+    paramiko's own loader stops at a marker (``@revoked``, ``@cert-authority``) and at bytes that are not text; here, as in OpenSSH
     (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT), one bad line does not hide the good ones.  A revoked key is revoked for every host.  Host
     certificates are not supported, so authorities are passed over.
     """

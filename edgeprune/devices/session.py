@@ -66,7 +66,7 @@ class Session(ABC):
 
     @abstractmethod
     def remove(self, remote: str) -> None:
-        """Remove a file; one that is missing is no error."""
+        """Remove a file; a missing one is not an error."""
 
     @abstractmethod
     def exists(self, remote: str) -> bool:
@@ -74,11 +74,11 @@ class Session(ABC):
 
     @abstractmethod
     def mkdir(self, remote: str) -> None:
-        """Make a folder and its parents, private to the user; one that exists is no error."""
+        """Make a folder and its parents, private to the user; an existing one is not an error."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close it; a second time is no error."""
+        """Close it; a second call is not an error."""
 
     def __enter__(self) -> Self:
         return self

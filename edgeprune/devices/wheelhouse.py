@@ -46,7 +46,7 @@ def collect(
 
     Each package's own list of requirements is read with the *device's* markers: pip by itself would take this machine's.  With ``offline``
     only kept wheels are used.  ``provided``: names of packages that the device has; ``index``: a package index besides pip's own;
-    ``nvidia``: whether the device has a GPU of NVIDIA's.  ``on_round`` is told what is fetched.  Raises :class:`NoRuntimeError` when a
+    ``nvidia``: whether the device has a GPU of NVIDIA's.  ``on_round`` gets what is fetched.  Raises :class:`NoRuntimeError` when a
     package has no wheel that fits, or needs such a GPU in vain, :class:`SetupError` when the index cannot be reached or pip fails.
     """
     folder = wheels_folder(python)

@@ -51,7 +51,7 @@ class ExportedModel(nn.Module):
 def score_file(path: str | Path, task: Task, format_name: str | None = None) -> float:
     """The task's metric (or its ``evaluate``) of an exported file on this machine, one inference at a time, as a device runs it.
 
-    ``format_name``: told by the suffix unless given.  Quantized inputs and outputs, and inputs laid out as (N, ..., C), are seen to.
+    ``format_name``: given by the suffix by default.  Quantized inputs and outputs, and inputs laid out as (N, ..., C), are seen to.
     Raises :class:`ExportError` when the file cannot be loaded, and what :func:`edgeprune.tuning.score` raises.
     """
     path = Path(path)

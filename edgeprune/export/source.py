@@ -56,7 +56,7 @@ def _require_numbers(module: nn.Module) -> None:
 
 
 class _Nested(nn.Module):
-    """A model of nested inputs that takes their tensors alone, in order; what is no tensor (``None``, numbers) is as in ``leaves``."""
+    """A model of nested inputs that takes their tensors alone, in order; other values (``None``, numbers) are as in ``leaves``."""
 
     def __init__(self, module: nn.Module, leaves: Sequence[Any], form: pytree.TreeSpec) -> None:
         super().__init__()

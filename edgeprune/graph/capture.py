@@ -154,7 +154,7 @@ def _part(model: nn.Module, call: Part | None) -> fx.GraphModule | None:
 
 @contextlib.contextmanager
 def _without_cache(model: nn.Module) -> Iterator[None]:
-    """Language models return a cache of keys and values beside their output unless told not to."""
+    """Language models return a cache of keys and values beside their output unless it is switched off."""
     config = getattr(model, "config", None)
     if getattr(config, "use_cache", None) is not True:
         yield
@@ -255,8 +255,8 @@ def _attribute(module: nn.Module, name: str) -> Any:
 def _export(
     model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, kwargs: dict[str, Any] | None = None, *, training: bool = False
 ) -> fx.GraphModule:
-    logging.disable(logging.CRITICAL)  # failures are told by the error; the graphs that torch logs and prints are thousands of lines
-    model = twin(model).train(training)  # what a failed export leaves in a model's attributes is no tensor
+    logging.disable(logging.CRITICAL)  # the error reports failures; the graphs that torch logs and prints are thousands of lines
+    model = twin(model).train(training)  # what a failed export leaves in a model's attributes is not a tensor
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             model(*inputs, **(kwargs or {}))  # what it keeps for these shapes, it keeps before it is captured

@@ -24,7 +24,7 @@ def fisher(task: Task, analysis: Analysis) -> Saliency:
     of the divergence from the dense model, and it does not vanish on data that was learnt by heart (Kunstner et al., "Limitations of the
     Empirical Fisher Approximation", 2019). A piece's mean gradient then serves for all of its samples, as drawn ones are independent. For
     any other output the given targets are used: the empirical Fisher matrix. Batch norm takes the statistics of the piece, as they are
-    measured anew after every cut: a channel that only shifts a mean is worth nothing.
+    measured again after every cut: a channel that only shifts a mean is worth nothing.
     """
 
     def loss_of(outputs: Any, targets: Any) -> Tensor:

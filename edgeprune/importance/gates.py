@@ -32,7 +32,7 @@ def gate_gradients(
     The gate stands where the channel's readers (the columns of the next layers' weights) take it in, so the derivative is the sum
     of weight x gradient over those columns, whatever lies between. A channel that no weight reads (it meets another in a product, as those
     of queries and keys do) has its gate where it begins. In eval mode; with ``own_statistics`` batch norm takes those of the piece, so that
-    what its statistics make up for once they are measured anew does not count. The model is left as it was, gradients too. Raises
+    what its statistics make up for once they are measured again does not count. The model is left as it was, gradients too. Raises
     :class:`TrainingError` when the loss is not a number.
     """
     model = task.model

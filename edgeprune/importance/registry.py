@@ -68,7 +68,7 @@ def score(task: Task, analysis: Analysis, name: str) -> Saliency:
 
     Losses (taylor, fisher) and shares (lamp) compare as they are. All others are divided by their group's mean, so that 1 is an ordinary
     channel of any group. The same each time: random numbers, those of a shuffling loader too, are seeded. Raises :class:`InputError` for an
-    unknown name, missing data, or scores that are no numbers.
+    unknown name, missing data, or scores that are not numbers.
     """
     criterion = find(name, task)
     with torch.random.fork_rng(devices=[]):

@@ -16,7 +16,7 @@ from edgeprune.task import Task
 def taylor(task: Task, analysis: Analysis) -> Saliency:
     """Mean over small pieces of the squared change of ``task.loss``, to first order, when the channel's readers no longer see it.
 
-    Batch norm keeps the statistics it has: what measuring them anew makes up for counts as lost.
+    Batch norm keeps the statistics it has: what measuring them again makes up for counts as lost.
     """
     squares = [
         gradients**2

@@ -1,4 +1,4 @@
-"""What is left of every layer solved anew, so that it computes from what is left of its input what it computed before."""
+"""Solve the remaining weights of every layer again, so that they compute from the remaining inputs what the layer computed before."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Masked(fx.Interpreter):
             return value * self.masks[name] if name in self.masks else value
         known = REFERENCES.get(n.target)
         norm = self._batch_norm(n)
-        if norm is not None:  # the module itself: in training mode it measures its statistics anew
+        if norm is not None:  # the module itself: in training mode it measures its statistics again
             value = norm(self.fetch_args_kwargs_from_env(n)[0][0])
         elif known is None:
             value = super().run_node(n)

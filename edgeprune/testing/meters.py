@@ -14,9 +14,9 @@ _WINDOW_S = 0.15
 class MeterContract:
     """Fixtures to give.
 
-    ``find``: opens the meter, None where there is none; ``remove``: takes it away from the device; ``damage``: makes its readings something
-    that is no reading; ``draw``: sets what the device draws, in watts, for as long as the test lasts; ``error``: the class of error that a
-    reading raises.  ``tolerance``: how far from the truth a reading may be, as a share.
+    ``find``: opens the meter, None where there is none; ``remove``: takes it away from the device; ``damage``: makes its readings
+    something that is not a reading; ``draw``: sets what the device draws, in watts, for as long as the test lasts; ``error``:
+    the class of error that a reading raises.  ``tolerance``: how far from the truth a reading may be, as a share.
     """
 
     @pytest.fixture

@@ -18,7 +18,7 @@ _MOVES = ("TRANSPOSE", "RESHAPE", "EXPAND_DIMS", "SQUEEZE")
 
 def without_moves(content: bytes) -> bytes:
     """The TFLite file with every run of transposes and reshapes that keeps the order in memory as one reshape (or none), and without the
-    transpose before a mean, whose axes are told in the order before.  It computes the same; the same file gives the same bytes."""
+    transpose before a mean, whose axes are given in the order before.  It computes the same; the same file gives the same bytes."""
     model = flatbuffer.read(content)
     changed = [_Mover(model, graph).run() for graph in model.subgraphs]
     if not any(changed):

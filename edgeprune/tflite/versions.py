@@ -1,4 +1,4 @@
-"""Whether a device's TFLite is new enough for a file, told before the file is sent.
+"""Whether a device's TFLite is new enough for a file, checked before the file is sent.
 
 Every operator of a TFLite file has a version, and a runtime refuses the versions that are newer than itself, or, worse, computes an old
 kernel's result.  The table says in which TensorFlow release each version first shipped, from TensorFlow's own

@@ -54,7 +54,7 @@ def finetune(
     SGD with Nesterov momentum, linear warm-up and cosine decay to zero; no weight decay on biases and norms; gradients clipped.
     The loss is ``(1 - d) * task.loss + d * distillation`` with ``d = task.distillation`` when there is a ``teacher`` (the dense model)
     whose answers can be compared, else ``task.loss``. Images train channels-last, and in bfloat16 where the CPU has it.
-    ``task.fit`` replaces all this. Training data with a ``set_epoch(n)`` method is told the epoch; global random states are seeded inside
+    ``task.fit`` replaces all this. Training data with a ``set_epoch(n)`` method gets the epoch; global random states are seeded inside
     and given back.
 
     ``on_progress(done, total, loss)`` is called after every step. With ``checkpoint``, every epoch is written to that file, and a

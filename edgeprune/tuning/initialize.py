@@ -13,7 +13,7 @@ from edgeprune.tuning.context import seeded
 def initialized(model: nn.Module, seed: int = 0) -> nn.Module:
     """A copy of ``model`` with the weights its modules start with: each one's own ``reset_parameters``, from ``seed``.
 
-    Raises :class:`TrainingError` naming the modules that own parameters and cannot start anew.
+    Raises :class:`TrainingError` naming the modules that own parameters and cannot be initialized.
     Source: Liu et al., "Rethinking the Value of Network Pruning", 2019 (a structure trained from scratch as the control).
     """
     result = copy.deepcopy(model)

@@ -21,7 +21,7 @@ RAMP: Final = 0.6
 """The part of all steps over which the sparsity rises; the rest are for what is left to recover."""
 
 UPDATES: Final = 50
-"""How often on the way up the smallest weights are chosen anew."""
+"""How often the smallest weights are chosen again while the sparsity grows."""
 
 
 @dataclass(frozen=True)

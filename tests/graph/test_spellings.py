@@ -200,7 +200,7 @@ def test_an_outer_product_keeps_the_smaller_side_and_says_so() -> None:
 
 def test_reasons_name_the_layer_as_the_user_wrote_it() -> None:
     model = nn.Sequential(nn.Sequential(nn.ReLU(), nn.Linear(8, 8)), nn.Softmax(-1), nn.Linear(8, 2))
-    with pytest.raises(NothingToPruneError, match=r"0\.1: softmax in 1 is taken over channels") as raised:
+    with pytest.raises(NothingToPruneError, match=r"0\.1: softmax in 1 runs over channels") as raised:
         analyze(model, (torch.zeros(1, 8),))
     assert "2: reaches the model's output" in str(raised.value)
 

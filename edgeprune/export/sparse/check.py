@@ -7,7 +7,7 @@ are zero, and where a weight was stored sparse.  This module follows ``xnn_subgr
 (commit 75db3c09, August 2026), step by step; it was compared with ai-edge-litert 2.3.0 on aarch64.  On x86 with AVX XNNPACK never does.
 
 A cluster that is cut off before its mean is not only slow: XNNPACK then reads channel-first values as channel-last ones, and the file
-computes something else on ARM, or does not load.  Such operators are told apart (``wrong``).
+computes something else on ARM, or does not load.  Such operators are marked (``wrong``).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Cluster:
 def sparse_check(source: bytes | str | Path) -> SparseReport:
     """Judge a TFLite file, given as bytes or by its path.
 
-    Raises :class:`InputError` when there is no such file, :class:`ExportError` when it is no TFLite file.
+    Raises :class:`InputError` when there is no such file, :class:`ExportError` when it is not a TFLite file.
     """
     if isinstance(source, bytes):
         return check_file(TfliteFile(source))

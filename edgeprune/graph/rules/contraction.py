@@ -30,7 +30,7 @@ def convolution(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any = None
     groups = groups_of(node)
     shape, reason = shape_of(node), place_of(node)
     dim = channel_dim(node)
-    source = flow.vector(x, dim, f"{reason}: its input's channels stand for places too")
+    source = flow.vector(x, dim, f"{reason}: its input's channels differ by position")
     if not isinstance(weight, Stored):
         return _computed_weight(flow, node, source, weight, shape)
     out_channels, per_group = weight.shape[0], source.numel() // groups
@@ -55,7 +55,7 @@ def transposed_convolution(flow: Flow, node: fx.Node, x: Any, weight: Any, bias:
     """Weight (in, out / groups, ...): rows read the input's channels, columns are new ones."""
     groups, shape, reason = groups_of(node), shape_of(node), place_of(node)
     dim = channel_dim(node)
-    source = flow.vector(x, dim, f"{reason}: its input's channels stand for places too")
+    source = flow.vector(x, dim, f"{reason}: its input's channels differ by position")
     if not isinstance(weight, Stored):
         return _computed_weight(flow, node, source, weight, shape)
     ones = (1,) * (len(weight.shape) - 2)

@@ -19,7 +19,7 @@ aten = torch.ops.aten
 def embedding(flow: Flow, node: fx.Node, weight: Any, indices: Any, *rest: Any, **named: Any) -> Tensor:
     """Weight (entries, channels): the channels begin in its columns."""
     shape, reason = shape_of(node), place_of(node)
-    flow.fix(indices, f"{reason} looks it up")
+    flow.fix(indices, f"{reason} uses it as an index")
     if not isinstance(weight, Stored):
         return along(flow.vector(weight, -1, reason), shape, len(shape) - 1)
     out = flow.channels.fresh((shape[-1],))
@@ -36,13 +36,13 @@ def index(flow: Flow, node: fx.Node, x: Any, indices: list[Any]) -> Any:
         return x.moved(aten.index(x.places(), known))
     for place in indices:
         if isinstance(place, Tensor):
-            flow.fix(place, f"{place_of(node)} picks by it")
+            flow.fix(place, f"{place_of(node)} uses it as an index")
     labels = flow.labels(x)
     if certain:
         return aten.index(labels, known)
     chosen = {dim for dim, place in enumerate(indices) if place is not None}
     if chosen & set(varying(labels)):
-        flow.channels.fix(labels, f"{place_of(node)} picks channels by computed index")
+        flow.channels.fix(labels, f"{place_of(node)} selects channels by a computed index")
         return blank(shape_of(node))
     nowhere = [None if place is None else torch.zeros(_shape(place), dtype=torch.int64) for place in indices]
     return aten.index(labels, nowhere).expand(shape_of(node))
@@ -62,7 +62,7 @@ def index_select(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any) -> Any
     if known is not None:
         return labels.index_select(dim, known)
     if dim % labels.dim() in varying(labels):
-        flow.channels.fix(labels, f"{place_of(node)} picks channels by computed index")
+        flow.channels.fix(labels, f"{place_of(node)} selects channels by a computed index")
         return blank(shape_of(node))
     return labels.narrow(dim, 0, 1).expand(shape_of(node))
 
@@ -71,19 +71,19 @@ def index_select(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any) -> Any
 def gather(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any, **named: Any) -> Tensor:
     """Places along ``dim``, others unchanged."""
     labels, shape = flow.labels(x), shape_of(node)
-    flow.fix(index, f"{place_of(node)} picks by it")
+    flow.fix(index, f"{place_of(node)} uses it as an index")
     known = constant(flow.captured.module, node.args[2])
     if known is not None:
         return labels.gather(dim, known)
     if dim % labels.dim() in varying(labels):
-        flow.channels.fix(labels, f"{place_of(node)} picks channels by computed index")
+        flow.channels.fix(labels, f"{place_of(node)} selects channels by a computed index")
         return blank(shape)
     return labels.narrow(dim, 0, 1)[tuple(slice(0, size) for size in shape[: dim % labels.dim()])].expand(shape)
 
 
 @rewriter(aten.index_select.default)
 def reselect_places(cut: Any, node: fx.Node) -> None:
-    """Known places are counted anew among those left."""
+    """Known places are renumbered among those left."""
     kept = cut.kept_along(node.args[0], int(node.args[1]))  # type: ignore[arg-type]
     if kept is not None:
         node.update_arg(2, cut.stored(node, cut.renumbered(kept, cut.value(node.args[2]))))
@@ -91,12 +91,12 @@ def reselect_places(cut: Any, node: fx.Node) -> None:
 
 @rewriter(aten.index.Tensor)
 def reindex(cut: Any, node: fx.Node) -> None:
-    """One list of known places is counted anew; several at once cannot be."""
+    """One list of known places is renumbered; several at once cannot be."""
     for dim, place in enumerate(node.args[1]):  # type: ignore[arg-type]
         kept = None if place is None else cut.kept_along(node.args[0], dim)
         if kept is None:
             continue
         places = cut.value(place)
         if places.dim() != 1 or sum(other is not None for other in node.args[1]) != 1:  # type: ignore[union-attr]
-            cut.refuse(node, "picks channels by several indices at once")
+            cut.refuse(node, "selects channels by several indices at once")
         node.update_arg(1, [None] * dim + [cut.stored(node, cut.renumbered(kept, places))])

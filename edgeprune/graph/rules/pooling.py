@@ -56,7 +56,7 @@ def pool(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
     shape = shape_of(node) if isinstance(value, Tensor) else tuple(int(size) for size in value[0].shape)
     spatial = next(int(letter) for letter in name_of(node) if letter.isdigit())
     dim = max(len(shape) - spatial - 1, 0)
-    vector = flow.vector(x, dim, f"{place_of(node)}: channels stand for places too")
+    vector = flow.vector(x, dim, f"{place_of(node)}: channels differ by position")
     labels = along(vector, shape, dim)
     return labels if isinstance(value, Tensor) else [labels, labels]
 
@@ -64,20 +64,20 @@ def pool(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
 @rule(aten.grid_sampler.default, aten.grid_sampler_2d.default, aten.grid_sampler_3d.default)
 def grid_sample(flow: Flow, node: fx.Node, x: Any, grid: Any, *rest: Any, **named: Any) -> Tensor:
     """Channels of ``x`` (dimension 1), read at the places that ``grid`` says."""
-    flow.fix(grid, f"{place_of(node)} samples by it")
-    return along(flow.vector(x, 1, f"{place_of(node)}: channels stand for places too"), shape_of(node), 1)
+    flow.fix(grid, f"{place_of(node)} uses it as a sampling grid")
+    return along(flow.vector(x, 1, f"{place_of(node)}: channels differ by position"), shape_of(node), 1)
 
 
 @rule(aten.im2col.default)
 def unfold(flow: Flow, node: fx.Node, x: Any, window: list[int], *rest: Any, **named: Any) -> Tensor:
     """(N, C, H, W) to (N, C * window, places): every channel as often as the window has elements."""
-    vector = flow.vector(x, 1, f"{place_of(node)}: channels stand for places too")
+    vector = flow.vector(x, 1, f"{place_of(node)}: channels differ by position")
     return along(vector.repeat_interleave(window[0] * window[1]), shape_of(node), 1)
 
 
 @rule(aten.col2im.default)
 def fold(flow: Flow, node: fx.Node, x: Any, size: list[int], window: list[int], *rest: Any, **named: Any) -> Tensor:
     """The reverse of :func:`unfold`."""
-    vector = flow.vector(x, 1, f"{place_of(node)}: channels stand for places too").reshape(-1, window[0] * window[1])
+    vector = flow.vector(x, 1, f"{place_of(node)}: channels differ by position").reshape(-1, window[0] * window[1])
     flow.channels.unite(vector, vector[:, :1], f"{place_of(node)} adds fixed channels")
     return along(vector[:, 0], shape_of(node), 1)

@@ -29,7 +29,7 @@ def recurrent(
     states = list(start) if isinstance(start, (list, tuple)) else [start]
     directions = states[0].shape[0] // layers
     per_cell = len(parameters) // (layers * directions)
-    source = flow.vector(x, -1, f"{reason}: its input's channels stand for places too")
+    source = flow.vector(x, -1, f"{reason}: its input's channels differ by position")
     hidden, outputs = [], []
     for layer in range(layers):
         results = []
@@ -56,7 +56,7 @@ def _results(
         labels.reshape(labels.shape[0], *[1] * (len(shape) - 2), -1).expand(shape) for labels, shape in zip(last, shapes[1:], strict=True)
     ]
     for state, labels in zip(states, ends, strict=True):
-        flow.channels.unite(flow.labels(state), labels, f"{reason} begins with a given state")
+        flow.channels.unite(flow.labels(state), labels, f"{reason} starts from a given state")
     return [along(source, shapes[0], len(shapes[0]) - 1), *ends]
 
 
@@ -83,7 +83,7 @@ def _cell(flow: Flow, parameters: list[Any], source: Tensor, gates: int, has_bia
 def cell(flow: Flow, node: fx.Node, x: Any, start: Any, w_input: Any, w_hidden: Any, *biases: Any) -> Any:
     """One step of one layer."""
     reason, gates = place_of(node), CELLS[node.target]  # type: ignore[index]
-    source = flow.vector(x, -1, f"{reason}: its input's channels stand for places too")
+    source = flow.vector(x, -1, f"{reason}: its input's channels differ by position")
     if not isinstance(w_input, Stored) or not isinstance(w_hidden, Stored):
         flow.channels.fix(source, f"{reason}: its weight is computed, not stored")
         return [blank([int(size) for size in part.shape]) for part in node.meta["val"]]
@@ -91,7 +91,7 @@ def cell(flow: Flow, node: fx.Node, x: Any, start: Any, w_input: Any, w_hidden: 
     channels, _ = _cell(flow, parameters, source, gates, len(parameters) > 2, reason)
     for state in start if isinstance(start, (list, tuple)) else [start]:
         labels = flow.labels(state)
-        flow.channels.unite(labels, along(channels, labels.shape, labels.dim() - 1), f"{reason} begins with a given state")
+        flow.channels.unite(labels, along(channels, labels.shape, labels.dim() - 1), f"{reason} starts from a given state")
     value = node.meta["val"]
     parts = value if isinstance(value, (list, tuple)) else [value]
     results = [along(channels, [int(size) for size in part.shape], part.dim() - 1) for part in parts]

@@ -80,10 +80,10 @@ def along_dimension(flow: Flow, node: fx.Node, x: Any, dim: int, *rest: Any, **n
     dim %= labels.dim()
     if dim in varying(labels) and len(varying(labels)) > 1:
         core = small(labels)
-        flow.channels.unite(core, core.narrow(dim, 0, 1), f"{place_of(node)} is taken over rows of channels")
+        flow.channels.unite(core, core.narrow(dim, 0, 1), f"{place_of(node)} runs over rows of channels")
         labels = flow.channels.resolve(labels)
     if dim in varying(labels):
-        flow.channels.fix(labels, f"{place_of(node)} is taken over channels")
+        flow.channels.fix(labels, f"{place_of(node)} runs over channels")
         return blank(labels.shape)
     return labels
 

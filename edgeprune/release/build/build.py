@@ -23,7 +23,7 @@ def build(order: Order, output: Path | None = None, note: Callable[[str], None] 
     """Build a bundle, unsigned, and return its path: ``<product>-<version>.epb`` in the working folder unless ``output`` is given.
 
     The same runs, order and ``SOURCE_DATE_EPOCH`` make the same bytes; without that variable a release is as old as the newest evidence in
-    it. A signed bundle that is there already is replaced by the same release alone, which keeps the signatures. ``note`` is told what is
+    it. A signed bundle that is there already is replaced by the same release alone, which keeps the signatures. ``note`` hears what is
     being done. Raises :class:`GateError` naming the gate that is not met, :class:`EvidenceError`, :class:`RunError`, :class:`InputError`,
     :class:`BundleError`.
     """

@@ -28,9 +28,9 @@ class Order:
     (UTC), or ``never``. ``sequence``: made of the version unless given. ``formats``: which of a run's exports are shipped; all that
     devices run unless given. ``model``: the format that consumers load; the one that was measured unless given. ``evidence``: results of
     the history (numbers, labels) by variant, instead of the run's own measurement. ``profiles``: names of the device profiles that a
-    variant is for; the measured device's unless given. ``recipe``: where a run's is no more. ``min_memory_bytes``: of a device; what the
-    process took when
-    it was measured, unless given. ``licences``: the user's own files. ``history``: address of the database of results.
+    variant is for; the measured device's unless given. ``recipe``: used if the run's no longer exists. ``min_memory_bytes``: of a
+    device; what the process took when it was measured, unless given. ``licences``: the user's own files. ``history``: address of
+    the database of results.
 
     Raises :class:`InputError` on what makes no sense.
     """

@@ -140,7 +140,7 @@ class Assembly:
                 self._add(f"c/{path.name}", path.read_bytes(), "source", "c-array")
 
     def _add_task(self) -> None:
-        """Labels, one a line, and preprocessing, where the task told them."""
+        """Labels, one a line, and preprocessing, where the task has them."""
         labels = self.run.result.labels
         if any(len(label.splitlines()) != 1 or label.splitlines()[0] != label for label in labels):
             raise InputError(f"variant {self.name}: a label of the task is empty or has several lines")

@@ -1,7 +1,7 @@
 """The container of a bundle: a plain ``tar`` of regular files, of which there is exactly one form.
 
 Each member is a 512-byte ustar header, the content, and zeros up to the next 512; two blocks of zeros end the file. Owner, mode and time
-are fixed, so a header holds nothing but a name and a size: :func:`read_members` makes the header anew and compares. A link, a device, a
+are fixed, so a header holds nothing but a name and a size: :func:`read_members` makes the header again and compares. A link, a device, a
 long-name extension, a changed pad or anything behind the end is therefore no bundle, whatever ``tar`` would make of it.
 Source: POSIX.1-1988 ustar (IEEE Std 1003.1, pax, "ustar Interchange Format").
 """

@@ -24,7 +24,7 @@ _OPTIONS: Final = ("namespaces", "valid-after", "valid-before")
 
 @dataclass(frozen=True)
 class Signer:
-    """A line of the file. ``principals``: as written there, by which signers are told apart. ``line``: its number."""
+    """A line of the file. ``principals``: as written there, by which signers are distinguished. ``line``: its number."""
 
     principals: str
     key: PublicKey
