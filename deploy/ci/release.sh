@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prune, measure on the lab's board, gate, release.  Any step that fails ends it, before the device is touched.  A second call goes on with
+# Prune, measure on the lab's board, gate, release.  Any step that fails ends it, before the device is touched.  A second call continues with
 # the bundle that the first one signed: devices refuse another one of the same version.
 #
 #   RECIPE          the recipe                           VERSION          of the release, such as 1.4.0

@@ -148,7 +148,7 @@ class Device:
     ) -> dict[str, KernelTime]:
         """Time many small models, by name, in one process on the device; sent as one file.
 
-        ``on_progress`` gets (windows done, in total).  A model that fails has an ``error``, the others go on.
+        ``on_progress`` gets (windows done, in total).  A model that fails has an ``error``, the others continue.
         """
         options = options or BenchOptions()
         if not files:

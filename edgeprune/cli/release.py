@@ -197,9 +197,9 @@ def _tell(bundle: Bundle, as_json: bool) -> None:
         print_json(_brief(bundle))
         return
     brief, manifest = _brief(bundle), bundle.manifest
-    until = f"until {manifest.expires}" if manifest.expires else "for ever"
+    until = f"until {manifest.expires}" if manifest.expires else "without expiry"
     click.echo(f"{bundle.path} ({_size(brief['bytes'])}): {manifest.product} {manifest.version}, sequence {manifest.sequence}")
-    click.echo(f"made {manifest.created}, good {until}; manifest SHA-256 {bundle.identity}")
+    click.echo(f"made {manifest.created}, valid {until}; manifest SHA-256 {bundle.identity}")
     needed = f"{manifest.threshold} needed" if manifest.threshold > 1 else ""
     click.echo(f"signatures (not verified): {', '.join(brief['signatures']) or 'none'}" + (f"; {needed}" if needed else ""))
     console().print(_files(manifest))

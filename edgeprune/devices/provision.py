@@ -68,7 +68,7 @@ def set_up(
     """Give a device the runtimes of ``engines`` in an environment of its own, ``~/.edgeprune/venv``, which is looked into first.
 
     Wheels are fetched on this machine (``offline``: taken from those kept here) and sent: the device needs no network, no pip and no venv
-    module.  Engines set up before stay, for another Python in wheels that fit it.  An interrupted installation goes on where it was, and
+    module.  Engines set up before stay, for another Python in wheels that fit it.  An interrupted installation continues where it was, and
     the old environment stays until the new one is complete.  ``runtime``: a package, such as ``tflite-runtime``, where an engine has
     several; ``python``: the device's Python, by name or path; ``index``: the address of a package index besides pip's own.  Raises
     :class:`NoRuntimeError` when no wheel fits, :class:`DeviceFullError`, :class:`SetupError`, and what connecting raises.

@@ -11,7 +11,7 @@ from edgeprune.devices.pythons import Python
 from edgeprune.errors import InputError, NoRuntimeError, suggest
 
 _64 = ("x86_64", "aarch64")
-_NEWEST = (3, 99)  # where the package goes on making wheels for new Pythons: the index has the last word
+_NEWEST = (3, 99)  # where the package keeps making wheels for new Pythons: the index has the last word
 
 
 @dataclass(frozen=True)

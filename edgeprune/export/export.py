@@ -57,7 +57,7 @@ def start_export(
     options: ExportOptions | None = None,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> Future[dict[str, Path]]:
-    """:func:`export`, returning as soon as what needs this process is done; the conversion in the worker goes on behind the future.
+    """:func:`export`, returning as soon as what needs this process is done; the conversion in the worker continues behind the future.
 
     The model may be changed at once: the files are of its state now. What :func:`export` raises comes from the future.
     """

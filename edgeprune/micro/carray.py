@@ -54,7 +54,7 @@ def write_c_array(content: bytes, folder: Path, name: str, arena: Arena) -> tupl
 
 
 _STATE: Final = """
-/* The model keeps state in resource variables: make room for them, and hand them to the interpreter, which is set up without them in vain.
+/* The model keeps state in resource variables: make room for them, and pass them to the interpreter, which fails without them.
  *   tflite::MicroAllocator* allocator = tflite::MicroAllocator::Create(arena, arena_bytes);
  *   tflite::MicroResourceVariables* variables = tflite::MicroResourceVariables::Create(allocator, {upper}_RESOURCE_VARIABLE_COUNT);
  *   tflite::MicroInterpreter interpreter(model, resolver, allocator, variables);

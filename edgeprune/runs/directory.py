@@ -1,4 +1,4 @@
-"""A run on disk: everything needed to understand it, and to go on after a kill."""
+"""A run on disk: everything needed to understand it, and to continue after a kill."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Warned(Noted):
 
 @dataclass(frozen=True)
 class RunStarted(Event):
-    """A run begins, or goes on after an interruption (``resumed``), in directory ``run``."""
+    """A run starts, or continues after an interruption (``resumed``), in directory ``run``."""
 
     run: str
     task: str

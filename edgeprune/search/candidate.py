@@ -93,7 +93,7 @@ def make_candidate(
     """Cut ``plan`` out of ``model`` (in the dense shapes; the task's own unless given), tune and export as ``settings`` say.
 
     The same arguments give the same candidate on the same hardware. ``analysis``: of the task's model, made again unless given.
-    ``checkpoint``: a file that an interrupted tuning goes on from. Nothing else is written outside a temporary folder, and no device is
+    ``checkpoint``: a file from which an interrupted tuning continues. Nothing else is written outside a temporary folder, and no device is
     used. Raises what surgery, tuning and export raise.
     """
     model = model if model is not None else task.model

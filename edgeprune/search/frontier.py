@@ -74,13 +74,13 @@ class Frontier:
 
 class Sweep:
     """Runs of ``request`` that differ in one limit, in folders of ``folder``, each resumable; what they have in common is done once.
-    ``command``: the one that goes on with all of them."""
+    ``command``: the one that continues all of them."""
 
     def __init__(self, request: RunRequest, folder: Path, events: EventStream, command: str) -> None:
         self.request, self.folder, self.events, self.command = request, folder, events, command
 
     def run(self, name: str, budget: Budget) -> Result:
-        """One run, new or gone on with."""
+        """One run, new or continued."""
         path = self.folder / name
         like = next((other for other in sorted(self.folder.glob("*/measurements.jsonl")) if other.parent != path), None)
         self.events.note(f"== {name}")
@@ -184,7 +184,7 @@ def pareto(points: Sequence[Point], kind: str) -> list[Point]:
 
 
 def sweep_folder(runs: Path, name: str, inputs: dict[str, Any], resume: str | Path | None) -> Path:
-    """A new folder that says what it is of, or the one to go on with.  Raises :class:`RunError` when that is of another job."""
+    """A new folder that records its inputs, or the folder to continue.  Raises :class:`RunError` when that is of another job."""
     if resume is not None:
         refuse_another(Path(resume), read_inputs(Path(resume)), inputs)
         return Path(resume)

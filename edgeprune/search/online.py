@@ -44,7 +44,7 @@ def train_online(
 
     In every stage gates are trained with the weights under a penalty on what they cost; then the program chooses the widths of most
     first-order importance, which the gates gathered, under limits on the way to the budget. Returns the model in the dense shapes, and what
-    its channels are worth, for the last cut. Every stage goes on from its checkpoint in ``folder``.
+    its channels are worth, for the last cut. Every stage continues from its checkpoint in ``folder``.
     """
     model, widths = task.model, dict(planner.dense)
     saliency = {group.name: 1.0 + 0.0 * group.rows for group in analysis.groups}

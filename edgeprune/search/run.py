@@ -60,7 +60,7 @@ class Result:
 
 
 def prune_in(run: RunDirectory, request: RunRequest, events: EventStream, resume: str | None = None) -> Result:
-    """:func:`edgeprune.prune` in an open run directory, which is closed at the end.  ``resume``: the command that goes on with it."""
+    """:func:`edgeprune.prune` in an open run directory, which is closed at the end.  ``resume``: the command that continues it."""
     begun, kept = time.monotonic(), _kept(events, run)
     try:
         resumed = _begin(run, request.fingerprint)
@@ -101,7 +101,7 @@ def plan_only(request: RunRequest, run: Path, events: EventStream) -> dict[str, 
 
 
 def _begin(run: RunDirectory, inputs: Fingerprint) -> bool:
-    """Say in ``run.json`` what the run is asked; whether it is an earlier one that goes on."""
+    """Record the inputs in ``run.json``; return whether an earlier run is continued."""
     resumed = bool(run.summary)
     if resumed:
         refuse_another(run.path, read_inputs(run.path), inputs)

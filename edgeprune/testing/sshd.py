@@ -132,7 +132,7 @@ class SshServer:
         return found
 
     def drop_connections(self) -> None:
-        """Kill every open connection, as a cut link would; the server goes on."""
+        """Kill every open connection, as a cut link would; the server keeps running."""
         for pid in self.connections():
             _kill(pid)
 

@@ -80,7 +80,7 @@ def sparsify(
 
 
 class _Schedule:
-    """The masks as training goes on.  Refuses bad options when it is made."""
+    """The masks during training.  Bad options are refused when it is made."""
 
     def __init__(self, parameters: Mapping[str, Tensor], sparsity: float, scope: Scope, block: int) -> None:
         self.parameters, self.sparsity, self.scope, self.block = parameters, sparsity, scope, block
@@ -88,7 +88,7 @@ class _Schedule:
         self.begin()
 
     def begin(self) -> None:
-        """What is zero now stays so: nothing at the start, what was gone where an interrupted training goes on."""
+        """What is zero now stays so: nothing at the start, or the zeros of an interrupted training."""
         self.masks = self.first = {name: parameter.detach() != 0 for name, parameter in self.parameters.items()}
 
     def choose(self, sparsity: float) -> None:
@@ -107,7 +107,7 @@ class _Schedule:
 
 @contextmanager
 def _watched(model: nn.Module, schedule: _Schedule) -> Iterator[None]:
-    """Tell the schedule when the model first runs: its weights are then those that training begins or goes on with."""
+    """Tell the schedule when the model first runs: its weights are then those that training starts or continues with."""
 
     def first(*_: Any) -> None:
         handle.remove()

@@ -27,7 +27,9 @@ from edgeprune.release.deploy.fit import choose
 from edgeprune.release.deploy.place import BASE, Place, find_python
 
 _AFTER_S = 300.0
-AFTER_REMEDY = "Try the command on the device; one that starts a service must come back: let it run beside (&, or systemctl restart)."
+AFTER_REMEDY = (
+    "Try the command on the device; a command that starts a service must return: start it in the background (&, or systemctl restart)."
+)
 _SKEW_S = 300.0
 
 
@@ -83,9 +85,9 @@ def push(
     """Bring a bundle's release to a device and let ``current`` lead to it.
 
     The bundle must have been :func:`~edgeprune.release.bundle.verify.verify`\\ ed; its expiry is judged again, at ``now``.  The device is
-    locked meanwhile.  A connection that drops is opened again, and the push goes on with what is there.  Raises :class:`IncompatibleError`,
-    :class:`OlderReleaseError`, :class:`ExpiredError`, :class:`SignatureError` when the device accepts too few signers,
-    :class:`HealthError` when it has gone back, and what :func:`~edgeprune.devices.runner.open_runner` raises.
+    locked during the push.  A connection that drops is opened again, and the push continues with what is there.  Raises
+    :class:`IncompatibleError`, :class:`OlderReleaseError`, :class:`ExpiredError`, :class:`SignatureError` when the device accepts too
+    few signers, :class:`HealthError` when it has gone back, and what :func:`~edgeprune.devices.runner.open_runner` raises.
     """
     options, tell = options or PushOptions(), on_event or (lambda event: None)
     moment = now or datetime.now(UTC)
@@ -174,7 +176,7 @@ class _Push:
             health = check_up(self._runner, self._device, staged["path"], self._bundle, self._variant, self._tell)
             previous = self._activate()
         except TransientError:
-            raise  # the next push goes on from here
+            raise  # the next push continues from here
         except (ReleaseError, DeviceError):
             with suppress(DeviceError, ReleaseError):
                 self._call("abandon", version=self._manifest.version)

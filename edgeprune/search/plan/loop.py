@@ -15,7 +15,7 @@ from edgeprune.search.plan.metrics import ModelMetrics, budget_utilization, meas
 from edgeprune.search.plan.planner import Planner
 
 MARGIN, WIDEST_MARGIN, PAST_A_MISS = 0.01, 0.08, 0.2
-"""The least and the largest share by which a plan is foreseen below the budget; how far to go on where that is one that missed."""
+"""The least and the largest share by which a plan is predicted below the budget; how far to continue where that plan missed."""
 
 MOST_LEFT = 0.15
 """The largest share by which limits are moved for what calibration leaves."""
@@ -157,8 +157,8 @@ class Loop:
         self.candidates.append(candidate)
         self._observe()
         measured = {kind: amount for kind in self.limits if (amount := figures.of(kind)) is not None}
-        foreseen = {kind: predicted.predicted(kind) for kind in measured}
-        self.events.emit(PlanMeasured(len(self.candidates), foreseen, measured, candidate.use))
+        expected = {kind: predicted.predicted(kind) for kind in measured}
+        self.events.emit(PlanMeasured(len(self.candidates), expected, measured, candidate.use))
         return candidate
 
     def _observe(self) -> None:

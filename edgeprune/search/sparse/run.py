@@ -100,7 +100,7 @@ def make_sparse(
     """Train the task's model, or the one in the checkpoint ``pruned``, to the share ``sparsity`` of zeros; export it dense and sparse.
 
     With a ``target``, the sparse file is measured there in turns with the dense one. Everything is kept in ``run``, and an interrupted
-    training goes on there. The task's model is not changed; where nothing will run faster, a note says so before the training.
+    training continues there. The task's model is not changed; where nothing will run faster, a note says so before the training.
     Raises what :func:`sparsify` and :func:`export` raise, :class:`DeviceError`.
     """
     settings = settings or SparseSettings()
