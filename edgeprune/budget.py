@@ -86,10 +86,9 @@ def parse_limit(kind: str, text: str) -> Limit:
 class Budget:
     """Upper limits that the pruned model must be measured to meet.
 
-    Each is a quantity with a unit (``"15ms"``, ``"20MB"``, ``"40mJ"``, ``"40M"`` multiply-accumulates or parameters, which are counted) or
-    a percentage of the dense model (``"50%"``) as measured in the same session. ``None`` leaves it free.
-    ``max_drop`` is the largest loss of the task's metric, in the
-    metric's own units.
+    Each limit is a quantity with a unit (``"15ms"``, ``"20MB"``, ``"40mJ"``, ``"40M"`` multiply-accumulates or parameters, which are
+    counted), or a percentage of the dense model (``"50%"``) as measured in the same session. ``None`` sets no limit.
+    ``max_drop``: the largest allowed loss of the task's metric, in the metric's own units.
     """
 
     latency: str | None = None

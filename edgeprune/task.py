@@ -42,20 +42,20 @@ def _told(value: Any) -> str:
 
 @dataclass
 class Task:
-    """A trained model and all that is needed to prune it.
+    """A trained model and everything that is needed to prune it.
 
-    ``model``: in its trained state; where it computes weights from others (weight norm, pruning masks), a copy that stores them.
+    ``model``: in its trained state. If it computes weights from others (weight norm, pruning masks), a copy that stores them is used.
     ``example_inputs``: the positional inputs of one inference (batch of 1), as the device will see them.
-    ``train``/``validation``: iterables of ``(inputs, targets)`` batches that can be iterated again and again (a ``DataLoader``);
-    ``inputs`` is a tensor or a tuple of tensors. ``loss(outputs, targets)``: a scalar tensor. ``metric(outputs, targets)``: a float,
-    averaged over validation batches by their size; accuracy in percent unless given. ``higher_is_better``: False for errors and losses.
+    ``train``/``validation``: iterables of ``(inputs, targets)`` batches that can be iterated repeatedly (a ``DataLoader``); ``inputs`` is a
+    tensor or a tuple of tensors. ``loss(outputs, targets)``: a scalar tensor. ``metric(outputs, targets)``: a float, averaged over
+    validation batches by their size; the default is accuracy in percent. ``higher_is_better``: False for errors and losses.
     ``fit(model)`` and ``evaluate(model) -> float`` replace the built-in training and scoring. ``epochs``, ``learning_rate``,
-    ``weight_decay``, ``distillation``: the fine-tuning's length and strength. ``protect``: names of modules whose output channels stay.
-    ``attention``: whether attention layers lose whole "heads" or equally many "dimensions" of every head. ``labels``: the classes' names,
-    in the order of the outputs. ``preprocessing``: how raw data become the model's inputs, in JSON's types, for who feeds the exported
-    files: as a rule ``input`` (what a sample is), ``scale``, ``mean`` and ``std`` (inputs are (raw / scale - mean) / std), and whatever
-    else it takes. ``unfreeze``: train the parameters that a cut changes although they are frozen (``requires_grad=False``).
-    ``steps_per_epoch``: how many training batches an epoch has, for data that has no length.
+    ``weight_decay``, ``distillation``: length and strength of the fine-tuning. ``protect``: names of modules whose output channels stay.
+    ``attention``: attention layers lose whole "heads", or the same number of "dimensions" in every head. ``labels``: the classes' names,
+    in the order of the outputs. ``preprocessing``: how raw data become the model's inputs, in JSON's types, for users of the exported
+    files: usually ``input`` (what a sample is), ``scale``, ``mean`` and ``std`` (inputs are (raw / scale - mean) / std), and anything else
+    that they need. ``unfreeze``: train the parameters that pruning changes, even if they are frozen (``requires_grad=False``).
+    ``steps_per_epoch``: number of training batches in an epoch, for data without a length.
     """
 
     model: nn.Module

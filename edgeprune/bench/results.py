@@ -64,16 +64,16 @@ def check_engine(name: str) -> None:
 class BenchOptions:
     """How to measure.
 
-    ``threads``: None is the number of usable cores, at most 4.  After at most ``warmup_s`` of warming up, sampling ends when both
+    ``threads``: None means the number of usable cores, at most 4.  After at most ``warmup_s`` of warm-up, sampling ends when both
     ``min_time_s`` have passed and the 95 % interval of the median is narrower than ``relative_width`` of it, or at ``max_time_s``.
-    ``rounds``: the least number of times that a comparison restarts its processes.  ``energy``: run once more for it where there
-    is a meter: the first that works, or ``meter`` (such as ``battery``, ``command:TOOL``, ``serial:PORT@BAUD``).  ``window_ms``,
+    ``rounds``: the least number of times that a comparison restarts its processes.  ``energy``: one more run measures it if there is a
+    meter: the first that works, or ``meter`` (such as ``battery``, ``command:TOOL``, ``serial:PORT@BAUD``).  ``window_ms``,
     ``window_runs``, ``table_rounds``: a table's windows.  A model that does not answer for ``step_timeout_s`` is given up.
 
-    ``affinity``: the processors to use: ``all``, ``big`` or ``little`` ones, or a list such as ``0,2-3``.  ``tune``: hold the clocks still
-    meanwhile, and put back what was there.  ``limit_c``: a temperature above which nothing is measured, besides the device's own limits;
-    ``cooldown_s``: the most to wait for the device when it is held back.  ``profile``: time of each operator too, where the engine
-    tells it.  ``native``: path on the device of the binary of the engine ``native``.
+    ``affinity``: the processors to use: ``all``, ``big`` or ``little`` ones, or a list such as ``0,2-3``.  ``tune``: fix the clocks while
+    measuring, and restore them afterwards.  ``limit_c``: nothing is measured above this temperature, besides the device's own limits;
+    ``cooldown_s``: the longest wait for a throttled device.  ``profile``: time each operator too, if the engine reports it.  ``native``:
+    path on the device of the binary of the engine ``native``.
     """
 
     threads: int | None = None

@@ -120,9 +120,9 @@ def frontier(
     """Prune ``task.model`` to every one of ``levels`` of ``kind`` (a kind of limit; see :class:`Budget`), under the other limits of
     ``budget``, and mark the points of the Pareto front.
 
-    The device's table, the dense model's measurement and the sensitivities are shared; every level is a run of its own, tuned and measured.
-    Writes ``frontier.json`` and ``frontier.html`` beside them after each. ``resume``: the folder of an earlier call. Raises as
-    :func:`edgeprune.prune` does, but for limits out of reach.
+    Every level is a run of its own, tuned and measured. All runs share the device's table, the dense model's measurement and the
+    sensitivities. ``frontier.json`` and ``frontier.html`` are written beside them after each run. ``resume``: the folder of an earlier
+    call. Raises what :func:`edgeprune.prune` raises, except for limits out of reach.
     """
     budget, options = budget or Budget(), options or Options()
     preflight(target, profile, budget, options, needs_budget=False)

@@ -15,18 +15,17 @@ Training = Literal["fine-tune", "scratch"]
 
 @dataclass(frozen=True)
 class Options:
-    """How channels are judged, the model is cut and trained, and candidates are measured.
+    """How channels are scored, the model is pruned and trained, and candidates are measured.
 
-    ``criterion``: None is Taylor with training data, L2 without. ``sensitivity``: weigh groups by measured calibration loss.
-    ``reconstruction``: solve the remaining weights again from calibration data. ``schedule``: "one-shot"; "iterative", two stages;
-    "online", shrinking step by step while it trains; "auto" is iterative below 40 % of the dense latency. ``training``: "fine-tune" from
-    the weights that are left, or from "scratch". ``distillation``, ``weight_decay``: None is the task's. ``epochs``: of training in
-    all; None is the task's, 0 none. ``engine``: what the device runs; None takes TFLite where it can.
-    ``precision``: those that are tried (see :mod:`edgeprune.search.precision`), the best of which is kept.
-    ``formats``: what is exported at the
-    end. ``threads``: None is the device's cores, at most 4. ``step``: block of channels the widths are multiples of; None is the
-    profile's. ``measurements``: most whole-model measurements of pruned models. ``reuse``: what earlier runs
-    measured of the same plans on this device. ``unfreeze``: train what the cut changed although it is frozen.
+    ``criterion``: how channels are scored; None means Taylor with training data, L2 without. ``sensitivity``: weigh groups by the measured
+    calibration loss. ``reconstruction``: refit the remaining weights to calibration data. ``schedule``: "one-shot"; "iterative", in two
+    stages; "online", step by step while the model trains; "auto", iterative below 40 % of the dense latency. ``training``: "fine-tune" the
+    remaining weights, or train from "scratch". ``distillation``, ``weight_decay``: None means the task's. ``epochs``: training epochs in
+    total; None means the task's, 0 none. ``engine``: what the device runs; None means TFLite where it can. ``precision``: the precisions
+    to try (see :mod:`edgeprune.search.precision`); the best one is kept. ``formats``: formats to export at the end. ``threads``: None
+    means the device's cores, at most 4. ``step``: widths are multiples of this number; None means the profile's. ``measurements``: the
+    largest number of pruned models to measure. ``reuse``: use what earlier runs measured of the same plans on this device.
+    ``unfreeze``: train the parameters that pruning changed, even if they are frozen. ``seed``: random seed.
     """
 
     criterion: str | None = None

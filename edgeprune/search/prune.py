@@ -29,10 +29,10 @@ def prune(
 ) -> Result:
     """Prune ``task.model`` to the most accurate model that meets ``budget`` on ``target``.
 
-    ``target``: a name or address of a device (``local:``, ``ssh://user@host``), where candidates are measured; or, without a device,
-    ``profile``: everything is then predicted from its prior and labelled so. With ``max_drop`` as the only limit it is the fastest model
-    above that floor of the metric, found by a few whole runs. Everything is kept in a new directory in ``runs``; ``resume``
-    continues an earlier one of the same job. The task's model is not changed.
+    ``target``: the name or address of a device (``local:``, ``ssh://user@host``), where candidates are measured. ``profile``: a device
+    profile; without a target, everything is predicted from it and labelled so. With ``max_drop`` as the only limit, a few whole runs
+    search for the fastest model within that drop. Everything is kept in a new directory in ``runs``; ``resume`` continues an earlier run
+    of the same job. The task's model is not changed.
 
     ``listener``: gets every event of the run (:mod:`edgeprune.runs.events`), or is an object with ``note(text)`` and
     ``progress(stage, done, total)``; without one, progress is shown on a terminal and in notebooks.

@@ -53,7 +53,7 @@ def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = 
     gone, blocks = removed_channels(analysis, plan), dropped_blocks(analysis, plan)
     masks = keep_masks(analysis, gone)
     check = _Check(model, analysis, plan)
-    reason = "whole blocks go"
+    reason = "whole blocks are removed"
     if mode != "graph" and not blocks:
         try:
             smaller = apply_in_place(model, masks)
