@@ -63,7 +63,7 @@ def _print(done: Setup, dry_run: bool) -> None:
     size, room = format_quantity("size", done.sent_bytes), format_quantity("size", done.needed_bytes)
     click.echo(f"{done.address}: {done.python}, of {done.base}")
     if not done.missing:
-        click.echo("  already installed: " + ", ".join(done.wheels))
+        click.echo("  already there: " + ", ".join(done.wheels))
     else:
         click.echo(f"  {'would send' if dry_run else 'sent'} {size} in {len(done.missing)} wheels (needs {room} of disk)")
         for name in done.missing:

@@ -304,7 +304,7 @@ def test_the_commands(bare: SshServer, capsys: pytest.CaptureFixture[str]) -> No
     code, out, _ = run("setup", bare.address, "--offline", "--json")
     document = json.loads(out)
     assert (code, document["runtimes"], document["dry_run"]) == (0, {"tflite": ["ai-edge-litert", "9.0"]}, False)
-    assert "all of it is there" in run("setup", bare.address, "--offline")[1]
+    assert "already there" in run("setup", bare.address, "--offline")[1]
     assert "would remove" in run("teardown", bare.address, "--dry-run")[1]
     code, out, _ = run("teardown", bare.address, "--json")
     assert (code, len(json.loads(out)["removed"]) >= 3) == (0, True)
