@@ -34,5 +34,5 @@ def test_a_health_check_holds_on_aarch64(ready: Board, models_folder: Path, name
             for found, wanted in zip(device.outputs(Artifact(path), inputs), outputs, strict=True):
                 difference = np.abs(found.astype(float) - wanted.astype(float)).max()
                 worst = max(worst, difference / np.abs(wanted.astype(float)).max())
-    record_property("worst", worst)
+    record_property("worst", float(worst))
     assert worst <= tolerance_of(format_name)
