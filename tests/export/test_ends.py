@@ -100,7 +100,7 @@ def test_a_file_that_takes_pixels_is_scored_on_normalised_batches(tmp_path):
     ("inputs", "calibration", "said"),
     [
         ((torch.zeros(1, 8),), None, "is for images"),
-        ((torch.zeros(1, 1, 4, 4),), None, "of 3 channels, and the image has 1"),
+        ((torch.zeros(1, 1, 4, 4),), None, "have 3 channels, and the image has 1"),
         ((torch.zeros(1, 3, 4, 4),), [(100 * torch.ones(1, 3, 4, 4),)] * 8, "are not pixels with the mean"),
     ],
 )
