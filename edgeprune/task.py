@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
 from edgeprune.parametrization import folded
+from edgeprune.recipes import expected, run_recipe
 
 Batches = Iterable[tuple[Any, Any]]
 
@@ -233,54 +230,14 @@ def load_recipe(path: str | Path, function: str = "task") -> Task:
 
     Raises :class:`RecipeError` when the file is missing, raises, or does not return a :class:`Task`.
     """
-    path = Path(path)
-    remedy = f"Give the path of a Python file with a function {function}() -> edgeprune.Task."
-    if not path.is_file():
-        raise RecipeError(f"recipe {path} {'is a folder' if path.is_dir() else 'does not exist'}", remedy=remedy)
-    spec = importlib.util.spec_from_file_location(f"edgeprune_recipe_{path.stem}", path)
-    if path.suffix != ".py" or spec is None or spec.loader is None:
-        raise RecipeError(f"recipe {path} is not a Python file: its name does not end in .py", remedy=remedy)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        with _importing_from(path.parent):
-            spec.loader.exec_module(module)
-            made = getattr(module, function, None)
-            if not callable(made):
-                has = "no function" if made is None else f"a {type(made).__name__}, not a function,"
-                raise RecipeError(f"recipe {path} has {has} {function}()", remedy=f"Define `def {function}() -> edgeprune.Task`.")
-            task = made()
-    except RecipeError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise RecipeError(
-            f"recipe {path} raised {type(error).__name__}{_where(error, path)}: {str(error) or 'without a message'}",
-            remedy="Run it by itself, or use --debug for its traceback.",
-        ) from error
+    task = run_recipe(path, function)
     if not isinstance(task, Task):
-        raise RecipeError(f"{function}() of recipe {path} returned a {type(task).__name__}, not an edgeprune.Task", remedy=remedy)
+        raise RecipeError(
+            f"{function}() of recipe {path} returned a {type(task).__name__}, not an edgeprune.Task", remedy=expected(function)
+        )
     if task.name == "model":
-        task.name = path.stem
+        task.name = Path(path).stem
     return task
-
-
-def _where(error: BaseException, path: Path) -> str:
-    """The line of the recipe that the error came from."""
-    if isinstance(error, SyntaxError) and error.lineno is not None:
-        return f" in line {error.lineno} of {Path(error.filename or path).name}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path.absolute())]
-    return f" in line {lines[-1]}" if lines else ""
-
-
-@contextmanager
-def _importing_from(folder: Path) -> Iterator[None]:
-    """Let modules be imported from ``folder`` inside."""
-    entry = str(folder.resolve())
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        sys.path.remove(entry)
 
 
 def as_inputs(inputs: Any) -> tuple[Any, ...]:
