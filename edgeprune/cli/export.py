@@ -49,7 +49,12 @@ def parse_numbers(_: click.Context, __: click.Parameter, text: str | None) -> tu
     "--channels-last", is_flag=True, help="Lay out TFLite inputs (images, also of integers) as (N, ..., C) instead of (N, C, ...)."
 )
 @click.option("--integer-io", is_flag=True, help="Make the inputs and outputs of tflite-int8 int8 too.")
-@click.option("--keep-float", multiple=True, metavar="REGEX", help="Keep the TFLite operators float whose outputs' names match.")
+@click.option(
+    "--keep-float",
+    multiple=True,
+    metavar="REGEX",
+    help="Keep TFLite operators float: those whose outputs' names match, or that compute such an output of the model.",
+)
 @click.option(
     "--input-type",
     type=click.Choice(["float32", "uint8"]),

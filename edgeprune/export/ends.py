@@ -15,7 +15,8 @@ from ai_edge_litert import schema_py_generated as schema
 from edgeprune.errors import ExportError
 from edgeprune.tflite.file import TfliteFile
 
-_COPY: Final = "/edgeprune_output"
+COPY: Final = "/edgeprune_output"
+"""What follows an output's name in that of its copy, before a number."""
 
 
 def with_own_outputs(content: bytes, *, every: bool = False) -> bytes:
@@ -44,12 +45,12 @@ def copied_inputs(content: bytes) -> list[str]:
 
 
 def _copies(file: TfliteFile) -> list[Any]:
-    return [entry for entry in file.operators if file.operation(entry) == "RESHAPE" and _COPY in file.name(int(entry.outputs[0]))]
+    return [entry for entry in file.operators if file.operation(entry) == "RESHAPE" and COPY in file.name(int(entry.outputs[0]))]
 
 
 def _add_copy(file: TfliteFile, tensor: int) -> int:
     shape = np.array(file.shape(tensor), np.int32)
-    copy = file.add_tensor(tensor, f"{file.name(tensor)}{_COPY}{len(file.graph.tensors)}", file.shape(tensor))
+    copy = file.add_tensor(tensor, f"{file.name(tensor)}{COPY}{len(file.graph.tensors)}", file.shape(tensor))
     sizes = file.add_tensor(tensor, f"{file.name(copy)}/shape", (len(shape),), shape)
     options = schema.ReshapeOptionsT()
     options.newShape = shape

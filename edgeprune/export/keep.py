@@ -7,7 +7,8 @@ beside probabilities, one step is larger than what matters: such operators stay 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -65,6 +66,27 @@ def _or(value: float, otherwise: float) -> float:
 def float_for_int8(content: bytes, ranges: Ranges, *, integer_io: bool) -> dict[str, str]:
     """Why operators of a float TFLite file must stay float in its int8 form, by the names of their first outputs."""
     return _Int8(TfliteFile(content), ranges).kept(integer_io)
+
+
+Aliases = Mapping[str, Sequence[str]]
+"""What the user calls tensors besides their own names."""
+
+
+def aliases_of(content: bytes, names: Sequence[str]) -> Aliases:
+    """The ``names`` of a file's outputs, in order, for every tensor that becomes one: where it is computed, and where it is then moved."""
+    file, found = TfliteFile(content), dict[str, list[str]]()
+    makers = {int(made): operator for operator in file.operators for made in operator.outputs}
+    for tensor, name in zip(map(int, file.graph.outputs), names, strict=True):
+        found.setdefault(file.name(tensor), []).append(name)
+        while tensor in makers and file.operation(makers[tensor]) in MOVES:
+            tensor = int(makers[tensor].inputs[0])
+            found.setdefault(file.name(tensor), []).append(name)
+    return found
+
+
+def named(pattern: str, tensor: str, aliases: Aliases) -> bool:
+    """Whether a regular expression is found in a tensor's name, or in what the user calls it."""
+    return any(re.search(pattern, name) for name in (tensor, *aliases.get(tensor, ())) if name)
 
 
 def float_for_fp16(content: bytes) -> dict[str, str]:

@@ -18,7 +18,8 @@ class ExportOptions:
 
     ``channels_last``: floating-point inputs of three dimensions or more are taken as (N, ..., C) instead of (N, C, ...).
     ``integer_io``: inputs and outputs of ``tflite-int8`` are int8 too, and needless transposes are left out.
-    ``keep_float``: regular expressions of names of operators' outputs that quantization leaves float.
+    ``keep_float``: regular expressions of names of operators' outputs that quantization leaves float; the name of an output, as the file
+    has it, stands for the operator that computes it and those that only move it.
     ``signature``, ``inputs``, ``outputs``: names; unless given, those of ``forward``'s parameters and of the keys of its output.
     ``pixels``: how the model's images were normalised; then the file takes them as pixels of 8 bits (uint8), and normalises them itself.
     ``metadata``: what is stored in the file for its user, as JSON: labels, preprocessing, how it was pruned.

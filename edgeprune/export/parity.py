@@ -24,7 +24,8 @@ def compare(name: str, expected: Sequence[Tensor], produced: Sequence[Tensor], t
     """Compare the outputs of the exported file ``name`` with the PyTorch model's, output by output.
 
     An element of a floating-point output may differ by ``tolerance`` times the output's largest magnitude; integers and booleans must be
-    equal. Raises :class:`ParityError` naming the format, the output, its worst element and the tolerance.
+    equal.  Infinities of one sign are equal, as in masked scores, but an output of nothing else is no evidence, and NaN on either side
+    never is: what made it is unknown. Raises :class:`ParityError` naming the format, the output, its worst element and the tolerance.
     """
     if len(expected) != len(produced):
         raise ParityError(f"{name}: the file has {len(produced)} outputs and the PyTorch model {len(expected)}")
@@ -42,8 +43,8 @@ def _compare_output(what: str, want: Tensor, got: Tensor, tolerance: float) -> P
         return Parity(0.0, 0.0)
     exact = not want.is_floating_point()
     want64, got64 = want.double().flatten(), got.double().flatten()
-    same = (want64 == got64) | (want64.isnan() & got64.isnan())  # infinities too
-    error = torch.where(same, 0.0, (want64 - got64).abs()).nan_to_num(nan=torch.inf)
+    _require_evidence(what, want64, want.shape)
+    error = torch.where(want64 == got64, 0.0, (want64 - got64).abs()).nan_to_num(nan=torch.inf)
     finite = want64[want64.isfinite()].abs()
     scale = max(float(finite.max()) if finite.numel() else 0.0, torch.finfo(torch.float32).tiny)
     place = int(error.argmax())
@@ -56,6 +57,18 @@ def _compare_output(what: str, want: Tensor, got: Tensor, tolerance: float) -> P
         )
     return Parity(float(error[place]), float(error[place]) / scale)
 
+
+def _require_evidence(what: str, want: Tensor, shape: torch.Size) -> None:
+    """Raise :class:`ParityError` for outputs of the PyTorch model that any file would match or none."""
+    if bool(want.isnan().any()):
+        place = int(want.isnan().int().argmax())
+        where = [int(i) for i in torch.unravel_index(torch.tensor(place), shape)]
+        raise ParityError(f"{what}: the PyTorch model itself gives NaN at {where}: there is nothing to compare the file with", remedy=_NAN)
+    if not bool(want.isfinite().any()):
+        raise ParityError(f"{what}: the PyTorch model gives infinities only: there is nothing to compare the file with", remedy=_NAN)
+
+
+_NAN = "Check what the model gives for random inputs; dividing by zero, log(0) or a softmax over a masked row is the usual cause."
 
 LEAST_SQNR_DB = 15.0
 """Signal to quantization noise of outputs, below which a quantized file no longer computes the same function: noise of 3 % of the power."""
@@ -119,6 +132,9 @@ def fidelity(expected: Sequence[Sequence[Tensor]], produced: Sequence[Sequence[T
 
 
 def _fidelity(want: Tensor, got: Tensor) -> Fidelity:
+    for side, values in (("PyTorch model", want), ("file", got)):
+        if bool(values.isnan().any()):
+            return Fidelity(-math.inf, None, lost=f"the {side} gives NaN")
     if not want.is_floating_point():
         return Fidelity(-math.inf, float((want == got).double().mean()))
     classes = want.dim() == 3 and want.shape[1] == 1 and want.shape[2] > 1
@@ -147,7 +163,7 @@ def _lost_rows(want: Tensor, got: Tensor, *, small_alone: bool = False) -> str:
         harmless = probable & ((error * rows / want.numel()).sqrt() <= PROBABILITY_ERROR)
         if small_alone:
             harmless |= peaks * _SMALL > peaks.max()
-        lost = ((decibels < LEAST_ROW_DB) & (error > 0.0) & ~harmless) | error.isnan()
+        lost = (decibels < LEAST_ROW_DB) & (error > 0.0) & ~harmless
         if int(lost.sum()) >= rows * LOST_SHARE:
             worst = float(decibels[lost].min())
             return f"{_listed(lost.nonzero().flatten().tolist())} of its axis {axis - 1} lost ({worst:.1f} dB)"

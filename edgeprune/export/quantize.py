@@ -21,8 +21,8 @@ from torch import Tensor
 
 from edgeprune.errors import ExportError, suggest
 from edgeprune.export.calibration import checked
-from edgeprune.export.ends import copied_inputs, require_types, state_pairs, with_own_outputs, without_copies
-from edgeprune.export.keep import Ranges, float_for_fp16, float_for_int8
+from edgeprune.export.ends import COPY, copied_inputs, require_types, state_pairs, with_own_outputs, without_copies
+from edgeprune.export.keep import Aliases, Ranges, float_for_fp16, float_for_int8, named
 from edgeprune.export.pixels import pixel_tensors, with_pixel_inputs
 from edgeprune.export.recurrent import placed
 from edgeprune.tflite import schema as flatbuffer
@@ -44,6 +44,7 @@ def quantize(
     *,
     integer_io: bool = False,
     keep_float: Sequence[str] = (),
+    aliases: Aliases | None = None,
 ) -> bytes:
     """The model of ``float_tflite`` with float16 weights ("fp16"), int8 weights whose kernels quantize activations as they run
     ("dynamic"), or int8 weights and activations ("int8").
@@ -51,8 +52,8 @@ def quantize(
     ``calibration``: for "int8", the inputs of at least ``calibration.LEAST_SAMPLES`` inferences, each a tuple of arrays in the model's
     shapes and order; the ranges of activations are the least and the largest values seen.  Others take None.  ``integer_io``: for
     "int8", inputs and outputs are int8 too, with the scales that the file holds; else they stay as they were.  ``keep_float``: regular
-    expressions that are searched in the names of operators' output tensors; what fits stays float.  Placeholders of recurrent
-    layers (:mod:`edgeprune.export.recurrent`) stay as they are.  The same arguments give the same bytes.
+    expressions that are searched in the names of operators' output tensors and in their ``aliases``; what fits stays float.
+    Placeholders of recurrent layers (:mod:`edgeprune.export.recurrent`) stay as they are.  The same arguments give the same bytes.
 
     Raises :class:`ExportError`: an unknown kind, too little calibration, arrays that do not fit the inputs or hold NaN or infinity.
     """
@@ -60,12 +61,11 @@ def quantize(
         raise ExportError(f"unknown kind of quantization {kind!r}", remedy=suggest(kind, KINDS, "kinds"))
     if integer_io and kind != "int8":
         raise ExportError(f"{kind} quantization keeps its inputs and outputs float", remedy='Integer inputs and outputs need "int8".')
-    _check_fits(float_tflite, keep_float)
     from ai_edge_quantizer import quantizer
 
     content = with_own_outputs(float_tflite, every=integer_io)  # what makes one may stay float, and the copy does not
     states = state_pairs(content) if integer_io else []
-    kept = [*keep_float]
+    kept = _named_by_user(content, keep_float, aliases or {}, copies=not integer_io)
     ranges = None
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -107,18 +107,24 @@ def _widen(ranges: Any, content: bytes, states: Sequence[tuple[int, int]]) -> No
                 ranges[into][key] = most(ranges[into][key], ranges[out][key])
 
 
-def _check_fits(float_tflite: bytes, keep_float: Sequence[str]) -> None:
-    """Raise :class:`ExportError` when a pattern names nothing: it would change nothing, and not say so."""
+def _named_by_user(content: bytes, keep_float: Sequence[str], aliases: Aliases, *, copies: bool) -> list[str]:
+    """Patterns for the operators whose outputs the user's fit, with those of their copies where ``copies``.  Raises :class:`ExportError`
+    when one names nothing: it would change nothing, and not say so."""
     if not keep_float:
-        return
-    model = flatbuffer.read(float_tflite)
-    names = [
+        return []
+    model, found = flatbuffer.read(content), dict[str, None]()
+    made = [
         flatbuffer.text(graph.tensors[place].name) for _, _, operator, graph in flatbuffer.operators(model) for place in operator.outputs
     ]
+    own = [(name, name.partition(COPY)[0]) for name in made if copies or COPY not in name]
     for pattern in keep_float:
-        if not any(re.search(pattern, name) for name in names):
-            some = ", ".join(dict.fromkeys(names[:SHOWN]))
-            raise ExportError(f"keep_float {pattern!r} matches the output of no operator", remedy=f"The first outputs are {some}.")
+        fits = [name for name, tensor in own if named(pattern, tensor, aliases)]
+        if not fits:
+            called = [name for tensor in made for name in aliases.get(tensor, ())]
+            some = ", ".join(list(dict.fromkeys([*called, *made]))[:SHOWN])
+            raise ExportError(f"keep_float {pattern!r} matches the output of no operator", remedy=f"There are {some}.")
+        found |= dict.fromkeys(f"(^|;){re.escape(name)};" for name in fits)
+    return list(found)
 
 
 def _recipe(kind: Kind, integer_io: bool, keep_float: Sequence[str]) -> Any:

@@ -5,7 +5,6 @@ A placeholder (:mod:`edgeprune.export.passes.recurrent`) is a composite that rea
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from torch import Tensor
 
+from edgeprune.export.keep import Aliases, named
 from edgeprune.export.passes.recurrent import PREFIX
 from edgeprune.tflite import schema as flatbuffer
 from edgeprune.tflite.file import TfliteFile
@@ -37,9 +37,11 @@ class _Placeholder:
     graph: int
 
 
-def placed(content: bytes, mode: Mode, ranges: Sequence[Ranges] = (), keep_float: Sequence[str] = ()) -> bytes:
+def placed(
+    content: bytes, mode: Mode, ranges: Sequence[Ranges] = (), keep_float: Sequence[str] = (), aliases: Aliases | None = None
+) -> bytes:
     """The file with TFLite's operators in the places of its placeholders.  ``ranges``: of each, for int8.  ``keep_float``: regular
-    expressions that are searched in the names of their outputs; what fits is float32 whatever ``mode`` is."""
+    expressions that are searched in the names and ``aliases`` of their outputs; what fits is float32 whatever ``mode`` is."""
     file = TfliteFile(content)
     found = list(_placeholders(file))
     if not found:
@@ -47,7 +49,9 @@ def placed(content: bytes, mode: Mode, ranges: Sequence[Ranges] = (), keep_float
     for number, placeholder in enumerate(found):
         place = file.operators.index(placeholder.operator)
         file.operators.pop(place)
-        own: Mode = "float" if any(re.search(pattern, placeholder.name) for pattern in keep_float) else mode
+        outputs = [file.name(tensor) for tensor in (placeholder.y, placeholder.last)]
+        kept = any(named(pattern, output, aliases or {}) for pattern in keep_float for output in outputs)
+        own: Mode = "float" if kept else mode
         if own == "int8":
             _place_int8(file, place, placeholder, ranges[number])
         else:

@@ -13,6 +13,7 @@ from edgeprune.errors import ExportError, ParityError
 from edgeprune.export import cache, converter, metadata, parity, recurrent, sizes
 from edgeprune.export.calibration import LEAST_SAMPLES, evenly
 from edgeprune.export.formats import Format, Loaded, register
+from edgeprune.export.keep import aliases_of
 from edgeprune.export.layers import maker_of, worst_layers
 from edgeprune.export.notes import notes
 from edgeprune.export.quantize import Kind, quantize
@@ -61,14 +62,16 @@ def _quantized(kind: Kind) -> Callable[[Source], bytes]:
     def write(source: Source) -> bytes:
         samples = [_laid_out(source, sample) for sample in source.calibration or ()] if kind == "int8" else []
         converted, keep_float = _converted(source), source.options.keep_float
+        aliases = aliases_of(converted, _called(source, converted))
         content = quantize(
             converted,
             kind,
             [tuple(value.numpy() for value in sample) for sample in samples] or None,
             integer_io=source.options.integer_io and kind == "int8",
             keep_float=keep_float,
+            aliases=aliases,
         )
-        content = recurrent.placed(content, _RECURRENT[kind], recurrent.watched(converted, samples), keep_float)
+        content = recurrent.placed(content, _RECURRENT[kind], recurrent.watched(converted, samples), keep_float, aliases)
         if source.options.integer_io:
             content = without_moves(content)
         said = notes(source.mobile_program.graph, content, len(float_content(source)))
@@ -97,6 +100,17 @@ def _dressed(content: bytes, name: str, source: Source, said: Sequence[str]) -> 
     more = {"notes": list(said)} if said else {}
     flatbuffer.set_metadata(model, metadata.NAME, metadata.encoded(name, source, channels_last=list(source.channels_last), **more))
     return flatbuffer.pack(model)
+
+
+def _called(source: Source, content: bytes) -> list[str]:
+    """What the outputs of the file are going to be called, in order."""
+    model = flatbuffer.read(content)
+    order = [int(tensor) for tensor in model.subgraphs[0].outputs]
+    names = list(source.options.outputs or source.output_names)
+    if len(names) == len(order):
+        return names
+    entries = {entry.tensorIndex: flatbuffer.text(entry.name) for signature in model.signatureDefs or () for entry in signature.outputs}
+    return [entries.get(tensor, "") for tensor in order]
 
 
 def _rename(format_name: str, names: Any, entries: Any, order: list[int], graph: Any) -> None:

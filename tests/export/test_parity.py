@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from edgeprune.errors import ParityError
-from edgeprune.export.parity import compare
+from edgeprune.export.parity import compare, fidelity
 
 
 def test_the_largest_error_is_reported_in_units_and_relative_to_the_output():
@@ -38,7 +40,28 @@ def test_different_outputs(want, got):
         compare("pt2", [torch.tensor(want)], [torch.tensor(got)], 0.5)
 
 
-@pytest.mark.parametrize("values", [[float("nan"), 1.0], [float("inf"), 1.0], [0.0, 0.0], []])
+@pytest.mark.parametrize("values", [[float("nan"), 1.0], [1.0, float("nan"), float("inf")], [float("nan")]])
+def test_nan_on_both_sides_is_no_evidence(values):
+    with pytest.raises(ParityError, match=r"onnx: output 1: the PyTorch model itself gives NaN at \[\d\]"):
+        compare("onnx", [torch.ones(1), torch.tensor(values)], [torch.ones(1), torch.tensor(values)], 1e-3)
+    several = [[torch.tensor([[0.1, 0.9, *values]])]] * 8
+    assert not fidelity(several, several).good
+    assert "gives NaN" in str(fidelity(several, several))
+    numbers = [[torch.nan_to_num(one[0], 0.5, 0.5, 0.5)] for one in several]
+    assert not fidelity(numbers, several).good
+
+
+def test_infinities_of_one_sign_are_equal_but_alone_no_evidence():
+    masked = torch.tensor([[0.5, -math.inf], [0.2, 0.7]])
+    assert compare("pt2", [masked], [masked.clone()], 1e-3).max_abs == 0.0
+    assert fidelity([[masked]] * 8, [[masked]] * 8).good
+    with pytest.raises(ParityError, match="inf"):
+        compare("pt2", [masked], [-masked], 0.5)
+    with pytest.raises(ParityError, match="infinities only"):
+        compare("pt2", [torch.full((2,), -math.inf)], [torch.full((2,), -math.inf)], 1e-3)
+
+
+@pytest.mark.parametrize("values", [[float("inf"), 1.0], [0.0, 0.0], []])
 def test_equal_outputs(values):
     assert compare("pt2", [torch.tensor(values)], [torch.tensor(values)], 1e-3).max_abs == 0.0
 

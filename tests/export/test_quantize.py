@@ -96,6 +96,12 @@ def weight_of(content: bytes, kind: str) -> tuple[object, np.ndarray]:
     return graph.tensors[index], model.buffers[graph.tensors[index].buffer].data
 
 
+def convolutions(content: bytes) -> list[tuple[object, object]]:
+    """Every convolution with its graph, in order of the channels it makes: 8, 4, 3."""
+    found = [(graph, operator) for kind, _, operator, graph in flatbuffer.operators(flatbuffer.read(content)) if kind == "CONV_2D"]
+    return sorted(found, key=lambda item: -item[0].tensors[int(item[1].inputs[1])].shape[0])
+
+
 @pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"])
 def test_int8_weights_have_a_scale_for_each_channel(files, kind):
     tensor, data = weight_of(files["tflite-int8"].read_bytes(), kind)
@@ -150,10 +156,50 @@ def test_what_a_regular_expression_names_stays_float(files, float_file):
     assert weight_of(content, "CONV_2D")[0].type == INT8
 
 
+class Detector(nn.Module):
+    """Boxes and scores under names of the user's own, the boxes moved after they are computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 3, padding=1)
+        self.regress, self.classify = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        shared = torch.relu(self.body(x))
+        return {"boxes": self.regress(shared).flatten(2).transpose(1, 2), "scores": self.classify(shared).flatten(2)}
+
+
+@pytest.mark.parametrize(
+    ("named", "options"),
+    [("^boxes$", {}), ("^pred_boxes$", {"outputs": ("pred_boxes", "pred_scores")}), ("regress", {})],
+)
+def test_the_name_of_an_output_keeps_what_computes_it_float(named, options, tmp_path):
+    torch.manual_seed(0)
+    path = export(
+        Detector(),
+        (torch.zeros(1, 3, 8, 8),),
+        ["tflite-int8"],
+        tmp_path,
+        calibration=images(8),
+        options=ExportOptions(keep_float=[named], **options),
+    )["tflite-int8"]
+    content = path.read_bytes()
+    assert [graph.tensors[int(operator.inputs[1])].type for graph, operator in convolutions(content)] == [INT8, FLOAT32, INT8]
+
+
+def test_an_output_without_a_name_of_its_own_has_that_of_the_file(model, tmp_path):
+    options = ExportOptions(keep_float=["^output_0$"])
+    path = export(model, (torch.zeros(1, 3, 8, 8),), ["tflite-int8"], tmp_path, calibration=images(8), options=options)["tflite-int8"]
+    assert weight_of(path.read_bytes(), "FULLY_CONNECTED")[0].type == FLOAT32
+    options = ExportOptions(keep_float=["nowhere"])
+    with pytest.raises(ExportError, match=r"'nowhere' matches the output of no operator\nThere are output_0, .*features"):
+        export(model, (torch.zeros(1, 3, 8, 8),), ["tflite-int8"], tmp_path / "other", calibration=images(8), options=options)
+
+
 def test_a_regular_expression_that_is_none_or_names_nothing_is_refused(float_file):
     with pytest.raises(ExportError, match=r"'\['.* not a regular expression"):
         ExportOptions(keep_float=["["])
-    with pytest.raises(ExportError, match=r"'nowhere' matches the output of no operator\nThe first outputs are .*features"):
+    with pytest.raises(ExportError, match=r"'nowhere' matches the output of no operator\nThere are .*features"):
         quantize(float_file, "int8", arrays(images(8)), keep_float=["features", "nowhere"])
 
 
