@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from edgeprune.cost.width import Width
 from edgeprune.graph import Analysis
-from edgeprune.graph.labels import small, varying
+from edgeprune.graph.labels import squeeze_constant, varying
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Tensors:
         """Counts as shares, rounded so that equal ones are equal; constant ones left out."""
         shares = []
         for labels in arrays:
-            width, size = self.count(labels), small(labels).numel()
+            width, size = self.count(labels), squeeze_constant(labels).numel()
             if width.terms:
                 terms = tuple((group, round(factor / size, 15)) for group, factor in width.terms)
                 shares.append(Width(round(width.constant / size, 15), terms))

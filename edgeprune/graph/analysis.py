@@ -18,7 +18,7 @@ from edgeprune.graph.blocks import Block, find_blocks
 from edgeprune.graph.capture import Captured, capture
 from edgeprune.graph.flow import Flow, draws, place_of
 from edgeprune.graph.groups import Group, build_groups
-from edgeprune.graph.labels import small
+from edgeprune.graph.labels import squeeze_constant
 from edgeprune.graph.propagate import propagate
 
 
@@ -53,7 +53,7 @@ class Analysis:
 
     def channels_of(self, labels: Tensor) -> Tensor:
         """Labels as channels (classes), constant dimensions narrowed to size 1."""
-        return torch.from_numpy(np.asarray(self.roots[small(labels).numpy()]))
+        return torch.from_numpy(np.asarray(self.roots[squeeze_constant(labels).numpy()]))
 
     def node_channels(self, node: fx.Node) -> Tensor | None:
         """The channels of what a node computes, constant dimensions narrowed to size 1; None for what is not one tensor."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.capture import Captured
-from edgeprune.graph.labels import Channels, along, blank, both, small, tidy, varying
+from edgeprune.graph.labels import Channels, along, no_labels, meet, squeeze_constant, canonical, varying
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Flow:
         """The labels of an activation; a parameter used as one gets a channel for every element."""
         if isinstance(value, Stored):
             if value.stored.numel() <= 1 or value.name in self.frozen:
-                return blank(value.shape)
+                return no_labels(value.shape)
             owner = (value.name, tuple(range(len(value.stored))))
             if owner not in self.owners:
                 self.owners[owner] = self.channels.fresh(value.stored)
@@ -136,7 +136,7 @@ class Flow:
     def _own_moved(self, value: Stored, dims: tuple[int, ...], labels: Tensor, reason: str) -> Owner:
         """Labels of a part, or a reordering, of a parameter, at the places where it is stored."""
         assert value.index is not None
-        labels = tidy(labels.expand(value.index.shape))
+        labels = canonical(labels.expand(value.index.shape))
         numbers = along_dims(value.index.shape, tuple(varying(labels)) or dims)
         for dim in range(len(value.stored)):
             vector = along_stored(value, dim, numbers, labels)
@@ -144,7 +144,7 @@ class Flow:
                 return self._own_stored(value, (dim,), vector.reshape([-1 if d == dim else 1 for d in range(len(value.stored))]))
         flat = torch.zeros(value.stored.numel(), dtype=torch.int64)
         flat[value.index.flatten()] = labels.flatten()
-        labels = tidy(flat.reshape(value.stored))
+        labels = canonical(flat.reshape(value.stored))
         return self._own_stored(value, tuple(varying(labels)) or dims[:1], labels)
 
     def _own_stored(self, value: Stored, dims: tuple[int, ...], labels: Tensor) -> Owner:
@@ -177,7 +177,7 @@ class Flow:
         result = operands[0]
         for other in operands[1:]:
             result = self._join_two(result, other, reason)
-        return tidy(result)
+        return canonical(result)
 
     def _join_two(self, left: Tensor, right: Tensor, reason: str) -> Tensor:
         rank = max(left.dim(), right.dim())
@@ -189,13 +189,13 @@ class Flow:
         free_left, free_right = self._stretched(left, right), self._stretched(right, left)
         if free_left or free_right:
             if free_left and free_right and varying(left) and varying(right):  # two channels in every element: one of them stays
-                kept, gate = sorted((left, right), key=lambda labels: -small(labels).numel())
+                kept, gate = sorted((left, right), key=lambda labels: -squeeze_constant(labels).numel())
             else:
                 kept, gate = (right, left) if free_left and not (free_right and varying(left)) else (left, right)
             self.channels.fix(gate, f"{reason}: stretched over other channels")
             return kept.expand(shape)
         self.channels.unite(left, right, f"{reason} meets what must stay")
-        return both(left, right)
+        return meet(left, right)
 
     def _whole_rows(self, table: Tensor, rows: Tensor, reason: str) -> tuple[Tensor, Tensor]:
         """Where every row of channels meets one ``table`` (attention heads a rotary one), rows go whole; the table stays."""
@@ -206,7 +206,7 @@ class Flow:
         if not alike or not own or max(alike) > min(own):
             return table, rows
         self.channels.fix(table, f"{reason}: shared by several heads")
-        return blank(table.shape), self.channels.collapse(rows, own, f"{reason}: meets a table that all heads share")
+        return no_labels(table.shape), self.channels.collapse(rows, own, f"{reason}: meets a table that all heads share")
 
     @staticmethod
     def _stretched(operand: Tensor, other: Tensor) -> bool:

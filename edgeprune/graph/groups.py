@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from edgeprune.graph.flow import Flow
-from edgeprune.graph.labels import small, varying
+from edgeprune.graph.labels import squeeze_constant, varying
 
 
 @dataclass
@@ -68,7 +68,7 @@ def _with_layers(flow: Flow, roots: np.ndarray, fixed: dict[int, str]) -> dict[i
     """The reasons with the layers that make the channels, or, where none does, that read them."""
     layers: dict[int, dict[str, None]] = defaultdict(dict)
     for owner in sorted(flow.owners, key=lambda owner: owner not in flow.producing):
-        for channel in np.unique(roots[small(flow.owners[owner]).numpy()]).tolist():
+        for channel in np.unique(roots[squeeze_constant(flow.owners[owner]).numpy()]).tolist():
             if channel in fixed and (owner in flow.producing or channel not in layers):
                 layers[channel][owner[0].rpartition(".")[0] or owner[0]] = None
     return {channel: ": ".join([*_brief(layers[channel]), reason]) for channel, reason in fixed.items()}
@@ -101,7 +101,7 @@ def _signatures(flow: Flow, roots: np.ndarray) -> dict[int, list[tuple[int, int]
     """For every channel: the (parameter, axis) records that it stands in, and how often."""
     signatures: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for record, labels in enumerate(flow.owners.values()):
-        channels, counts = np.unique(roots[small(labels).numpy()], return_counts=True)
+        channels, counts = np.unique(roots[squeeze_constant(labels).numpy()], return_counts=True)
         for channel, count in zip(channels.tolist(), counts.tolist(), strict=True):
             if channel:
                 signatures[channel].append((record, count))
@@ -160,7 +160,7 @@ def _box(flow: Flow, labels: Tensor) -> Tensor | None:
     dims = varying(labels)
     if len(dims) < 2:
         return None
-    core = small(labels).movedim(dims[-1], -1)
+    core = squeeze_constant(labels).movedim(dims[-1], -1)
     return core.reshape(-1, core.shape[-1])
 
 

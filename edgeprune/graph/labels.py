@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 
-def blank(shape: Sequence[int]) -> Tensor:
+def no_labels(shape: Sequence[int]) -> Tensor:
     """Labels of a tensor no part of which is a channel."""
     return torch.zeros((), dtype=torch.int64).expand(tuple(shape))
 
@@ -41,14 +41,14 @@ def without(labels: Tensor, dims: Iterable[int]) -> Tensor:
     return labels
 
 
-def small(labels: Tensor) -> Tensor:
+def squeeze_constant(labels: Tensor) -> Tensor:
     """The array with every constant (stride 0) dimension narrowed to size 1."""
     return narrowed(labels, (dim for dim, stride in enumerate(labels.stride()) if stride == 0))
 
 
-def tidy(labels: Tensor) -> Tensor:
+def canonical(labels: Tensor) -> Tensor:
     """The same array, with stride 0 wherever it is constant."""
-    core = small(labels)
+    core = squeeze_constant(labels)
     for dim in range(core.dim()):
         if core.shape[dim] > 1:
             first = core.narrow(dim, 0, 1)
@@ -59,7 +59,7 @@ def tidy(labels: Tensor) -> Tensor:
     return core.expand(labels.shape)
 
 
-def both(left: Tensor, right: Tensor) -> Tensor:
+def meet(left: Tensor, right: Tensor) -> Tensor:
     """``left`` where both have a channel; broadcast to each other."""
     shape = torch.broadcast_shapes(left.shape, right.shape)  # type: ignore[no-untyped-call]
     left, right = aligned(left, right)
@@ -67,7 +67,7 @@ def both(left: Tensor, right: Tensor) -> Tensor:
 
 
 def varying(labels: Tensor) -> list[int]:
-    """The dimensions along which the labels of a tidy array change."""
+    """The dimensions along which the labels of a canonical array change."""
     return [dim for dim, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True)) if size > 1 and stride != 0]
 
 
@@ -103,14 +103,14 @@ class Channels:
 
     def collapse(self, labels: Tensor, dims: Iterable[int], reason: str) -> Tensor:
         """Make one what differs along ``dims`` alone: the labels after that."""
-        core = small(labels)
+        core = squeeze_constant(labels)
         self.unite(core, narrowed(core, dims), reason)
         self.collapsed += [(int(label), reason) for label in core.flatten()[:1]]
         return self.resolve(labels)
 
     def fix(self, labels: Tensor, reason: str) -> None:
         """Channels that must stay; the first reason given is kept."""
-        for label in torch.unique(small(labels)).tolist():
+        for label in torch.unique(squeeze_constant(labels)).tolist():
             if label:
                 self.fixed.setdefault(label, reason)
 
@@ -150,8 +150,8 @@ class Channels:
 
     def resolve(self, labels: Tensor) -> Tensor:
         """The same array with every label replaced by its class."""
-        core = small(labels)
-        return tidy(torch.from_numpy(self.roots())[core].expand(labels.shape))
+        core = squeeze_constant(labels)
+        return canonical(torch.from_numpy(self.roots())[core].expand(labels.shape))
 
 
 def aligned(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

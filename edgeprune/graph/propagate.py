@@ -14,7 +14,7 @@ import edgeprune.graph.rules  # noqa: F401  (registers them)
 from edgeprune.errors import GraphError
 from edgeprune.graph.capture import Captured, tensor_at
 from edgeprune.graph.flow import Flow, Stored, along_stored, module_of, place_of, shape_of
-from edgeprune.graph.labels import blank, small, tidy, varying
+from edgeprune.graph.labels import no_labels, squeeze_constant, canonical, varying
 from edgeprune.graph.registry import rule_of
 
 
@@ -40,10 +40,12 @@ def _follow_training(flow: Flow, captured: Captured, module: fx.GraphModule) -> 
         flow.captured = captured
     used = {str(node.target) for node in captured.module.graph.nodes if node.op == "get_attr"}
     roots = flow.channels.roots()
-    lasting = np.unique(np.concatenate([roots[small(labels).numpy()].ravel() for (name, _), labels in flow.owners.items() if name in used]))
+    lasting = np.unique(
+        np.concatenate([roots[squeeze_constant(labels).numpy()].ravel() for (name, _), labels in flow.owners.items() if name in used])
+    )
     for (name, _), labels in list(flow.owners.items()):
         if name not in used:
-            core = small(labels).flatten()
+            core = squeeze_constant(labels).flatten()
             flow.channels.fix(core[~np.isin(roots[core.numpy()], lasting)], f"only training uses {name.rpartition('.')[0] or name}")
 
 
@@ -79,7 +81,7 @@ def _keep_order(flow: Flow) -> None:
             core = flow.channels.resolve(trade.labels)
             dims = varying(core)
             if [dim for dim in trade.order if dim in dims] != dims:
-                settled, core = False, small(core)
+                settled, core = False, squeeze_constant(core)
                 for dim in dims[:-1]:
                     flow.channels.unite(core, core.narrow(dim, 0, 1).expand(core.shape), trade.reason)
 
@@ -87,7 +89,7 @@ def _keep_order(flow: Flow) -> None:
 def _step(flow: Flow, node: fx.Node) -> Any:
     if node.op == "placeholder":
         value = node.meta["val"]
-        return blank(shape_of(node)) if isinstance(value, Tensor) else value
+        return no_labels(shape_of(node)) if isinstance(value, Tensor) else value
     if node.op == "get_attr":
         stored = tensor_at(flow.captured.module, str(node.target))
         return Stored(str(node.target), stored.shape)
@@ -114,17 +116,17 @@ def _step(flow: Flow, node: fx.Node) -> Any:
 
 def _without_tensors(node: fx.Node, args: Any, kwargs: Any) -> Any:
     value = node.meta.get("val")
-    return blank(shape_of(node)) if isinstance(value, Tensor) else node.target(*args, **kwargs)  # type: ignore[operator]
+    return no_labels(shape_of(node)) if isinstance(value, Tensor) else node.target(*args, **kwargs)  # type: ignore[operator]
 
 
 def _checked(flow: Flow, node: fx.Node, result: Any, changing: int) -> Any:
     if isinstance(result, (list, tuple)):
-        return [_balanced(flow, node, tidy(value), changing) if isinstance(value, Tensor) else value for value in result]
+        return [_balanced(flow, node, canonical(value), changing) if isinstance(value, Tensor) else value for value in result]
     if not isinstance(result, Tensor):
         return result
     if tuple(result.shape) != shape_of(node):
         raise GraphError(f"the rule of {node.target} gave shape {tuple(result.shape)} at {node.name}, not {shape_of(node)}")
-    return _balanced(flow, node, tidy(result), changing)
+    return _balanced(flow, node, canonical(result), changing)
 
 
 def _balanced(flow: Flow, node: fx.Node, labels: Tensor, changing: int) -> Tensor:
@@ -141,8 +143,8 @@ def _unknown(flow: Flow, node: fx.Node, args: Any, kwargs: Any) -> Any:
         flow.fix(value, f"reaches {node.target} in {module_of(node)}, which has no rule")
     value = node.meta.get("val")
     if isinstance(value, (list, tuple)):
-        return [blank(tuple(int(size) for size in item.shape)) if isinstance(item, Tensor) else item for item in value]
-    return blank(shape_of(node)) if isinstance(value, Tensor) else value
+        return [no_labels(tuple(int(size) for size in item.shape)) if isinstance(item, Tensor) else item for item in value]
+    return no_labels(shape_of(node)) if isinstance(value, Tensor) else value
 
 
 def _tensors(value: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from edgeprune.errors import CaptureError, GraphError, NothingToPruneError
 from edgeprune.graph import analyze
-from edgeprune.graph.labels import along, tidy, varying
+from edgeprune.graph.labels import along, canonical, varying
 from edgeprune.graph.registry import rule
 from edgeprune.testing.networks import Gated, OptionA, Shuffle
 
@@ -108,4 +108,4 @@ def test_a_second_rule_for_an_operation_is_an_error() -> None:
 def test_labels_that_do_not_change_cost_nothing() -> None:
     labels = along(torch.arange(1, 5), (2, 4, 64, 64), 1)
     assert labels.untyped_storage().nbytes() == 4 * 8
-    assert varying(tidy(labels.clone())) == [1]
+    assert varying(canonical(labels.clone())) == [1]

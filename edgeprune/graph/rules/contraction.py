@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from edgeprune.graph.constants import without_input
 from edgeprune.graph.flow import Flow, Stored, place_of, shape_of
-from edgeprune.graph.labels import along, blank
+from edgeprune.graph.labels import along, no_labels
 from edgeprune.graph.registry import rewriter, rule
 
 aten = torch.ops.aten
@@ -95,7 +95,7 @@ def _computed_weight(flow: Flow, node: fx.Node, source: Tensor, weight: Any, sha
         flow.owners = {owner: labels for owner, labels in flow.owners.items() if owner[0] != name}
         flow.used.pop(name, None)
         flow.frozen.setdefault(name, reason)
-    return blank(shape)
+    return no_labels(shape)
 
 
 @rewriter(*CONVOLUTIONS, *TRANSPOSED)

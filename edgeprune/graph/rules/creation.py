@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, name_of, place_of, shape_of
-from edgeprune.graph.labels import along, blank
+from edgeprune.graph.labels import along, no_labels
 from edgeprune.graph.registry import rewriter, rule
 
 aten = torch.ops.aten
@@ -42,7 +42,7 @@ def filled(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> Tensor:
     free = bool(shape) and all(name_of(user) in MEETING for user in node.users)
     sizes = [size if isinstance(size, int) else 1 for size in node.meta["val"].shape]  # one for the whole batch
     if not free or torch.Size(sizes).numel() > 1 << 16:
-        return blank(shape)
+        return no_labels(shape)
     if len(shape) >= 4:  # images: constant over space
         return along(flow.channels.fresh((shape[1],)), shape, 1)
     return flow.channels.fresh(sizes).expand(shape)
@@ -54,9 +54,9 @@ def drawn(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> Tensor:
     shape = shape_of(node)
     sizes = [size if isinstance(size, int) else 1 for size in node.meta["val"].shape]
     if len(shape) >= 4:
-        return along(flow.channels.fresh((shape[1],)), shape, 1) if shape[1] > 1 else blank(shape)
+        return along(flow.channels.fresh((shape[1],)), shape, 1) if shape[1] > 1 else no_labels(shape)
     if not 1 < torch.Size(sizes).numel() <= 1 << 16:
-        return blank(shape)
+        return no_labels(shape)
     return flow.channels.fresh(sizes).expand(shape)
 
 
@@ -73,4 +73,4 @@ def meshgrid(flow: Flow, node: fx.Node, tensors: list[Any], **named: Any) -> lis
     """Coordinates: no channels."""
     for value in tensors:
         flow.fix(value, f"{place_of(node)} builds coordinates from it")
-    return [blank([int(size) for size in part.shape]) for part in node.meta["val"]]
+    return [no_labels([int(size) for size in part.shape]) for part in node.meta["val"]]

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from edgeprune.graph.constants import constant
 from edgeprune.graph.flow import Flow, Stored, place_of, shape_of
-from edgeprune.graph.labels import along, blank, varying
+from edgeprune.graph.labels import along, no_labels, varying
 from edgeprune.graph.registry import rewriter, rule
 
 aten = torch.ops.aten
@@ -43,7 +43,7 @@ def index(flow: Flow, node: fx.Node, x: Any, indices: list[Any]) -> Any:
     chosen = {dim for dim, place in enumerate(indices) if place is not None}
     if chosen & set(varying(labels)):
         flow.channels.fix(labels, f"{place_of(node)} selects channels by a computed index")
-        return blank(shape_of(node))
+        return no_labels(shape_of(node))
     nowhere = [None if place is None else torch.zeros(_shape(place), dtype=torch.int64) for place in indices]
     return aten.index(labels, nowhere).expand(shape_of(node))
 
@@ -63,7 +63,7 @@ def index_select(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any) -> Any
         return labels.index_select(dim, known)
     if dim % labels.dim() in varying(labels):
         flow.channels.fix(labels, f"{place_of(node)} selects channels by a computed index")
-        return blank(shape_of(node))
+        return no_labels(shape_of(node))
     return labels.narrow(dim, 0, 1).expand(shape_of(node))
 
 
@@ -77,7 +77,7 @@ def gather(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any, **named: Any
         return labels.gather(dim, known)
     if dim % labels.dim() in varying(labels):
         flow.channels.fix(labels, f"{place_of(node)} selects channels by a computed index")
-        return blank(shape)
+        return no_labels(shape)
     return labels.narrow(dim, 0, 1)[tuple(slice(0, size) for size in shape[: dim % labels.dim()])].expand(shape)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, Stored, place_of, shape_of
-from edgeprune.graph.labels import blank, both, narrowed, small, tidy, varying, without
+from edgeprune.graph.labels import no_labels, meet, narrowed, squeeze_constant, canonical, varying, without
 from edgeprune.graph.registry import reference, rewriter, rule
 
 aten = torch.ops.aten
@@ -62,7 +62,7 @@ def einsum(flow: Flow, node: fx.Node, equation: str, operands: list[Any], **name
         return contract(flow, node, operands[0], parts[0], operands[1], parts[1], out)
     for value in operands:
         flow.fix(value, f"{place_of(node)} multiplies more than two tensors")
-    return blank(shape_of(node))
+    return no_labels(shape_of(node))
 
 
 @rule(aten.scaled_dot_product_attention.default)
@@ -70,7 +70,7 @@ def attention(flow: Flow, node: fx.Node, q: Any, k: Any, v: Any, mask: Any = Non
     """softmax(q k') v over (..., heads, places, channels); ``enable_gqa`` repeats the heads of ``k`` and ``v``."""
     q, k, v = (flow.labels(value) for value in (q, k, v))
     if named.get("enable_gqa") and k.shape[-3] != q.shape[-3]:
-        k, v = (tidy(value.repeat_interleave(q.shape[-3] // value.shape[-3], -3)) for value in (k, v))
+        k, v = (canonical(value.repeat_interleave(q.shape[-3] // value.shape[-3], -3)) for value in (k, v))
     batch = _letters(q.dim() - 2)
     scores = contract(flow, node, q, batch + "ik", k, batch + "jk", batch + "ij", (*q.shape[:-1], k.shape[-2]))
     if mask is not None:
@@ -108,7 +108,7 @@ def contract(flow: Flow, node: fx.Node, x: Any, sx: Names, y: Any, sy: Names, ou
     operands = [_summed(flow, node, labels, summed) for labels in operands]
     result = operands[0] if len(operands) == 1 else _outer(flow, node, operands[0], operands[1])
     order = [names.index(name) for name in out]
-    return tidy(without(result.permute([*order, *summed]), range(len(order), result.dim()))).expand(shape or shape_of(node))
+    return canonical(without(result.permute([*order, *summed]), range(len(order), result.dim()))).expand(shape or shape_of(node))
 
 
 def _meet(flow: Flow, node: fx.Node, operands: list[Tensor], summed: list[int]) -> list[Tensor]:
@@ -129,7 +129,7 @@ def _meet(flow: Flow, node: fx.Node, operands: list[Tensor], summed: list[int]) 
     if flow.whole_heads and len(operands) == 2:
         for labels in operands:
             if set(varying(labels)) - set(summed):
-                core = small(labels)
+                core = squeeze_constant(labels)
                 first = narrowed(core, summed)
                 flow.channels.unite(core, first, place_of(node))
     return [flow.channels.resolve(labels) for labels in operands]
@@ -146,7 +146,7 @@ def _columns(flow: Flow, node: fx.Node, labels: Tensor, rows: list[int]) -> Tens
     here = [dim for dim in rows if dim in varying(labels)]
     if not here:
         return labels
-    core = small(labels)
+    core = squeeze_constant(labels)
     first = narrowed(core, here)
     flow.channels.unite(core, first, f"{place_of(node)} is shared by rows")
     return flow.channels.resolve(labels)
@@ -159,7 +159,7 @@ def _summed(flow: Flow, node: fx.Node, labels: Tensor, summed: list[int]) -> Ten
         if others and max(others) > max(set(varying(labels)) & set(summed)):
             labels = _columns(flow, node, labels, summed)
             return narrowed(labels, summed)
-        return blank([1 if dim in summed else size for dim, size in enumerate(labels.shape)])
+        return no_labels([1 if dim in summed else size for dim, size in enumerate(labels.shape)])
     return narrowed(labels, summed)
 
 
@@ -171,7 +171,7 @@ def _outer(flow: Flow, node: fx.Node, left: Tensor, right: Tensor) -> Tensor:
         if not varying(other) and not bool(other.any()):
             if set(varying(one)) & batch and not set(varying(one)) - batch:
                 flow.channels.fix(one, f"{place_of(node)}: meets rows that must stay")
-                return blank(shape)
+                return no_labels(shape)
             return one.expand(shape)
     free_left, free_right = set(varying(left)) - batch, set(varying(right)) - batch
     if free_left and free_right:
@@ -180,7 +180,7 @@ def _outer(flow: Flow, node: fx.Node, left: Tensor, right: Tensor) -> Tensor:
             return left.expand(shape)
         left, right = (_columns(flow, node, labels, sorted(free)) for labels, free in ((left, free_left), (right, free_right)))
     flow.channels.unite(left, right, f"{place_of(node)} meets fixed channels")
-    return flow.channels.resolve(both(left, right))
+    return flow.channels.resolve(meet(left, right))
 
 
 def _by_parameter(flow: Flow, node: fx.Node, labels: Tensor, sx: Names, weight: Stored, sw: Names, out: Names) -> Tensor:
@@ -197,7 +197,7 @@ def _by_parameter(flow: Flow, node: fx.Node, labels: Tensor, sx: Names, weight: 
         flow.boxes.append((source, f"{reason} reads rows of channels"))
     if changing - set(summed):  # rows of the input stand in the result as they are: no new channels across them
         kept = narrowed(labels, (dim for dim, name in enumerate(sx) if name not in out))
-        return tidy(_spread(kept, sx, out).expand(shape))
+        return canonical(_spread(kept, sx, out).expand(shape))
     heads = [name for name in shared if changing & set(summed) and weight.shape[sw.index(name)] > 1 and name in changing]
     begin = [name for name in out if name in fresh or name in heads]
     new = flow.channels.fresh([shape[out.index(name)] for name in begin])
@@ -211,7 +211,7 @@ def _source(labels: Tensor, sx: Names, sw: Names) -> Tensor:
     """What a weight reads, over its own dimensions: nothing where the rows of the input are channels."""
     lone = [dim for dim, name in enumerate(sx) if name not in sw]
     if set(varying(labels)) & set(lone):
-        labels = blank(labels.shape)
+        labels = no_labels(labels.shape)
     order = [sx.index(name) for name in sw if name in sx]
     labels = without(labels.permute([*order, *lone]), range(len(order), labels.dim()))
     return labels[tuple(slice(None) if name in sx else None for name in sw)]

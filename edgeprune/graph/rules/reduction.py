@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, Stored, place_of, shape_of
-from edgeprune.graph.labels import blank, narrowed, small, varying
+from edgeprune.graph.labels import no_labels, narrowed, squeeze_constant, varying
 from edgeprune.graph.registry import reference, rule
 
 aten = torch.ops.aten
@@ -44,7 +44,7 @@ def _rows_of(flow: Flow, node: fx.Node, x: Any, gone: set[int]) -> Tensor | None
     if not isinstance(x, Stored) or x.index is not None or len(x.shape) < 2 or len(rows) > 1:
         return None
     if not rows:
-        return blank(x.shape)
+        return no_labels(x.shape)
     numbers = flow.channels.fresh((x.shape[rows[0]],)).reshape([-1 if dim == rows[0] else 1 for dim in range(len(x.shape))])
     flow.produce(x, rows[0], numbers, place_of(node))
     return numbers.expand(x.shape)
@@ -55,22 +55,22 @@ def _without(flow: Flow, node: fx.Node, labels: Tensor, gone: set[int]) -> Tenso
     over = set(varying(labels)) & gone
     others = set(varying(labels)) - gone
     if over and others and max(others) > max(over):  # what is left along the others must be the same everywhere
-        core = small(labels)
+        core = squeeze_constant(labels)
         flow.channels.unite(core, narrowed(core, over), f"{place_of(node)} reduces over rows of channels")
         labels = flow.channels.resolve(labels)
     elif over and others and flow.whole_heads:  # every row by itself: it stays with its channels or goes with them
-        core = small(labels)
+        core = squeeze_constant(labels)
         flow.channels.unite(core, narrowed(core, over), place_of(node))
         labels = flow.channels.resolve(labels)
     elif over:
-        labels = blank(labels.shape)
+        labels = no_labels(labels.shape)
     return narrowed(labels, gone)
 
 
 @rule(aten.mean.default, aten.sum.default)
 def reduce_all(flow: Flow, node: fx.Node, x: Any, **named: Any) -> Tensor:
     """A single number of all that is left."""
-    return blank(())
+    return no_labels(())
 
 
 @rule(aten.softmax.int, aten.log_softmax.int, aten.cumsum.default, aten._softmax.default)
@@ -79,12 +79,12 @@ def along_dimension(flow: Flow, node: fx.Node, x: Any, dim: int, *rest: Any, **n
     labels = flow.channels.resolve(flow.labels(x))
     dim %= labels.dim()
     if dim in varying(labels) and len(varying(labels)) > 1:
-        core = small(labels)
+        core = squeeze_constant(labels)
         flow.channels.unite(core, core.narrow(dim, 0, 1), f"{place_of(node)} runs over rows of channels")
         labels = flow.channels.resolve(labels)
     if dim in varying(labels):
         flow.channels.fix(labels, f"{place_of(node)} runs over channels")
-        return blank(labels.shape)
+        return no_labels(labels.shape)
     return labels
 
 
@@ -100,7 +100,7 @@ def compared_along(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) 
     shapes = [tuple(int(size) if isinstance(size, int) else size.node.hint for size in part.shape) for part in parts]
     if dim is None or dim % labels.dim() in varying(labels):
         flow.channels.fix(labels, f"{place_of(node)} compares channels with each other")
-        results = [blank(shape) for shape in shapes]
+        results = [no_labels(shape) for shape in shapes]
     else:
         core = narrowed(labels, [dim % labels.dim()])
         results = [(core if len(shape) == core.dim() else core.select(dim, 0)).expand(shape) for shape in shapes]
@@ -121,7 +121,7 @@ def differences(flow: Flow, node: fx.Node, x: Any, n: int = 1, dim: int = -1, *r
     labels = flow.labels(x)
     if dim % labels.dim() in varying(labels):
         flow.channels.fix(labels, f"{place_of(node)} subtracts neighbouring channels")
-        return blank(shape_of(node))
+        return no_labels(shape_of(node))
     return narrowed(labels, [dim % labels.dim()]).expand(shape_of(node))
 
 

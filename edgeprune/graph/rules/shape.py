@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, Stored, Traded, place_of, shape_of
-from edgeprune.graph.labels import along, blank, small, tidy, varying
+from edgeprune.graph.labels import along, no_labels, squeeze_constant, canonical, varying
 from edgeprune.graph.registry import rewriter, rule
 
 aten = torch.ops.aten
@@ -60,7 +60,7 @@ def move(flow: Flow, node: fx.Node, x: Any, *args: Any, **named: Any) -> Any:
             return x.moved(moved)
         return [x.moved(part) for part in moved]
     labels = flow.labels(x)
-    if node.target in (aten.expand.default, aten.expand_as.default) and not bool(small(labels).any()):
+    if node.target in (aten.expand.default, aten.expand_as.default) and not bool(squeeze_constant(labels).any()):
         return _grown(flow, labels, shape_of(node))
     if node.target in REORDERING and len(varying(labels)) > 1:
         order = _order(node, labels.dim())
@@ -74,7 +74,7 @@ def _grown(flow: Flow, labels: Tensor, shape: tuple[int, ...]) -> Tensor:
     before = (1,) * (len(shape) - labels.dim()) + tuple(labels.shape)
     dims = [dim for dim, (old, new) in enumerate(zip(before, shape, strict=True)) if old == 1 and new > 1]
     if len(dims) != 1 or dims[0] == 0:
-        return blank(shape)
+        return no_labels(shape)
     return along(flow.channels.fresh((shape[dims[0]],)), shape, dims[0])
 
 
@@ -82,7 +82,7 @@ def _grown(flow: Flow, labels: Tensor, shape: tuple[int, ...]) -> Tensor:
 def channel_shuffle(flow: Flow, node: fx.Node, x: Any, groups: int) -> Tensor:
     """(N, C, ...) as (N, groups, C / groups, ...) with the two swapped."""
     labels = flow.labels(x)
-    apart = tidy(labels.reshape(labels.shape[0], groups, -1, *labels.shape[2:]))
+    apart = canonical(labels.reshape(labels.shape[0], groups, -1, *labels.shape[2:]))
     flow.traded.append(Traded(apart, (0, 2, 1, *range(3, apart.dim())), f"{place_of(node)} reorders fixed channels"))
     shuffled: Tensor = aten.channel_shuffle(labels, groups)
     return shuffled
@@ -145,11 +145,11 @@ def _pad_one(flow: Flow, labels: Tensor, dim: int, before: int, after: int) -> T
     if dim not in varying(labels) and not (labels.shape[dim] == 1 and dim == 1 and bool(labels.any())):
         size = labels.shape[dim] + before + after
         return labels.narrow(dim, 0, 1).expand(*labels.shape[:dim], size, *labels.shape[dim + 1 :])
-    core = small(labels)
+    core = squeeze_constant(labels)
     if before < 0 or after < 0 or any(core.shape[other] > 1 for other in range(core.dim()) if other != dim):
         flow.channels.fix(labels, "is padded along several changing dimensions")
         size = labels.shape[dim] + before + after
-        return blank((*labels.shape[:dim], size, *labels.shape[dim + 1 :]))
+        return no_labels((*labels.shape[:dim], size, *labels.shape[dim + 1 :]))
     shapes = [[*core.shape[:dim], count, *core.shape[dim + 1 :]] for count in (before, after)]
     parts = [flow.channels.fresh(shapes[0]), core, flow.channels.fresh(shapes[1])]
     padded = torch.cat(parts, dim)
