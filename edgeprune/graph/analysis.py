@@ -138,7 +138,7 @@ def _protect(flow: Flow, name: str) -> None:
             f"protect names {name!r}, which has no parameters in the graph", remedy="Give the name of a module as in model.named_modules()."
         )
     for labels in owned:
-        flow.channels.fix(labels, "protected")
+        flow.channels.freeze(labels, "protected")
 
 
 def _why_nothing(analysis: Analysis) -> str:

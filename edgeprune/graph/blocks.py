@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored, name_of
+from edgeprune.graph.flow import Flow, ParamView, name_of
 from edgeprune.graph.groups import Group
 from edgeprune.graph.rules.contraction import CONVOLUTIONS, TRANSPOSED
 
@@ -67,14 +67,14 @@ def _block(flow: Flow, groups: list[Group], addition: fx.Node, branch: fx.Node, 
         return None
     places = (2, 3) if final.target in NORMS else (1, 2)
     stored = [flow.values.get(final.args[place]) for place in places if len(final.args) > place]  # type: ignore[arg-type]
-    if not stored or not isinstance(stored[0], Stored):
+    if not stored or not isinstance(stored[0], ParamView):
         return None
     nodes = _only_for(addition, branch)
     used = {flow.values[part].name for node in nodes for part in node.all_input_nodes if part.op == "get_attr"}
     shared = {flow.values[node].name for node in flow.captured.module.graph.nodes if node.op == "get_attr" and set(node.users) - nodes}
     own = frozenset(used - shared)
     inside = tuple(group.name for group in groups if {*group.producers, *group.readers} <= own)
-    last = tuple(value.name for value in stored if isinstance(value, Stored))
+    last = tuple(value.name for value in stored if isinstance(value, ParamView))
     if not inside or not set(last) <= own:
         return None
     name = last[0].rpartition(".")[0].rpartition(".")[0] or addition.name

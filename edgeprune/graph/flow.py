@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.capture import Captured
-from edgeprune.graph.labels import Channels, along, no_labels, meet, squeeze_constant, canonical, varying
+from edgeprune.graph.labels import Channels, along, canonical, meet, no_labels, squeeze_constant, varying
 
 
 @dataclass(frozen=True)
-class Stored:
+class ParamView:
     """A parameter or buffer on its way to its operation.  ``stored``: its shape in the model. ``index``: its elements' places there, once
     a shape operation touched it."""
 
@@ -30,9 +30,9 @@ class Stored:
         """For every element, its flat place in the parameter as it is stored."""
         return torch.arange(self.stored.numel()).reshape(self.stored) if self.index is None else self.index
 
-    def moved(self, index: Tensor) -> Stored:
+    def moved(self, index: Tensor) -> ParamView:
         """The same parameter after a shape operation."""
-        return Stored(self.name, self.stored, index)
+        return ParamView(self.name, self.stored, index)
 
 
 Owner = tuple[str, tuple[int, ...]]
@@ -40,7 +40,7 @@ Owner = tuple[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Traded:
+class Transposition:
     """A label array, the order that an operation puts its dimensions in, and which operation."""
 
     labels: Tensor
@@ -56,7 +56,7 @@ class Flow:
     ``owners``: for a parameter or buffer and some of its dimensions, labels that broadcast to its shape: an element goes when any of its
     channels goes. ``producing``: those of the owners whose channels begin there (the others read them).
     ``balances``: label matrices each row of which must keep equally many channels. ``boxes``: arrays that must stay boxes.
-    ``traded``: arrays whose dimensions trade places. ``values``: what every node computes.
+    ``transpositions``: arrays whose dimensions trade places. ``values``: what every node computes.
     ``frozen``: parameters that must stay whole, and why. ``used``: which elements of a parameter that is an activation are.
     """
 
@@ -67,7 +67,7 @@ class Flow:
     producing: set[Owner] = field(default_factory=set)
     balances: list[tuple[Tensor, str]] = field(default_factory=list)
     boxes: list[tuple[Tensor, str]] = field(default_factory=list)
-    traded: list[Traded] = field(default_factory=list)
+    transpositions: list[Transposition] = field(default_factory=list)
     values: dict[fx.Node, Any] = field(default_factory=dict)
     frozen: dict[str, str] = field(default_factory=dict)
     used: dict[str, Tensor] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Flow:
 
     def labels(self, value: Any) -> Tensor:
         """The labels of an activation; a parameter used as one gets a channel for every element."""
-        if isinstance(value, Stored):
+        if isinstance(value, ParamView):
             if value.stored.numel() <= 1 or value.name in self.frozen:
                 return no_labels(value.shape)
             owner = (value.name, tuple(range(len(value.stored))))
@@ -88,7 +88,7 @@ class Flow:
         assert isinstance(value, Tensor)
         return value
 
-    def _mark_used(self, value: Stored) -> None:
+    def _mark_used(self, value: ParamView) -> None:
         used = self.used.setdefault(value.name, torch.zeros(value.stored, dtype=torch.bool))
         if value.index is None:
             used.fill_(True)
@@ -119,12 +119,12 @@ class Flow:
     def _own(self, value: Any, dims: int | tuple[int, ...], labels: Tensor, reason: str) -> Owner | None:
         if value is None:
             return None
-        if not isinstance(value, Stored):  # computed on the fly from others, whose channels these are
+        if not isinstance(value, ParamView):  # computed on the fly from others, whose channels these are
             self.channels.unite(value, labels, f"{reason}: its weight is computed from fixed channels")
             return None
         dims = (dims,) if isinstance(dims, int) else dims
         if value.name in self.frozen:
-            self.channels.fix(labels, self.frozen[value.name])
+            self.channels.freeze(labels, self.frozen[value.name])
         if value.index is not None:
             return self._own_moved(value, dims, labels, reason)
         owner = (value.name, dims)
@@ -133,7 +133,7 @@ class Flow:
             self.channels.unite(known, labels, f"{value.name} is used twice")
         return owner
 
-    def _own_moved(self, value: Stored, dims: tuple[int, ...], labels: Tensor, reason: str) -> Owner:
+    def _own_moved(self, value: ParamView, dims: tuple[int, ...], labels: Tensor, reason: str) -> Owner:
         """Labels of a part, or a reordering, of a parameter, at the places where it is stored."""
         assert value.index is not None
         labels = canonical(labels.expand(value.index.shape))
@@ -147,7 +147,7 @@ class Flow:
         labels = canonical(flat.reshape(value.stored))
         return self._own_stored(value, tuple(varying(labels)) or dims[:1], labels)
 
-    def _own_stored(self, value: Stored, dims: tuple[int, ...], labels: Tensor) -> Owner:
+    def _own_stored(self, value: ParamView, dims: tuple[int, ...], labels: Tensor) -> Owner:
         owner = (value.name, dims)
         known = self.owners.get(owner)
         if known is not None:
@@ -158,14 +158,14 @@ class Flow:
         self.owners[owner] = labels
         return owner
 
-    def fix(self, value: Any, reason: str) -> None:
+    def freeze(self, value: Any, reason: str) -> None:
         """What an activation carries must stay; a parameter must stay whole."""
-        if not isinstance(value, Stored):
-            self.channels.fix(value, reason)
+        if not isinstance(value, ParamView):
+            self.channels.freeze(value, reason)
             return
         for owner, labels in self.owners.items():
             if owner[0] == value.name:
-                self.channels.fix(labels, reason)
+                self.channels.freeze(labels, reason)
         self.frozen.setdefault(value.name, reason)
 
     def join(self, values: list[Any], reason: str) -> Tensor:
@@ -192,7 +192,7 @@ class Flow:
                 kept, gate = sorted((left, right), key=lambda labels: -squeeze_constant(labels).numel())
             else:
                 kept, gate = (right, left) if free_left and not (free_right and varying(left)) else (left, right)
-            self.channels.fix(gate, f"{reason}: stretched over other channels")
+            self.channels.freeze(gate, f"{reason}: stretched over other channels")
             return kept.expand(shape)
         self.channels.unite(left, right, f"{reason} meets what must stay")
         return meet(left, right)
@@ -205,7 +205,7 @@ class Flow:
         alike, own = ([dim for dim in varying(rows) if (table.shape[dim] == 1) is shared] for shared in (True, False))
         if not alike or not own or max(alike) > min(own):
             return table, rows
-        self.channels.fix(table, f"{reason}: shared by several heads")
+        self.channels.freeze(table, f"{reason}: shared by several heads")
         return no_labels(table.shape), self.channels.collapse(rows, own, f"{reason}: meets a table that all heads share")
 
     @staticmethod
@@ -230,7 +230,7 @@ def along_dims(shape: torch.Size, dims: tuple[int, ...]) -> Tensor:
     return torch.arange(1, 1 + int(torch.Size(sizes).numel())).reshape(sizes).expand(shape)
 
 
-def along_stored(value: Stored, dim: int, numbers: Tensor, labels: Tensor) -> Tensor | None:
+def along_stored(value: ParamView, dim: int, numbers: Tensor, labels: Tensor) -> Tensor | None:
     """``labels`` as a vector along stored dimension ``dim`` when ``numbers`` depend on the place along it alone; 0 where unused."""
     assert value.index is not None
     places = torch.unravel_index(value.index.flatten(), value.stored)[dim]

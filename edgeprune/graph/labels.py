@@ -96,7 +96,7 @@ class Channels:
         keep = left != right
         left, right = left[keep], right[keep]
         zero = (left == 0) | (right == 0)
-        self.fix(torch.maximum(left[zero], right[zero]), reason)
+        self.freeze(torch.maximum(left[zero], right[zero]), reason)
         left, right = left[~zero], right[~zero]
         if left.numel():
             self._pending.append((left.numpy(), right.numpy()))
@@ -108,7 +108,7 @@ class Channels:
         self.collapsed += [(int(label), reason) for label in core.flatten()[:1]]
         return self.resolve(labels)
 
-    def fix(self, labels: Tensor, reason: str) -> None:
+    def freeze(self, labels: Tensor, reason: str) -> None:
         """Channels that must stay; the first reason given is kept."""
         for label in torch.unique(squeeze_constant(labels)).tolist():
             if label:

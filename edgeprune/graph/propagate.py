@@ -13,8 +13,8 @@ from torch import Tensor, fx
 import edgeprune.graph.rules  # noqa: F401  (registers them)
 from edgeprune.errors import GraphError
 from edgeprune.graph.capture import Captured, tensor_at
-from edgeprune.graph.flow import Flow, Stored, along_stored, module_of, place_of, shape_of
-from edgeprune.graph.labels import no_labels, squeeze_constant, canonical, varying
+from edgeprune.graph.flow import Flow, ParamView, along_stored, module_of, place_of, shape_of
+from edgeprune.graph.labels import canonical, no_labels, squeeze_constant, varying
 from edgeprune.graph.registry import rule_of
 
 
@@ -46,7 +46,7 @@ def _follow_training(flow: Flow, captured: Captured, module: fx.GraphModule) -> 
     for (name, _), labels in list(flow.owners.items()):
         if name not in used:
             core = squeeze_constant(labels).flatten()
-            flow.channels.fix(core[~np.isin(roots[core.numpy()], lasting)], f"only training uses {name.rpartition('.')[0] or name}")
+            flow.channels.freeze(core[~np.isin(roots[core.numpy()], lasting)], f"only training uses {name.rpartition('.')[0] or name}")
 
 
 def _follow_used(flow: Flow) -> None:
@@ -55,12 +55,12 @@ def _follow_used(flow: Flow) -> None:
     for name, used in flow.used.items():
         owner = (name, tuple(range(used.dim())))
         if used.dim() > 1 and any(other[0] == name and other != owner for other in flow.owners):
-            flow.channels.fix(flow.owners[owner], f"{name} is a weight and an operand")
+            flow.channels.freeze(flow.owners[owner], f"{name} is a weight and an operand")
         if bool(used.all()):
             continue
         labels = flow.channels.resolve(flow.owners[owner].clone())
         places = used.flatten().nonzero().flatten()
-        table = Stored(name, used.shape, places)
+        table = ParamView(name, used.shape, places)
         flow.owners[owner] = torch.where(used, labels, 0)  # what nothing reads stays
         for dim in range(used.dim()):
             vector = along_stored(table, dim, labels.flatten()[places], labels.flatten()[places])
@@ -77,13 +77,13 @@ def _keep_order(flow: Flow) -> None:
     settled = False
     while not settled:
         settled = True
-        for trade in flow.traded:
-            core = flow.channels.resolve(trade.labels)
+        for transposition in flow.transpositions:
+            core = flow.channels.resolve(transposition.labels)
             dims = varying(core)
-            if [dim for dim in trade.order if dim in dims] != dims:
+            if [dim for dim in transposition.order if dim in dims] != dims:
                 settled, core = False, squeeze_constant(core)
                 for dim in dims[:-1]:
-                    flow.channels.unite(core, core.narrow(dim, 0, 1).expand(core.shape), trade.reason)
+                    flow.channels.unite(core, core.narrow(dim, 0, 1).expand(core.shape), transposition.reason)
 
 
 def _step(flow: Flow, node: fx.Node) -> Any:
@@ -92,12 +92,12 @@ def _step(flow: Flow, node: fx.Node) -> Any:
         return no_labels(shape_of(node)) if isinstance(value, Tensor) else value
     if node.op == "get_attr":
         stored = tensor_at(flow.captured.module, str(node.target))
-        return Stored(str(node.target), stored.shape)
+        return ParamView(str(node.target), stored.shape)
     args: Any = fx.map_arg(node.args, lambda n: flow.values[n])
     kwargs: Any = fx.map_arg(node.kwargs, lambda n: flow.values[n])
     if node.op == "output":
         for value in _tensors(args):
-            flow.fix(value, "reaches the model's output")
+            flow.freeze(value, "reaches the model's output")
         return None
     if node.target is torch.ops.aten.sym_size.int:
         return shape_of(node.args[0])[args[1]]  # type: ignore[arg-type]
@@ -140,7 +140,7 @@ def _balanced(flow: Flow, node: fx.Node, labels: Tensor, changing: int) -> Tenso
 def _unknown(flow: Flow, node: fx.Node, args: Any, kwargs: Any) -> Any:
     flow.unsupported.append((node.name, str(node.target)))
     for value in _tensors((args, kwargs)):
-        flow.fix(value, f"reaches {node.target} in {module_of(node)}, which has no rule")
+        flow.freeze(value, f"reaches {node.target} in {module_of(node)}, which has no rule")
     value = node.meta.get("val")
     if isinstance(value, (list, tuple)):
         return [no_labels(tuple(int(size) for size in item.shape)) if isinstance(item, Tensor) else item for item in value]
@@ -148,7 +148,7 @@ def _unknown(flow: Flow, node: fx.Node, args: Any, kwargs: Any) -> Any:
 
 
 def _tensors(value: Any) -> list[Any]:
-    if isinstance(value, (Tensor, Stored)):
+    if isinstance(value, (Tensor, ParamView)):
         return [value]
     if isinstance(value, (list, tuple)):
         return [tensor for item in value for tensor in _tensors(item)]

@@ -14,7 +14,7 @@ from edgeprune.errors import InputError
 from edgeprune.graph import Analysis
 from edgeprune.graph.batch import batch_of
 from edgeprune.graph.capture import eval_mode
-from edgeprune.graph.flow import Stored
+from edgeprune.graph.flow import ParamView
 from edgeprune.importance.data import SAMPLES, captured_size, example_size, pieces
 from edgeprune.task import Task
 
@@ -112,7 +112,7 @@ def _carried(analysis: Analysis) -> dict[fx.Node, Tensor]:
 def _read_by(analysis: Analysis, node: fx.Node) -> np.ndarray:
     """The channels that the weights of a node read."""
     stored = [analysis.flow.values.get(part) for part in node.all_input_nodes]
-    names = {value.name for value in stored if isinstance(value, Stored)}
+    names = {value.name for value in stored if isinstance(value, ParamView)}
     read = [
         np.unique(analysis.channels_of(labels).numpy())
         for owner, labels in analysis.flow.owners.items()

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from edgeprune.errors import PlanError
 from edgeprune.graph import Analysis, Block
 from edgeprune.graph.constants import constant
-from edgeprune.graph.flow import Stored, name_of, shape_of
+from edgeprune.graph.flow import ParamView, name_of, shape_of
 from edgeprune.graph.registry import REWRITERS
 from edgeprune.surgery.modes import TrainableGraph
 from edgeprune.surgery.parameters import box_shape, replace_tensors
@@ -128,7 +128,7 @@ class Cut:
 def stays_of(analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], node: fx.Node) -> Tensor | None:
     """Which elements of what ``node`` computes stay (constant dimensions narrowed to size 1); None for what is not one tensor."""
     value = analysis.flow.values.get(node)
-    if isinstance(value, Stored):
+    if isinstance(value, ParamView):
         mask = masks.get(value.name)
         if mask is None or value.index is None:
             return mask

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.constants import without_input
-from edgeprune.graph.flow import Flow, Stored, place_of, shape_of
+from edgeprune.graph.flow import Flow, ParamView, place_of, shape_of
 from edgeprune.graph.labels import along, no_labels
 from edgeprune.graph.registry import rewriter, rule
 
@@ -31,7 +31,7 @@ def convolution(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any = None
     shape, reason = shape_of(node), place_of(node)
     dim = channel_dim(node)
     source = flow.vector(x, dim, f"{reason}: its input's channels differ by position")
-    if not isinstance(weight, Stored):
+    if not isinstance(weight, ParamView):
         return _computed_weight(flow, node, source, weight, shape)
     out_channels, per_group = weight.shape[0], source.numel() // groups
     out = flow.channels.fresh((out_channels,))
@@ -56,7 +56,7 @@ def transposed_convolution(flow: Flow, node: fx.Node, x: Any, weight: Any, bias:
     groups, shape, reason = groups_of(node), shape_of(node), place_of(node)
     dim = channel_dim(node)
     source = flow.vector(x, dim, f"{reason}: its input's channels differ by position")
-    if not isinstance(weight, Stored):
+    if not isinstance(weight, ParamView):
         return _computed_weight(flow, node, source, weight, shape)
     ones = (1,) * (len(weight.shape) - 2)
     out, rows = flow.channels.fresh((shape[dim],)), source.reshape(groups, -1)
@@ -87,10 +87,10 @@ def channel_dim(node: fx.Node) -> int:
 def _computed_weight(flow: Flow, node: fx.Node, source: Tensor, weight: Any, shape: tuple[int, ...]) -> Tensor:
     """What a weight is computed from has no channels; those of the layer stay."""
     reason = f"{place_of(node)}: its weight is computed on every call, in a way that cannot be followed; store it to prune the layer"
-    flow.channels.fix(source, reason)
+    flow.channels.freeze(source, reason)
     parts = without_input(node.args[1])
     if parts is None:
-        flow.fix(weight, reason)
+        flow.freeze(weight, reason)
     for name in {str(part.target) for part in parts or () if part.op == "get_attr"}:
         flow.owners = {owner: labels for owner, labels in flow.owners.items() if owner[0] != name}
         flow.used.pop(name, None)

@@ -72,5 +72,5 @@ def refill(cut: Any, node: fx.Node) -> None:
 def meshgrid(flow: Flow, node: fx.Node, tensors: list[Any], **named: Any) -> list[Tensor]:
     """Coordinates: no channels."""
     for value in tensors:
-        flow.fix(value, f"{place_of(node)} builds coordinates from it")
+        flow.freeze(value, f"{place_of(node)} builds coordinates from it")
     return [no_labels([int(size) for size in part.shape]) for part in node.meta["val"]]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.constants import without_input
-from edgeprune.graph.flow import Flow, Stored, place_of, shape_of
+from edgeprune.graph.flow import Flow, ParamView, place_of, shape_of
 from edgeprune.graph.labels import along
 from edgeprune.graph.registry import FALLBACKS, rule
 
@@ -61,7 +61,7 @@ COPIES = (
 )
 def unary(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
     """The result's channels are the operand's.  A parameter that is only copied stays a parameter."""
-    return x if isinstance(x, Stored) and node.target in COPIES else flow.labels(x)
+    return x if isinstance(x, ParamView) and node.target in COPIES else flow.labels(x)
 
 
 @rule(
@@ -78,7 +78,7 @@ def unary(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
 )
 def pointwise(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> Any:
     """Element-wise with broadcasting; Python numbers do not matter."""
-    tensors = [value for value in (*args, *named.values()) if isinstance(value, (Tensor, Stored))]
+    tensors = [value for value in (*args, *named.values()) if isinstance(value, (Tensor, ParamView))]
     weight = _rescaled(flow, node, tensors)
     if weight is not None:
         return weight
@@ -92,16 +92,16 @@ def pointwise(flow: Flow, node: fx.Node, *args: Any, **named: Any) -> Any:
 FALLBACKS[torch.Tag.pointwise] = pointwise
 
 
-def _rescaled(flow: Flow, node: fx.Node, operands: list[Any]) -> Stored | None:
+def _rescaled(flow: Flow, node: fx.Node, operands: list[Any]) -> ParamView | None:
     """The weight that an operation changes element by element, by itself or by one number a row (weight standardisation): it stays a
     weight, and the row's number goes with the row.  None where this is something else."""
     shape = torch.Size(shape_of(node)) if isinstance(node.meta["val"], Tensor) else None
-    weight = next((value for value in operands if isinstance(value, Stored) and value.index is None and value.shape == shape), None)
+    weight = next((value for value in operands if isinstance(value, ParamView) and value.index is None and value.shape == shape), None)
     if weight is None or sum(size > 1 for size in weight.shape) < 2 or without_input(node) is None:
         return None
     rows: list[tuple[int, Any]] = []
     for other in operands:
-        if isinstance(other, Stored) and (other.name == weight.name or other.shape.numel() == 1):
+        if isinstance(other, ParamView) and (other.name == weight.name or other.shape.numel() == 1):
             continue
         changing = [dim - len(other.shape) for dim, size in enumerate(other.shape) if size > 1]
         if len(changing) > 1:
@@ -110,10 +110,10 @@ def _rescaled(flow: Flow, node: fx.Node, operands: list[Any]) -> Stored | None:
     for dim, other in rows:
         numbers = flow.channels.fresh((weight.shape[dim],))
         for stored in (weight, other):
-            if isinstance(stored, Stored):
+            if isinstance(stored, ParamView):
                 own = dim % len(stored.shape)
                 flow.produce(stored, own, numbers.reshape([-1 if d == own else 1 for d in range(len(stored.shape))]), place_of(node))
-        if not isinstance(other, Stored):
+        if not isinstance(other, ParamView):
             flow.channels.unite(flow.vector(other, dim, place_of(node)), numbers, place_of(node))
     return weight
 
@@ -126,15 +126,15 @@ def _rescaled(flow: Flow, node: fx.Node, operands: list[Any]) -> Stored | None:
 def fake_quantize(flow: Flow, node: fx.Node, x: Any, scale: Any, zero: Any, axis: int = 0, *rest: Any) -> Any:
     """Rounded as int8 would be, with one scale for all or one a channel: a weight stays a weight."""
     if node.target is not aten.fake_quantize_per_channel_affine.default:
-        return x if isinstance(x, Stored) else flow.labels(x)
-    if isinstance(x, Stored):
+        return x if isinstance(x, ParamView) else flow.labels(x)
+    if isinstance(x, ParamView):
         rows = flow.channels.fresh((x.shape[axis],))
         flow.produce(x, axis, rows.reshape([-1 if dim == axis else 1 for dim in range(len(x.shape))]), place_of(node))
     else:
         rows = flow.vector(x, axis, place_of(node))
     for numbers in (scale, zero):
         flow.produce(numbers, 0, rows, place_of(node))
-    return x if isinstance(x, Stored) else along(rows, shape_of(node), axis)
+    return x if isinstance(x, ParamView) else along(rows, shape_of(node), axis)
 
 
 @rule(aten.view_as_complex.default)
@@ -151,7 +151,7 @@ def view_as_real(flow: Flow, node: fx.Node, x: Any) -> Tensor:
 
 
 @rule(aten.prelu.default)
-def prelu(flow: Flow, node: fx.Node, x: Any, slope: Stored) -> Tensor:
+def prelu(flow: Flow, node: fx.Node, x: Any, slope: ParamView) -> Tensor:
     """A slope for every channel (dimension 1), or one for all."""
     labels = flow.labels(x)
     if slope.shape.numel() > 1:

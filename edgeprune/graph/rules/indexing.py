@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.constants import constant
-from edgeprune.graph.flow import Flow, Stored, place_of, shape_of
+from edgeprune.graph.flow import Flow, ParamView, place_of, shape_of
 from edgeprune.graph.labels import along, no_labels, varying
 from edgeprune.graph.registry import rewriter, rule
 
@@ -19,8 +19,8 @@ aten = torch.ops.aten
 def embedding(flow: Flow, node: fx.Node, weight: Any, indices: Any, *rest: Any, **named: Any) -> Tensor:
     """Weight (entries, channels): the channels begin in its columns."""
     shape, reason = shape_of(node), place_of(node)
-    flow.fix(indices, f"{reason} uses it as an index")
-    if not isinstance(weight, Stored):
+    flow.freeze(indices, f"{reason} uses it as an index")
+    if not isinstance(weight, ParamView):
         return along(flow.vector(weight, -1, reason), shape, len(shape) - 1)
     out = flow.channels.fresh((shape[-1],))
     flow.produce(weight, 1, out.reshape(1, -1), reason)
@@ -32,17 +32,17 @@ def index(flow: Flow, node: fx.Node, x: Any, indices: list[Any]) -> Any:
     """``x[indices]``: a parameter indexed by constants is followed by the places of its elements."""
     known = [None if place is None else constant(flow.captured.module, place) for place in node.args[1]]  # type: ignore[union-attr]
     certain = all((place is None) == (value is None) for place, value in zip(indices, known, strict=True))
-    if certain and isinstance(x, Stored):
+    if certain and isinstance(x, ParamView):
         return x.moved(aten.index(x.places(), known))
     for place in indices:
         if isinstance(place, Tensor):
-            flow.fix(place, f"{place_of(node)} uses it as an index")
+            flow.freeze(place, f"{place_of(node)} uses it as an index")
     labels = flow.labels(x)
     if certain:
         return aten.index(labels, known)
     chosen = {dim for dim, place in enumerate(indices) if place is not None}
     if chosen & set(varying(labels)):
-        flow.channels.fix(labels, f"{place_of(node)} selects channels by a computed index")
+        flow.channels.freeze(labels, f"{place_of(node)} selects channels by a computed index")
         return no_labels(shape_of(node))
     nowhere = [None if place is None else torch.zeros(_shape(place), dtype=torch.int64) for place in indices]
     return aten.index(labels, nowhere).expand(shape_of(node))
@@ -56,13 +56,13 @@ def _shape(place: Any) -> tuple[int, ...]:
 def index_select(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any) -> Any:
     """``x`` at the places ``index`` (1-D) of ``dim``."""
     known = constant(flow.captured.module, node.args[2])
-    if known is not None and isinstance(x, Stored):
+    if known is not None and isinstance(x, ParamView):
         return x.moved(x.places().index_select(dim, known))
     labels = flow.labels(x)
     if known is not None:
         return labels.index_select(dim, known)
     if dim % labels.dim() in varying(labels):
-        flow.channels.fix(labels, f"{place_of(node)} selects channels by a computed index")
+        flow.channels.freeze(labels, f"{place_of(node)} selects channels by a computed index")
         return no_labels(shape_of(node))
     return labels.narrow(dim, 0, 1).expand(shape_of(node))
 
@@ -71,12 +71,12 @@ def index_select(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any) -> Any
 def gather(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any, **named: Any) -> Tensor:
     """Places along ``dim``, others unchanged."""
     labels, shape = flow.labels(x), shape_of(node)
-    flow.fix(index, f"{place_of(node)} uses it as an index")
+    flow.freeze(index, f"{place_of(node)} uses it as an index")
     known = constant(flow.captured.module, node.args[2])
     if known is not None:
         return labels.gather(dim, known)
     if dim % labels.dim() in varying(labels):
-        flow.channels.fix(labels, f"{place_of(node)} selects channels by a computed index")
+        flow.channels.freeze(labels, f"{place_of(node)} selects channels by a computed index")
         return no_labels(shape)
     return labels.narrow(dim, 0, 1)[tuple(slice(0, size) for size in shape[: dim % labels.dim()])].expand(shape)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored, place_of
+from edgeprune.graph.flow import Flow, ParamView, place_of
 from edgeprune.graph.labels import along, varying
 from edgeprune.graph.registry import reference, rewriter, rule
 
@@ -19,20 +19,20 @@ aten = torch.ops.aten
 def batch_norm(flow: Flow, node: fx.Node, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, *rest: Any, **named: Any) -> Any:
     """Scale, shift and both running statistics belong to the channels of dimension 1."""
     reason = place_of(node)
-    if isinstance(x, Stored):  # a weight standardised by rows: it stays the weight it is, its rows those of the scale
+    if isinstance(x, ParamView):  # a weight standardised by rows: it stays the weight it is, its rows those of the scale
         vector = flow.channels.fresh((x.shape[1],))
         flow.produce(x, 1, vector.reshape(-1, *[1] * (len(x.shape) - 2)), reason)
     else:
         vector = flow.vector(x, 1, reason)
     for stored in (weight, bias, mean, variance):
         flow.produce(stored, 0, vector, reason)
-    return x if isinstance(x, Stored) else along(vector, x.shape, 1)
+    return x if isinstance(x, ParamView) else along(vector, x.shape, 1)
 
 
 @rule(aten._weight_norm.default)
 def weight_norm(flow: Flow, node: fx.Node, weight: Any, scale: Any, dim: int = 0) -> Any:
     """A weight whose rows along ``dim`` have the norms ``scale``: it stays the weight it is."""
-    if not isinstance(weight, Stored):
+    if not isinstance(weight, ParamView):
         return flow.join([weight, scale], place_of(node))
     rows = flow.channels.fresh((weight.shape[dim],)).reshape([-1 if d == dim else 1 for d in range(len(weight.shape))])
     for stored in (weight, scale):

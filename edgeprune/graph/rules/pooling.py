@@ -64,7 +64,7 @@ def pool(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Any:
 @rule(aten.grid_sampler.default, aten.grid_sampler_2d.default, aten.grid_sampler_3d.default)
 def grid_sample(flow: Flow, node: fx.Node, x: Any, grid: Any, *rest: Any, **named: Any) -> Tensor:
     """Channels of ``x`` (dimension 1), read at the places that ``grid`` says."""
-    flow.fix(grid, f"{place_of(node)} uses it as a sampling grid")
+    flow.freeze(grid, f"{place_of(node)} uses it as a sampling grid")
     return along(flow.vector(x, 1, f"{place_of(node)}: channels differ by position"), shape_of(node), 1)
 
 

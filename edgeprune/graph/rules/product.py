@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored, place_of, shape_of
-from edgeprune.graph.labels import no_labels, meet, narrowed, squeeze_constant, canonical, varying, without
+from edgeprune.graph.flow import Flow, ParamView, place_of, shape_of
+from edgeprune.graph.labels import canonical, meet, narrowed, no_labels, squeeze_constant, varying, without
 from edgeprune.graph.registry import reference, rewriter, rule
 
 aten = torch.ops.aten
@@ -61,7 +61,7 @@ def einsum(flow: Flow, node: fx.Node, equation: str, operands: list[Any], **name
     if len(operands) == 2:
         return contract(flow, node, operands[0], parts[0], operands[1], parts[1], out)
     for value in operands:
-        flow.fix(value, f"{place_of(node)} multiplies more than two tensors")
+        flow.freeze(value, f"{place_of(node)} multiplies more than two tensors")
     return no_labels(shape_of(node))
 
 
@@ -97,9 +97,9 @@ def keep_scale(cut: Any, node: fx.Node) -> None:
 def contract(flow: Flow, node: fx.Node, x: Any, sx: Names, y: Any, sy: Names, out: Names, shape: tuple[int, ...] | None = None) -> Tensor:
     """Labels of the sum over all names that ``out`` lacks of ``x[sx] * y[sy]``; ``y`` None: of ``x`` alone.  A parameter among the
     operands reads the channels summed over, and new ones begin in its other rows. ``shape``: of the result, when not the node's."""
-    if isinstance(x, Stored) and not isinstance(y, Stored) and y is not None:
+    if isinstance(x, ParamView) and not isinstance(y, ParamView) and y is not None:
         x, sx, y, sy = y, sy, x, sx
-    if isinstance(y, Stored) and y.shape.numel() > 1:
+    if isinstance(y, ParamView) and y.shape.numel() > 1:
         return _by_parameter(flow, node, flow.labels(x), sx, y, sy, out)
     names = "".join(dict.fromkeys(sx + sy))
     operands = [_spread(flow.labels(value), own, names) for value, own in ((x, sx), (y, sy)) if value is not None]
@@ -122,7 +122,7 @@ def _meet(flow: Flow, node: fx.Node, operands: list[Tensor], summed: list[int]) 
         if flow.whole_heads and rows and _broadcast_heads(left, right, summed, rows):
             for labels in operands:  # one operand's channels serve many rows of the other: those rows may go, its channels stay
                 if not set(rows) & set(varying(labels)):
-                    flow.channels.fix(labels, f"{place_of(node)}: shared by several heads")
+                    flow.channels.freeze(labels, f"{place_of(node)}: shared by several heads")
         else:
             operands = [_columns(flow, node, labels, rows) for labels in operands]
             flow.channels.unite(operands[0], operands[1], f"{place_of(node)} multiplies fixed channels")
@@ -170,20 +170,20 @@ def _outer(flow: Flow, node: fx.Node, left: Tensor, right: Tensor) -> Tensor:
     for one, other in ((left, right), (right, left)):
         if not varying(other) and not bool(other.any()):
             if set(varying(one)) & batch and not set(varying(one)) - batch:
-                flow.channels.fix(one, f"{place_of(node)}: meets rows that must stay")
+                flow.channels.freeze(one, f"{place_of(node)}: meets rows that must stay")
                 return no_labels(shape)
             return one.expand(shape)
     free_left, free_right = set(varying(left)) - batch, set(varying(right)) - batch
     if free_left and free_right:
         if not (flow.whole_heads and set(varying(left)) & batch and set(varying(right)) & batch):
-            flow.channels.fix(right, f"{place_of(node)}: two channels meet in every element")
+            flow.channels.freeze(right, f"{place_of(node)}: two channels meet in every element")
             return left.expand(shape)
         left, right = (_columns(flow, node, labels, sorted(free)) for labels, free in ((left, free_left), (right, free_right)))
     flow.channels.unite(left, right, f"{place_of(node)} meets fixed channels")
     return flow.channels.resolve(meet(left, right))
 
 
-def _by_parameter(flow: Flow, node: fx.Node, labels: Tensor, sx: Names, weight: Stored, sw: Names, out: Names) -> Tensor:
+def _by_parameter(flow: Flow, node: fx.Node, labels: Tensor, sx: Names, weight: ParamView, sw: Names, out: Names) -> Tensor:
     """The channels of ``labels`` that are summed over end in ``weight``; along its names that only ``out`` has, new ones begin."""
     reason, shape = place_of(node), [dict(zip(out, shape_of(node), strict=True))[name] for name in out]
     summed = [name for name in sx if name in sw and name not in out]
@@ -226,10 +226,10 @@ def _per_column(flow: Flow, node: fx.Node, labels: Tensor, names: Names, summed:
 
 def _with_bias(flow: Flow, node: fx.Node, result: Tensor, bias: Any) -> Tensor:
     """A bias belongs to the last dimension."""
-    if isinstance(bias, Stored) and varying(result) in ([], [result.dim() - 1]):
+    if isinstance(bias, ParamView) and varying(result) in ([], [result.dim() - 1]):
         flow.produce(bias, 0, result[(0,) * (result.dim() - 1)], f"bias of {place_of(node)}")
         return result
-    return result if bias is None or isinstance(bias, Stored) else flow.join([result, bias], place_of(node)).expand(result.shape)
+    return result if bias is None or isinstance(bias, ParamView) else flow.join([result, bias], place_of(node)).expand(result.shape)
 
 
 def _spread(labels: Tensor, own: Names, names: Names) -> Tensor:

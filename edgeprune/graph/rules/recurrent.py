@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored, place_of
+from edgeprune.graph.flow import Flow, ParamView, place_of
 from edgeprune.graph.labels import along, no_labels
 from edgeprune.graph.registry import rule
 
@@ -84,8 +84,8 @@ def cell(flow: Flow, node: fx.Node, x: Any, start: Any, w_input: Any, w_hidden: 
     """One step of one layer."""
     reason, gates = place_of(node), CELLS[node.target]  # type: ignore[index]
     source = flow.vector(x, -1, f"{reason}: its input's channels differ by position")
-    if not isinstance(w_input, Stored) or not isinstance(w_hidden, Stored):
-        flow.channels.fix(source, f"{reason}: its weight is computed, not stored")
+    if not isinstance(w_input, ParamView) or not isinstance(w_hidden, ParamView):
+        flow.channels.freeze(source, f"{reason}: its weight is computed, not stored")
         return [no_labels([int(size) for size in part.shape]) for part in node.meta["val"]]
     parameters = [w_input, w_hidden, *[bias for bias in biases if bias is not None]]
     channels, _ = _cell(flow, parameters, source, gates, len(parameters) > 2, reason)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored, place_of, shape_of
-from edgeprune.graph.labels import no_labels, narrowed, squeeze_constant, varying
+from edgeprune.graph.flow import Flow, ParamView, place_of, shape_of
+from edgeprune.graph.labels import narrowed, no_labels, squeeze_constant, varying
 from edgeprune.graph.registry import reference, rule
 
 aten = torch.ops.aten
@@ -41,7 +41,7 @@ def reduce(flow: Flow, node: fx.Node, x: Any, dims: Any = None, *rest: Any, **na
 def _rows_of(flow: Flow, node: fx.Node, x: Any, gone: set[int]) -> Tensor | None:
     """The labels of a weight of which there is one number a row, or one in all (its norm); None for all else."""
     rows = [dim for dim, size in enumerate(x.shape) if dim not in gone and size > 1]
-    if not isinstance(x, Stored) or x.index is not None or len(x.shape) < 2 or len(rows) > 1:
+    if not isinstance(x, ParamView) or x.index is not None or len(x.shape) < 2 or len(rows) > 1:
         return None
     if not rows:
         return no_labels(x.shape)
@@ -83,7 +83,7 @@ def along_dimension(flow: Flow, node: fx.Node, x: Any, dim: int, *rest: Any, **n
         flow.channels.unite(core, core.narrow(dim, 0, 1), f"{place_of(node)} runs over rows of channels")
         labels = flow.channels.resolve(labels)
     if dim in varying(labels):
-        flow.channels.fix(labels, f"{place_of(node)} runs over channels")
+        flow.channels.freeze(labels, f"{place_of(node)} runs over channels")
         return no_labels(labels.shape)
     return labels
 
@@ -99,7 +99,7 @@ def compared_along(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) 
     parts = [value] if isinstance(value, Tensor) else value
     shapes = [tuple(int(size) if isinstance(size, int) else size.node.hint for size in part.shape) for part in parts]
     if dim is None or dim % labels.dim() in varying(labels):
-        flow.channels.fix(labels, f"{place_of(node)} compares channels with each other")
+        flow.channels.freeze(labels, f"{place_of(node)} compares channels with each other")
         results = [no_labels(shape) for shape in shapes]
     else:
         core = narrowed(labels, [dim % labels.dim()])
@@ -120,7 +120,7 @@ def differences(flow: Flow, node: fx.Node, x: Any, n: int = 1, dim: int = -1, *r
     """Neighbours along ``dim``, which is none of channels."""
     labels = flow.labels(x)
     if dim % labels.dim() in varying(labels):
-        flow.channels.fix(labels, f"{place_of(node)} subtracts neighbouring channels")
+        flow.channels.freeze(labels, f"{place_of(node)} subtracts neighbouring channels")
         return no_labels(shape_of(node))
     return narrowed(labels, [dim % labels.dim()]).expand(shape_of(node))
 

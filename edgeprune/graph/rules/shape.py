@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeprune.graph.flow import Flow, Stored, Traded, place_of, shape_of
-from edgeprune.graph.labels import along, no_labels, squeeze_constant, canonical, varying
+from edgeprune.graph.flow import Flow, ParamView, Transposition, place_of, shape_of
+from edgeprune.graph.labels import along, canonical, no_labels, squeeze_constant, varying
 from edgeprune.graph.registry import rewriter, rule
 
 aten = torch.ops.aten
@@ -54,7 +54,7 @@ def move(flow: Flow, node: fx.Node, x: Any, *args: Any, **named: Any) -> Any:
     op: Any = aten.reshape.default if node.target in VIEWS else node.target
     if node.target in LIKE_ANOTHER:
         op, args = LIKE_ANOTHER[node.target], (list(shape_of(node)),)
-    if isinstance(x, Stored):
+    if isinstance(x, ParamView):
         moved = op(x.places(), *args, **named)
         if isinstance(moved, Tensor):
             return x.moved(moved)
@@ -65,7 +65,7 @@ def move(flow: Flow, node: fx.Node, x: Any, *args: Any, **named: Any) -> Any:
     if node.target in REORDERING and len(varying(labels)) > 1:
         order = _order(node, labels.dim())
         if [dim for dim in order if dim in varying(labels)] != varying(labels):
-            flow.traded.append(Traded(labels, order, f"{place_of(node)} reorders fixed channels"))
+            flow.transpositions.append(Transposition(labels, order, f"{place_of(node)} reorders fixed channels"))
     return op(labels, *args, **named)
 
 
@@ -83,7 +83,7 @@ def channel_shuffle(flow: Flow, node: fx.Node, x: Any, groups: int) -> Tensor:
     """(N, C, ...) as (N, groups, C / groups, ...) with the two swapped."""
     labels = flow.labels(x)
     apart = canonical(labels.reshape(labels.shape[0], groups, -1, *labels.shape[2:]))
-    flow.traded.append(Traded(apart, (0, 2, 1, *range(3, apart.dim())), f"{place_of(node)} reorders fixed channels"))
+    flow.transpositions.append(Transposition(apart, (0, 2, 1, *range(3, apart.dim())), f"{place_of(node)} reorders fixed channels"))
     shuffled: Tensor = aten.channel_shuffle(labels, groups)
     return shuffled
 
@@ -147,7 +147,7 @@ def _pad_one(flow: Flow, labels: Tensor, dim: int, before: int, after: int) -> T
         return labels.narrow(dim, 0, 1).expand(*labels.shape[:dim], size, *labels.shape[dim + 1 :])
     core = squeeze_constant(labels)
     if before < 0 or after < 0 or any(core.shape[other] > 1 for other in range(core.dim()) if other != dim):
-        flow.channels.fix(labels, "is padded along several changing dimensions")
+        flow.channels.freeze(labels, "is padded along several changing dimensions")
         size = labels.shape[dim] + before + after
         return no_labels((*labels.shape[:dim], size, *labels.shape[dim + 1 :]))
     shapes = [[*core.shape[:dim], count, *core.shape[dim + 1 :]] for count in (before, after)]
