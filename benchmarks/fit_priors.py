@@ -131,7 +131,7 @@ def shapes(model: str) -> tuple[tuple[Kernel, float, float], ...]:
     """(kernel, input width, output width) of all kernels of one inference."""
     analysis = analyze(BUILDERS[model]().eval(), (torch.zeros(1, 3, 224, 224),))
     full = {group.name: group.size for group in analysis.groups}
-    return tuple((kernel, kernel.source.at(full), kernel.result.at(full)) for kernel in kernels(analysis))
+    return tuple((kernel, kernel.in_width.at(full), kernel.out_width.at(full)) for kernel in kernels(analysis))
 
 
 def predict(profile: Profile, model: str) -> float:
@@ -164,8 +164,8 @@ def _with_rates(profile: Profile, rates: Sequence[float]) -> Profile:
 
 def operations_w(profile: Profile) -> float:
     """Watts that the power model gives to MobileNetV1's MACs and bytes: what ``power.active_w`` must leave out."""
-    count = sum(macs(kernel.form, source, result) for kernel, source, result in shapes("v1"))
-    moved = sum(moved_bytes(kernel.form, source, result) for kernel, source, result in shapes("v1"))
+    count = sum(macs(kernel.spec, in_width, out_width) for kernel, in_width, out_width in shapes("v1"))
+    moved = sum(moved_bytes(kernel.spec, in_width, out_width) for kernel, in_width, out_width in shapes("v1"))
     picojoules = count * profile.power.energy_per_mac_pj + moved * profile.power.energy_per_byte_pj
     return 1e-9 * picojoules / predict(profile, "v1")
 

@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from edgeprune.cost.kernels import CONTRACTIONS, VIEWS, Kernel, block_of
 from edgeprune.cost.tensors import Tensors
-from edgeprune.cost.width import Width, Widths, alive
+from edgeprune.cost.width import WidthExpr, Widths, alive
 from edgeprune.graph import Analysis
 from edgeprune.graph.flow import name_of, shape_of
 from edgeprune.graph.rules.contraction import CONVOLUTIONS, TRANSPOSED
@@ -27,21 +27,21 @@ PRODUCTS = {
 }
 """Products of two arrays, and which argument is the first of them."""
 
-ALL = Width(1.0)
+ALL = WidthExpr(1.0)
 
 
 @dataclass(frozen=True)
 class Term:
-    """``count`` in the dense model, of which ``source * result`` stay (shares: 1 in the dense model); nothing without its ``block``."""
+    """``count`` in the dense model, of which ``in_width * out_width`` stay (shares, 1 there); nothing without its ``block``."""
 
     count: float
-    source: Width = ALL
-    result: Width = ALL
+    in_width: WidthExpr = ALL
+    out_width: WidthExpr = ALL
     block: tuple[str, ...] = ()
 
-    def at(self, source: float, result: float) -> float:
+    def at(self, in_width: float, out_width: float) -> float:
         """What is left at those shares."""
-        return self.count * source * result
+        return self.count * in_width * out_width
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ def parameters_of(model: nn.Module) -> int:
 
 def total(terms: Sequence[Term], widths: Widths) -> float:
     """The sum at those widths."""
-    return sum(term.at(source, result) for term, source, result in alive(terms, widths))
+    return sum(term.at(in_width, out_width) for term, in_width, out_width in alive(terms, widths))
 
 
 def counts(analysis: Analysis, kernels: Sequence[Kernel]) -> Counts:
     """Of the graph that ``kernels`` are made from.  A multiply-accumulate is one of a convolution, a product of matrices, a recurrent layer
     or attention, as :class:`torch.utils.flop_counter.FlopCounterMode` counts them."""
     tensors, module = Tensors(analysis), analysis.captured.module
-    heavy = {kernel.node for kernel in kernels if kernel.form.kind in (*CONTRACTIONS, "depthwise_conv2d")}
+    heavy = {kernel.node for kernel in kernels if kernel.spec.kind in (*CONTRACTIONS, "depthwise_conv2d")}
     computed = {kernel.node for kernel in kernels}
     users = _users(module.graph)
     parameters, loose = [], []
@@ -82,10 +82,10 @@ def counts(analysis: Analysis, kernels: Sequence[Kernel]) -> Counts:
     return Counts(parameters, [term for node in module.graph.nodes for term in _macs(tensors, node)], loose)
 
 
-def _term(count: float, shares: tuple[Width, ...], block: tuple[str, ...]) -> Term:
+def _term(count: float, shares: tuple[WidthExpr, ...], block: tuple[str, ...]) -> Term:
     """No operation here has more than two factors that change apart from each other."""
-    source, result = (*shares, ALL, ALL)[:2]
-    return Term(count, source, result, block)
+    in_width, out_width = (*shares, ALL, ALL)[:2]
+    return Term(count, in_width, out_width, block)
 
 
 def _users(graph: fx.Graph) -> dict[str, set[fx.Node]]:

@@ -22,10 +22,11 @@ class EnergyModel:
     pj_per_byte: float
     scale: float = 1.0
 
-    def kernel_mj(self, kernel: Kernel, source: float, result: float, milliseconds: float) -> float:
+    def kernel_mj(self, kernel: Kernel, in_width: float, out_width: float, milliseconds: float) -> float:
         """Millijoules of one kernel that takes ``milliseconds``."""
-        dynamic = self.pj_per_mac * macs(kernel.form, source, result) + self.pj_per_byte * moved_bytes(kernel.form, source, result)
-        return self.scale * (self.active_w * milliseconds + dynamic * 1e-9)
+        arithmetic = self.pj_per_mac * macs(kernel.spec, in_width, out_width)
+        moved = self.pj_per_byte * moved_bytes(kernel.spec, in_width, out_width)
+        return self.scale * (self.active_w * milliseconds + (arithmetic + moved) * 1e-9)
 
     def predict(self, widths: Widths, latency_ms: float) -> float:
         """Millijoules of one inference that takes ``latency_ms``."""

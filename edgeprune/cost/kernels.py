@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.cost.tensors import Tensors
-from edgeprune.cost.width import Width
+from edgeprune.cost.width import WidthExpr
 from edgeprune.graph import Analysis
 from edgeprune.graph.flow import name_of, shape_of
 from edgeprune.graph.rules.contraction import CONVOLUTIONS, TRANSPOSED, groups_of
@@ -56,7 +56,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Form:
+class KernelSpec:
     """All of a kernel but its widths. ``rows_in``/``rows_out``: (H, W) of input and output ((1, W) where there is one dimension).
 
     Of "attention", whose width is heads: (places, dimensions of a head) of the keys and the queries; of "attention_dimensions", whose width
@@ -80,50 +80,50 @@ class Form:
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel. ``source``/``result``: widths of its (first) input and its output. ``weights``: whether it has source x result weights.
+    """One kernel. ``in_width``/``out_width``: widths of its (first) input and its output.
 
     ``block``: the groups of the removable block it goes with, if any. ``node``: the node whose value it computes (the last of the
     fused ones); ``parts``: the values it reads.
     """
 
-    form: Form
-    source: Width
-    result: Width
+    spec: KernelSpec
+    in_width: WidthExpr
+    out_width: WidthExpr
     node: fx.Node
     parts: tuple[fx.Node, ...]
     block: tuple[str, ...] = ()
 
 
-def weights(form: Form, source: float, result: float) -> float:
+def weights(spec: KernelSpec, in_width: float, out_width: float) -> float:
     """Elements of a kernel's weight array; 0 for one without."""
-    if form.kind in CONTRACTIONS:
-        return math.prod(form.window) * source * result / form.groups
-    return math.prod(form.window) * result if form.kind == "depthwise_conv2d" else 0.0
+    if spec.kind in CONTRACTIONS:
+        return math.prod(spec.window) * in_width * out_width / spec.groups
+    return math.prod(spec.window) * out_width if spec.kind == "depthwise_conv2d" else 0.0
 
 
-def macs(form: Form, source: float, result: float) -> float:
-    """Multiply-accumulates of a kernel of that form and widths: each weight is used at every place."""
-    if form.kind.startswith("attention"):  # scores, and the sum they weigh
-        queries, keys = attention_places(form)
-        return 2.0 * queries * keys * (form.rows_out[1] if form.kind == "attention" else 1) * result
-    places = form.rows_in if form.kind == "transpose_conv2d" else form.rows_out
-    return math.prod(places) * weights(form, source, result)
+def macs(spec: KernelSpec, in_width: float, out_width: float) -> float:
+    """Multiply-accumulates of a kernel of that spec and widths: each weight is used at every place."""
+    if spec.kind.startswith("attention"):  # scores, and the sum they weigh
+        queries, keys = attention_places(spec)
+        return 2.0 * queries * keys * (spec.rows_out[1] if spec.kind == "attention" else 1) * out_width
+    places = spec.rows_in if spec.kind == "transpose_conv2d" else spec.rows_out
+    return math.prod(places) * weights(spec, in_width, out_width)
 
 
-def attention_places(form: Form) -> tuple[int, int]:
+def attention_places(spec: KernelSpec) -> tuple[int, int]:
     """How many queries and keys."""
-    dim = 0 if form.kind == "attention" else 1
-    return form.rows_out[dim], form.rows_in[dim]
+    dim = 0 if spec.kind == "attention" else 1
+    return spec.rows_out[dim], spec.rows_in[dim]
 
 
-def attention_heads(form: Form, result: int) -> tuple[int, int]:
-    """How many heads of how many dimensions are ``result`` wide."""
-    return (result, form.rows_out[1]) if form.kind == "attention" else (form.groups, result // form.groups)
+def attention_heads(spec: KernelSpec, out_width: int) -> tuple[int, int]:
+    """How many heads of how many dimensions are ``out_width`` wide."""
+    return (out_width, spec.rows_out[1]) if spec.kind == "attention" else (spec.groups, out_width // spec.groups)
 
 
-def moved_bytes(form: Form, source: float, result: float) -> float:
+def moved_bytes(spec: KernelSpec, in_width: float, out_width: float) -> float:
     """Bytes read and written, float32: activations and weights once."""
-    return 4.0 * (math.prod(form.rows_in) * source + math.prod(form.rows_out) * result + weights(form, source, result))
+    return 4.0 * (math.prod(spec.rows_in) * in_width + math.prod(spec.rows_out) * out_width + weights(spec, in_width, out_width))
 
 
 def kernels(analysis: Analysis) -> list[Kernel]:
@@ -162,21 +162,21 @@ class _Folder:
     def _append(self, node: fx.Node, name: str) -> None:
         parts = tuple(dict.fromkeys(self._base(part) for part in _activations(node)))
         axis = 1 if node.target in (*CONVOLUTIONS, *TRANSPOSED) else None
-        result, rows_out = self.tensors.width(node, axis)
-        source, rows_in = self.tensors.width(_activations(node)[0], axis)
-        form = self._form(node, name, rows_in, rows_out)
-        if form.kind == "conv2d" and form.groups > 1 and form.groups == shape_of(_activations(node)[0])[1]:
-            form = Form("depthwise_conv2d", form.rows_in, form.rows_out, form.window, form.stride, 1, form.padded)
-        if form.kind.startswith("attention"):
+        out_width, rows_out = self.tensors.width(node, axis)
+        in_width, rows_in = self.tensors.width(_activations(node)[0], axis)
+        spec = self._spec(node, name, rows_in, rows_out)
+        if spec.kind == "conv2d" and spec.groups > 1 and spec.groups == shape_of(_activations(node)[0])[1]:
+            spec = KernelSpec("depthwise_conv2d", spec.rows_in, spec.rows_out, spec.window, spec.stride, 1, spec.padded)
+        if spec.kind.startswith("attention"):
             heads, size = (self.analysis.captured.extent(node)[dim] for dim in (-3, -1))
-            present = result.at({group.name: group.size for group in self.analysis.groups})
-            result = result.scaled((heads if form.kind == "attention" else heads * size) / (present or 1.0))
-        if form.kind not in CONTRACTIONS:
-            source = result
+            present = out_width.at({group.name: group.size for group in self.analysis.groups})
+            out_width = out_width.scaled((heads if spec.kind == "attention" else heads * size) / (present or 1.0))
+        if spec.kind not in CONTRACTIONS:
+            in_width = out_width
         if node.target in GATES:
             self.found += self._recurrent(node, parts, (1, math.prod(rows_out)))
         self.place[node] = len(self.found)
-        self.found.append(Kernel(form, source, result, node, parts, block_of(self.analysis, node)))
+        self.found.append(Kernel(spec, in_width, out_width, node, parts, block_of(self.analysis, node)))
 
     def _recurrent(self, node: fx.Node, parts: tuple[fx.Node, ...], rows: tuple[int, int]) -> list[Kernel]:
         """The kernels of a recurrent node: one for every layer and direction, and one for its projection."""
@@ -189,44 +189,44 @@ class _Folder:
             sizes.append([self.tensors.parameter_width(name, dim, shape[dim]) for dim in (0, 1)])
         found, block = [], block_of(self.analysis, node)
         for first in range(0, len(matrices), per_cell):
-            (result, source), (_, state), *projections = sizes[first : first + per_cell]
-            found.append(Kernel(Form(kind, rows, rows), source + state, result, node, parts, block))
-            found += [Kernel(Form("fully_connected", rows, rows), inner, outer, node, parts, block) for outer, inner in projections]
+            (out_width, in_width), (_, state), *projections = sizes[first : first + per_cell]
+            found.append(Kernel(KernelSpec(kind, rows, rows), in_width + state, out_width, node, parts, block))
+            found += [Kernel(KernelSpec("fully_connected", rows, rows), inner, outer, node, parts, block) for outer, inner in projections]
         return found
 
-    def _form(self, node: fx.Node, name: str, rows_in: tuple[int, int], rows_out: tuple[int, int]) -> Form:
+    def _spec(self, node: fx.Node, name: str, rows_in: tuple[int, int], rows_out: tuple[int, int]) -> KernelSpec:
         if node.target in TRANSPOSED:
             weight = node.args[1].meta["val"]  # type: ignore[union-attr]
             window, stride = _pair(weight.shape[2:]), _pair(_argument(node, 3, "stride", 1))
-            return Form("transpose_conv2d", rows_in, rows_out, window, stride, groups_of(node))
+            return KernelSpec("transpose_conv2d", rows_in, rows_out, window, stride, groups_of(node))
         if node.target in CONVOLUTIONS:
             weight = node.args[1].meta["val"]  # type: ignore[union-attr]
             window, stride = _pair(weight.shape[2:]), _pair(_argument(node, 3, "stride", 1))
             padding = _argument(node, 4, "padding", 0)
             padded = padding != "valid" and any(value for value in _pair(padding if not isinstance(padding, str) else 1))
-            return Form("conv2d", rows_in, rows_out, window, stride, groups_of(node), padded)
+            return KernelSpec("conv2d", rows_in, rows_out, window, stride, groups_of(node), padded)
         if name in ("linear", "addmm"):
-            return Form("fully_connected", rows_in, rows_out)
+            return KernelSpec("fully_connected", rows_in, rows_out)
         kind = KINDS.get(name, "copy")
         if kind in ("max_pool", "avg_pool"):
             window = _pair(node.args[1])
             stride = _pair(node.args[2]) if len(node.args) > 2 and node.args[2] else window
-            return Form(kind, rows_in, rows_out, window, stride)
+            return KernelSpec(kind, rows_in, rows_out, window, stride)
         if name == "scaled_dot_product_attention":
             return self._attention(node)
         if name == "layer_norm":
-            return Form("layer_norm", rows_out, rows_out)
+            return KernelSpec("layer_norm", rows_out, rows_out)
         if (strides := subsampling(node)) is not None:
-            return Form("strided_slice", rows_in, rows_out, stride=strides)
-        return Form(kind, rows_in if kind in ("mean", "pad", "copy") else rows_out, rows_out)
+            return KernelSpec("strided_slice", rows_in, rows_out, stride=strides)
+        return KernelSpec(kind, rows_in if kind in ("mean", "pad", "copy") else rows_out, rows_out)
 
-    def _attention(self, node: fx.Node) -> Form:
+    def _attention(self, node: fx.Node) -> KernelSpec:
         """As wide as its heads, which may go; or as the dimensions of all heads, of which each loses as many."""
         *_, heads, queries, size = self.analysis.captured.extent(node)
         keys = self.analysis.captured.extent(node.args[1])[-2]  # type: ignore[arg-type]
         if self.analysis.flow.whole_heads:
-            return Form("attention", (keys, size), (queries, size))
-        return Form("attention_dimensions", (1, keys), (1, queries), groups=heads)
+            return KernelSpec("attention", (keys, size), (queries, size))
+        return KernelSpec("attention_dimensions", (1, keys), (1, queries), groups=heads)
 
     def _base(self, node: fx.Node) -> fx.Node:
         while node in self.alias:
@@ -234,7 +234,7 @@ class _Folder:
         return node
 
     def _foldable(self, first: fx.Node, node: fx.Node, kinds: tuple[str, ...]) -> bool:
-        return first in self.place and self.found[self.place[first]].form.kind in kinds and len(_activations(node)[0].users) == 1
+        return first in self.place and self.found[self.place[first]].spec.kind in kinds and len(_activations(node)[0].users) == 1
 
 
 def _activations(node: fx.Node) -> list[fx.Node]:

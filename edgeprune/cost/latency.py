@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from scipy.optimize import nnls
 
-from edgeprune.cost.kernels import Form, Kernel
+from edgeprune.cost.kernels import Kernel, KernelSpec
 from edgeprune.cost.table import Grid, Table, grid_of
 from edgeprune.cost.width import Widths, alive
 
@@ -24,7 +24,7 @@ class KernelTimes(Protocol):
         """Milliseconds of one call of the runtime, whatever it computes."""
         ...
 
-    def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
+    def milliseconds(self, kernel: Kernel, in_width: float, out_width: float) -> float:
         """Time of ``kernel`` at those widths, in milliseconds."""
         ...
 
@@ -37,24 +37,24 @@ class TableTimes:
     choices: Mapping[str, list[int]]
     measured: bool = True
     _surfaces: dict[Grid, np.ndarray] = field(default_factory=dict)
-    _grids: dict[tuple[Form, object, object], Grid] = field(default_factory=dict)
+    _grids: dict[tuple[KernelSpec, object, object], Grid] = field(default_factory=dict)
 
     @property
     def call_ms(self) -> float:
         """Milliseconds of one call of the runtime, whatever it computes."""
         return self.table.call_ms
 
-    def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
+    def milliseconds(self, kernel: Kernel, in_width: float, out_width: float) -> float:
         """Bilinear between grid points; the nearest edge outside them."""
-        key = (kernel.form, kernel.source, kernel.result)
+        key = (kernel.spec, kernel.in_width, kernel.out_width)
         if key not in self._grids:
             self._grids[key] = grid_of(kernel, self.choices)
         grid = self._grids[key]
         if grid not in self._surfaces:
             self._surfaces[grid] = self.table.surface(grid)
         surface = self._surfaces[grid]
-        rows = [float(np.interp(result, grid.results, row)) for row in surface]
-        return rows[0] if len(rows) == 1 else float(np.interp(source, grid.sources, rows))
+        rows = [float(np.interp(out_width, grid.out_widths, row)) for row in surface]
+        return rows[0] if len(rows) == 1 else float(np.interp(in_width, grid.in_widths, rows))
 
 
 @dataclass
@@ -69,9 +69,9 @@ class LatencyModel:
     def __post_init__(self) -> None:
         self.overhead_ms = self.overhead_ms or self.times.call_ms
 
-    def kernel_ms(self, kernel: Kernel, source: float, result: float) -> float:
+    def kernel_ms(self, kernel: Kernel, in_width: float, out_width: float) -> float:
         """A kernel's corrected time at those widths."""
-        return self.scale.get(kernel.form.kind, 1.0) * self.times.milliseconds(kernel, source, result)
+        return self.scale.get(kernel.spec.kind, 1.0) * self.times.milliseconds(kernel, in_width, out_width)
 
     def predict(self, widths: Widths) -> float:
         """Milliseconds of the whole model."""
@@ -80,8 +80,8 @@ class LatencyModel:
     def by_kind(self, widths: Widths) -> dict[str, float]:
         """Uncorrected milliseconds summed by kernel kind."""
         sums: dict[str, float] = {}
-        for kernel, source, result in alive(self.kernels, widths):
-            sums[kernel.form.kind] = sums.get(kernel.form.kind, 0.0) + self.times.milliseconds(kernel, source, result)
+        for kernel, in_width, out_width in alive(self.kernels, widths):
+            sums[kernel.spec.kind] = sums.get(kernel.spec.kind, 0.0) + self.times.milliseconds(kernel, in_width, out_width)
         return sums
 
     def calibrate(self, observed: Sequence[tuple[Widths, float]]) -> None:

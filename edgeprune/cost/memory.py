@@ -9,22 +9,22 @@ from math import prod
 import numpy as np
 
 from edgeprune.cost.arena import greedy_arena
-from edgeprune.cost.kernels import Form, Kernel, attention_places
+from edgeprune.cost.kernels import Kernel, KernelSpec, attention_places
 from edgeprune.cost.weights import FLOAT32, Storage
-from edgeprune.cost.width import Width, Widths
+from edgeprune.cost.width import WidthExpr, Widths
 
 
 @dataclass
 class MemoryModel:
     """``offset_bytes + weight_copies * resident + scale * largest step``; ``resident``: bytes that ``storage`` keeps of a plan's weights.
 
-    ``steps``: for every kernel the elements alive while it runs, as a :class:`Width` (channels already times extent). ``lives``: where the
-    runtime's planner leaves gaps, every tensor's elements with the first and the last step in which it is alive.
+    ``steps``: for every kernel the elements alive while it runs, as a :class:`WidthExpr` (channels already times extent).
+    ``lives``: where the runtime's planner leaves gaps, every tensor's elements with the first and the last step in which it is alive.
     """
 
-    steps: list[Width]
+    steps: list[WidthExpr]
     storage: Storage = FLOAT32
-    lives: list[tuple[Width, int, int]] = field(default_factory=list)
+    lives: list[tuple[WidthExpr, int, int]] = field(default_factory=list)
     offset_bytes: float = 0.0
     weight_copies: float = field(init=False)
     scale: float = 1.0
@@ -56,7 +56,7 @@ class MemoryModel:
 
 def memory_model(kernels: Sequence[Kernel], storage: Storage = FLOAT32) -> MemoryModel:
     """Liveness over the kernels' order: a tensor lives from the kernel that makes it to the last that reads it."""
-    sizes: dict[object, Width] = {}
+    sizes: dict[object, WidthExpr] = {}
     first: dict[object, int] = {}
     last: dict[object, int] = {}
     schedule = list(_schedule(kernels, storage))
@@ -67,43 +67,43 @@ def memory_model(kernels: Sequence[Kernel], storage: Storage = FLOAT32) -> Memor
                 sizes[part], first[part] = input_size, 0
         sizes[made], first[made] = size, step
     lives = [(size, first[name], max(last.get(name, 0), first[name])) for name, size in sizes.items()]
-    steps = [sum((size for size, begin, end in lives if begin <= step <= end), Width(0.0)) for step in range(len(schedule))]
+    steps = [sum((size for size, begin, end in lives if begin <= step <= end), WidthExpr(0.0)) for step in range(len(schedule))]
     return MemoryModel(_undominated(steps), storage, lives if storage.greedy else [])
 
 
-def _schedule(kernels: Sequence[Kernel], storage: Storage) -> Iterator[tuple[object, Width, tuple[object, ...], Width]]:
+def _schedule(kernels: Sequence[Kernel], storage: Storage) -> Iterator[tuple[object, WidthExpr, tuple[object, ...], WidthExpr]]:
     """In their order the tensors that are made: a name, the size, the names of what is read for it, and the size of the first of those."""
     for kernel in kernels:
-        form, read = kernel.form, tuple[object, ...](kernel.parts)
-        entering = kernel.source.scaled(prod(form.rows_in))
-        if storage.greedy and padded_apart(form):
-            rows = [size + 2 * (window // 2) for size, window in zip(form.rows_in, form.window, strict=True)]
-            padded = kernel.source.scaled(prod(rows))
+        spec, read = kernel.spec, tuple[object, ...](kernel.parts)
+        entering = kernel.in_width.scaled(prod(spec.rows_in))
+        if storage.greedy and padded_apart(spec):
+            rows = [size + 2 * (window // 2) for size, window in zip(spec.rows_in, spec.window, strict=True)]
+            padded = kernel.in_width.scaled(prod(rows))
             yield ("pad", kernel.node), padded, read[:1], entering
             read, entering = (("pad", kernel.node), *read[1:]), padded
-        if form.kind.startswith("attention"):
-            heads = kernel.result if form.kind == "attention" else Width(float(form.groups))
-            scores = heads.scaled(prod(attention_places(form)))
+        if spec.kind.startswith("attention"):
+            heads = kernel.out_width if spec.kind == "attention" else WidthExpr(float(spec.groups))
+            scores = heads.scaled(prod(attention_places(spec)))
             yield ("scores", kernel.node), scores, read, entering
             read = (("scores", kernel.node), *read)
-        yield kernel.node, kernel.result.scaled(prod(form.rows_out)), read, entering
+        yield kernel.node, kernel.out_width.scaled(prod(spec.rows_out)), read, entering
 
 
-def padded_apart(form: Form) -> bool:
+def padded_apart(spec: KernelSpec) -> bool:
     """Whether TFLite pads in an operation of its own: its SAME padding is not the symmetric one of PyTorch."""
-    if not form.padded or form.kind not in ("conv2d", "depthwise_conv2d"):
+    if not spec.padded or spec.kind not in ("conv2d", "depthwise_conv2d"):
         return False
     same = [
         max((made - 1) * stride + window - size, 0)
-        for size, made, stride, window in zip(form.rows_in, form.rows_out, form.stride, form.window, strict=True)
+        for size, made, stride, window in zip(spec.rows_in, spec.rows_out, spec.stride, spec.window, strict=True)
     ]
-    return any(total != 2 * (window // 2) for total, window in zip(same, form.window, strict=True))
+    return any(total != 2 * (window // 2) for total, window in zip(same, spec.window, strict=True))
 
 
-def _undominated(steps: list[Width]) -> list[Width]:
+def _undominated(steps: list[WidthExpr]) -> list[WidthExpr]:
     """Only steps that can be the largest: each one that another exceeds term by term is left out."""
     unique = list(dict.fromkeys(steps))
-    kept: list[Width] = []
+    kept: list[WidthExpr] = []
     for step in unique:
         terms = dict(step.terms)
         if not any(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgeprune.cost.kernels import CONTRACTIONS, OPERATIONS, RECURRENT, Form, Kernel, macs, moved_bytes
+from edgeprune.cost.kernels import CONTRACTIONS, OPERATIONS, RECURRENT, Kernel, KernelSpec, macs, moved_bytes
 from edgeprune.errors import ProfileError
 from edgeprune.profile import Profile
 
@@ -32,19 +32,19 @@ class PriorTimes:
         self._prior = self.profile.prior
         self._shrink = 0.25 if self.profile.micro else 1.0
 
-    def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
+    def milliseconds(self, kernel: Kernel, in_width: float, out_width: float) -> float:
         """Time of ``kernel`` at those widths, in milliseconds."""
-        return self.form_milliseconds(kernel.form, source, result)
+        return self.spec_milliseconds(kernel.spec, in_width, out_width)
 
-    def form_milliseconds(self, form: Form, source: float, result: float) -> float:
-        """Time of a kernel of that form at those widths, in milliseconds."""
+    def spec_milliseconds(self, spec: KernelSpec, in_width: float, out_width: float) -> float:
+        """Time of a kernel of that spec at those widths, in milliseconds."""
         prior, step = self._prior, self._prior.channel_step
-        block = math.ceil(result / step) * step if form.kind in CONTRACTIONS else result
-        kind = "pointwise" if form.kind == "conv2d" and math.prod(form.window) == 1 else KINDS.get(form.kind, form.kind)
+        block = math.ceil(out_width / step) * step if spec.kind in CONTRACTIONS else out_width
+        kind = "pointwise" if spec.kind == "conv2d" and math.prod(spec.window) == 1 else KINDS.get(spec.kind, spec.kind)
         rate = prior.macs_per_s.get(kind)
-        arithmetic = macs(form, source, block) / rate if rate else 0.0
-        moved = self._shrink * moved_bytes(form, source, result)
-        operations = OPERATIONS.get(form.kind, 1) * (math.prod(form.rows_out) if form.kind == "gru" else 1)
+        arithmetic = macs(spec, in_width, block) / rate if rate else 0.0
+        moved = self._shrink * moved_bytes(spec, in_width, out_width)
+        operations = OPERATIONS.get(spec.kind, 1) * (math.prod(spec.rows_out) if spec.kind == "gru" else 1)
         return 1e3 * max(arithmetic, moved / prior.bytes_per_s) + operations * prior.kernel_overhead_ms
 
 

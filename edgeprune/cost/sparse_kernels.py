@@ -17,7 +17,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from scipy.optimize import nnls
 
-from edgeprune.cost.kernels import Form, Kernel
+from edgeprune.cost.kernels import Kernel, KernelSpec
 from edgeprune.cost.latency import KernelTimes
 from edgeprune.tflite.builder import Builder
 from edgeprune.tflite.sparsity import without_zeros
@@ -31,17 +31,17 @@ SHARES: Final = (0.7, 0.9)
 
 @dataclass(frozen=True)
 class SparsePoint:
-    """A 1x1 convolution over ``rows`` (H, W) from ``source`` to ``result`` channels; the share ``zeros`` of its weights is zero."""
+    """A 1x1 convolution over ``rows`` (H, W) from ``in_width`` to ``out_width`` channels; the share ``zeros`` of its weights is zero."""
 
     rows: tuple[int, int]
-    source: int
-    result: int
+    in_width: int
+    out_width: int
     zeros: float
 
     @property
     def key(self) -> str:
         """The point as text: the key of tables."""
-        return f"sparse-{self.rows[0]}x{self.rows[1]}-{self.source}-{self.result}-z{self.zeros:g}"
+        return f"sparse-{self.rows[0]}x{self.rows[1]}-{self.in_width}-{self.out_width}-z{self.zeros:g}"
 
     def files(self) -> dict[str, bytes]:
         """The two chains, by name."""
@@ -52,20 +52,20 @@ class SparsePoint:
         return max(times[f"{self.key}-{PAIRS}.tflite"] - times[f"{self.key}-0.tflite"], 0.0) / (2 * PAIRS)
 
 
-def is_pointwise(form: Form) -> bool:
+def is_pointwise(spec: KernelSpec) -> bool:
     """Whether a kernel is a 1x1 convolution that can be sparse."""
-    return form.kind == "conv2d" and form.window == (1, 1) and form.stride == (1, 1) and form.groups == 1
+    return spec.kind == "conv2d" and spec.window == (1, 1) and spec.stride == (1, 1) and spec.groups == 1
 
 
 def sparse_points(kernels: Iterable[Kernel], widths: Mapping[str, int]) -> list[SparsePoint]:
     """What to measure for a model: over each of its sizes of map the convolution with the most weights, at both shares of zeros."""
     largest: dict[tuple[int, int], tuple[int, int]] = {}
     for kernel in kernels:
-        if is_pointwise(kernel.form):
-            shape = (round(kernel.source.at(widths)), round(kernel.result.at(widths)))
-            if math.prod(shape) > math.prod(largest.get(kernel.form.rows_out, (0, 0))):
-                largest[kernel.form.rows_out] = shape
-    return [SparsePoint(rows, source, result, zeros) for rows, (source, result) in largest.items() for zeros in SHARES]
+        if is_pointwise(kernel.spec):
+            shape = (round(kernel.in_width.at(widths)), round(kernel.out_width.at(widths)))
+            if math.prod(shape) > math.prod(largest.get(kernel.spec.rows_out, (0, 0))):
+                largest[kernel.spec.rows_out] = shape
+    return [SparsePoint(rows, in_width, out_width, zeros) for rows, (in_width, out_width) in largest.items() for zeros in SHARES]
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,13 @@ class SparseCost:
     def fit(cls, measured: Sequence[tuple[SparsePoint, float]]) -> SparseCost:
         """Non-negative least squares of relative errors over (point, milliseconds); points of no measurable time are left out."""
         used = [(point, time) for point, time in measured if time > 0]
-        design = np.array([_terms(point.rows, point.source, point.result, point.zeros) for point, _ in used])
+        design = np.array([_terms(point.rows, point.in_width, point.out_width, point.zeros) for point, _ in used])
         solution, _ = nnls(design / np.array([[time] for _, time in used]), np.ones(len(used)))
         return cls(*(float(value) for value in solution))
 
-    def milliseconds(self, rows: tuple[int, int], source: float, result: float, zeros: float) -> float:
+    def milliseconds(self, rows: tuple[int, int], in_width: float, out_width: float, zeros: float) -> float:
         """One convolution's time."""
-        return float(np.dot(_terms(rows, source, result, zeros), (self.per_weight_ms, self.per_output_ms, self.each_ms)))
+        return float(np.dot(_terms(rows, in_width, out_width, zeros), (self.per_weight_ms, self.per_output_ms, self.each_ms)))
 
 
 @dataclass
@@ -103,16 +103,16 @@ class SparseTimes:
         """Milliseconds of one call of the runtime, whatever it computes."""
         return self.dense.call_ms
 
-    def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
+    def milliseconds(self, kernel: Kernel, in_width: float, out_width: float) -> float:
         """Time of ``kernel`` at those widths, in milliseconds."""
-        if is_pointwise(kernel.form):
-            return self.cost.milliseconds(kernel.form.rows_out, source, result, self.zeros)
-        return self.dense.milliseconds(kernel, source, result)
+        if is_pointwise(kernel.spec):
+            return self.cost.milliseconds(kernel.spec.rows_out, in_width, out_width, self.zeros)
+        return self.dense.milliseconds(kernel, in_width, out_width)
 
 
-def _terms(rows: tuple[int, int], source: float, result: float, zeros: float) -> tuple[float, float, float]:
+def _terms(rows: tuple[int, int], in_width: float, out_width: float, zeros: float) -> tuple[float, float, float]:
     pixels = math.prod(rows)
-    return pixels * source * result * (1.0 - zeros), pixels * result, 1.0
+    return pixels * in_width * out_width * (1.0 - zeros), pixels * out_width, 1.0
 
 
 def sparse_chain(point: SparsePoint, pairs: int) -> bytes:
@@ -123,10 +123,10 @@ def sparse_chain(point: SparsePoint, pairs: int) -> bytes:
     pads = builder.tensor((4, 2), np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))
     padded = builder.tensor((1, 2 * height + 2, 2 * width + 2, 3))
     builder.op("PAD", [entry, pads], padded, "PadOptions", schema.PadOptionsT())
-    top = _convolution(builder, padded, builder.weights(point.source, 3, 3, 3), point.rows, point.source, 2)
-    for shape in [(point.result, point.source), *[(point.source, point.result), (point.result, point.source)] * pairs]:
+    top = _convolution(builder, padded, builder.weights(point.in_width, 3, 3, 3), point.rows, point.in_width, 2)
+    for shape in [(point.out_width, point.in_width), *[(point.in_width, point.out_width), (point.out_width, point.in_width)] * pairs]:
         top = _convolution(builder, top, _sparse_weights(builder, shape, point.zeros), point.rows, shape[0], 1)
-    mean = builder.tensor((1, 1, 1, point.result))
+    mean = builder.tensor((1, 1, 1, point.out_width))
     options = schema.ReducerOptionsT()
     options.keepDims = True
     builder.op("MEAN", [top, builder.tensor((2,), np.array([1, 2], np.int32))], mean, "ReducerOptions", options)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune.cost.kernels import CONTRACTIONS, Form, Kernel
+from edgeprune.cost.kernels import CONTRACTIONS, Kernel, KernelSpec
 from edgeprune.cost.single_tflite import single_tflite
 from edgeprune.cost.single_torchscript import single_torchscript
 from edgeprune.files import locked, parse_json, write_atomically
@@ -21,37 +21,37 @@ _LOG = logging.getLogger(__name__)
 IN_LEVELS, OUT_LEVELS = 3, 8
 """How many input and output widths of a kernel are measured: time is near linear in the input width and a staircase in the output's."""
 
-Point = tuple[Form, int, int]
-"""A kernel form, input width, output width."""
+Point = tuple[KernelSpec, int, int]
+"""A kernel's spec, input width, output width."""
 
 LEAST = 0.05
 """The share of a single kernel's time that is its own at the least, however short it is beside the call."""
 
-CALL: Point = (Form("add", (1, 1), (1, 1)), 1, 1)
+CALL: Point = (KernelSpec("add", (1, 1), (1, 1)), 1, 1)
 """The least a file can do: its time is that of a call of the runtime, which every single kernel's file pays and a model pays once."""
 
-BUILDERS: dict[str, Callable[[Form, int, int], bytes]] = {"tflite": single_tflite, "torchscript": single_torchscript}
+BUILDERS: dict[str, Callable[[KernelSpec, int, int], bytes]] = {"tflite": single_tflite, "torchscript": single_torchscript}
 
 
 def point_key(point: Point) -> str:
     """The point as text: the key of files and measurements."""
-    form, source, result = point
-    return f"{form.text}-{source}-{result}"
+    spec, in_width, out_width = point
+    return f"{spec.text}-{in_width}-{out_width}"
 
 
 @dataclass(frozen=True)
 class Grid:
     """The widths one kernel is measured at."""
 
-    form: Form
-    sources: tuple[int, ...]
-    results: tuple[int, ...]
+    spec: KernelSpec
+    in_widths: tuple[int, ...]
+    out_widths: tuple[int, ...]
 
     def points(self) -> list[Point]:
         """All of them; kernels without weights have one width only."""
-        if self.form.kind in CONTRACTIONS:
-            return [(self.form, source, result) for source in self.sources for result in self.results]
-        return [(self.form, result, result) for result in self.results]
+        if self.spec.kind in CONTRACTIONS:
+            return [(self.spec, in_width, out_width) for in_width in self.in_widths for out_width in self.out_widths]
+        return [(self.spec, out_width, out_width) for out_width in self.out_widths]
 
 
 @dataclass
@@ -91,8 +91,8 @@ class Table:
     def surface(self, grid: Grid) -> np.ndarray:
         """(sources, results) milliseconds on the grid, without the call; (1, results) for kernels of one width."""
         values = np.array([self.times[point_key(point)] for point in grid.points()])
-        rows = len(grid.sources) if grid.form.kind in CONTRACTIONS else 1
-        return np.maximum(values - self.call_ms, LEAST * values).reshape(rows, len(grid.results))
+        rows = len(grid.in_widths) if grid.spec.kind in CONTRACTIONS else 1
+        return np.maximum(values - self.call_ms, LEAST * values).reshape(rows, len(grid.out_widths))
 
 
 def _read(path: Path) -> dict[str, float]:
@@ -112,11 +112,11 @@ def _read(path: Path) -> dict[str, float]:
 
 def grid_of(kernel: Kernel, choices: Mapping[str, list[int]]) -> Grid:
     """The grid that covers every width ``kernel`` can have, given the widths each group may take."""
-    quantum = kernel.form.groups
+    quantum = kernel.spec.groups
     return Grid(
-        kernel.form,
-        _levels(_possible(kernel.source.constant, kernel.source.terms, choices), IN_LEVELS, quantum),
-        _levels(_possible(kernel.result.constant, kernel.result.terms, choices), OUT_LEVELS, quantum),
+        kernel.spec,
+        _levels(_possible(kernel.in_width.constant, kernel.in_width.terms, choices), IN_LEVELS, quantum),
+        _levels(_possible(kernel.out_width.constant, kernel.out_width.terms, choices), OUT_LEVELS, quantum),
     )
 
 

@@ -9,10 +9,10 @@ from edgeprune.cost.kernels import Kernel, weights
 from edgeprune.cost.width import Widths, alive
 
 
-def kernel_parameters(kernel: Kernel, source: float, result: float) -> float:
+def kernel_parameters(kernel: Kernel, in_width: float, out_width: float) -> float:
     """Weights and bias (folded batch norm included) of one kernel at those widths."""
-    count = weights(kernel.form, source, result)
-    return count + result if count else 0.0
+    count = weights(kernel.spec, in_width, out_width)
+    return count + out_width if count else 0.0
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Storage:
     copies: float
     greedy: bool = False
 
-    def file_bytes(self, kernel: Kernel, source: float, result: float) -> float:
+    def file_bytes(self, kernel: Kernel, in_width: float, out_width: float) -> float:
         """Of one kernel in the file, at those widths."""
-        return _bytes(kernel, source, result, self.weight, self.channel)
+        return _bytes(kernel, in_width, out_width, self.weight, self.channel)
 
-    def resident_bytes(self, kernel: Kernel, source: float, result: float) -> float:
+    def resident_bytes(self, kernel: Kernel, in_width: float, out_width: float) -> float:
         """Of one kernel in memory beside activations, once."""
-        return _bytes(kernel, source, result, self.resident_weight, self.resident_channel)
+        return _bytes(kernel, in_width, out_width, self.resident_weight, self.resident_channel)
 
     def total_file_bytes(self, kernels: Sequence[Kernel], widths: Widths) -> float:
         """Of all kernels in the file."""
@@ -57,6 +57,6 @@ int64 zero point each; in the arena an int32 multiplier and an int32 shift (TFLi
 Micro's kernels/conv.h)."""
 
 
-def _bytes(kernel: Kernel, source: float, result: float, weight: int, channel: int) -> float:
-    count = kernel_parameters(kernel, source, result)
-    return weight * (count - result) + channel * result if count else 0.0
+def _bytes(kernel: Kernel, in_width: float, out_width: float, weight: int, channel: int) -> float:
+    count = kernel_parameters(kernel, in_width, out_width)
+    return weight * (count - out_width) + channel * out_width if count else 0.0

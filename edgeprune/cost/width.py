@@ -11,7 +11,7 @@ Widths = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Width:
+class WidthExpr:
     """``constant + sum(factor * widths[group])`` channels.  ``terms``: (group, factor) pairs, sorted."""
 
     constant: float
@@ -21,15 +21,15 @@ class Width:
         """The number of channels."""
         return self.constant + sum(factor * widths[group] for group, factor in self.terms)
 
-    def __add__(self, other: Width) -> Width:
+    def __add__(self, other: WidthExpr) -> WidthExpr:
         terms = dict(self.terms)
         for group, factor in other.terms:
             terms[group] = terms.get(group, 0.0) + factor
-        return Width(self.constant + other.constant, tuple(sorted(terms.items())))
+        return WidthExpr(self.constant + other.constant, tuple(sorted(terms.items())))
 
-    def scaled(self, factor: float) -> Width:
+    def scaled(self, factor: float) -> WidthExpr:
         """Every part times ``factor``."""
-        return Width(self.constant * factor, tuple((group, value * factor) for group, value in self.terms))
+        return WidthExpr(self.constant * factor, tuple((group, value * factor) for group, value in self.terms))
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -38,13 +38,15 @@ class Width:
 
 
 class Part(Protocol):
-    """Something of a model that costs: a kernel, a term of a count.  ``source``/``result``: the two widths it depends on. ``block``: the
-    groups of the removable block it goes with, if any."""
+    """Something of a model that costs: a kernel, a term of a count.
+
+    ``in_width``/``out_width``: the two widths it depends on. ``block``: the groups of the removable block it goes with, if any.
+    """
 
     @property
-    def source(self) -> Width: ...
+    def in_width(self) -> WidthExpr: ...
     @property
-    def result(self) -> Width: ...
+    def out_width(self) -> WidthExpr: ...
     @property
     def block(self) -> tuple[str, ...]: ...
 
@@ -54,4 +56,4 @@ P = TypeVar("P", bound=Part)
 
 def alive(parts: Sequence[P], widths: Widths) -> list[tuple[P, float, float]]:
     """The parts that a plan leaves, with their two widths."""
-    return [(part, part.source.at(widths), part.result.at(widths)) for part in parts if not part.block or widths[part.block[0]] > 0]
+    return [(part, part.in_width.at(widths), part.out_width.at(widths)) for part in parts if not part.block or widths[part.block[0]] > 0]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from math import prod
 
-from edgeprune.cost.kernels import Form, macs
+from edgeprune.cost.kernels import KernelSpec, macs
 from edgeprune.cost.prior import PriorTimes
 from edgeprune.errors import ExportError
 from edgeprune.profile import Profile
 from edgeprune.tflite.graph import MicroGraph, Operator, Tensor
 
-Work = tuple[Form, float, float]
-"""A kernel's form, input width and output width."""
+Work = tuple[KernelSpec, float, float]
+"""A kernel's spec, input width and output width."""
 
 _FREE = frozenset({"RESHAPE", "EXPAND_DIMS", "SQUEEZE", "SHAPE", "WHILE"})
 _HEAVY = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "UNIDIRECTIONAL_SEQUENCE_LSTM"})
@@ -50,7 +50,7 @@ def _checked(operator: Operator) -> Work:
 
 def macs_of(graph: MicroGraph) -> float:
     """Multiply-accumulates of one inference."""
-    return sum(macs(form, source, result) for form, source, result in work_of(graph))
+    return sum(macs(spec, in_width, out_width) for spec, in_width, out_width in work_of(graph))
 
 
 def is_int8(graph: MicroGraph) -> bool:
@@ -62,7 +62,7 @@ def is_int8(graph: MicroGraph) -> bool:
 def predict_ms(graph: MicroGraph, profile: Profile) -> float:
     """Milliseconds of one inference by the profile's prior.  Raises :class:`ProfileError` when it has none."""
     times = PriorTimes(profile)
-    return sum(times.form_milliseconds(form, source, result) for form, source, result in work_of(graph))
+    return sum(times.spec_milliseconds(spec, in_width, out_width) for spec, in_width, out_width in work_of(graph))
 
 
 def _work(operator: Operator) -> Work:
@@ -73,19 +73,19 @@ def _work(operator: Operator) -> Work:
     rows_in, rows_out = _rows(source), _rows(result)
     if operator.name == "FULLY_CONNECTED" and weight is not None:
         rows = (1, max(1, prod(result.shape) // max(1, weight.shape[0])))
-        return Form("fully_connected", rows, rows), weight.shape[1], weight.shape[0]
+        return KernelSpec("fully_connected", rows, rows), weight.shape[1], weight.shape[0]
     if operator.name == "UNIDIRECTIONAL_SEQUENCE_LSTM" and weight is not None:
         steps = (1, prod(source.shape[:-1]))
-        return Form("lstm", steps, steps), source.shape[-1] + result.shape[-1], 4 * weight.shape[0]
+        return KernelSpec("lstm", steps, steps), source.shape[-1] + result.shape[-1], 4 * weight.shape[0]
     if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D") and weight is not None:
         window = (weight.shape[1], weight.shape[2])
         stride = (int(operator.options.strideH), int(operator.options.strideW))
         if operator.name == "CONV_2D":
             groups = max(1, source.shape[-1] // weight.shape[3])
-            return Form("conv2d", rows_in, rows_out, window, stride, groups), source.shape[-1], result.shape[-1]
-        return Form("depthwise_conv2d", rows_in, rows_out, window, stride), result.shape[-1], result.shape[-1]
+            return KernelSpec("conv2d", rows_in, rows_out, window, stride, groups), source.shape[-1], result.shape[-1]
+        return KernelSpec("depthwise_conv2d", rows_in, rows_out, window, stride), result.shape[-1], result.shape[-1]
     width = result.shape[-1] if result.shape else 1
-    return Form(_KINDS.get(operator.name, "copy"), rows_in, rows_out), width, width
+    return KernelSpec(_KINDS.get(operator.name, "copy"), rows_in, rows_out), width, width
 
 
 def _rows(tensor: Tensor) -> tuple[int, int]:

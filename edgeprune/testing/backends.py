@@ -50,7 +50,7 @@ class BackendContract:
         times = backend.kernel_times(found, choices)
         for widths in ({name: allowed[-1] for name, allowed in choices.items()}, {name: allowed[0] for name, allowed in choices.items()}):
             for kernel in found:
-                assert times.milliseconds(kernel, kernel.source.at(widths), kernel.result.at(widths)) >= 0
+                assert times.milliseconds(kernel, kernel.in_width.at(widths), kernel.out_width.at(widths)) >= 0
 
     def test_either_everything_is_measured_or_nothing(self, backend: MeasurementBackend, dense: Path, smaller: Path) -> None:
         alone, pair = backend.measure_dense(dense), backend.measure_pair("candidate", dense, smaller)

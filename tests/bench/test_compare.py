@@ -21,13 +21,13 @@ import torch
 
 from edgeprune.bench import Artifact, BenchOptions, Device, open_device
 from edgeprune.cli import main
-from edgeprune.cost.kernels import Form
+from edgeprune.cost.kernels import KernelSpec
 from edgeprune.cost.single_tflite import single_tflite
 from edgeprune.cost.single_torchscript import single_torchscript
 from edgeprune.errors import InputError, ModelCrashedError
 from edgeprune.testing.sshd import SshServer, children
 
-FORM = Form("conv2d", (8, 8), (8, 8), (3, 3), (1, 1), 1, True)
+FORM = KernelSpec("conv2d", (8, 8), (8, 8), (3, 3), (1, 1), 1, True)
 SHAPE = ((1, 8, 8, 8), "float32")
 QUICK = BenchOptions(threads=1, min_time_s=0.05, max_time_s=0.2, warmup_s=0.1, rounds=2, energy=False)
 

@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from torch import Tensor, nn
 
 from edgeprune.cost.choices import width_choices
-from edgeprune.cost.kernels import CONTRACTIONS, Form, kernels, macs
+from edgeprune.cost.kernels import CONTRACTIONS, KernelSpec, kernels, macs
 from edgeprune.cost.latency import LatencyModel, TableTimes
 from edgeprune.cost.memory import memory_model
 from edgeprune.cost.prior import PriorTimes
@@ -19,7 +19,7 @@ from edgeprune.cost.single_tflite import single_tflite
 from edgeprune.cost.single_torchscript import single_torchscript
 from edgeprune.cost.table import CALL, Table, grid_of, point_key
 from edgeprune.cost.weights import kernel_parameters
-from edgeprune.cost.width import Width
+from edgeprune.cost.width import WidthExpr
 from edgeprune.graph import Analysis, analyze
 from edgeprune.profile import load
 from edgeprune.testing.networks import Gated, OptionA, Shuffle
@@ -27,52 +27,52 @@ from edgeprune.tflite import schema as flatbuffer
 
 IMAGE = (torch.zeros(1, 3, 8, 8),)
 FORMS = [
-    (Form("conv2d", (8, 8), (8, 8), (3, 3), (1, 1), 1, True), 4, 6),
-    (Form("conv2d", (8, 8), (4, 4), (3, 3), (2, 2), 1, True), 4, 6),
-    (Form("conv2d", (9, 9), (4, 4), (3, 3), (2, 2)), 4, 6),
-    (Form("conv2d", (8, 8), (8, 8), (3, 3), (1, 1), 2, True), 4, 6),
-    (Form("depthwise_conv2d", (8, 8), (4, 4), (5, 5), (2, 2), 1, True), 6, 6),
-    (Form("transpose_conv2d", (4, 4), (8, 8), (2, 2), (2, 2)), 4, 6),
-    (Form("transpose_conv2d", (4, 4), (8, 8), (4, 4), (2, 2)), 4, 6),
-    (Form("transpose_conv2d", (1, 4), (1, 8), (1, 4), (1, 2)), 4, 6),
-    (Form("fully_connected", (1, 1), (1, 1)), 4, 6),
-    (Form("add", (8, 8), (8, 8)), 6, 6),
-    (Form("mul", (8, 8), (8, 8)), 6, 6),
-    (Form("mean", (8, 8), (1, 1)), 6, 6),
-    (Form("max_pool", (8, 8), (4, 4), (3, 3), (2, 2)), 6, 6),
-    (Form("avg_pool", (8, 8), (1, 1), (8, 8), (8, 8)), 6, 6),
-    (Form("hard_swish", (8, 8), (8, 8)), 6, 6),
-    (Form("sigmoid", (8, 8), (8, 8)), 6, 6),
-    (Form("concat", (8, 8), (8, 8)), 6, 6),
-    (Form("pad", (8, 8), (8, 8)), 6, 6),
-    (Form("strided_slice", (8, 8), (4, 8), stride=(2, 1)), 6, 6),
-    (Form("copy", (8, 8), (4, 4)), 6, 6),
+    (KernelSpec("conv2d", (8, 8), (8, 8), (3, 3), (1, 1), 1, True), 4, 6),
+    (KernelSpec("conv2d", (8, 8), (4, 4), (3, 3), (2, 2), 1, True), 4, 6),
+    (KernelSpec("conv2d", (9, 9), (4, 4), (3, 3), (2, 2)), 4, 6),
+    (KernelSpec("conv2d", (8, 8), (8, 8), (3, 3), (1, 1), 2, True), 4, 6),
+    (KernelSpec("depthwise_conv2d", (8, 8), (4, 4), (5, 5), (2, 2), 1, True), 6, 6),
+    (KernelSpec("transpose_conv2d", (4, 4), (8, 8), (2, 2), (2, 2)), 4, 6),
+    (KernelSpec("transpose_conv2d", (4, 4), (8, 8), (4, 4), (2, 2)), 4, 6),
+    (KernelSpec("transpose_conv2d", (1, 4), (1, 8), (1, 4), (1, 2)), 4, 6),
+    (KernelSpec("fully_connected", (1, 1), (1, 1)), 4, 6),
+    (KernelSpec("add", (8, 8), (8, 8)), 6, 6),
+    (KernelSpec("mul", (8, 8), (8, 8)), 6, 6),
+    (KernelSpec("mean", (8, 8), (1, 1)), 6, 6),
+    (KernelSpec("max_pool", (8, 8), (4, 4), (3, 3), (2, 2)), 6, 6),
+    (KernelSpec("avg_pool", (8, 8), (1, 1), (8, 8), (8, 8)), 6, 6),
+    (KernelSpec("hard_swish", (8, 8), (8, 8)), 6, 6),
+    (KernelSpec("sigmoid", (8, 8), (8, 8)), 6, 6),
+    (KernelSpec("concat", (8, 8), (8, 8)), 6, 6),
+    (KernelSpec("pad", (8, 8), (8, 8)), 6, 6),
+    (KernelSpec("strided_slice", (8, 8), (4, 8), stride=(2, 1)), 6, 6),
+    (KernelSpec("copy", (8, 8), (4, 4)), 6, 6),
 ]
 
 
-@pytest.mark.parametrize(("form", "source", "result"), FORMS, ids=lambda value: getattr(value, "text", value))
-def test_single_kernels_run_and_have_the_stated_shapes(form: Form, source: int, result: int) -> None:
-    interpreter = Interpreter(model_content=single_tflite(form, source, result))
+@pytest.mark.parametrize(("spec", "in_width", "out_width"), FORMS, ids=lambda value: getattr(value, "text", value))
+def test_single_kernels_run_and_have_the_stated_shapes(spec: KernelSpec, in_width: int, out_width: int) -> None:
+    interpreter = Interpreter(model_content=single_tflite(spec, in_width, out_width))
     interpreter.allocate_tensors()
     interpreter.invoke()
     shape = interpreter.get_output_details()[0]["shape"].tolist()
-    assert shape == ([1, result] if form.kind == "fully_connected" else [1, *form.rows_out, result])
+    assert shape == ([1, out_width] if spec.kind == "fully_connected" else [1, *spec.rows_out, out_width])
 
 
-@pytest.mark.parametrize(("form", "source", "result"), FORMS, ids=lambda value: getattr(value, "text", value))
-def test_single_torchscript_kernels_run(form: Form, source: int, result: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("spec", "in_width", "out_width"), FORMS, ids=lambda value: getattr(value, "text", value))
+def test_single_torchscript_kernels_run(spec: KernelSpec, in_width: int, out_width: int, tmp_path: Path) -> None:
     path = tmp_path / "kernel.pt"
-    path.write_bytes(single_torchscript(form, source, result))
-    width = source if form.kind in (*CONTRACTIONS, "depthwise_conv2d") else result
-    x = torch.zeros(1, width) if form.kind == "fully_connected" else torch.zeros(1, width, *form.rows_in)
-    assert torch.jit.load(str(path))(x).shape[1] == result
+    path.write_bytes(single_torchscript(spec, in_width, out_width))
+    width = in_width if spec.kind in (*CONTRACTIONS, "depthwise_conv2d") else out_width
+    x = torch.zeros(1, width) if spec.kind == "fully_connected" else torch.zeros(1, width, *spec.rows_in)
+    assert torch.jit.load(str(path))(x).shape[1] == out_width
 
 
 @pytest.mark.parametrize(("kind", "gates", "operation"), [("lstm", 4, "SEQUENCE_LSTM"), ("gru", 3, "WHILE"), ("rnn", 1, "SEQUENCE_RNN")])
 def test_a_recurrent_kernel_is_what_the_exporter_writes(kind: str, gates: int, operation: str, tmp_path: Path) -> None:
     """Of 5 inputs and 8 hidden channels, over 7 steps."""
-    form = Form(kind, (1, 7), (1, 7))
-    content = single_tflite(form, 5 + 8, gates * 8)
+    spec = KernelSpec(kind, (1, 7), (1, 7))
+    content = single_tflite(spec, 5 + 8, gates * 8)
     assert sum(name.endswith(operation) for name, *_ in flatbuffer.operators(flatbuffer.read(content))) == 1
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
@@ -80,7 +80,7 @@ def test_a_recurrent_kernel_is_what_the_exporter_writes(kind: str, gates: int, o
     assert [detail["shape"].tolist() for detail in interpreter.get_input_details()] == [[1, 7, 5]]
     assert [detail["shape"].tolist() for detail in interpreter.get_output_details()] == [[1, 7, 8]]
     path = tmp_path / "kernel.pt"
-    path.write_bytes(single_torchscript(form, 5 + 8, gates * 8))
+    path.write_bytes(single_torchscript(spec, 5 + 8, gates * 8))
     assert torch.jit.load(str(path))(torch.zeros(1, 7, 5)).shape == (1, 7, 8)
 
 
@@ -101,28 +101,28 @@ def test_a_recurrent_layer_is_one_kernel_a_direction() -> None:
     torch.manual_seed(0)
     analysis = analyze(Projected(), (torch.zeros(1, 7, 6),))
     widths = {group.name: group.size for group in analysis.groups}
-    found = [part for part in kernels(analysis) if part.form.kind in CONTRACTIONS]
-    sizes = [(part.form.kind, round(part.source.at(widths)), round(part.result.at(widths))) for part in found]
+    found = [part for part in kernels(analysis) if part.spec.kind in CONTRACTIONS]
+    sizes = [(part.spec.kind, round(part.in_width.at(widths)), round(part.out_width.at(widths))) for part in found]
     assert sizes == [*[("lstm", 6 + 3, 32), ("fully_connected", 8, 3)] * 4, ("fully_connected", 6, 5)]
 
 
 @pytest.mark.parametrize(
-    ("form", "shape"),
+    ("spec", "shape"),
     [
-        (Form("attention", (7, 6), (5, 6)), [5, 4 * 6]),
-        (Form("attention_dimensions", (1, 7), (1, 5), groups=2), [5, 4]),
-        (Form("layer_norm", (1, 5), (1, 5)), [1, 5, 4]),
+        (KernelSpec("attention", (7, 6), (5, 6)), [5, 4 * 6]),
+        (KernelSpec("attention_dimensions", (1, 7), (1, 5), groups=2), [5, 4]),
+        (KernelSpec("layer_norm", (1, 5), (1, 5)), [1, 5, 4]),
     ],
     ids=lambda value: getattr(value, "text", "x".join(map(str, value)) if isinstance(value, list) else value),
 )
-def test_single_kernels_of_transformers_run(form: Form, shape: list[int], tmp_path: Path) -> None:
-    interpreter = Interpreter(model_content=single_tflite(form, 4, 4))
+def test_single_kernels_of_transformers_run(spec: KernelSpec, shape: list[int], tmp_path: Path) -> None:
+    interpreter = Interpreter(model_content=single_tflite(spec, 4, 4))
     interpreter.allocate_tensors()
     interpreter.invoke()
     (output,) = interpreter.get_output_details()
     assert output["shape"].tolist() == shape
     path = tmp_path / "kernel.pt"
-    path.write_bytes(single_torchscript(form, 4, 4))
+    path.write_bytes(single_torchscript(spec, 4, 4))
     inputs = [torch.zeros(detail["shape"].tolist()) for detail in interpreter.get_input_details()[:2]]
     assert list(torch.jit.load(str(path))(*inputs).shape) == shape
 
@@ -131,12 +131,12 @@ def test_single_kernels_of_transformers_run(form: Form, shape: list[int], tmp_pa
 def test_attention_is_one_kernel_as_wide_as_what_it_loses(unit: str) -> None:
     model = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval()
     analysis = analyze(model, (torch.zeros(1, 10, 32),), (), unit)
-    found = {kernel.form.kind: kernel for kernel in kernels(analysis)}
+    found = {kernel.spec.kind: kernel for kernel in kernels(analysis)}
     kernel = found["attention" if unit == "heads" else "attention_dimensions"]
     full = widths_of(analysis)
-    assert kernel.result.at(full) == pytest.approx(4 if unit == "heads" else 32)
-    assert macs(kernel.form, *[kernel.result.at(full)] * 2) == pytest.approx(2 * 4 * 10 * 10 * 8)
-    assert found["layer_norm"].form.rows_out == (1, 10)
+    assert kernel.out_width.at(full) == pytest.approx(4 if unit == "heads" else 32)
+    assert macs(kernel.spec, *[kernel.out_width.at(full)] * 2) == pytest.approx(2 * 4 * 10 * 10 * 8)
+    assert found["layer_norm"].spec.rows_out == (1, 10)
 
 
 def widths_of(analysis: Analysis) -> dict[str, int]:
@@ -156,15 +156,15 @@ def test_kernels_count_what_the_modules_do(network: type[nn.Module]) -> None:
     model(*IMAGE)
     analysis = analyze(network(), IMAGE)
     dense = widths_of(analysis)
-    assert sum(macs(kernel.form, kernel.source.at(dense), kernel.result.at(dense)) for kernel in kernels(analysis)) == sum(seen)
+    assert sum(macs(kernel.spec, kernel.in_width.at(dense), kernel.out_width.at(dense)) for kernel in kernels(analysis)) == sum(seen)
     layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    assert sum(kernel_parameters(kernel, kernel.source.at(dense), kernel.result.at(dense)) for kernel in kernels(analysis)) == sum(
+    assert sum(kernel_parameters(kernel, kernel.in_width.at(dense), kernel.out_width.at(dense)) for kernel in kernels(analysis)) == sum(
         layer.weight.numel() + len(layer.weight) for layer in layers
     )  # a bias each, once folded
 
 
 def test_batch_norm_and_relu_disappear_into_the_kernel_before_them() -> None:
-    kinds = [kernel.form.kind for kernel in kernels(analyze(OptionA(), IMAGE))]
+    kinds = [kernel.spec.kind for kernel in kernels(analyze(OptionA(), IMAGE))]
     assert kinds == ["conv2d", "conv2d", "conv2d", "strided_slice", "strided_slice", "pad", "add", "avg_pool", "fully_connected"]
 
 
@@ -172,8 +172,8 @@ def test_widths_follow_the_plan() -> None:
     analysis = analyze(OptionA(), IMAGE)
     by_node = {kernel.node.name: kernel for kernel in kernels(analysis)}
     last = by_node["linear"]
-    assert last.source == Width(0.0, (("conv2", 1.0), ("stem", 1.0)))
-    assert last.source.at({"conv2": 3, "stem": 5, "conv1": 1}) == 8
+    assert last.in_width == WidthExpr(0.0, (("conv2", 1.0), ("stem", 1.0)))
+    assert last.in_width.at({"conv2": 3, "stem": 5, "conv1": 1}) == 8
 
 
 def test_the_first_convolution_in_time_reads_channels_not_samples() -> None:
@@ -182,8 +182,8 @@ def test_the_first_convolution_in_time_reads_channels_not_samples() -> None:
     )
     first, *_ = kernels(analysis)
     full = widths_of(analysis)
-    assert (first.source.at(full), first.result.at(full), first.form.rows_in, first.form.rows_out) == (4, 16, (1, 10), (1, 10))
-    assert macs(first.form, 4, 16) == 10 * 3 * 4 * 16
+    assert (first.in_width.at(full), first.out_width.at(full), first.spec.rows_in, first.spec.rows_out) == (4, 16, (1, 10), (1, 10))
+    assert macs(first.spec, 4, 16) == 10 * 3 * 4 * 16
 
 
 def test_a_pooling_that_tells_places_is_as_wide_as_its_values() -> None:
@@ -191,8 +191,8 @@ def test_a_pooling_that_tells_places_is_as_wide_as_its_values() -> None:
     analysis = analyze(nn.Sequential(*layers).eval(), (torch.zeros(1, 4, 10),))
     convolution, pooling, linear = kernels(analysis)
     full = widths_of(analysis)
-    assert [kernel.result.at(full) for kernel in (convolution, pooling, linear)] == [16, 16, 3]
-    assert (pooling.form.rows_in, pooling.form.rows_out) == ((1, 8), (1, 1))
+    assert [kernel.out_width.at(full) for kernel in (convolution, pooling, linear)] == [16, 16, 3]
+    assert (pooling.spec.rows_in, pooling.spec.rows_out) == ((1, 8), (1, 1))
 
 
 def filled_table(analysis: Analysis, choices: dict[str, list[int]], path: Path | None = None) -> Table:
@@ -211,7 +211,7 @@ def test_a_table_interpolates_and_is_kept(tmp_path: Path) -> None:
     table = Table.open(tmp_path / "table.json")
     model = LatencyModel(kernels(analysis), TableTimes(table, choices))
     widths = {name: options[len(options) // 2] for name, options in choices.items()}
-    wanted = sum(1e-3 + 1e-6 * macs(kernel.form, kernel.source.at(widths), kernel.result.at(widths)) for kernel in kernels(analysis))
+    wanted = sum(1e-3 + 1e-6 * macs(kernel.spec, kernel.in_width.at(widths), kernel.out_width.at(widths)) for kernel in kernels(analysis))
     assert model.predict(widths) == pytest.approx(2e-3 + wanted, rel=0.02)  # the call once, not once a kernel
     (tmp_path / "table.json").write_text("{")
     assert Table.open(tmp_path / "table.json").times == {}
@@ -252,6 +252,6 @@ def test_the_prior_grows_with_width_in_blocks_of_the_step() -> None:
     analysis = analyze(OptionA(), IMAGE)
     times = PriorTimes(load("raspberry-pi-4"))
     kernel = kernels(analysis)[1]
-    values = [times.milliseconds(kernel, 8, result) for result in (1, 8, 9, 16)]
+    values = [times.milliseconds(kernel, 8, out_width) for out_width in (1, 8, 9, 16)]
     assert not times.measured
     assert values[0] <= values[1] < values[2] <= values[3]

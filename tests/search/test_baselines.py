@@ -106,7 +106,7 @@ def test_frozen_costs_are_the_table_s_differences(setting: SearchContext) -> Non
     now = {**setting.planner.dense, "stem.0": 24}
     costs = frozen_costs(setting, "tail.0", [8, 48, 96], now)
     exact = [setting.latency_ms({**now, "tail.0": width}) for width in (8, 48, 96)]
-    (head,) = (kernel for kernel in setting.planner.kernels if kernel.form.kind == "fully_connected")
+    (head,) = (kernel for kernel in setting.planner.kernels if kernel.spec.kind == "fully_connected")
     heads = [setting.planner.latency.kernel_ms(head, width, 4) for width in (8, 48, 96)]  # its input is frozen, so not in the costs
     wanted = [one - other - (exact[0] - heads[0]) for one, other in zip(exact, heads, strict=True)]
     assert costs == pytest.approx(wanted, abs=1e-9)

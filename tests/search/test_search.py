@@ -35,9 +35,9 @@ class FakeTimes:
     measured = True
     call_ms = 0.0
 
-    def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
-        block = 4 * np.ceil(result / 4) if kernel.form.kind == "conv2d" else result
-        return 1e-3 + 2e-6 * macs(kernel.form, source, block)
+    def milliseconds(self, kernel: Kernel, in_width: float, out_width: float) -> float:
+        block = 4 * np.ceil(out_width / 4) if kernel.spec.kind == "conv2d" else out_width
+        return 1e-3 + 2e-6 * macs(kernel.spec, in_width, block)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def trial_of(latency_ms: float, dense_ms: float, peak: int = 1000, file: int = 5
 def test_the_loop_corrects_the_model_until_the_measurement_fits(planner: Planner) -> None:
     def truth(widths: dict[str, int]) -> float:
         return 0.004 + 1.4 * sum(
-            FakeTimes().milliseconds(k, k.source.at(widths), k.result.at(widths)) * (1.3 if k.form.kind == "conv2d" else 0.7)
+            FakeTimes().milliseconds(k, k.in_width.at(widths), k.out_width.at(widths)) * (1.3 if k.spec.kind == "conv2d" else 0.7)
             for k in kernels(planner.analysis)
         )
 

@@ -35,8 +35,8 @@ class DenseTimes:
     measured = True
     call_ms = 0.0
 
-    def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
-        return 1e-3 + 0.5e-6 * macs(kernel.form, source, result)
+    def milliseconds(self, kernel: Kernel, in_width: float, out_width: float) -> float:
+        return 1e-3 + 0.5e-6 * macs(kernel.spec, in_width, out_width)
 
 
 def network() -> nn.Sequential:
@@ -91,7 +91,7 @@ def test_a_model_is_measured_at_the_largest_kernel_of_each_map(planner: Planner)
     points = sparse_points(planner.kernels, planner.dense)
     assert {(point.rows, point.source, point.result) for point in points} == {((16, 16), 16, 128), ((8, 8), 128, 128)}
     assert len(points) == 4
-    assert sum(is_pointwise(kernel.form) for kernel in planner.kernels) == 2
+    assert sum(is_pointwise(kernel.spec) for kernel in planner.kernels) == 2
 
 
 def test_the_device_table_is_measured_once_and_kept(tmp_path: Path) -> None:
@@ -107,10 +107,10 @@ def test_the_device_table_is_measured_once_and_kept(tmp_path: Path) -> None:
 def test_sparse_predictions_follow_the_sparse_kernels_cost(planner: Planner) -> None:
     dense, sparse = planner.predict(planner.dense).latency_ms, with_sparse(planner, TRUE_COST, 0.9).predict(planner.dense).latency_ms
     swapped = sum(
-        TRUE_COST.milliseconds(kernel.form.rows_out, kernel.source.at(planner.dense), 128, 0.9)
-        - DenseTimes().milliseconds(kernel, kernel.source.at(planner.dense), 128)
+        TRUE_COST.milliseconds(kernel.spec.rows_out, kernel.in_width.at(planner.dense), 128, 0.9)
+        - DenseTimes().milliseconds(kernel, kernel.in_width.at(planner.dense), 128)
         for kernel in planner.kernels
-        if is_pointwise(kernel.form)
+        if is_pointwise(kernel.spec)
     )
     assert sparse == pytest.approx(dense + swapped)
     assert with_sparse(planner, TRUE_COST, 0.9, factor=1.5).predict(planner.dense).latency_ms == pytest.approx(1.5 * sparse)

@@ -59,11 +59,14 @@ def frozen_costs(setting: SearchContext, group: str, widths: Sequence[int], now:
     Everything else, the input of layers with weights included, keeps its width of ``now``.
     """
     latency = setting.planner.latency
-    touched = [kernel for kernel in latency.kernels if group in kernel.result.groups]
+    touched = [kernel for kernel in latency.kernels if group in kernel.out_width.groups]
     found = []
     for width in widths:
         changed = {**now, group: width}
-        pairs = [(kernel.source.at(changed if kernel.source == kernel.result else now), kernel.result.at(changed)) for kernel in touched]
+        pairs = [
+            (kernel.in_width.at(changed if kernel.in_width == kernel.out_width else now), kernel.out_width.at(changed))
+            for kernel in touched
+        ]
         found.append(sum(latency.kernel_ms(kernel, *pair) for kernel, pair in zip(touched, pairs, strict=True)))
     return [float(value) for value in np.maximum.accumulate(np.array(found)) - found[0]]
 

@@ -52,9 +52,9 @@ class UnknownTimes:
     measured: bool = False
     call_ms: float = 0.0
 
-    def milliseconds(self, kernel: Kernel, source: float, result: float) -> float:
+    def milliseconds(self, kernel: Kernel, in_width: float, out_width: float) -> float:
         """In proportion to the work."""
-        return 1e-6 * macs(kernel.form, source, result)
+        return 1e-6 * macs(kernel.spec, in_width, out_width)
 
 
 class MicroBackend:

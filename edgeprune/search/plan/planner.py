@@ -132,7 +132,9 @@ class Planner:
         if "parameters" in limits:
             program.limit(program.total(self.counts.parameters, Term.at), limits["parameters"])
         if "energy" in limits:
-            energy = program.total(self.kernels, lambda kernel, source, result: self.energy.kernel_mj(kernel, source, result, 0.0))
+            energy = program.total(
+                self.kernels, lambda kernel, in_width, out_width: self.energy.kernel_mj(kernel, in_width, out_width, 0.0)
+            )
             program.limit(energy.plus(latency, self.energy.scale * self.energy.active_w), limits["energy"])
         if "memory" in limits:
             held = program.total(self.kernels, self.storage.resident_bytes)

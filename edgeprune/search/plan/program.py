@@ -12,11 +12,11 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from edgeprune.cost.width import P, Part, Width, Widths
+from edgeprune.cost.width import P, Part, WidthExpr, Widths
 from edgeprune.errors import EdgepruneError
 
 CostFunction = Callable[[P, float, float], float]
-"""``cost(part, source width, result width)``."""
+"""``cost(part, in_width, out_width)``."""
 
 GAP, TIME_LIMIT_S = 2e-3, 20.0
 
@@ -75,7 +75,7 @@ class Program:
             for other in others:
                 if 0 in self.choices[first] and 0 in self.choices[other]:
                     self.rows.append((Expression(0.0, {self.pick[first][0]: 1.0, self.pick[other][0]: -1.0}), 0.0, 0.0))
-        self._products: dict[tuple[str, Width], list[int]] = {}
+        self._products: dict[tuple[str, WidthExpr], list[int]] = {}
         self._joint: dict[tuple[str, str], list[list[int]]] = {}
 
     def total(self, parts: Sequence[P], cost: CostFunction[P]) -> Expression:
@@ -85,7 +85,7 @@ class Program:
             self._add_part(result, part, cost)
         return result
 
-    def width(self, width: Width) -> Expression:
+    def width(self, width: WidthExpr) -> Expression:
         """A width as an expression."""
         result = Expression(width.constant)
         for group, factor in width.terms:
@@ -141,36 +141,36 @@ class Program:
         self.integral.append(int(integral))
         return len(self.upper) - 1
 
-    def _range(self, width: Width) -> tuple[float, float]:
+    def _range(self, width: WidthExpr) -> tuple[float, float]:
         low = width.constant + sum(factor * min(self.choices[group]) for group, factor in width.terms)
         high = width.constant + sum(factor * max(self.choices[group]) for group, factor in width.terms)
         return low, high
 
     def _add_part(self, total: Expression, part: P, cost: CostFunction[P]) -> None:
-        source, result = part.source, part.result
+        in_width, out_width = part.in_width, part.out_width
         gate = self._gate(part)
         if gate is not None:
-            self._gated(total, gate, result, lambda value: cost(part, value, value))
+            self._gated(total, gate, out_width, lambda value: cost(part, value, value))
             return
 
-        def price(source_width: float, result_width: float) -> float:
-            return cost(part, source_width, result_width) if source_width > 0 and result_width > 0 else 0.0
+        def price(inputs: float, outputs: float) -> float:
+            return cost(part, inputs, outputs) if inputs > 0 and outputs > 0 else 0.0
 
-        if source == result or not source.terms:
-            self._one_width(total, result, lambda value: price(value if source == result else source.constant, value))
-        elif not result.terms:
-            self._one_width(total, source, lambda value: price(value, result.constant))
-        elif len(result.terms) == 1 or len(source.terms) > 1:
-            self._two_widths(total, result, source, lambda chosen, other: price(other, chosen))
+        if in_width == out_width or not in_width.terms:
+            self._one_width(total, out_width, lambda value: price(value if in_width == out_width else in_width.constant, value))
+        elif not out_width.terms:
+            self._one_width(total, in_width, lambda value: price(value, out_width.constant))
+        elif len(out_width.terms) == 1 or len(in_width.terms) > 1:
+            self._two_widths(total, out_width, in_width, lambda chosen, other: price(other, chosen))
         else:
-            self._two_widths(total, source, result, price)
+            self._two_widths(total, in_width, out_width, price)
 
     def _gate(self, part: Part) -> str | None:
         """The group whose choice 0 removes a part that does not itself depend on the groups of its block: the addition."""
-        depends = {*part.source.groups, *part.result.groups} & set(part.block)
+        depends = {*part.in_width.groups, *part.out_width.groups} & set(part.block)
         return part.block[0] if part.block and not depends and self.choices[part.block[0]][0] == 0 else None
 
-    def _gated(self, total: Expression, gate: str, width: Width, cost: Callable[[float], float]) -> None:
+    def _gated(self, total: Expression, gate: str, width: WidthExpr, cost: Callable[[float], float]) -> None:
         """``(1 - y_0) * cost(width)``, y_0 being the choice of no channels of group ``gate``."""
         none = self.pick[gate][0]
         if len(width.terms) == 1:
@@ -186,7 +186,7 @@ class Program:
         if width.terms:
             total.plus(self.width(width), slope).plus(self._products_of(gate, width)[0], -slope)
 
-    def _one_width(self, total: Expression, width: Width, cost: Callable[[float], float]) -> None:
+    def _one_width(self, total: Expression, width: WidthExpr, cost: Callable[[float], float]) -> None:
         if len(width.terms) <= 1:
             if not width.terms:
                 total.constant += cost(width.constant)
@@ -199,7 +199,7 @@ class Program:
         total.constant += intercept
         total.plus(self.width(width), slope)
 
-    def _two_widths(self, total: Expression, chosen: Width, other: Width, cost: Callable[[float, float], float]) -> None:
+    def _two_widths(self, total: Expression, chosen: WidthExpr, other: WidthExpr, cost: Callable[[float, float], float]) -> None:
         """``chosen`` is split over the choices of its (largest) group; ``other`` too if it is of one group, else it enters affinely."""
         group, factor = max(chosen.terms, key=lambda term: term[1] * max(self.choices[term[0]]))
         rest = chosen.at(self.about) - factor * self.about[group]  # other groups of a width of several: near where we are
@@ -215,11 +215,13 @@ class Program:
             self.exact = False
             here, there = chosen.at(self.about), other.at(self.about)
             slope = (cost(here, there) - cost(0.75 * here, there)) / (0.25 * here)
-            others = Width(-rest, tuple(term for term in chosen.terms if term[0] != group))
+            others = WidthExpr(-rest, tuple(term for term in chosen.terms if term[0] != group))
             total.plus(self.width(others), slope)
             total.constant += slope * chosen.constant
 
-    def _exact(self, total: Expression, group: str, widths: Sequence[float], other: Width, cost: Callable[[float, float], float]) -> None:
+    def _exact(
+        self, total: Expression, group: str, widths: Sequence[float], other: WidthExpr, cost: Callable[[float, float], float]
+    ) -> None:
         """The cost of every pair of choices."""
         second, factor = other.terms[0]
         values = [other.constant + factor * value for value in self.choices[second]]
@@ -241,7 +243,7 @@ class Program:
             self._joint[second, first] = [list(column) for column in zip(*made, strict=True)]
         return self._joint[first, second]
 
-    def _products_of(self, group: str, other: Width) -> list[Expression]:
+    def _products_of(self, group: str, other: WidthExpr) -> list[Expression]:
         """y_j * other for every choice of ``group``: by pairs, or, for a width of many groups, by one variable each."""
         if len(other.terms) > MOST_PAIRS:
             return [Expression(0.0, {variable: 1.0}) for variable in self._product(group, other)]
@@ -256,7 +258,7 @@ class Program:
                     product.add(variable, factor * value)
         return products
 
-    def _affine(self, width: Width, cost: Callable[[float], float]) -> tuple[float, float]:
+    def _affine(self, width: WidthExpr, cost: Callable[[float], float]) -> tuple[float, float]:
         """Intercept and slope of ``cost`` over a width's range, best near ``about``."""
         low, high = self._range(width)
         if high <= low:
@@ -268,7 +270,7 @@ class Program:
         slope, intercept = np.polyfit(points, [cost(float(point)) for point in points], 1, w=weights)
         return float(intercept), float(slope)
 
-    def _product(self, group: str, other: Width) -> list[int]:
+    def _product(self, group: str, other: WidthExpr) -> list[int]:
         """Variables z_j = y_j * other, one for every choice of ``group``."""
         key = (group, other)
         if key not in self._products:

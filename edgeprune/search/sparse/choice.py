@@ -50,7 +50,7 @@ def measure_sparse(target: str, points: Sequence[SparsePoint], table: Table, opt
 def with_sparse(planner: Planner, cost: SparseCost, sparsity: float, factor: float = 1.0) -> Planner:
     """A planner for the same model with sparse 1x1 convolutions.  ``factor``: what predictions are multiplied by, from a measurement."""
     sparse, dense = copy.copy(planner), planner.latency
-    kinds = {kernel.form.kind for kernel in planner.kernels}
+    kinds = {kernel.spec.kind for kernel in planner.kernels}
     scale = {kind: factor * dense.scale.get(kind, 1.0) for kind in kinds}
     times = SparseTimes(dense.times, cost, sparsity, dense.times.measured)
     sparse.latency = LatencyModel(planner.kernels, times, factor * dense.overhead_ms, scale)
