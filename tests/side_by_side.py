@@ -11,7 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 BOARD = ("board/", "release/test_build_board")
 MEASURING = (
     *("bench/", "cli/test_bench", "devices/", "search/test_prune", "search/test_search_device", "release/test_push", "release/test_kill"),
-    *("runner/test_energy", "runner/test_gates", "runner/test_hold", "runner/test_native", "runner/test_tune"),
+    *("runner/test_energy", "runner/test_throttle_guard", "runner/test_hold", "runner/test_native", "runner/test_tune"),
 )
 
 

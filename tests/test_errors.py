@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeprune import profile
-from edgeprune.bench.gates import parse_gate
+from edgeprune.bench.limits import parse_gate
 from edgeprune.bench.results import Artifact, check_engine
 from edgeprune.cli import main
 from edgeprune.devices import add_target, resolve_target

@@ -19,7 +19,7 @@ def is_busy(conditions: Mapping[str, Any]) -> bool:
 
 def advice(result: dict[str, Any]) -> list[str]:
     """Warnings about one model of the runner's result, each with what to do; nothing when all is well."""
-    return [*_unstable(result), *_held_back(result), *_surroundings(result), *_energy(result), *filter(None, [result.get("note")])]
+    return [*_unstable(result), *_throttled(result), *_surroundings(result), *_energy(result), *filter(None, [result.get("note")])]
 
 
 def _unstable(result: dict[str, Any]) -> list[str]:
@@ -41,8 +41,8 @@ def _unstable(result: dict[str, Any]) -> list[str]:
     return found
 
 
-def _held_back(result: dict[str, Any]) -> list[str]:
-    causes = ", ".join(result["held_back"])
+def _throttled(result: dict[str, Any]) -> list[str]:
+    causes = ", ".join(result["throttled"])
     if not causes:
         return []
     if result["discarded"]:

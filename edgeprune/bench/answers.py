@@ -72,8 +72,8 @@ class ModelAnswer:
     after: Conditions
     discarded: int
     cooldown_s: float
-    held_back: tuple[str, ...]
-    spoilt: bool
+    throttled: tuple[str, ...]
+    unreliable: bool
     note: str
     energy_error: str | None = None
 

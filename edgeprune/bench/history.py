@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from edgeprune.bench.results import Artifact, Measurement, Ratio, Verdict
+from edgeprune.bench.results import Artifact, Measurement, Ratio, Verdict, with_current_names
 from edgeprune.bench.run import Report
 from edgeprune.bench.schema import default_url, open_engine, results, shown, telling
 from edgeprune.decode import convert
@@ -72,7 +72,7 @@ class StoredRatio:
 @dataclass(frozen=True)
 class _Circumstances:
     cpus: tuple[int, ...] = ()
-    spoilt: bool = False
+    unreliable: bool = False
 
 
 class History:
@@ -172,7 +172,7 @@ class History:
     def repeats(self, like: Measurement, limit: int = 500) -> list[list[float]]:
         """Latencies in ms of the newest results in the same circumstances, a list for each model.
 
-        The circumstances: device, runtime, threads, processors, governor, clock limit.  What was measured while the device was held back
+        The circumstances: device, runtime, threads, processors, governor, clock limit.  What was measured while the device was throttled
         to the end is left out.
         """
         c = results.c
@@ -186,8 +186,8 @@ class History:
         with telling(self._engine), self._engine.connect() as connection:
             for model, latency_ms, text in connection.execute(query):
                 with suppress(ValueError):  # a damaged one teaches nothing
-                    result = convert(parse_json(text), _Circumstances)
-                    if result.cpus == like.cpus and not result.spoilt and latency_ms > 0:
+                    result = convert(with_current_names(parse_json(text)), _Circumstances)
+                    if result.cpus == like.cpus and not result.unreliable and latency_ms > 0:
                         found.setdefault(model, []).append(latency_ms)
         return list(found.values())
 

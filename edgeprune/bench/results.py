@@ -54,6 +54,14 @@ class Artifact:
         return self.engine_name or ENGINE_OF_SUFFIX[self.path.suffix]
 
 
+_EARLIER_NAMES = {"held_back": "throttled", "spoilt": "unreliable"}
+
+
+def with_current_names(document: Any) -> Any:
+    """A stored measurement with the field names of today: those of releases before 0.2.0 differ."""
+    return {_EARLIER_NAMES.get(name, name): value for name, value in document.items()} if isinstance(document, dict) else document
+
+
 def check_engine(name: str) -> None:
     """Raise :class:`InputError` listing the known engines when ``name`` is none."""
     if name not in ENGINES:
@@ -125,9 +133,10 @@ class Measurement:
     memory, and its file where that is mapped; ``rss_peak_bytes``: all of it; ``weights_bytes``, ``arena_bytes``: constants, and planned
     activations, where told. ``energy_mj``: of one inference above idle with its 95 % interval, None without a meter. ``operators``: their
     names, types and ``ms``, where asked for and told. ``device``: identity of the device; ``cpus``: the processors used, empty for all.
-    ``before``, ``after``: load, clocks, governor, temperatures. ``discarded``: windows that did not count since the device was held back
-    by ``held_back``, ``cooldown_s``: waited for it; ``spoilt``: it did not recover, and was measured all the same. ``tuned``: what held
-    the clocks. ``file_bytes``, ``file_sha256``: the model's file as it was sent. ``windows``: how many of the samples each window has.
+    ``before``, ``after``: load, clocks, governor, temperatures. ``discarded``: windows that did not count;
+    ``throttled``: why, by cause; ``cooldown_s``: waited for the device to recover; ``unreliable``: it did not, and was measured all the
+    same. ``tuned``: what held the clocks. ``file_bytes``, ``file_sha256``: the model's file as it was sent. ``windows``: how many of the
+    samples each window has.
     ``others``: what other programs took meanwhile, as a share of the time of all processors; None where the kernel does not tell.
     """
 
@@ -168,8 +177,8 @@ class Measurement:
     cpus: tuple[int, ...] = ()
     discarded: int = 0
     cooldown_s: float = 0.0
-    held_back: tuple[str, ...] = ()
-    spoilt: bool = False
+    throttled: tuple[str, ...] = ()
+    unreliable: bool = False
     file_sha256: str | None = None
     tuned: tuple[str, ...] = ()
     windows: tuple[int, ...] = ()
@@ -186,7 +195,7 @@ class Measurement:
             samples_ns=samples,
             windows=windows,
             stable=self.stable and more.stable,
-            spoilt=self.spoilt or more.spoilt,
+            unreliable=self.unreliable or more.unreliable,
             others=max(others, default=None),
             warnings=tuple(dict.fromkeys(self.warnings + more.warnings)),
         )
@@ -202,7 +211,7 @@ class Measurement:
         Raises :class:`InputError` when fields are missing or of another type, or when it cannot be true.
         """
         try:
-            found = convert(value, cls)
+            found = convert(with_current_names(value), cls)
             check(found)
         except ValueError as error:
             raise InputError(f"this is not a measurement: {error}") from error

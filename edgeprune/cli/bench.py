@@ -22,8 +22,8 @@ from edgeprune.verdict import overall
 if TYPE_CHECKING:
     from edgeprune.bench import Artifact, BenchOptions, Report
     from edgeprune.bench.fleet import Outcome
-    from edgeprune.bench.gates import Gate, Judged
     from edgeprune.bench.history import History
+    from edgeprune.bench.limits import Gate, Judged
     from edgeprune.devices import Target
 
 _NO_PROFILE = (
@@ -56,7 +56,7 @@ def parse_inputs(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) 
 
 def parse_gates(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[Gate, ...]:
     """``slower:5%`` and the like."""
-    from edgeprune.bench.gates import parse_gate
+    from edgeprune.bench.limits import parse_gate
 
     try:
         return tuple(parse_gate(text) for text in texts)
@@ -229,7 +229,7 @@ def _open(url: str | None) -> tuple[History | None, HistoryError | None]:
 
 def _finding(outcome: Outcome[Report], job: Job, history: History | None, not_stored: HistoryError | None) -> Finding:
     """Judge what was measured, and store it."""
-    from edgeprune.bench.gates import judge_report
+    from edgeprune.bench.limits import judge_report
 
     if outcome.result is None:
         return Finding(outcome.target, error=outcome.error)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from edgeprune.bench import Measurement, Ratio, Report
     from edgeprune.bench.compare import Change
-    from edgeprune.bench.gates import Judged
+    from edgeprune.bench.limits import Judged
 
 _COLOURS = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
 

@@ -109,7 +109,7 @@ def build(run: Path | None, variants: dict[str, Path], output: Path | None, as_j
     """
     from edgeprune.release import Bundle
     from edgeprune.release.build.build import build as build_bundle
-    from edgeprune.release.build.order import Order
+    from edgeprune.release.build.build_spec import BuildSpec
 
     if run is None and not variants:
         raise click.UsageError("give RUN, or --variants")
@@ -117,8 +117,8 @@ def build(run: Path | None, variants: dict[str, Path], output: Path | None, as_j
         raise click.UsageError("RUN is the variant default, and --variants has another of that name")
     if given["evidence"] and given["history"] is None:
         raise click.UsageError("--evidence names results of the history, which is off")
-    order = Order(runs=({"default": run} if run else {}) | variants, **given)
-    path = build_bundle(order, output, lambda text: click.echo(text, err=True))
+    spec = BuildSpec(runs=({"default": run} if run else {}) | variants, **given)
+    path = build_bundle(spec, output, lambda text: click.echo(text, err=True))
     with Bundle.open(path) as bundle:
         _tell(bundle, as_json)
 
@@ -226,7 +226,7 @@ def _files(manifest: Manifest) -> Any:
 
 def _lines(name: str, variant: Variant) -> list[str]:
     from edgeprune.release.build.card import figures
-    from edgeprune.release.build.gates import describe
+    from edgeprune.release.build.limits import describe
 
     asked = variant.compatibility
     kinds = ", ".join((*asked.profiles, *asked.boards, *asked.architectures)) or "any device"

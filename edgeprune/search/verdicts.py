@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgeprune.bench.gates import Gate
+from edgeprune.bench.limits import Gate
 from edgeprune.bench.results import Ratio
 from edgeprune.budget import Budget, Limit
 from edgeprune.runs.summary import BudgetSummary, JudgedSummary, RunSummary

@@ -54,26 +54,26 @@ def bench(request: Request, emit: measure.Emit) -> Dict[str, Any]:
     """Each model by itself, one after another; one that fails has an ``error``."""
     options = _options(request)
     results = []
-    starter = measure.Starter(options, len(request["models"]))
+    prefetcher = measure.ChildPrefetcher(options, len(request["models"]))
     try:
         for model in request["models"]:
             emit("measuring", name=model["name"])
             try:
-                results.append(measure.measure(model, options, emit, starter))
+                results.append(measure.measure(model, options, emit, prefetcher))
             except RunnerError as error:
                 results.append({"name": model["name"], "error": error.to_dict()})
     finally:
-        starter.close()
+        prefetcher.close()
     return {"models": results}
 
 
 def outputs(request: Request, emit: measure.Emit) -> Dict[str, Any]:
     """The tensors that a model makes of the given or seeded inputs."""
-    subject = measure.Subject(request["model"], _options(request))
+    loaded = measure.LoadedModel(request["model"], _options(request))
     try:
-        return subject.child.call("outputs", key=subject.name)
+        return loaded.child.call("outputs", key=loaded.name)
     finally:
-        subject.child.close()
+        loaded.child.close()
 
 
 ACTIONS: Dict[str, Callable[[Request, measure.Emit], Dict[str, Any]]] = {

@@ -8,10 +8,10 @@ from typing import Any, Callable, Dict, List, Optional
 
 from . import affinity, stats
 from .energy import measure_energy
-from .gates import Gate
 from .others import Others
 from .parent import Child
 from .protocol import RunnerError
+from .throttle_guard import ThrottleGuard
 
 Emit = Callable[..., None]
 _MIN_BLOCKS = 10
@@ -52,12 +52,12 @@ class Options:
     profile: bool = False
     native: Optional[str] = None
 
-    def gate(self, emit: Optional[Emit] = None) -> Gate:
-        """The gate that these options describe."""
-        return Gate(self.limit_c, self.cooldown_s, emit=emit)
+    def guard(self, emit: Optional[Emit] = None) -> ThrottleGuard:
+        """The guard that these options describe."""
+        return ThrottleGuard(self.limit_c, self.cooldown_s, emit=emit)
 
 
-class Starter:
+class ChildPrefetcher:
     """Starts the processes of models that are measured one after another: the next one's interpreter while the present one warms up."""
 
     def __init__(self, options: Options, count: int) -> None:
@@ -91,7 +91,7 @@ class Starter:
             child.close()
 
 
-class Subject:
+class LoadedModel:
     """A model loaded in a child of its own, from the storage where ``cold``.  Raises what :meth:`Child.call` raises."""
 
     def __init__(self, model: Dict[str, Any], options: Options, child: Optional[Child] = None, cold: bool = False) -> None:
@@ -160,20 +160,20 @@ class Subject:
         }
 
 
-def sample(subject: Subject, options: Options, gate: Gate) -> Dict[str, Any]:
+def sample(loaded: LoadedModel, options: Options, guard: ThrottleGuard) -> Dict[str, Any]:
     """Windows until both the least time and the width are reached, or the most time, but six of a run at least.
 
-    Windows that the gate rejects do not count.
+    Windows that the guard rejects do not count.
     """
     block_ns = int(options.min_time_s * 1e9 / _MIN_BLOCKS)
     blocks: List[List[int]] = []
     middles: List[float] = []
     passed, sampled_s, look = 0, 0.0, 0
     precise = ready = False
-    others = Others([subject.pid])
+    others = Others([loaded.pid])
     while not ready:
         begin = time.monotonic()
-        blocks.append(subject.block(block_ns))
+        blocks.append(loaded.block(block_ns))
         sampled_s += time.monotonic() - begin
         middles.append(stats.median(blocks[-1]))
         over = sampled_s >= options.max_time_s and len(blocks) >= _LEAST_BLOCKS
@@ -182,8 +182,8 @@ def sample(subject: Subject, options: Options, gate: Gate) -> Dict[str, Any]:
                 look = len(blocks) + len(blocks) // 10 + 1  # a look sorts all samples: not after each window
                 precise = stats.relative_width(*stats.clustered_interval(blocks), stats.median(middles)) <= options.relative_width
             ready = precise or over
-        if ready or gate.due():
-            if not gate.passes(len(blocks) - passed):
+        if ready or guard.due():
+            if not guard.passes(len(blocks) - passed):
                 sampled_s *= passed / len(blocks)
                 del blocks[passed:], middles[passed:]
                 ready = False
@@ -194,19 +194,19 @@ def sample(subject: Subject, options: Options, gate: Gate) -> Dict[str, Any]:
     return dict(figures, stable=precise and steady, stop_reason=reason, sampled_s=sampled_s, others=others.share())
 
 
-def measure(model: Dict[str, Any], options: Options, emit: Emit, starter: Starter) -> Dict[str, Any]:
+def measure(model: Dict[str, Any], options: Options, emit: Emit, prefetcher: ChildPrefetcher) -> Dict[str, Any]:
     """Everything about one model; :class:`RunnerError` when its process fails."""
-    gate = options.gate(emit)
-    subject = Subject(model, options, starter.take(), cold=True)
+    guard = options.guard(emit)
+    loaded = LoadedModel(model, options, prefetcher.take(), cold=True)
     try:
-        result = dict(subject.facts(), operators=None)
-        starter.ahead(lambda: subject.warm_up(options.warmup_s))
-        result.update(sample(subject, options, gate), warmup_s=subject.warmup_s, settled=subject.settled)
+        result = dict(loaded.facts(), operators=None)
+        prefetcher.ahead(lambda: loaded.warm_up(options.warmup_s))
+        result.update(sample(loaded, options, guard), warmup_s=loaded.warmup_s, settled=loaded.settled)
         if options.profile:
-            result.update(subject.child.call("profile", key=subject.name))
-        result.update(subject.energy(options))
+            result.update(loaded.child.call("profile", key=loaded.name))
+        result.update(loaded.energy(options))
     finally:
-        subject.child.close()
-    result.update(gate.report(), name=model["name"], threads=options.threads)
+        loaded.child.close()
+    result.update(guard.report(), name=model["name"], threads=options.threads)
     emit("measured", name=model["name"], median_ms=result["median_ns"] / 1e6, stable=result["stable"])
     return result

@@ -91,12 +91,12 @@ class _Table:
 def table(archive: str, engine: str, rounds: int, options: Options, emit: Emit) -> Dict[str, Any]:
     """Measure every model of a zip archive.  A model that kills the child has that as its result; the others go on in a new one.
 
-    Windows in which the device was held back are measured again.
+    Windows in which the device was throttled are measured again.
     """
     work = _Table(archive, engine, options)
     names = sorted(work.sizes)
     done, total = 0, rounds * len(names)
-    gate = options.gate(emit)
+    guard = options.guard(emit)
     recent: List[str] = []
     try:
         for number in range(rounds):
@@ -106,12 +106,12 @@ def table(archive: str, engine: str, rounds: int, options: Options, emit: Emit) 
                     work.visit(name)
                     recent.append(name)
                 done += 1
-                if gate.due() or done == total:
-                    while not gate.passes(len(recent)):
+                if guard.due() or done == total:
+                    while not guard.passes(len(recent)):
                         work.repeat(recent)
                     recent = []
                 if done % 10 == 0 or done == total:
                     emit("table", done=done, total=total)
     finally:
         work.close()
-    return dict(work.runtime, kernels=work.results(), held_back=gate.causes, discarded=gate.discarded)
+    return dict(work.runtime, kernels=work.results(), throttled=guard.causes, discarded=guard.discarded)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from edgeprune.targets.runner.measure import Options, Starter, Subject
+from edgeprune.targets.runner.measure import ChildPrefetcher, LoadedModel, Options
 
 from edgeprune.bench import Artifact, BenchOptions, Comparison, DeviceInfo, Measurement, Report, bench, comparable, open_device
 from edgeprune.bench.advice import advice
@@ -21,7 +21,7 @@ CALM = {
     "stable": True,
     "drift": 0.0,
     "outliers": 0.0,
-    "held_back": [],
+    "throttled": [],
     "discarded": 0,
     "before": {"governor": "performance", "loadavg": 0.1, "cores": 4},
     "energy_error": None,
@@ -39,8 +39,8 @@ CALM = {
         ({"drift": 0.12}, ["12% slower", "rest"]),
         ({"drift": -0.08}, ["8% faster"]),
         ({"outliers": 0.025}, ["2.5% of the runs were stalls", "affinity"]),
-        ({"held_back": ["under-voltage"]}, ["under-voltage", "power supply"]),
-        ({"held_back": ["throttled"], "discarded": 3}, ["throttled", "3 windows", "cooldown"]),
+        ({"throttled": ["under-voltage"]}, ["under-voltage", "power supply"]),
+        ({"throttled": ["throttled"], "discarded": 3}, ["throttled", "3 windows", "cooldown"]),
         ({"before": {"governor": "ondemand", "loadavg": 0.1, "cores": 4}}, ["ondemand", "tune"]),
         ({"before": {"governor": "performance", "loadavg": 3.6, "cores": 4}}, ["load average 3.6", "end it"]),
         ({"energy_error": "rapl: broken"}, ["energy was not measured: rapl: broken"]),
@@ -96,14 +96,14 @@ def test_every_figure_of_a_real_measurement_is_there(client_home: Path, dense_mo
 def test_the_whole_process_runs_on_the_processors_chosen(dense_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runner.pyz").write_bytes(build_runner()[1])
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "runner.pyz")])
-    subject = Subject({"name": "m", "engine": "tflite", "path": str(dense_model)}, Options(threads=2, affinity="0"))
+    loaded = LoadedModel({"name": "m", "engine": "tflite", "path": str(dense_model)}, Options(threads=2, affinity="0"))
     try:
-        tasks = list(Path(f"/proc/{subject.child.pid}/task").glob("*/status"))
+        tasks = list(Path(f"/proc/{loaded.child.pid}/task").glob("*/status"))
         assert {line.split()[1] for task in tasks for line in task.read_text().splitlines() if line.startswith("Cpus_allowed_list")} == {
             "0"
         }
     finally:
-        subject.child.close()
+        loaded.child.close()
 
 
 def test_other_processors_are_not_compared() -> None:
@@ -126,21 +126,21 @@ def test_what_the_device_cannot_do_is_said(client_home: Path, dense_model: Path)
 def test_the_next_models_process_is_ready_when_the_present_one_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runner.pyz").write_bytes(build_runner()[1])
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "runner.pyz")])
-    starter = Starter(Options(), 2)
-    first = starter.take()
+    prefetcher = ChildPrefetcher(Options(), 2)
+    first = prefetcher.take()
     seen: list[int] = []
-    starter.ahead(lambda: seen.append(first.pid))
-    second = starter.take()
+    prefetcher.ahead(lambda: seen.append(first.pid))
+    second = prefetcher.take()
     assert seen == [first.pid]
     assert second.pid != first.pid
-    starter.ahead(lambda: seen.append(second.pid))  # no third model: no third process
-    starter.close()
+    prefetcher.ahead(lambda: seen.append(second.pid))  # no third model: no third process
+    prefetcher.close()
     for child in (first, second):
         assert child.call("ready") == {}
         child.close()
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     before = children.read_text()
-    spare = Starter(Options(), 2)
+    spare = ChildPrefetcher(Options(), 2)
     spare.ahead(lambda: seen.append(len(children.read_text().split())))
     assert seen[-1] == len(before.split()) + 1
     spare.close()

@@ -37,7 +37,7 @@ ANSWER: dict[str, Any] = {
     **{"load_ms": 1.0, "first_ms": 0.5, "cold_ms": 51.5, "peak_bytes": 80_000, "rss_peak_bytes": 30_000_000, "weights_bytes": 30_000},
     **{"arena_bytes": None, "operators": None, "energy_mj": None, "energy_low_mj": None, "energy_high_mj": None, "energy_method": None},
     **{"before": {"loadavg": 0.1, "cores": 4, "governor": "performance", "limit_mhz": 1800.0, "temperatures_c": {"a": 40.0}}, "after": {}},
-    **{"discarded": 0, "cooldown_s": 0.0, "held_back": [], "spoilt": False, "note": ""},
+    **{"discarded": 0, "cooldown_s": 0.0, "throttled": [], "unreliable": False, "note": ""},
 }
 LOGS = [math.log(0.5) + 0.01 * index for index in (-2, -1, 0, 1, 2, 0, 1, -1)]
 
@@ -91,7 +91,7 @@ FORGED: dict[str, dict[str, Any]] = {
     "a load of text": changed(before={"loadavg": "high"}),
     "conditions that are a list": changed(after=[]),
     "operators without times": changed(operators=[{"name": "a"}]),
-    "held back by numbers": changed(held_back=[1]),
+    "throttled by numbers": changed(throttled=[1]),
     "no name": without("name"),
     **{f"no {name}": without(name) for name in ANSWER if name not in ("name", "energy_error")},
 }

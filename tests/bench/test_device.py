@@ -43,7 +43,7 @@ def test_a_measurement_is_complete_and_survives_json(device: Device, dense_model
     assert 0 < found.peak_bytes < found.rss_peak_bytes
     assert (found.file_bytes, found.threads, found.name) == (dense_model.stat().st_size, 1, "dense.tflite")
     assert found.file_sha256 == hashlib.sha256(dense_model.read_bytes()).hexdigest()
-    assert found.spoilt is False
+    assert found.unreliable is False
     assert (found.runtime, found.runtime_version) == device.info.runtimes["tflite"]
     assert found.stop_reason in ("precise", "time limit")
     assert found.energy_mj is None

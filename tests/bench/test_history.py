@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from measured import PLAIN, STATE, report
 
-from edgeprune.bench import Artifact, Comparison, Ratio
+from edgeprune.bench import Artifact, Comparison, Measurement, Ratio
 from edgeprune.bench.history import History, git_commit, history_url
 from edgeprune.errors import HistoryError, InputError
 from edgeprune.testing.postgres import PostgresServer, find_postgres
@@ -136,11 +136,19 @@ def test_repeats_are_of_the_same_circumstances(url: str, model: Artifact, tmp_pa
             limited,
         ):
             history.add(report(replace(PLAIN, **change)), "pi5", model)
-        history.add(report(replace(PLAIN, latency_ms=9.0, spoilt=True)), "pi5", model)
+        history.add(report(replace(PLAIN, latency_ms=9.0, unreliable=True)), "pi5", model)
         history.add(report(replace(PLAIN, latency_ms=3.0, cpus=(0, 1))), "pi5", model)
         assert sorted(history.repeats(PLAIN)) == [[2.0, 1.0], [5.0]]
         assert history.repeats(replace(PLAIN, cpus=(0, 1))) == [[3.0]]
         assert history.repeats(replace(PLAIN, before={})) == [[1.0]]
+
+
+def test_results_stored_by_an_earlier_version_are_read_with_the_names_of_today() -> None:
+    stored = PLAIN.to_json()
+    stored |= {"held_back": stored.pop("throttled") or ["heat"], "spoilt": not stored.pop("unreliable")}
+    read = Measurement.from_json(stored)
+    assert (read.throttled, read.unreliable) == (("heat",), True)
+    assert read.to_json() | {"throttled": [], "unreliable": False} == PLAIN.to_json()
 
 
 WRITER = """

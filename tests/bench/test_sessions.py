@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 from edgeprune.targets.runner import measure, stats
-from edgeprune.targets.runner.gates import Gate
 from edgeprune.targets.runner.others import Others, machine_ticks, process_ticks
+from edgeprune.targets.runner.throttle_guard import ThrottleGuard
 
 from edgeprune.bench import Artifact, BenchOptions, Measurement, open_device
 from edgeprune.bench.compare import between_sessions, distrust
-from edgeprune.bench.gates import parse_gate
+from edgeprune.bench.limits import parse_gate
 from edgeprune.testing.models import dense_tflite
 
 CORES = 2
@@ -53,7 +53,7 @@ class Machine:
                 self.slow = self.random.uniform(1.1, 1.6) if self.busy else 1.0
 
 
-class Subject:
+class LoadedModel:
     """A model of 5 ms a run."""
 
     pid = 0
@@ -82,8 +82,8 @@ class Counted:
 def session(machine: Machine, monkeypatch: pytest.MonkeyPatch, ns: float = 5e6) -> Measurement:
     monkeypatch.setattr(measure, "time", machine)
     monkeypatch.setattr(measure, "Others", lambda _: Counted(machine))
-    gate = Gate(probe=dict, clock=type("Clock", (), {"monotonic": machine.monotonic, "sleep": machine.pass_by}))
-    found = measure.sample(Subject(machine, ns), measure.Options(min_time_s=0.5, max_time_s=2.0), gate)
+    guard = ThrottleGuard(probe=dict, clock=type("Clock", (), {"monotonic": machine.monotonic, "sleep": machine.pass_by}))
+    found = measure.sample(LoadedModel(machine, ns), measure.Options(min_time_s=0.5, max_time_s=2.0), guard)
     times = {f"{name}_ms": found[f"{name}_ns"] / 1e6 for name in ("low", "high", "p90", "p99")}
     kept = {name: found[name] for name in ("stable", "stop_reason", "others")}
     return Measurement("m", found["median_ns"] / 1e6, **times, samples_ns=tuple(found["samples_ns"]), **kept, **FACTS)

@@ -13,8 +13,8 @@ from junit_layout import check_layout
 
 from edgeprune.bench import Measurement, Ratio
 from edgeprune.bench.compare import ASSUMED, Spread, between_sessions, compare_results, known_spread, load_results
-from edgeprune.bench.gates import parse_gate
 from edgeprune.bench.junit import Case, Suite, junit_xml
+from edgeprune.bench.limits import parse_gate
 from edgeprune.errors import IncomparableError, InputError
 
 PLAIN = Measurement(
@@ -97,13 +97,13 @@ def test_a_meter_that_failed_is_not_called_missing() -> None:
     assert "there is no meter" in parse_gate("energy:40mJ").judge(PLAIN).message
 
 
-def spoilt(item: Measurement) -> Measurement:
-    """Held back to the end."""
-    return replace(item, spoilt=True, held_back=("heat",))
+def unreliable(item: Measurement) -> Measurement:
+    """Throttled to the end."""
+    return replace(item, unreliable=True, throttled=("heat",))
 
 
 @pytest.mark.parametrize(
-    ("item", "why"), [(replace(PLAIN, samples_ns=PLAIN.samples_ns[:5]), "5 runs are too few"), (spoilt(PLAIN), "throttled (heat)")]
+    ("item", "why"), [(replace(PLAIN, samples_ns=PLAIN.samples_ns[:5]), "5 runs are too few"), (unreliable(PLAIN), "throttled (heat)")]
 )
 def test_a_latency_that_cannot_be_trusted_decides_nothing(item: Measurement, why: str) -> None:
     for limit in ("1ms", "1s"):

@@ -23,7 +23,7 @@ from edgeprune.cli import main
 from edgeprune.errors import BundleError, EdgepruneError, EvidenceError, GateError, InputError, RunError
 from edgeprune.release import Bundle, Gate
 from edgeprune.release.build.build import build
-from edgeprune.release.build.order import Order
+from edgeprune.release.build.build_spec import BuildSpec
 from edgeprune.release.bundle.sign import sign
 from edgeprune.testing.models import dense_tflite
 
@@ -41,12 +41,12 @@ def run(tmp_path) -> Path:
     return make_run(tmp_path / "run")
 
 
-def order(*runs: Path, version: str = "1.4.0", **fields: object) -> Order:
+def order(*runs: Path, version: str = "1.4.0", **fields: object) -> BuildSpec:
     names = ["pi4", "pi5", "wear"]
-    return Order(runs=dict(zip(names, runs, strict=False)), version=version, **fields)  # type: ignore[arg-type]
+    return BuildSpec(runs=dict(zip(names, runs, strict=False)), version=version, **fields)  # type: ignore[arg-type]
 
 
-def fails(wanted: Order | None, kind: type[EdgepruneError], said: str, tmp_path: Path) -> EdgepruneError:
+def fails(wanted: BuildSpec | None, kind: type[EdgepruneError], said: str, tmp_path: Path) -> EdgepruneError:
     before = sorted(tmp_path.iterdir())
     with pytest.raises(kind, match=said) as raised:
         build(wanted)
@@ -415,14 +415,14 @@ def test_several_formats_are_shipped_beside_the_model(run, tmp_path):
 )
 def test_what_makes_no_sense_is_refused_before_any_work(tmp_path, fields, said):
     with pytest.raises(EdgepruneError, match=said):
-        Order(**({"runs": {"pi4": tmp_path / "never read"}, "version": "1.0.0"} | fields))
+        BuildSpec(**({"runs": {"pi4": tmp_path / "never read"}, "version": "1.0.0"} | fields))
 
 
 def test_versions_make_sequences_that_grow():
     versions = ["0.0.1", "0.1.0", "0.1.999", "1.0.0", "1.0.1", "1.2.0", "10.0.0"]
-    numbers = [Order(runs={"a": Path()}, version=version).number for version in versions]
+    numbers = [BuildSpec(runs={"a": Path()}, version=version).number for version in versions]
     assert numbers == sorted(set(numbers))
-    assert Order(runs={"a": Path()}, version="1.4.0-rc.1", sequence=7).number == 7
+    assert BuildSpec(runs={"a": Path()}, version="1.4.0-rc.1", sequence=7).number == 7
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ def test_versions_make_sequences_that_grow():
     ],
 )
 def test_expiry_is_counted_from_the_creation(text, expires):
-    assert Order(runs={"a": Path()}, version="1.0.0", expires=text).expiry("2026-01-31T00:00:00Z") == expires
+    assert BuildSpec(runs={"a": Path()}, version="1.0.0", expires=text).expiry("2026-01-31T00:00:00Z") == expires
 
 
 def test_a_date_before_the_evidence_is_no_expiry(run, tmp_path):

@@ -18,7 +18,7 @@ from edgeprune.cli import main
 from edgeprune.errors import BundleError, EvidenceError
 from edgeprune.release import Bundle, Evidence, Manifest
 from edgeprune.release.build.build import build
-from edgeprune.release.build.order import Order
+from edgeprune.release.build.build_spec import BuildSpec
 from edgeprune.release.bundle.codec import canonical
 from edgeprune.release.bundle.file import write_bundle
 from edgeprune.release.bundle.samples import check_samples
@@ -31,8 +31,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return make_run(tmp_path / "run")
 
 
-def order(run: Path) -> Order:
-    return Order(runs={"pi4": run}, version="1.4.0")
+def order(run: Path) -> BuildSpec:
+    return BuildSpec(runs={"pi4": run}, version="1.4.0")
 
 
 def refused(run: Path, said: str) -> None:
@@ -118,7 +118,7 @@ def test_a_stored_result_without_its_samples_is_no_evidence(run, tmp_path):
         item = measurement(file.read_bytes(), windows=())
         history.add(Report(DeviceInfo(**{one.name: "" for one in fields(DeviceInfo)}), (item,), ()), "pi4", Artifact(file))  # type: ignore[arg-type]
     with pytest.raises(EvidenceError, match="result 1 of the history has no raw samples"):
-        build(Order(runs={"pi4": run}, version="1.4.0", evidence={"pi4": ["1"]}, history=url))
+        build(BuildSpec(runs={"pi4": run}, version="1.4.0", evidence={"pi4": ["1"]}, history=url))
 
 
 # in the bundle

@@ -16,7 +16,7 @@ from edgeprune.devices import Target
 from edgeprune.errors import BundleError, DeviceError, HealthError, IncompatibleError, InputError
 from edgeprune.release import Bundle, Manifest
 from edgeprune.release.deploy import fleet
-from edgeprune.release.deploy.fit import choose, obstacles
+from edgeprune.release.deploy.compatibility import choose, obstacles
 from edgeprune.release.deploy.fleet import Waves, push_all
 from edgeprune.release.deploy.push import Pushed
 

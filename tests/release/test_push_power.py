@@ -18,7 +18,7 @@ from edgeprune.targets.activator.app import answer
 
 from edgeprune.devices.pack import pack
 from edgeprune.errors import SignatureError
-from edgeprune.release.deploy.place import _error
+from edgeprune.release.deploy.store import _error
 
 CHANGES = ("fsync", "replace", "rename", "link", "symlink", "unlink", "mkdir", "rmdir")
 

@@ -16,7 +16,7 @@ from edgeprune.cli import main
 from edgeprune.errors import BundleError, GateError, InputError, SignatureError
 from edgeprune.release import Bundle, Gate, Manifest
 from edgeprune.release.build.build import build
-from edgeprune.release.build.order import Order
+from edgeprune.release.build.build_spec import BuildSpec
 from edgeprune.release.bundle.codec import canonical
 from edgeprune.release.bundle.sign import sign
 from edgeprune.release.bundle.signers import read_signers
@@ -25,8 +25,8 @@ from edgeprune.release.bundle.unpack import unpack
 ROOT = Path(__file__).parents[2]
 
 
-def order(run: Path, **fields: object) -> Order:
-    return Order(**({"runs": {"pi4": run}, "version": "1.0.0"} | fields))  # type: ignore[arg-type]
+def order(run: Path, **fields: object) -> BuildSpec:
+    return BuildSpec(**({"runs": {"pi4": run}, "version": "1.0.0"} | fields))  # type: ignore[arg-type]
 
 
 # build

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from edgeprune.targets.runner import compare, measure, stats
-from edgeprune.targets.runner.gates import Gate
+from edgeprune.targets.runner.throttle_guard import ThrottleGuard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,7 +116,7 @@ class _Machine:
         return math.exp(self._state + self.drift * self.clock.now) * busy
 
 
-class _Subject:
+class _LoadedModel:
     """A loaded model: some processes are luckier than others."""
 
     def __init__(self, machine: _Machine, ns: float) -> None:
@@ -161,8 +161,8 @@ def simulate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict]]:
             clock = _Clock()
             machine = _Machine(seed, clock, **noise)
             monkeypatch.setattr(compare, "time", clock)
-            monkeypatch.setattr(compare, "Subject", lambda model, _, machine=machine: _Subject(machine, times[model["name"]]))
-            monkeypatch.setattr(measure.Options, "gate", lambda *_, clock=clock: Gate(probe=dict, clock=clock))
+            monkeypatch.setattr(compare, "LoadedModel", lambda model, _, machine=machine: _LoadedModel(machine, times[model["name"]]))
+            monkeypatch.setattr(measure.Options, "guard", lambda *_, clock=clock: ThrottleGuard(probe=dict, clock=clock))
             options = measure.Options(min_time_s=0.4, max_time_s=2.0)
             found.append(compare.compare([{"name": name} for name in times], options, lambda *_, **__: None)["models"][1])
         return found

@@ -11,7 +11,7 @@ from points_task import points_task
 
 from edgeprune import Budget, prune
 from edgeprune.errors import GateError, InfeasibleBudgetError, RecipeError, RunError, TrainingError
-from edgeprune.release.build.gates import describe, judge, parse_gates
+from edgeprune.release.build.limits import describe, judge, parse_gates
 from edgeprune.report.summary import verdicts
 from edgeprune.runs.finished import read_run
 from edgeprune.search import Options

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgeprune.errors import BundleError, InputError
+from edgeprune.release.build.build_spec import BuildSpec
 from edgeprune.release.build.card import card
 from edgeprune.release.build.licences import third_party
-from edgeprune.release.build.order import Order
 from edgeprune.release.build.sbom import sbom
 from edgeprune.release.build.variant import Assembly, Contents
 from edgeprune.release.bundle.file import SUFFIX, Bundle, write_bundle
@@ -19,28 +19,28 @@ from edgeprune.release.bundle.manifest import File, Manifest, Variant, format_ti
 from edgeprune.runs.finished import FinishedRun, read_run
 
 
-def build(order: Order, output: Path | None = None, note: Callable[[str], None] = lambda _: None) -> Path:
+def build(spec: BuildSpec, output: Path | None = None, note: Callable[[str], None] = lambda _: None) -> Path:
     """Build a bundle, unsigned, and return its path: ``<product>-<version>.epb`` in the working folder unless ``output`` is given.
 
-    The same runs, order and ``SOURCE_DATE_EPOCH`` make the same bytes; without that variable a release is as old as the newest evidence in
+    The same runs, spec and ``SOURCE_DATE_EPOCH`` make the same bytes; without that variable a release is as old as the newest evidence in
     it. A signed bundle that is there already is replaced by the same release alone, which keeps the signatures. ``note`` hears what is
     being done. Raises :class:`GateError` naming the gate that is not met, :class:`EvidenceError`, :class:`RunError`, :class:`InputError`,
     :class:`BundleError`.
     """
-    runs = {name: read_run(path) for name, path in sorted(order.runs.items())}
-    product = order.product or _product(runs)
-    path = output or Path(f"{product}-{order.version}{SUFFIX}")
+    runs = {name: read_run(path) for name, path in sorted(spec.runs.items())}
+    product = spec.product or _product(runs)
+    path = output or Path(f"{product}-{spec.version}{SUFFIX}")
     _check_output(path)
     contents, variants, times = Contents(), dict[str, Variant](), list[str]()
     for name, run in runs.items():
         note(f"gathering {name} from {run.path}")
-        assembly = Assembly(name, run, order, contents)
+        assembly = Assembly(name, run, spec, contents)
         variants[name] = assembly.variant(note)
         times += assembly.times
     created = _created(times)
-    files = _shared(order, product, created, variants, runs, contents)
+    files = _shared(spec, product, created, variants, runs, contents)
     try:
-        manifest = Manifest(product, order.version, order.number, created, order.expiry(created), variants, files, order.threshold)
+        manifest = Manifest(product, spec.version, spec.number, created, spec.expiry(created), variants, files, spec.threshold)
         Manifest.from_bytes(manifest.to_bytes())  # no reader shall refuse what was built
     except (ValueError, BundleError) as error:
         raise InputError(f"the release cannot be built: {error}") from error
@@ -69,16 +69,16 @@ def _created(times: list[str]) -> str:
 
 
 def _shared(
-    order: Order, product: str, created: str, variants: dict[str, Variant], runs: dict[str, FinishedRun], contents: Contents
+    spec: BuildSpec, product: str, created: str, variants: dict[str, Variant], runs: dict[str, FinishedRun], contents: Contents
 ) -> tuple[File, ...]:
     """What every device gets: card, bill of materials, licences."""
     runtimes = [runtime for variant in variants.values() for runtime in variant.compatibility.runtimes]
     files = [
-        contents.file("MODEL_CARD.md", card(product, order.version, created, variants, runs), "card"),
-        contents.file("sbom.cdx.json", sbom(product, order.version, created, variants, _tools(runs)), "sbom"),
+        contents.file("MODEL_CARD.md", card(product, spec.version, created, variants, runs), "card"),
+        contents.file("sbom.cdx.json", sbom(product, spec.version, created, variants, _tools(runs)), "sbom"),
         contents.file("licences/third-party.md", third_party(runtimes), "licence"),
     ]
-    for path in order.licences:
+    for path in spec.licences:
         try:
             files.append(contents.file(f"licences/{path.name}", path.read_bytes(), "licence"))
         except OSError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeprune.budget import format_quantity
-from edgeprune.release.build.gates import describe
+from edgeprune.release.build.limits import describe
 from edgeprune.release.bundle.manifest import Evidence, Variant
 from edgeprune.runs.summary import RunSummary
 

@@ -15,10 +15,10 @@ from edgeprune.errors import EvidenceError, InputError
 from edgeprune.export import formats
 from edgeprune.micro import write_c_array
 from edgeprune.profile import load as load_profile
+from edgeprune.release.build.build_spec import BuildSpec
 from edgeprune.release.build.evidence import Found, compatibility_of, from_history, from_run
-from edgeprune.release.build.gates import judge
 from edgeprune.release.build.health import health_of, tolerance_of
-from edgeprune.release.build.order import Order
+from edgeprune.release.build.limits import judge
 from edgeprune.release.build.scores import score_of
 from edgeprune.release.bundle.codec import canonical
 from edgeprune.release.bundle.manifest import Compatibility, Evidence, File, Gate, Health, Variant
@@ -44,8 +44,8 @@ class Contents:
 class Assembly:
     """Puts a variant together.  ``times``: of all measurements and files in it; a score is of the file, whenever it was computed."""
 
-    def __init__(self, name: str, run: FinishedRun, order: Order, contents: Contents) -> None:
-        self.name, self.run, self.order, self._contents = name, run, order, contents
+    def __init__(self, name: str, run: FinishedRun, spec: BuildSpec, contents: Contents) -> None:
+        self.name, self.run, self.spec, self._contents = name, run, spec, contents
         self.times: list[str] = []
         self._files: list[File] = []
 
@@ -56,7 +56,7 @@ class Assembly:
         model = self._model(shipped, found)
         if not found[model.sha256]:
             note(f"variant {self.name}: {model.path.name} was measured on no device, and the release will say so")
-        score = score_of(self.run, model, self.order.recipe, note)
+        score = score_of(self.run, model, self.spec.recipe, note)
         evidence: list[Evidence] = []
         for exported in shipped:
             self._add_artifact(exported, exported is model)
@@ -80,28 +80,28 @@ class Assembly:
         return path
 
     def _shipped(self) -> list[Exported]:
-        """The exports to be shipped, in the run's order."""
+        """The exports to be shipped, in the run's spec."""
         known = {one.format: one for one in self.run.exported}
-        if missing := [name for name in (*self.order.formats, *([self.order.model] if self.order.model else [])) if name not in known]:
+        if missing := [name for name in (*self.spec.formats, *([self.spec.model] if self.spec.model else [])) if name not in known]:
             raise InputError(
                 f"variant {self.name}: the run {self.run.path} has no export in the format {missing[0]}",
                 remedy=f"It has {', '.join(known)}; a run exports more with --format.",
             )
-        wanted = self.order.formats or [name for name in known if name in formats.names() and formats.find(name).engine]
-        shipped = [known[name] for name in dict.fromkeys((*wanted, *([self.order.model] if self.order.model else [])))]
+        wanted = self.spec.formats or [name for name in known if name in formats.names() and formats.find(name).engine]
+        shipped = [known[name] for name in dict.fromkeys((*wanted, *([self.spec.model] if self.spec.model else [])))]
         if not shipped:
             raise InputError(f"variant {self.name}: the run {self.run.path} has no export that a device runs")
         return shipped
 
     def _found(self, shipped: Sequence[Exported]) -> dict[str, list[Found]]:
         """The measurements of every export."""
-        if references := self.order.evidence.get(self.name):
+        if references := self.spec.evidence.get(self.name):
             return self._from_history(shipped, references)
         return {one.sha256: [mine] if (mine := from_run(self.run, one)) else [] for one in shipped}
 
     def _from_history(self, shipped: Sequence[Exported], references: Sequence[str]) -> dict[str, list[Found]]:
         found: dict[str, list[Found]] = {one.sha256: [] for one in shipped}
-        with History(self.order.history) as history:
+        with History(self.spec.history) as history:
             for reference in references:
                 entry = history.find(reference)
                 exported = next((one for one in shipped if one.sha256 == entry.model_sha256), shipped[0])
@@ -110,13 +110,13 @@ class Assembly:
 
     def _model(self, shipped: Sequence[Exported], found: dict[str, list[Found]]) -> Exported:
         """The artifact that consumers load: the one asked for, or the one that was measured."""
-        measured = [one for one in shipped if found[one.sha256] and self.order.model in (None, one.format)]
+        measured = [one for one in shipped if found[one.sha256] and self.spec.model in (None, one.format)]
         if len(measured) > 1:
             names = ", ".join(one.format for one in measured)
             raise InputError(
                 f"variant {self.name}: several formats were measured ({names})", remedy="Choose the one to load: --model FORMAT."
             )
-        wanted = [one for one in shipped if self.order.model in (None, one.format)]
+        wanted = [one for one in shipped if self.spec.model in (None, one.format)]
         if not measured and (self.run.result.measured or any(found.values())):
             raise EvidenceError(
                 f"variant {self.name}: {' and '.join(one.path.name for one in wanted)} was not measured",
@@ -158,7 +158,7 @@ class Assembly:
         measurements: list[Measurement | None] = [one.measurement for one in found] or [None]
         judged = {
             judge(gate, self.name, len(model.content), measurement, self.run.metric_name, metric, dense, self.run.higher_is_better): None
-            for gate in self.order.wanted(self.name)
+            for gate in self.spec.wanted(self.name)
             for measurement in measurements
         }
         return tuple(judged)
@@ -172,9 +172,9 @@ class Assembly:
         )
 
     def _compatibility(self, model: Exported, found: Sequence[Found]) -> Compatibility:
-        profiles = tuple(self.order.profiles.get(self.name, ()))
+        profiles = tuple(self.spec.profiles.get(self.name, ()))
         asked = compatibility_of(found, formats.find(model.format).engine or "") if found else self._of_profile()
-        memory = asked.min_memory_bytes if self.order.min_memory_bytes is None else self.order.min_memory_bytes
+        memory = asked.min_memory_bytes if self.spec.min_memory_bytes is None else self.spec.min_memory_bytes
         boards = () if profiles else asked.boards
         return Compatibility(asked.architectures, memory, asked.runtimes, boards, profiles or asked.profiles)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from edgeprune.devices.targets import Target
 from edgeprune.errors import HealthError, ReleaseError
 from edgeprune.release.bundle.file import NAMESPACE
-from edgeprune.release.deploy.place import BASE, OpenPlace
 from edgeprune.release.deploy.push import AFTER_REMEDY, restore_after, run_after
+from edgeprune.release.deploy.store import BASE, OpenReleaseStore
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ def status(target: Target, base: str = BASE, deep: bool = False) -> list[Status]
 
     Raises what connecting raises, :class:`NoRuntimeError` when the device has no Python.
     """
-    with OpenPlace(target.address, base) as place:
-        return [_status(place, target, product, deep) for product in place.products()]
+    with OpenReleaseStore(target.address, base) as store:
+        return [_status(store, target, product, deep) for product in store.products()]
 
 
-def _status(place: OpenPlace, target: Target, product: str, deep: bool) -> Status:
-    found = place.call("status", product, 1 << 30 if deep else 0, deep=deep)
+def _status(store: OpenReleaseStore, target: Target, product: str, deep: bool) -> Status:
+    found = store.call("status", product, 1 << 30 if deep else 0, deep=deep)
     releases = tuple(
         Installed(
             **{name: item[name] for name in ("version", "sequence", "variant", "bytes")},
@@ -63,7 +63,7 @@ def _status(place: OpenPlace, target: Target, product: str, deep: bool) -> Statu
     )
     known = {name: found[name] for name in ("current", "committed", "previous", "pending")}
     highest = found["highest"]["version"] if found["highest"] else None
-    return Status(target.name, product, place.root(product), **known, highest=highest, releases=releases)
+    return Status(target.name, product, store.root(product), **known, highest=highest, releases=releases)
 
 
 @dataclass(frozen=True)
@@ -92,21 +92,21 @@ def rollback(
     as for a push.  Raises :class:`ReleaseError` when there is nothing to go back to, :class:`HealthError` when ``after`` fails: the
     device has then gone forward again.
     """
-    with OpenPlace(target.address, base) as place:
-        product = _product(place, target, product)
-        place.install()
-        if only_from is not None and (used := place.call("status", product)["committed"]) != only_from:
+    with OpenReleaseStore(target.address, base) as store:
+        product = _product(store, target, product)
+        store.install()
+        if only_from is not None and (used := store.call("status", product)["committed"]) != only_from:
             return RolledBack(target.name, product, used, used)
         token = uuid.uuid4().hex
         trust = {"namespace": NAMESPACE, "now_s": time.time()}
-        begun = place.call("rollback", product, 1 << 30, token=token, version=version, trust=trust)
+        begun = store.call("rollback", product, 1 << 30, token=token, version=version, trust=trust)
         if begun["from"] == begun["version"]:
             return RolledBack(target.name, product, begun["from"], begun["version"])
-        if failed := run_after(place, product, after):
-            place.call("abandon", product, token=token, version=begun["version"], remove=False)
-            why = restore_after(place, product, failed)
+        if failed := run_after(store, product, after):
+            store.call("abandon", product, token=token, version=begun["version"], remove=False)
+            why = restore_after(store, product, failed)
             raise HealthError(f"{target.name} stayed with {begun['from']}: {why}", remedy=AFTER_REMEDY)
-        place.call("commit", product, 1 << 30, token=token, version=begun["version"], now_s=0.0, trust=trust)
+        store.call("commit", product, 1 << 30, token=token, version=begun["version"], now_s=0.0, trust=trust)
         return RolledBack(target.name, product, begun["from"], begun["version"])
 
 
@@ -126,17 +126,17 @@ def prune_releases(target: Target, keep: int = 3, product: str | None = None, ba
 
     Raises :class:`ReleaseError` when the device has no such product.
     """
-    with OpenPlace(target.address, base) as place:
-        products = [_product(place, target, product)] if product else place.products()
+    with OpenReleaseStore(target.address, base) as store:
+        products = [_product(store, target, product)] if product else store.products()
         if products:
-            place.install()
-        done = [(name, place.call("prune", name, keep=keep)) for name in products]
+            store.install()
+        done = [(name, store.call("prune", name, keep=keep)) for name in products]
         return [PrunedReleases(target.name, name, tuple(it["removed"]), tuple(it["kept"]), it["freed_bytes"]) for name, it in done]
 
 
-def _product(place: OpenPlace, target: Target, wanted: str | None) -> str:
-    products = place.products()
-    known = f"On the device: {', '.join(products)}." if products else f"Nothing was released to {place.base} there."
+def _product(store: OpenReleaseStore, target: Target, wanted: str | None) -> str:
+    products = store.products()
+    known = f"On the device: {', '.join(products)}." if products else f"Nothing was released to {store.base} there."
     if wanted is not None and wanted not in products:
         raise ReleaseError(f"{target.name} has no releases of {wanted!r}", remedy=known)
     if not products:

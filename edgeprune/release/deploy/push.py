@@ -22,9 +22,9 @@ from edgeprune.devices.targets import Target
 from edgeprune.errors import DeviceError, DeviceFullError, HealthError, ReleaseError, TransientError, printable
 from edgeprune.release.bundle.file import MANIFEST, NAMESPACE, Bundle
 from edgeprune.release.bundle.manifest import Variant, parse_time
-from edgeprune.release.deploy.checkup import Checked, check_up
-from edgeprune.release.deploy.fit import choose
-from edgeprune.release.deploy.place import BASE, Place, find_python
+from edgeprune.release.deploy.compatibility import choose
+from edgeprune.release.deploy.health_check import HealthCheck, check_health
+from edgeprune.release.deploy.store import BASE, ReleaseStore, find_python
 
 _AFTER_S = 300.0
 AFTER_REMEDY = (
@@ -75,7 +75,7 @@ class Pushed:
     sent_files: int = 0
     sent_bytes: int = 0
     signed: int | None = None
-    health: Checked = field(default_factory=Checked)
+    health: HealthCheck = field(default_factory=HealthCheck)
     notes: tuple[str, ...] = ()
 
 
@@ -112,11 +112,11 @@ def push(
 
 def _unchanged(session: Session, bundle: Bundle, target: Target, options: PushOptions) -> Pushed | None:
     """What there is to say when the device uses this very release, whole: nobody need wait for it then, and hardly anything is sent."""
-    place, manifest = Place(session, *find_python(session, target.address), options.base), bundle.manifest
-    if not session.exists(place.program):
+    store, manifest = ReleaseStore(session, *find_python(session, target.address), options.base), bundle.manifest
+    if not session.exists(store.program):
         return None
     try:
-        found = place.call("held", manifest.product, sum(manifest.objects().values()))
+        found = store.call("held", manifest.product, sum(manifest.objects().values()))
     except TransientError:
         raise
     except (DeviceError, ReleaseError):
@@ -126,7 +126,7 @@ def _unchanged(session: Session, bundle: Bundle, target: Target, options: PushOp
         return None
     if about != contents_of(bundle, about["variant"])[1]:
         return None
-    path, notes = f"{place.root(manifest.product)}/current", _notes(found["clock_s"], Checked())
+    path, notes = f"{store.root(manifest.product)}/current", _notes(found["clock_s"], HealthCheck())
     return Pushed(target.name, manifest.product, manifest.version, about["variant"], "unchanged", path, notes=notes)
 
 
@@ -154,17 +154,17 @@ class _Push:
         self._device = DeviceInfo.from_probe(target.address, runner.probe)
         self._name = choose(self._manifest, self._device, options.variant)
         self._variant = self._manifest.variants[self._name]
-        self._place = Place(runner.session, runner.python.path, runner.home, options.base)
+        self._store = ReleaseStore(runner.session, runner.python.path, runner.home, options.base)
         self._token = uuid.uuid4().hex
         self._trust = {"namespace": NAMESPACE, "now_s": self._now_s}
         self._contents, self._about = contents_of(bundle, self._name)
         self._bytes = sum(entry["bytes"] for entry in self._about["files"].values())
 
     def _call(self, command: str, **arguments: Any) -> dict[str, Any]:
-        return self._place.call(command, self._manifest.product, self._bytes, token=self._token, **arguments)
+        return self._store.call(command, self._manifest.product, self._bytes, token=self._token, **arguments)
 
     def run(self) -> Pushed:
-        self._place.install()
+        self._store.install()
         found = self._begin()
         # a clock here that is ahead by mistake must not lock the device out: no later than its own clock, or this release, is believed
         self._proven_s = min(self._now_s, max(float(found["clock_s"]), parse_time(self._manifest.created).timestamp()))
@@ -173,7 +173,7 @@ class _Push:
             self._tell({"event": "staging", "name": self._manifest.version})
             staged = self._call("stage", about=self._about, check=self._check() if found["trusts"] else None)
             self._tell({"event": "health", "name": self._manifest.version})
-            health = check_up(self._runner, self._device, staged["path"], self._bundle, self._variant, self._tell)
+            health = check_health(self._runner, self._device, staged["path"], self._bundle, self._variant, self._tell)
             previous = self._activate()
         except TransientError:
             raise  # the next push continues from here
@@ -181,7 +181,7 @@ class _Push:
             with suppress(DeviceError, ReleaseError):
                 self._call("abandon", version=self._manifest.version)
             raise
-        path = f"{self._place.root(self._manifest.product)}/current"
+        path = f"{self._store.root(self._manifest.product)}/current"
         about = (self._target.name, self._manifest.product, self._manifest.version, self._name)
         sizes, notes = (len(found["missing"]), sent), _notes(found["clock_s"], health, self._variant)
         return Pushed(*about, "committed", path, previous, found["recovered"], *sizes, staged["signed"], health, notes)
@@ -210,7 +210,7 @@ class _Push:
                 remedy="Make room there: edgeprune release prune",
             )
         names = {entry["sha256"]: name for name, entry in self._about["files"].items()}
-        objects = f"{self._place.root(self._manifest.product)}/objects"
+        objects = f"{self._store.root(self._manifest.product)}/objects"
         for sha256 in missing:
             self._runner.session.put(self._contents[sha256](), f"{objects}/{sha256}", self._progress(names[sha256]))
         return needed
@@ -223,16 +223,16 @@ class _Push:
         version = self._manifest.version
         self._tell({"event": "switching", "name": version})
         before = self._call("switch", version=version)["from"]
-        if failed := run_after(self._place, self._manifest.product, self._options.after):
+        if failed := run_after(self._store, self._manifest.product, self._options.after):
             self._call("abandon", version=version)
-            why = restore_after(self._place, self._manifest.product, failed)
+            why = restore_after(self._store, self._manifest.product, failed)
             raise HealthError(f"{self._target.name} went back to {before or 'no release'}: {why}", remedy=AFTER_REMEDY)
         self._tell({"event": "committing", "name": version})
         self._call("commit", version=version, now_s=self._proven_s, trust=self._trust)
         return str(before) if before is not None else None
 
 
-def _notes(clock_s: float, health: Checked, variant: Variant | None = None) -> tuple[str, ...]:
+def _notes(clock_s: float, health: HealthCheck, variant: Variant | None = None) -> tuple[str, ...]:
     notes, skew_s = list(health.notes), clock_s - time.time()
     if abs(skew_s) > _SKEW_S:
         notes.append(
@@ -255,11 +255,11 @@ class AfterFailure:
         return f"{self.command!r} {self.why}"
 
 
-def run_after(place: Place, product: str, command: str | None) -> AfterFailure | None:
+def run_after(store: ReleaseStore, product: str, command: str | None) -> AfterFailure | None:
     """Run a shell command on the device in the folder that ``current`` leads to; what went wrong, None when nothing did."""
     if command is None:
         return None
-    done = place.run_after(product, command, _AFTER_S)
+    done = store.run_after(product, command, _AFTER_S)
     if done.get("ended"):
         return AfterFailure(command, f"did not end within {_AFTER_S:.0f} s, and was ended", ended=True)
     last = printable(str(done.get("said", ""))).strip().splitlines()[-1:]
@@ -268,14 +268,14 @@ def run_after(place: Place, product: str, command: str | None) -> AfterFailure |
     return None
 
 
-def restore_after(place: Place, product: str, failed: AfterFailure) -> str:
+def restore_after(store: ReleaseStore, product: str, failed: AfterFailure) -> str:
     """Once the device has gone back: run the command again, for the release that is in use again; what there is to say.
 
     One that hung is not run again: it would hang, and what it had started before may be half done.
     """
     if failed.ended:
         return f"{failed}; it was not run again for the release that is in use"
-    again = run_after(place, product, failed.command)
+    again = run_after(store, product, failed.command)
     return f"{failed}; run again for the release that is in use, it {again.why}" if again else str(failed)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeprune.bench import Measurement
-from edgeprune.bench.gates import KINDS, parse_gate
+from edgeprune.bench.limits import KINDS, parse_gate
 from edgeprune.budget import format_quantity
 from edgeprune.errors import EvidenceError, GateError, InputError, suggest
 from edgeprune.release.bundle.manifest import Gate

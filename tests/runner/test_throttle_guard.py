@@ -1,4 +1,4 @@
-"""Windows in which a device was held back do not count: the state comes from files that a board shows, time from a clock of the test."""
+"""Windows in which a device was throttled do not count: the state comes from files that a board shows, time from a clock of the test."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 from edgeprune.targets.runner import affinity, compare, measure, table
-from edgeprune.targets.runner.gates import Gate, reasons
 from edgeprune.targets.runner.probes import conditions, throttle
 from edgeprune.targets.runner.protocol import RunnerError
+from edgeprune.targets.runner.throttle_guard import ThrottleGuard, reasons
 
 CALM = {"throttled": [], "limit_mhz": 1800.0, "clocks_mhz": [1800.0], "governor": "performance", "temperatures_c": {"cpu": 50.0}}
 
@@ -38,8 +38,8 @@ class Script:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def gate(self, limit_c: float | None = None, patience_s: float = 60.0) -> Gate:
-        return Gate(limit_c, patience_s, self.probe, self)
+    def guard(self, limit_c: float | None = None, patience_s: float = 60.0) -> ThrottleGuard:
+        return ThrottleGuard(limit_c, patience_s, self.probe, self)
 
 
 @pytest.mark.parametrize(
@@ -69,34 +69,34 @@ def test_what_happened_before_does_not_count() -> None:
 def test_a_window_that_was_throttled_is_discarded_after_a_cooldown() -> None:
     hot = CALM | {"throttled": ["throttled"]}
     script = Script(CALM, CALM, hot, hot, hot, CALM)
-    gate = script.gate()
-    assert gate.passes(3)
-    assert not gate.passes(4)
-    assert (gate.discarded, gate.cooldown_s, gate.causes, gate.spoilt) == (4, 3.0, ["throttled"], False)
-    assert gate.passes(1)
-    report = gate.report()
-    assert (report["before"], report["after"], report["held_back"], report["discarded"]) == (CALM, CALM, ["throttled"], 4)
+    guard = script.guard()
+    assert guard.passes(3)
+    assert not guard.passes(4)
+    assert (guard.discarded, guard.cooldown_s, guard.causes, guard.unreliable) == (4, 3.0, ["throttled"], False)
+    assert guard.passes(1)
+    report = guard.report()
+    assert (report["before"], report["after"], report["throttled"], report["discarded"]) == (CALM, CALM, ["throttled"], 4)
 
 
 def test_a_device_must_cool_below_its_limit_before_it_goes_on() -> None:
     script = Script(CALM, *({"temperatures_c": {"cpu": degrees}} for degrees in (81.0, 79.0, 78.0, 76.0, 76.0)))
-    gate = script.gate(limit_c=80.0)
-    assert not gate.passes(1)
-    assert gate.cooldown_s == 3.0
+    guard = script.guard(limit_c=80.0)
+    assert not guard.passes(1)
+    assert guard.cooldown_s == 3.0
 
 
 def test_a_hot_device_is_waited_for_before_anything_is_measured() -> None:
-    gate = Script({"temperatures_c": {"cpu": 90.0}}, {"temperatures_c": {"cpu": 85.0}}, CALM).gate(limit_c=80.0)
-    assert (gate.cooldown_s, gate.spoilt, gate.discarded) == (2.0, False, 0)
+    guard = Script({"temperatures_c": {"cpu": 90.0}}, {"temperatures_c": {"cpu": 85.0}}, CALM).guard(limit_c=80.0)
+    assert (guard.cooldown_s, guard.unreliable, guard.discarded) == (2.0, False, 0)
 
 
 def test_a_device_that_never_recovers_is_measured_and_told() -> None:
     script = Script(CALM, CALM | {"throttled": ["under-voltage"]})
-    gate = script.gate(patience_s=10.0)
-    assert gate.passes(5)
-    assert (gate.spoilt, gate.causes, gate.discarded, gate.cooldown_s) == (True, ["under-voltage"], 0, 10.0)
-    assert gate.report()["spoilt"] is True
-    assert gate.passes(5)
+    guard = script.guard(patience_s=10.0)
+    assert guard.passes(5)
+    assert (guard.unreliable, guard.causes, guard.discarded, guard.cooldown_s) == (True, ["under-voltage"], 0, 10.0)
+    assert guard.report()["unreliable"] is True
+    assert guard.passes(5)
     assert script.now == 10.0
 
 
@@ -117,20 +117,20 @@ def test_sampling_repeats_what_was_discarded(monkeypatch: pytest.MonkeyPatch) ->
     hot = CALM | {"throttled": ["throttled"]}
     script = Script(CALM, CALM, hot, CALM)
     monkeypatch.setattr(measure, "time", SimpleNamespace(monotonic=lambda: script.now))
-    subject = _Blocks()
-    take = subject.block
+    loaded = _Blocks()
+    take = loaded.block
 
     def block(time_ns: int, skip: int = 0) -> list[int]:
         script.now += 0.1
         return take(time_ns, skip)
 
-    subject.block = block
-    found = measure.sample(subject, measure.Options(min_time_s=1.0, max_time_s=5.0), script.gate())
+    loaded.block = block
+    found = measure.sample(loaded, measure.Options(min_time_s=1.0, max_time_s=5.0), script.guard())
     numbers = {value - 10_000_000 for value in found["samples_ns"]}
     assert 1 in numbers  # seen before the throttling
     assert len(numbers) == 10
-    assert subject.count > 10
-    assert numbers.isdisjoint(range(2, 2 + subject.count - 10))
+    assert loaded.count > 10
+    assert numbers.isdisjoint(range(2, 2 + loaded.count - 10))
     assert (found["stop_reason"], found["stable"]) == ("precise", True)
 
 
@@ -144,7 +144,7 @@ def test_six_windows_at_least_have_an_interval(monkeypatch: pytest.MonkeyPatch, 
         script.now += run_s
         return [next(times)]
 
-    found = measure.sample(SimpleNamespace(block=block, pid=os.getpid()), measure.Options(max_time_s=10.0), script.gate())
+    found = measure.sample(SimpleNamespace(block=block, pid=os.getpid()), measure.Options(max_time_s=10.0), script.guard())
     assert len(found["samples_ns"]) == windows
     assert (found["stop_reason"], found["stable"]) == ("time limit", False)
 
@@ -168,12 +168,12 @@ def test_a_round_that_was_throttled_is_repeated(monkeypatch: pytest.MonkeyPatch)
         def facts(self) -> dict:
             return {}
 
-    monkeypatch.setattr(compare, "Subject", Loaded)
-    monkeypatch.setattr(measure.Options, "gate", lambda *_: script.gate())
+    monkeypatch.setattr(compare, "LoadedModel", Loaded)
+    monkeypatch.setattr(measure.Options, "guard", lambda *_: script.guard())
     found = compare.compare([{"name": "a"}, {"name": "b"}], measure.Options(rounds=6), lambda *_, **__: None)
     assert len(rounds) == 2 * (6 + 1)
     assert found["rounds"] == 7
-    assert all((item["discarded"], item["held_back"]) == (20, ["throttled"]) for item in found["models"])
+    assert all((item["discarded"], item["throttled"]) == (20, ["throttled"]) for item in found["models"])
     assert len(found["models"][0]["samples_ns"]) == 6 * 10 * 3
 
 
@@ -294,15 +294,15 @@ def test_a_tables_windows_that_were_throttled_are_repeated(monkeypatch: pytest.M
             pass
 
     monkeypatch.setattr(table, "Child", Child)
-    monkeypatch.setattr(measure.Options, "gate", lambda *_: script.gate())
+    monkeypatch.setattr(measure.Options, "guard", lambda *_: script.guard())
     found = table.table(str(tmp_path / "models.zip"), "tflite", 3, measure.Options(), lambda name, **fields: events.append((name, fields)))
     assert {name: (item["median_ns"], item["spread"]) for name, item in found["kernels"].items()} == dict.fromkeys("abc", (100, 0))
-    assert (found["discarded"], found["held_back"]) == (1, ["throttled"])
+    assert (found["discarded"], found["throttled"]) == (1, ["throttled"])
     assert events[-1] == ("table", {"done": 9, "total": 9})
 
 
 def test_cooling_down_is_told() -> None:
     script, told = Script(CALM, CALM | {"throttled": ["throttled"]}, CALM), []
-    gate = Gate(None, 60.0, script.probe, script, lambda name, **fields: told.append((name, fields)))
-    assert not gate.passes(1)
+    guard = ThrottleGuard(None, 60.0, script.probe, script, lambda name, **fields: told.append((name, fields)))
+    assert not guard.passes(1)
     assert told == [("cooling", {"causes": ["throttled"]})]

@@ -1,4 +1,4 @@
-"""Gates: windows in which the device was held back do not count.  They are measured again after a cooldown."""
+"""Windows in which the device was throttled do not count.  They are measured again after a cooldown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ State = Dict[str, Any]
 
 
 def reasons(before: State, now: State, limit_c: Optional[float] = None, margin_c: float = 0.0) -> List[str]:
-    """What holds the device back in the state ``now``, or has since ``before``; nothing when all is well.
+    """What throttles the device in the state ``now``, or has since ``before``; nothing when all is well.
 
     ``limit_c``: a temperature above which nothing is measured, besides the device's own limits; ``margin_c``: how far below them it must
     be.
@@ -44,12 +44,12 @@ def _clocks(before: State, now: State) -> List[str]:
     return []
 
 
-class Gate:
+class ThrottleGuard:
     """Watches the device during one measurement.
 
     ``discarded`` windows, seconds of ``cooldown_s`` and the ``causes`` are for the report.  When the device has not recovered within
-    ``patience_s`` of cooling down in all, the gate opens for good: the measurement goes on, its causes tell that it is spoilt.  Each second
-    of it is told by the event ``cooling``.
+    ``patience_s`` of cooling down in all, it gives up: the measurement goes on and is ``unreliable``.  Each second of
+    cooling is reported by the event ``cooling``.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Gate:
         self.discarded = 0
         self.cooldown_s = 0.0
         self.causes: List[str] = []
-        self.spoilt = False
+        self.unreliable = False
         self._cool_down(reasons(self.before, self.before, limit_c))
 
     def due(self) -> bool:
@@ -79,12 +79,12 @@ class Gate:
         found = reasons(self._reference(), now, self._limit_c)
         self._seen = now
         self._next = self._clock.monotonic() + _EVERY_S
-        if not found or self.spoilt:
+        if not found or self.unreliable:
             return True
         self._cool_down(found)
-        if not self.spoilt:
+        if not self.unreliable:
             self.discarded += windows
-        return self.spoilt
+        return self.unreliable
 
     def _reference(self) -> State:
         """Clock limits are held against the begin, what is counted against the last look."""
@@ -102,7 +102,7 @@ class Gate:
             found = reasons(self._reference(), now, self._limit_c, _MARGIN_C)
             self._seen = now
         self.causes += [cause for cause in found if cause not in self.causes]
-        self.spoilt = bool(found)
+        self.unreliable = bool(found)
         self.cooldown_s += self._clock.monotonic() - begin
 
     def report(self) -> Dict[str, Any]:
@@ -112,6 +112,6 @@ class Gate:
             "after": self._probe(),
             "discarded": self.discarded,
             "cooldown_s": round(self.cooldown_s, 1),
-            "held_back": self.causes,
-            "spoilt": self.spoilt,
+            "throttled": self.causes,
+            "unreliable": self.unreliable,
         }

@@ -36,7 +36,7 @@ _HEARTBEAT_S = 5.0
 _LEAST_S, _SLOWEST_B_S = 120.0, 2e6  # a slow processor's hashing of a release, some times over
 
 
-class Place:
+class ReleaseStore:
     """The folder ``base`` of a connected device; ``python``: path of its Python; ``home``: for a ``base`` that begins with ``~``."""
 
     def __init__(self, session: Session, python: str, home: str, base: str = BASE) -> None:
@@ -101,8 +101,8 @@ def find_python(session: Session, address: str) -> tuple[str, str]:
     return found.pythons[0].path, found.home
 
 
-class OpenPlace(Place):
-    """A place with a connection of its own, for what needs no runner.  A context manager."""
+class OpenReleaseStore(ReleaseStore):
+    """A store with a connection of its own, for what needs no runner.  A context manager."""
 
     def __init__(self, address: str, base: str = BASE) -> None:
         session = connect(address)

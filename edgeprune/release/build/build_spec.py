@@ -12,7 +12,7 @@ from typing import Final
 from edgeprune.errors import InputError
 from edgeprune.export import formats
 from edgeprune.profile import load as load_profile
-from edgeprune.release.build.gates import Wanted, parse_gates
+from edgeprune.release.build.limits import Wanted, parse_gates
 from edgeprune.release.bundle.manifest import SEMVER, format_time, parse_time
 
 _PERIOD = re.compile(r"([1-9][0-9]{0,3})([dwy])")
@@ -21,10 +21,10 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 @dataclass(frozen=True)
-class Order:
+class BuildSpec:
     """``runs``: a run directory by variant's name.
 
-    ``gates``: see :func:`~edgeprune.release.build.gates.parse_gates`. ``expires``: ``1y``, ``6w``, ``90d`` after its creation, a date
+    ``gates``: see :func:`~edgeprune.release.build.limits.parse_gates`. ``expires``: ``1y``, ``6w``, ``90d`` after its creation, a date
     (UTC), or ``never``. ``sequence``: made of the version unless given. ``formats``: which of a run's exports are shipped; all that
     devices run unless given. ``model``: the format that consumers load; the one that was measured unless given. ``evidence``: results of
     the history (numbers, labels) by variant, instead of the run's own measurement. ``profiles``: names of the device profiles that a

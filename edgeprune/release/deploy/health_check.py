@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.bench.answers import model_answers, output_arrays
-from edgeprune.bench.gates import Gate as BenchGate
 from edgeprune.bench.info import DeviceInfo
+from edgeprune.bench.limits import Gate as BenchGate
 from edgeprune.bench.results import BenchOptions, Measurement
 from edgeprune.budget import Limit
 from edgeprune.devices.runner import OnEvent, Runner
@@ -25,7 +25,7 @@ _GATES = ("latency", "memory")
 
 
 @dataclass(frozen=True)
-class Checked:
+class HealthCheck:
     """What a check-up found.
 
     ``deviation``: the largest difference of an output from what was expected, as a share of the output's largest magnitude; None without
@@ -39,7 +39,7 @@ class Checked:
     notes: tuple[str, ...] = ()
 
 
-def check_up(runner: Runner, device: DeviceInfo, folder: str, bundle: Bundle, variant: Variant, on_event: OnEvent) -> Checked:
+def check_health(runner: Runner, device: DeviceInfo, folder: str, bundle: Bundle, variant: Variant, on_event: OnEvent) -> HealthCheck:
     """Run a variant's model, laid out in ``folder`` on the device: its outputs, and what its gates limit.
 
     Raises :class:`HealthError` when an output is another, when a limit is surely not kept, or when the model cannot be run at all.
@@ -48,11 +48,11 @@ def check_up(runner: Runner, device: DeviceInfo, folder: str, bundle: Bundle, va
     model = {"name": variant.model.path, "engine": variant.model.engine, "path": f"{folder}/{variant.model.path}", "specs": None}
     gates = [BenchGate(gate.kind, Limit(gate.kind, gate.limit, relative=False)) for gate in variant.gates if gate.kind in _GATES]
     if not variant.model.engine:
-        return Checked(notes=("nothing here runs the model: neither its outputs nor its gates were checked",))
+        return HealthCheck(notes=("nothing here runs the model: neither its outputs nor its gates were checked",))
     try:
         deviation = _compare(runner, device, model, bundle, variant, what, on_event) if variant.health else None
         if not gates:
-            return Checked(deviation)
+            return HealthCheck(deviation)
         item = _measure(runner, device, model, variant, on_event)
     except (RunnerError, ModelCrashedError) as error:
         raise HealthError(f"{what} cannot be run: {error.message}", remedy=error.remedy) from error
@@ -60,7 +60,7 @@ def check_up(runner: Runner, device: DeviceInfo, folder: str, bundle: Bundle, va
     if failed := [judgement.message for judgement in said if judgement.state == "failed"]:
         raise HealthError(f"{what} does not keep its gates: {'; '.join(failed)}")
     notes = tuple(judgement.message for judgement in said if judgement.state == "inconclusive")
-    return Checked(deviation, item.latency_ms, item.peak_bytes, notes)
+    return HealthCheck(deviation, item.latency_ms, item.peak_bytes, notes)
 
 
 def _compare(
