@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from edgeprune.batches import Batch, Inputs, Signature, Unpacker
 from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
 from edgeprune.parametrization import folded
 from edgeprune.recipes import expected, run_recipe
 
-Batches = Iterable[tuple[Any, Any]]
+Batches = Iterable[Any]
+"""What can be iterated again and again: batches as a loader gives them, or :class:`Batch`."""
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
@@ -42,10 +44,13 @@ class Task:
     """A trained model and everything that is needed to prune it.
 
     ``model``: in its trained state. If it computes weights from others (weight norm, pruning masks), a copy that stores them is used.
-    ``example_inputs``: the positional inputs of one inference (batch of 1), as the device will see them.
-    ``train``/``validation``: iterables of ``(inputs, targets)`` batches that can be iterated repeatedly (a ``DataLoader``); ``inputs`` is a
-    tensor or a tuple of tensors. ``loss(outputs, targets)``: a scalar tensor. ``metric(outputs, targets)``: a float, averaged over
-    validation batches by their size; the default is accuracy in percent. ``higher_is_better``: False for errors and losses.
+    ``example_inputs``: the inputs of one inference (batch of 1), as the device will see them: a tuple of positional ones, or a dict of
+    keyword arguments. ``train``/``validation``: iterables of batches that can be iterated repeatedly (a ``DataLoader``). A batch is
+    ``(inputs, targets)``, where ``inputs`` is a tensor, a tuple of positional inputs or a dict of keyword arguments; or it is a dict of
+    both, with the targets under "labels" or "label". ``unpack(batch) -> (args, kwargs, targets)`` takes any other batch apart.
+    ``loss(outputs, targets)``: a scalar tensor; "model" where the model computes it, from labels that it is given by keyword, and
+    returns it as ``outputs.loss``. ``metric(outputs, targets)``: a float, averaged over validation batches by their size; the default is
+    accuracy in percent. ``higher_is_better``: False for errors and losses.
     ``fit(model)`` and ``evaluate(model) -> float`` replace the built-in training and scoring. ``epochs``, ``learning_rate``,
     ``weight_decay``, ``distillation``: length and strength of the fine-tuning. ``protect``: names of modules whose output channels stay.
     ``attention``: attention layers lose whole "heads", or the same number of "dimensions" in every head. ``labels``: the classes' names,
@@ -56,10 +61,10 @@ class Task:
     """
 
     model: nn.Module
-    example_inputs: tuple[Any, ...]
+    example_inputs: Inputs
     train: Batches | None = None
     validation: Batches | None = None
-    loss: Callable[[Any, Any], Tensor] = nn.functional.cross_entropy
+    loss: Callable[[Any, Any], Tensor] | Literal["model"] = nn.functional.cross_entropy
     metric: Callable[[Any, Any], float] = accuracy
     metric_name: str = "accuracy"
     higher_is_better: bool = True
@@ -76,6 +81,7 @@ class Task:
     name: str = "model"
     unfreeze: bool = False
     steps_per_epoch: int | None = None
+    unpack: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -83,8 +89,15 @@ class Task:
         self.model = folded(self.model)
         if isinstance(self.example_inputs, Tensor):
             self.example_inputs = (self.example_inputs,)
+        if isinstance(self.example_inputs, Mapping):
+            self.example_inputs = dict(self.example_inputs)
+            Signature(self.model).refuse_unknown(list(self.example_inputs), "task.example_inputs")
         if not any(isinstance(value, Tensor) for value in pytree.tree_leaves(self.example_inputs)):
-            raise RecipeError("task.example_inputs must be a tuple of tensors: the positional inputs of one inference")
+            raise RecipeError(
+                "task.example_inputs must be a tuple of tensors, the positional inputs of one inference, or a dict of keyword arguments"
+            )
+        if self.loss != "model" and not callable(self.loss):
+            raise RecipeError(f'task.loss is {self.loss!r}, not a function (outputs, targets) -> Tensor and not "model"')
         if self.attention not in ("heads", "dimensions"):
             raise RecipeError(f'task.attention is {self.attention!r}, not "heads" or "dimensions"')
         for what in ("train", "validation"):
@@ -104,22 +117,26 @@ class Task:
         """By how much the metric is worse ``after``; negative when it is better."""
         return before - after if self.higher_is_better else after - before
 
-    def batches(self, data: Literal["train", "validation"]) -> Iterator[tuple[Any, Any]]:
+    def unpacker(self) -> Unpacker:
+        """What takes the batches of the data apart."""
+        return Unpacker(self.model, self.example_inputs, self.unpack, self.loss == "model")
+
+    def batches(self, data: Literal["train", "validation"]) -> Iterator[Batch]:
         """The batches of one pass through the training or validation data.
 
-        Raises :class:`RecipeError` for what the data raises (in workers too), for a batch that is not a pair (inputs, targets),
+        Raises :class:`RecipeError` for what the data raises (in workers too), for a batch that cannot be taken apart,
         and for data without a length that has not ended after ``MOST_BATCHES``.
         """
-        source, count = getattr(self, data), 0
+        source, count, unpack = getattr(self, data), 0, self.unpacker()
         what = f"the {NAMED[data]} data of task {self.name}"
         most = None if _length(source) is not None else MOST_BATCHES
         try:
             batches = iter(source)
             for count, batch in enumerate(batches, 1):
-                _check_pair(batch, what)
+                taken = unpack(batch, what)
                 if most is not None and count > most:
                     raise RecipeError(f"{what} have no length and have not ended after {most:,} batches", remedy=ENDLESS[data])
-                yield batch
+                yield taken
         except (RecipeError, GeneratorExit):
             raise
         except Exception as error:
@@ -129,12 +146,12 @@ class Task:
             ) from error
 
     def loss_of(self, outputs: Any, targets: Any, when: str) -> Tensor:
-        """``loss(outputs, targets)`` of what the model returns ``when``.
+        """``loss(outputs, targets)`` of what the model returns ``when``; where the model computes it, the loss among the outputs.
 
         Raises :class:`TrainingError` that says what the loss was given when it raises, or returns something else than one number.
         """
         try:
-            loss = self.loss(outputs, targets)
+            loss = _own_loss(outputs) if isinstance(self.loss, str) else self.loss(outputs, targets)
         except EdgepruneError:
             raise
         except Exception as error:
@@ -162,6 +179,17 @@ class Task:
     def scores(self) -> bool:
         """Whether the task can say how good a model is."""
         return self.evaluate is not None or self.validation is not None
+
+
+def _own_loss(outputs: Any) -> Any:
+    """The loss that a model computed itself."""
+    found = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
+    if found is None:
+        raise TrainingError(
+            f'the loss is "model", and the model returned none: {_described(outputs)}',
+            remedy="A model that computes its loss returns it as outputs.loss when it is given labels; or give the task a loss function.",
+        )
+    return found
 
 
 def _described(value: Any) -> str:
@@ -210,15 +238,6 @@ def _check_repeatable(source: Any, what: str, name: str) -> None:
         raise RecipeError(f"the {NAMED[what]} data of task {name} is a {type(source).__name__}, which cannot be iterated")
 
 
-def _check_pair(batch: Any, what: str) -> None:
-    if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-        held = f"a {type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
-        raise RecipeError(
-            f"a batch of {what} is {held}, not (inputs, targets)",
-            remedy="Several inputs go into a tuple: ((first, second), targets).",
-        )
-
-
 def _last_line(error: Exception) -> str:
     """What an error says, without the traceback that a worker process puts before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -240,16 +259,11 @@ def load_recipe(path: str | Path, function: str = "task") -> Task:
     return task
 
 
-def as_inputs(inputs: Any) -> tuple[Any, ...]:
-    """A batch's inputs as a tuple of positional arguments."""
-    return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-
-
-def device_inputs(example_inputs: Sequence[Any], seed: int = 0) -> tuple[Any, ...]:
+def device_inputs(example_inputs: Inputs, seed: int = 0) -> Any:
     """Seeded inputs of the same shapes and dtypes: the ones outputs are compared on. Integers repeat the example's values."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(value: Tensor) -> Tensor:
         return torch.randn(value.shape, generator=generator).to(value.dtype) if value.is_floating_point() else value.clone()
 
-    return tuple(pytree.tree_map_only(Tensor, random, tuple(example_inputs)))
+    return pytree.tree_map_only(Tensor, random, example_inputs if isinstance(example_inputs, dict) else tuple(example_inputs))

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"verdict"},
     {"errors", "resources", "files", "decode", "engines"},
-    {"budget", "profile", "tflite", "parametrization", "recipes"},
+    {"budget", "profile", "tflite", "parametrization", "recipes", "batches"},
     {"task", "graph"},
     {"importers", "importance", "surgery", "cost", "devices"},
     {"tuning", "bench", "micro"},

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.exports.report import document
+from edgeprune.batches import tensors_of
 from edgeprune.bench import Artifact, BenchOptions, open_device
 from edgeprune.errors import EdgepruneError
 from edgeprune.export import ExportOptions, calibration_of, export, formats
@@ -35,7 +36,7 @@ from edgeprune.export.evaluate import score_file
 from edgeprune.export.metadata import task_metadata
 from edgeprune.export.parity import fidelity
 from edgeprune.export.sizes import sizes
-from edgeprune.task import Task, as_inputs, load_recipe
+from edgeprune.task import Task, load_recipe
 from edgeprune.tflite.versions import minimum_runtime
 from edgeprune.tuning import score
 
@@ -125,8 +126,8 @@ def measure_file(task: Task, form: str, samples: Sequence[tuple[Tensor, ...]], p
 def validation_inputs(task: Task) -> Iterator[tuple[Tensor, ...]]:
     """Single inferences of the validation data."""
     assert task.validation is not None
-    for inputs, _ in task.validation:
-        tensors = as_inputs(inputs)
+    for batch in task.batches("validation"):
+        tensors = tensors_of(batch.leaves)
         yield from (tuple(value[index : index + 1] for value in tensors) for index in range(tensors[0].shape[0]))
 
 

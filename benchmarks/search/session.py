@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.search.cases import HERE, Case, Row
+from edgeprune.batches import Batch
 from edgeprune.budget import Budget
 from edgeprune.cost.table import grid_of, point_key
 from edgeprune.export import export
@@ -33,8 +34,7 @@ from edgeprune.search.request import RunRequest
 from edgeprune.search.summary import versions
 from edgeprune.task import Batches, Task, load_recipe
 from edgeprune.tuning import finetune, recalibrate
-from edgeprune.tuning.layout import batch_inputs
-from edgeprune.tuning.scoring import batch_size
+from edgeprune.tuning.layout import laid_out
 
 THREADS = 1
 ORDERS = 1000
@@ -139,25 +139,25 @@ class Session:
         return pair
 
     @cached_property
-    def _validation(self) -> tuple[list[tuple[Any, Any]], list[Tensor]]:
+    def _validation(self) -> tuple[list[Batch], list[Tensor]]:
         assert self.task.validation is not None
-        batches = list(self.task.validation)
+        batches = list(self.task.batches("validation"))
         return batches, self._answers(self.task.model, batches)
 
-    def _answers(self, model: nn.Module, batches: list[tuple[Any, Any]]) -> list[Tensor]:
+    def _answers(self, model: nn.Module, batches: list[Batch]) -> list[Tensor]:
         model.eval()
         with torch.inference_mode():
-            return [model(*batch_inputs(model, inputs)) for inputs, _ in batches]
+            return [laid_out(model, batch).call(model) for batch in batches]
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """On the validation data: the task's metric, its mean loss, and the mean Kullback-Leibler divergence from the dense model."""
         batches, wanted = self._validation
         sums, count = {"accuracy": 0.0, "loss": 0.0, "divergence": 0.0}, 0
-        for (inputs, targets), dense, outputs in zip(batches, wanted, self._answers(model, batches), strict=True):
-            size = batch_size(inputs, targets)
+        for batch, dense, outputs in zip(batches, wanted, self._answers(model, batches), strict=True):
+            size = batch.size
             ours, theirs = functional.log_softmax(outputs, 1), functional.log_softmax(dense, 1)
-            sums["accuracy"] += size * float(self.task.metric(outputs, targets))
-            sums["loss"] += size * float(self.task.loss(outputs, targets))
+            sums["accuracy"] += size * float(self.task.metric(outputs, batch.targets))
+            sums["loss"] += size * float(self.task.loss_of(outputs, batch.targets, "in an evaluation"))
             sums["divergence"] += size * float(functional.kl_div(ours, theirs, reduction="batchmean", log_target=True))
             count += size
         return {name: value / count for name, value in sums.items()}

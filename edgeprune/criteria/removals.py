@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgeprune.batches import Batch
 from edgeprune.errors import TrainingError
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
@@ -21,8 +22,7 @@ from edgeprune.surgery import Plan, masked
 from edgeprune.task import Task
 from edgeprune.tuning import recalibrate
 from edgeprune.tuning.distill import distillation_loss
-from edgeprune.tuning.layout import batch_inputs
-from edgeprune.tuning.scoring import batch_size
+from edgeprune.tuning.layout import laid_out
 
 PIECE = 64
 """Samples that are run at once."""
@@ -76,31 +76,31 @@ class Removals:
     def _effect(self, model: nn.Module) -> Effect:
         losses, divergences, sizes = list[float](), list[float](), list[int]()
         with torch.no_grad():
-            for outputs, wanted, (inputs, targets) in zip(self._run(model), self.answers, self.measured, strict=True):
-                losses.append(float(self.task.loss_of(outputs, targets, "in an evaluation")))
-                divergence = distillation_loss(outputs, wanted, targets)
+            for outputs, wanted, batch in zip(self._run(model, loss=True), self.answers, self.measured, strict=True):
+                losses.append(float(self.task.loss_of(outputs, batch.targets, "in an evaluation")))
+                divergence = distillation_loss(outputs, wanted, batch.targets)
                 divergences.append(losses[-1] if divergence is None else float(divergence))
-                sizes.append(batch_size(inputs, targets))
+                sizes.append(batch.size)
         effect = Effect(float(np.average(losses, weights=sizes)), float(np.average(divergences, weights=sizes)))
         if not (math.isfinite(effect.loss) and math.isfinite(effect.divergence)):
             raise TrainingError(f"the loss on training data is {effect.loss}", remedy="Check the data and the model's weights.")
         return effect
 
-    def _run(self, model: nn.Module) -> list[Any]:
+    def _run(self, model: nn.Module, loss: bool = False) -> list[Any]:
         """The outputs on all measured pieces, in float32: the smallest removals change less than bfloat16 tells."""
         with eval_mode(model), torch.no_grad():
-            return [model(*batch_inputs(model, inputs)) for inputs, _ in self.measured]
+            return [laid_out(model, batch).call(model, loss) for batch in self.measured]
 
 
-def _last(batches: Iterable[tuple[Any, Any]], samples: int) -> list[tuple[Any, Any]]:
+def _last(batches: Iterable[Batch], samples: int) -> list[Batch]:
     """The last of ``batches`` that hold ``samples``."""
-    kept = deque[tuple[Any, Any]]()
+    kept = deque[Batch]()
     for batch in batches:
         kept.append(batch)
-        while _count(kept) - batch_size(*kept[0]) >= samples:
+        while _count(kept) - kept[0].size >= samples:
             kept.popleft()
     return list(kept)
 
 
-def _count(batches: Iterable[tuple[Any, Any]]) -> int:
-    return sum(batch_size(inputs, targets) for inputs, targets in batches)
+def _count(batches: Iterable[Batch]) -> int:
+    return sum(batch.size for batch in batches)

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader
 
+from edgeprune.batches import tensors_of
 from edgeprune.errors import ExportError
-from edgeprune.task import Task, as_inputs
+from edgeprune.task import Task
 
 Sample = Sequence[Tensor | np.ndarray[Any, Any]]
 
@@ -36,12 +36,12 @@ def calibration_of(task: Task, count: int = SAMPLES) -> list[tuple[Tensor, ...]]
     data = task.train if task.train is not None else task.validation
     if data is None:
         raise ExportError(f"{task.name} has no data to calibrate on", remedy="Give the task `train` or `validation` batches.")
-    examples = [value for value in pytree.tree_leaves(task.example_inputs) if isinstance(value, Tensor)]
+    examples = tensors_of(task.example_inputs)
     size = examples[0].shape[0] if examples and examples[0].dim() else 1
     state = torch.random.get_rng_state()  # a shuffling loader draws from it
     try:
         torch.manual_seed(0)
-        found = list(_inferences(_spread(data, count * size), size))
+        found = list(_inferences(task, _spread(data, count * size), size))
     except Exception as error:  # what the data raise, too
         raise ExportError(
             f"the data of {task.name} cannot calibrate: {error}", remedy="Batches are (inputs, targets), and inputs tensors of samples."
@@ -56,7 +56,7 @@ def evenly(values: Sequence[T], count: int) -> list[T]:
     return [values[place * len(values) // count] for place in range(count)] if len(values) > count else list(values)
 
 
-def _spread(data: Any, samples: int) -> Iterator[tuple[Any, Any]]:
+def _spread(data: Any, samples: int) -> Iterator[Any]:
     """Batches with at least so many samples, if there are as many, from all over the data where it has places."""
     batches = getattr(data, "batch_sampler", None)
     if isinstance(data, DataLoader) and batches is not None and hasattr(data.dataset, "__getitem__"):
@@ -71,9 +71,10 @@ def _spread(data: Any, samples: int) -> Iterator[tuple[Any, Any]]:
         yield from itertools.islice(data, BATCHES)
 
 
-def _inferences(data: Iterable[tuple[Any, Any]], size: int) -> Iterator[tuple[Tensor, ...]]:
-    for inputs, _ in data:
-        tensors = [value.detach().cpu() for value in pytree.tree_leaves(as_inputs(inputs)) if isinstance(value, Tensor)]
+def _inferences(task: Task, data: Iterable[Any], size: int) -> Iterator[tuple[Tensor, ...]]:
+    unpack = task.unpacker()
+    for batch in data:
+        tensors = [value.detach().cpu() for value in tensors_of(unpack(batch, f"the data of {task.name}").leaves)]
         for start in range(0, int(tensors[0].shape[0]) - size + 1, size):
             yield tuple(value[start : start + size] for value in tensors)
 

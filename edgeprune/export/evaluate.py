@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from edgeprune.batches import Inputs, call, tensors_of
 from edgeprune.errors import ExportError
 from edgeprune.export import formats
 from edgeprune.export.formats import Loaded
@@ -26,7 +27,7 @@ class ExportedModel(nn.Module):
     ``example_inputs``: of one inference.  ``structure``: an output of the PyTorch model, whose nesting the outputs get.
     """
 
-    def __init__(self, loaded: Loaded, example_inputs: Sequence[Any], structure: Any) -> None:
+    def __init__(self, loaded: Loaded, example_inputs: Inputs, structure: Any) -> None:
         super().__init__()
         self._loaded = loaded
         self._size = batch_of(example_inputs)
@@ -34,8 +35,8 @@ class ExportedModel(nn.Module):
         self._leaves = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         self._others = {place: leaf for place, leaf in enumerate(leaves) if not isinstance(leaf, Tensor)}
 
-    def forward(self, *given: Any) -> Any:
-        inputs = [value for value in pytree.tree_leaves(given) if isinstance(value, Tensor)]
+    def forward(self, *given: Any, **named: Any) -> Any:
+        inputs = tensors_of((given, named))
         count, size = inputs[0].shape[0], self._size
         if count % size:
             raise ExportError(f"a batch of {count} cannot be split into inferences of {size}", remedy="Give batches of a multiple of it.")
@@ -66,9 +67,9 @@ def score_file(path: str | Path, task: Task, format_name: str | None = None) -> 
         raise ExportError(f"{path} cannot be loaded as {entry.name}: {error}") from error
     training = task.model.training
     with torch.no_grad():
-        structure = task.model.eval()(*task.example_inputs)
+        structure = call(task.model.eval(), task.example_inputs)
     task.model.train(training)
-    loaded = _taking_values(loaded, read_metadata(path).get("pixels"), task.example_inputs)
+    loaded = _taking_values(loaded, read_metadata(path).get("pixels"), tensors_of(task.example_inputs))
     return score(ExportedModel(loaded, task.example_inputs, structure), task)
 
 

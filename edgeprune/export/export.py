@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from edgeprune.batches import Inputs
 from edgeprune.errors import ExportError
 from edgeprune.export import executorch, formats, onnx, parity, pt2, sparse, tflite, torchscript  # noqa: F401
 from edgeprune.export.calibration import Sample
@@ -22,7 +23,7 @@ TIME_LIMIT_S = 900.0
 
 def export(
     model: nn.Module,
-    example_inputs: Sequence[Tensor],
+    example_inputs: Inputs | Sequence[Tensor],
     formats: Sequence[str],
     folder: str | Path,
     name: str = "model",
@@ -34,7 +35,8 @@ def export(
     """Write ``model`` in each of ``formats`` as ``folder/name.<suffix>`` and return the paths by format.
 
     ``model``: any module, or a GraphModule of ATen operations; it is copied, put in eval mode and never changed.
-    ``example_inputs``: the positional inputs of one inference (batch of 1). Inputs and outputs keep their shapes and dtypes, except that
+    ``example_inputs``: of one inference (batch of 1): a tuple, or a dict of keyword arguments.
+    Inputs and outputs keep their shapes and dtypes, except that
     TFLite holds 64-bit ones in 32 bits; the tensors of a nested output become one tuple, in order. ``calibration``: the inputs of some
     hundred inferences on real data, in the shapes of the example inputs: ``tflite-int8`` needs it. A file appears under its name only
     when it is complete and its outputs on seeded inputs matched the model's (quantized files: came near enough on the calibration).
@@ -48,7 +50,7 @@ def export(
 
 def start_export(
     model: nn.Module,
-    example_inputs: Sequence[Tensor],
+    example_inputs: Inputs | Sequence[Tensor],
     formats: Sequence[str],
     folder: str | Path,
     name: str = "model",

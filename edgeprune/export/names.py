@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from edgeprune.batches import Inputs, Signature
+
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
-def input_names(model: nn.Module, example_inputs: Sequence[Any]) -> tuple[str, ...]:
+def input_names(model: nn.Module, example_inputs: Inputs) -> tuple[str, ...]:
     """Of every tensor among the inputs: the parameter of ``forward``, with the keys that lead to it where that is nested; none at all when
     ``forward`` does not name them."""
-    try:
-        parameters = list(inspect.signature(model.forward).parameters.values())
-    except (TypeError, ValueError):
-        return ()
-    positional = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    if len(positional) < len(example_inputs):
-        return ()
+    if isinstance(example_inputs, dict):
+        named = list(example_inputs.items())
+    else:
+        positional = Signature(model).positional
+        if len(positional) < len(example_inputs):
+            return ()
+        named = list(zip(positional, example_inputs, strict=False))
     found = []
-    for name, value in zip(positional, example_inputs, strict=False):
+    for name, value in named:
         for path, leaf in pytree.tree_flatten_with_path(value)[0]:
             if isinstance(leaf, Tensor):
                 keys = [_key(entry) for entry in path]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from edgeprune.batches import Inputs, call
 from edgeprune.errors import CaptureError, ExportError
 from edgeprune.export.calibration import Sample, checked
 from edgeprune.export.names import input_names, output_names
@@ -56,7 +57,7 @@ def _require_numbers(module: nn.Module) -> None:
 
 
 class _Nested(nn.Module):
-    """A model of nested inputs that takes their tensors alone, in order; other values (``None``, numbers) are as in ``leaves``."""
+    """A model of nested or named inputs that takes their tensors alone, in order; other values (``None``, numbers) are as in ``leaves``."""
 
     def __init__(self, module: nn.Module, leaves: Sequence[Any], form: pytree.TreeSpec) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ class _Nested(nn.Module):
         leaves = list(self._constants)
         for place, value in zip(self._places, inputs, strict=True):
             leaves[place] = value
-        return self.module(*pytree.tree_unflatten(leaves, self._form))
+        return call(self.module, pytree.tree_unflatten(leaves, self._form))
 
 
 class _Flat(nn.Module):
@@ -110,23 +111,24 @@ class Source:
     def __init__(
         self,
         model: nn.Module,
-        example_inputs: Sequence[Tensor],
+        example_inputs: Inputs | Sequence[Tensor],
         time_limit_s: float,
         calibration: Sequence[Sample] | None = None,
         options: ExportOptions | None = None,
     ) -> None:
-        leaves, form = pytree.tree_flatten(tuple(example_inputs))
+        inputs: Inputs = example_inputs if isinstance(example_inputs, dict) else tuple(example_inputs)
+        leaves, form = pytree.tree_flatten(inputs)
         self.inputs: tuple[Tensor, ...] = tuple(value.detach().cpu() for value in leaves if isinstance(value, Tensor))
         self.calibration = None if calibration is None else checked(calibration, self.inputs)
         self.options = options or ExportOptions()
         self.module = _frozen_copy(model)
         _require_numbers(self.module)
-        if not all(isinstance(value, Tensor) for value in example_inputs):
+        if isinstance(inputs, dict) or not all(isinstance(value, Tensor) for value in inputs):
             self.module = _Nested(self.module, leaves, form)
         if self.options.pixels is not None:
             self._take_pixels(self.options.pixels)
         outputs = self._outputs()
-        self.input_names, self.output_names = input_names(model, example_inputs), output_names(outputs)
+        self.input_names, self.output_names = input_names(model, inputs), output_names(outputs)
         if not isinstance(outputs, Tensor):
             self.module = _Flat(self.module)
         self.time_limit_s = time_limit_s
@@ -182,7 +184,7 @@ class Source:
     @cached_property
     def probe(self) -> tuple[Tensor, ...]:
         """The seeded inputs on which outputs are compared: shapes and dtypes of the example inputs."""
-        return device_inputs(self.inputs)
+        return tuple(device_inputs(self.inputs))
 
     @cached_property
     def expected(self) -> list[Tensor]:

@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from edgeprune.batches import Inputs
 from edgeprune.errors import GraphError, NothingToPruneError
 from edgeprune.graph.blocks import Block, find_blocks
 from edgeprune.graph.capture import Captured, capture
@@ -105,10 +106,11 @@ class Analysis:
 
 
 def analyze(
-    model: nn.Module, example_inputs: tuple[Any, ...], protect: Sequence[str] = (), attention: Literal["heads", "dimensions"] = "heads"
+    model: nn.Module, example_inputs: Inputs, protect: Sequence[str] = (), attention: Literal["heads", "dimensions"] = "heads"
 ) -> Analysis:
     """Follow every channel of ``model`` and return its groups.  The model is not changed.
 
+    ``example_inputs``: a tuple of positional inputs, or a dict of keyword arguments.
     ``protect``: names of modules (or parameters) whose output channels must stay. ``attention``: whether attention layers lose whole heads
     or the same number of dimensions of every head. Raises :class:`CaptureError` when the model cannot
     be captured,

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgeprune.batches import Inputs, call
 from edgeprune.errors import CaptureError
 from edgeprune.graph.batch import FOLLOWS, SIZES, batch_of, first_tensor, generalized, holds, resized
 from edgeprune.graph.decompose import decompose_unknown
@@ -37,7 +38,7 @@ class Captured:
     training only (None: nothing but dropout and batch norm)."""
 
     module: fx.GraphModule
-    inputs: tuple[Any, ...]
+    inputs: Inputs
     any_batch: bool
     batch: int = 1
     parts: tuple[Part, ...] = ()
@@ -52,7 +53,7 @@ class Captured:
         sizes = [size if isinstance(size, int) else int(size.node.hint) for size in value.shape]
         return tuple(size * self.batch // batch_of(self.inputs) if dim in follows else size for dim, size in enumerate(sizes))
 
-    def misfit(self, inputs: tuple[Any, ...]) -> str:
+    def misfit(self, inputs: Any) -> str:
         """Why the graph does not take ``inputs`` of a batch; "" where it does."""
         given, examples, held = pytree.tree_leaves(inputs), pytree.tree_leaves(self.inputs), batch_of(self.inputs)
         if len(given) != len(examples):
@@ -71,7 +72,7 @@ class Captured:
         return Parts(model, self.parts) if self.parts else model
 
 
-def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captured:
+def capture(model: nn.Module, example_inputs: Inputs) -> Captured:
     """Capture ``model`` in eval mode; it is left as it was.
 
     A model that cannot be captured whole (a detector's box filtering depends on the data) is captured by submodule. Raises
@@ -122,7 +123,7 @@ def _with_weights(model: nn.Module, name: str) -> list[str]:
     return [f"{name}.{leaf}".lstrip(".") for leaf, child in children if next(child.parameters(), None) is not None]
 
 
-def _capture_parts(model: nn.Module, example_inputs: tuple[Any, ...], calls: dict[str, Part], whole: CaptureError) -> Captured:
+def _capture_parts(model: nn.Module, example_inputs: Inputs, calls: dict[str, Part], whole: CaptureError) -> Captured:
     """The largest submodules that can be captured, each with the inputs it has when the model runs on the examples."""
     found: list[tuple[Part, fx.GraphModule]] = []
     names = _with_weights(model, "")
@@ -166,7 +167,7 @@ def _without_cache(model: nn.Module) -> Iterator[None]:
         config.use_cache = True  # type: ignore[union-attr]
 
 
-def _capture_any_batch(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captured | None:
+def _capture_any_batch(model: nn.Module, example_inputs: Inputs) -> Captured | None:
     batch = batch_of(example_inputs)
     if not batch:
         return None
@@ -175,7 +176,7 @@ def _capture_any_batch(model: nn.Module, example_inputs: tuple[Any, ...]) -> Cap
     return Captured(module, inputs, any_batch=True, batch=batch) if module is not None else None
 
 
-def _any_batch(model: nn.Module, inputs: tuple[Any, ...], training: bool = False) -> fx.GraphModule | None:
+def _any_batch(model: nn.Module, inputs: Inputs, training: bool = False) -> fx.GraphModule | None:
     """The graph for any number of samples; None where the model's code fixes it."""
     batch = batch_of(inputs)
     follows = pytree.tree_map(lambda value: {0: torch.export.Dim.AUTO} if holds(value, batch) else None, inputs)
@@ -191,14 +192,14 @@ def _any_batch(model: nn.Module, inputs: tuple[Any, ...], training: bool = False
     return _from_two(model, inputs, training)
 
 
-def _any_size(module: fx.GraphModule, inputs: tuple[Any, ...]) -> bool:
+def _any_size(module: fx.GraphModule, inputs: Inputs) -> bool:
     """Whether no tensor of samples was found to hold one number of them."""
     batch, given = batch_of(inputs), [node for node in module.graph.nodes if node.op == "placeholder"]
     sizes = [node.meta["val"].shape[0] for node, value in zip(given, pytree.tree_leaves(inputs), strict=True) if holds(value, batch)]
     return all(isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None for size in sizes)
 
 
-def _from_two(model: nn.Module, inputs: tuple[Any, ...], training: bool) -> fx.GraphModule | None:
+def _from_two(model: nn.Module, inputs: Inputs, training: bool) -> fx.GraphModule | None:
     """Where the model's own code fixes the batch size (Keras, shapes that are compared): from two graphs of fixed ones, if the result is
     right for a third."""
     two, three, five = (resized(inputs, count) for count in (*SIZES, 5))
@@ -207,7 +208,7 @@ def _from_two(model: nn.Module, inputs: tuple[Any, ...], training: bool) -> fx.G
         if not generalized(module, _export(model, three, None, training=training)):
             return None
         with torch.no_grad(), torch.random.fork_rng(devices=[]), Still() if training else contextlib.nullcontext():
-            got, wanted = (pytree.tree_leaves(one(*five)) for one in (module, twin(model).train(training)))
+            got, wanted = (pytree.tree_leaves(call(one, five)) for one in (module, twin(model).train(training)))
     except (CaptureError, RuntimeError):
         return None
     same = all(a.shape == b.shape and torch.allclose(a, b, atol=1e-4) for a, b in zip(got, wanted, strict=True) if isinstance(a, Tensor))
@@ -253,15 +254,17 @@ def _attribute(module: nn.Module, name: str) -> Any:
 
 
 def _export(
-    model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, kwargs: dict[str, Any] | None = None, *, training: bool = False
+    model: nn.Module, inputs: Inputs, dynamic_shapes: Any, kwargs: dict[str, Any] | None = None, *, training: bool = False
 ) -> fx.GraphModule:
+    args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, kwargs)
     logging.disable(logging.CRITICAL)  # the error reports failures; the graphs that torch logs and prints are thousands of lines
     model = twin(model).train(training)  # what a failed export leaves in a model's attributes is not a tensor
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model(*inputs, **(kwargs or {}))  # what it keeps for these shapes, it keeps before it is captured
+            model(*args, **(kwargs or {}))  # what it keeps for these shapes, it keeps before it is captured
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-            module: fx.GraphModule = torch.export.export(model, inputs, kwargs, dynamic_shapes=dynamic_shapes).module()  # type: ignore[assignment]
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes)
+            module: fx.GraphModule = program.module(check_guards=False)  # type: ignore[assignment]
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CaptureError(

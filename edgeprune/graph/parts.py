@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from edgeprune.batches import Inputs, call
+
 
 @dataclass(frozen=True)
 class Part:
@@ -49,7 +51,7 @@ class Parts(nn.Module):
         return results
 
 
-def record_calls(model: nn.Module, names: list[str], example_inputs: tuple[Any, ...]) -> dict[str, Part]:
+def record_calls(model: nn.Module, names: list[str], example_inputs: Inputs) -> dict[str, Part]:
     """The first call of these submodules while ``model`` runs on the examples, its tensors as they were then."""
     calls: dict[str, Part] = {}
 
@@ -63,7 +65,7 @@ def record_calls(model: nn.Module, names: list[str], example_inputs: tuple[Any, 
     handles = [model.get_submodule(name).register_forward_pre_hook(hook(name), with_kwargs=True) for name in names]
     try:
         with torch.no_grad():
-            model(*example_inputs)
+            call(model, example_inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgeprune.batches import Inputs, call
 from edgeprune.graph.twin import twin
 
 
@@ -43,7 +44,7 @@ class _Run:
     """Whether Python's or numpy's random numbers were drawn: what they decide is in no graph."""
 
 
-def look(model: nn.Module, inputs: tuple[Any, ...]) -> Training | None:
+def look(model: nn.Module, inputs: Inputs) -> Training | None:
     """What ``model`` does in training only, seen by running a twin of it both ways; None where that is nothing but what batch norm and
     dropout modules do.  ``why`` says it where the model does not run in training on inputs alone."""
     try:
@@ -58,7 +59,7 @@ def look(model: nn.Module, inputs: tuple[Any, ...]) -> Training | None:
     return Training(layers, evaluated.outputs != trained.outputs, None, why)
 
 
-def _run(model: nn.Module, inputs: tuple[Any, ...]) -> _Run:
+def _run(model: nn.Module, inputs: Inputs) -> _Run:
     seen = _Run()
     states: tuple[Any, Any] = random.getstate(), np.random.get_state()
     with ExitStack() as stack, torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -66,7 +67,7 @@ def _run(model: nn.Module, inputs: tuple[Any, ...]) -> _Run:
         for name, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(watch.entered(name)).remove)
             stack.callback(module.register_forward_hook(watch.left, always_call=True).remove)
-        outputs = model(*inputs)
+        outputs = call(model, inputs)
     seen.outputs = pytree.tree_structure(outputs)
     now: Any = np.random.get_state()
     seen.rolled = random.getstate() != states[0] or now[2] != states[1][2] or not np.array_equal(now[1], states[1][1])
@@ -153,7 +154,7 @@ class Still(TorchDispatchMode):  # type: ignore[no-untyped-call]
 _DRAWN = ("rand", "randn", "randint", "normal", "uniform", "bernoulli", "exponential", "geometric", "log_normal", "cauchy", "multinomial")
 
 
-def still_outputs(model: nn.Module, inputs: tuple[Any, ...], run: Callable[..., Any] | None = None) -> list[Tensor]:
+def still_outputs(model: nn.Module, inputs: Inputs, run: Callable[..., Any] | None = None) -> list[Tensor]:
     """All output tensors of ``model`` in training, with the batch-norm statistics it has and with :class:`Still` random numbers.  ``run``:
     what calls the model, which is changed then; else a twin of it is called."""
     tried = twin(model).train() if run is None else model.train()
@@ -162,5 +163,5 @@ def still_outputs(model: nn.Module, inputs: tuple[Any, ...], run: Callable[..., 
             module.eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]), Still():
         torch.manual_seed(0)
-        outputs = (run or tried)(*inputs)
+        outputs = call(run or tried, inputs)
     return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]

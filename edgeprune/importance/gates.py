@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from edgeprune.batches import Batch
 from edgeprune.errors import TrainingError
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
 from edgeprune.graph.training import training_structure
-from edgeprune.importance.data import pieces, samples_of
+from edgeprune.importance.data import pieces
 from edgeprune.importance.reduce import owned, per_channel
 from edgeprune.task import Task
 
@@ -44,12 +45,12 @@ def gate_gradients(
             parameter.requires_grad_(True)
         found_pieces = pieces(task, CHUNK)
         first = next(found_pieces)
-        mode = _mode_of_loss(model, analysis, loss_of, *first)
+        mode = _mode_of_loss(model, analysis, loss_of, first)
         with mode(model), _own_statistics(model if own_statistics else None) as norms, torch.enable_grad():
-            for inputs, targets in chain([first], found_pieces):
+            for piece in chain([first], found_pieces):
                 for norm in norms:
-                    norm.training = samples_of(inputs, targets) != 1
-                loss = loss_of(model(*inputs), targets)
+                    norm.training = piece.samples != 1
+                loss = loss_of(piece.call(model, loss=True), piece.targets)
                 if not bool(torch.isfinite(loss)):
                     raise TrainingError(f"the loss of the dense model is {loss.item()}", remedy="Check the data and the model's weights.")
                 products = _Products(dict(zip(wanted, torch.autograd.grad(loss, wanted, allow_unused=True), strict=True)))
@@ -63,14 +64,14 @@ def gate_gradients(
 
 
 def _mode_of_loss(
-    model: nn.Module, analysis: Analysis, loss_of: Callable[[Any, Any], Tensor], inputs: tuple[Any, ...], targets: Any
+    model: nn.Module, analysis: Analysis, loss_of: Callable[[Any, Any], Tensor], piece: Batch
 ) -> Callable[[nn.Module], AbstractContextManager[None]]:
     """Eval mode; for a loss that only takes what training returns (auxiliary outputs), that."""
     training = analysis.captured.training
     if training is not None and training.outputs:
         try:
             with eval_mode(model), torch.no_grad():
-                loss_of(model(*inputs), targets)
+                loss_of(piece.call(model, loss=True), piece.targets)
         except Exception:
             return training_structure
     return eval_mode

@@ -11,7 +11,7 @@ from torch.nn import functional
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
 from edgeprune.importance.watch import Watch, require_whole
-from edgeprune.task import Task, as_inputs
+from edgeprune.task import Task
 
 BATCHES = 4
 
@@ -24,11 +24,7 @@ def redundancy(task: Task, analysis: Analysis) -> dict[str, float]:
     Large Language Models are More Redundant Than You Expect", 2024 (block influence = 1 - this).
     """
     require_whole(analysis, "redundancy")
-    batches = (
-        [as_inputs(inputs) for inputs, _ in islice(task.batches("train"), BATCHES)]
-        if task.train is not None
-        else [analysis.captured.inputs]
-    )
+    batches = [batch.leaves for batch in islice(task.batches("train"), BATCHES)] if task.train is not None else [analysis.captured.inputs]
     wanted = {node for block in analysis.blocks for node in (block.shortcut, block.addition)}
     sums, count = dict.fromkeys((block.name for block in analysis.blocks), 0.0), 0
     watch = Watch(task.model, analysis, wanted)

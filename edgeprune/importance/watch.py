@@ -27,7 +27,7 @@ class Watch(fx.Interpreter):
         self.wanted, self.found = wanted, dict[fx.Node, Tensor]()
         self.state = {**model.state_dict(keep_vars=True), **dict(model.named_buffers())}
 
-    def values_of(self, inputs: tuple[Any, ...]) -> dict[fx.Node, Tensor]:
+    def values_of(self, inputs: Any) -> dict[fx.Node, Tensor]:
         """What the wanted nodes compute on ``inputs``."""
         self.found = {}
         self.run(*pytree.tree_leaves(inputs), enable_io_processing=False)
@@ -55,9 +55,9 @@ def observe(task: Task, analysis: Analysis, places: dict[fx.Node, Tensor]) -> It
         fixed = example_size(analysis)
     watch, fitting = Watch(task.model, analysis, set(places)), 0
     with eval_mode(task.model), torch.no_grad():
-        for inputs, _ in pieces(task, fixed or SAMPLES):
-            if fixed is None or batch_of(inputs) == fixed:
-                yield watch.values_of(inputs)
+        for piece in pieces(task, fixed or SAMPLES):
+            if fixed is None or batch_of(piece.leaves) == fixed:
+                yield watch.values_of(piece.leaves)
                 fitting += 1
     if not fitting:
         raise InputError(

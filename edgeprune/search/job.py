@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from edgeprune.batches import tensors_of
 from edgeprune.bench import Measurement
 from edgeprune.budget import COUNTED, format_quantity
 from edgeprune.cost.counts import parameters_of
@@ -334,9 +335,10 @@ class Job:
     def _check_outputs(self, model: nn.Module, path: Path) -> None:
         """What is measured computes what the model computes here, or, in a lossy precision, what the same file does."""
         inputs = device_inputs(self.task.example_inputs, self.options.seed)
+        given = tuple(tensors_of(inputs))
         lossy, engine = self.precision.lossy, find(self.engine)
         self.backend.check_outputs(
-            path, inputs, lambda: engine.run(path, inputs) if lossy else outputs_of(model, inputs), self.precision.tolerance
+            path, given, lambda: engine.run(path, given) if lossy else outputs_of(model, inputs), self.precision.tolerance
         )
 
     def seconds(self) -> dict[str, float]:

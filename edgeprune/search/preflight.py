@@ -21,7 +21,7 @@ from edgeprune.search.options import Options
 from edgeprune.search.precision import check_precisions
 from edgeprune.search.request import RunRequest
 from edgeprune.surgery import apply, plan_from_saliency
-from edgeprune.task import Task, as_inputs
+from edgeprune.task import Task
 from edgeprune.tuning import initialized
 from edgeprune.tuning.context import seeded
 from edgeprune.tuning.frozen import refuse_frozen
@@ -112,24 +112,31 @@ def _check_batches(task: Task, name: Literal["train", "validation"]) -> None:
 
 
 def check_graph(task: Task, analysis: Analysis) -> None:
-    """Refuse a model that can only be cut in its graph where that does not take the task's batches; where the modules can be cut, no blocks
-    go whole.  Raises :class:`CaptureError`."""
+    """Refuse a model that can only be cut in its graph where that does not take the task's batches, or has no loss of its own; where the
+    modules can be cut, no blocks go whole.  Raises :class:`CaptureError`."""
+    lacking, remedy = _graph_lacks(task, analysis)
+    if not lacking:
+        return
+    analysis.droppable = False
+    nothing = {group.name: np.zeros(group.rows.shape) for group in analysis.groups}
+    plan = plan_from_saliency(analysis, nothing, {group.name: max(1, group.size // 2) for group in analysis.groups})
+    try:
+        apply(task.model, analysis, plan, "modules")
+    except VerificationError as error:
+        raise CaptureError(f"{task.name} can only be pruned in its captured graph, which {lacking}. {error}", remedy=remedy) from error
+
+
+def _graph_lacks(task: Task, analysis: Analysis) -> tuple[str, str]:
+    """What the captured graph does not do that the task needs, and the remedy; empty where it does all."""
     for name in ("train", "validation"):
         if getattr(task, name) is None or (name == "train" and task.fit is not None):
             continue
         with seeded(0):
             first = next(task.batches(name), None)  # type: ignore[arg-type]
-        misfit = analysis.captured.misfit(as_inputs(first[0])) if first is not None else ""
-        if not misfit:
-            continue
-        analysis.droppable = False
-        nothing = {group.name: np.zeros(group.rows.shape) for group in analysis.groups}
-        plan = plan_from_saliency(analysis, nothing, {group.name: max(1, group.size // 2) for group in analysis.groups})
-        try:
-            apply(task.model, analysis, plan, "modules")
-        except VerificationError as error:
-            raise CaptureError(
-                f"{task.name} can only be pruned in its captured graph, which does not take the {name} data: {misfit}. {error}",
-                remedy="Give example inputs of the shapes of the data; or let the model's code take sizes from its inputs (x.shape).",
-            ) from error
-        return
+        misfit = analysis.captured.misfit(first.leaves) if first is not None else ""
+        if misfit:
+            remedy = "Give example inputs of the shapes of the data; or let the model's code take sizes from its inputs (x.shape)."
+            return f"does not take the {name} data: {misfit}", remedy
+    if task.loss == "model" and task.fit is None and task.train is not None:
+        return "does not compute the loss", 'Give the task a loss(outputs, targets) in place of "model".'
+    return "", ""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from edgeprune.batches import Inputs, call
 from edgeprune.errors import VerificationError
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
@@ -142,12 +143,12 @@ def restore(model: nn.Module, analysis: Analysis, pruned: Pruned) -> nn.Module:
     return result
 
 
-def outputs_of(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+def outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     """All output tensors in eval mode; what the model draws at random it draws from the same seed in every call."""
     devices = {value.device.index or 0 for value in pytree.tree_leaves(inputs) if isinstance(value, Tensor) and value.is_cuda}
     with eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices):
         torch.manual_seed(0)
-        return flatten_outputs(model(*inputs))
+        return flatten_outputs(call(model, inputs))
 
 
 def flatten_outputs(value: Any) -> list[Tensor]:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from edgeprune.batches import Inputs
 from edgeprune.errors import CheckpointError, EdgepruneError
 from edgeprune.files import parse_json, write_atomically
 from edgeprune.graph import Analysis, analyze
@@ -20,7 +21,7 @@ from edgeprune.surgery.plan import Plan
 VERSION = "1"
 
 
-def save(path: str | Path, pruned: Pruned, analysis: Analysis, example_inputs: tuple[Any, ...], protect: tuple[str, ...] = ()) -> Path:
+def save(path: str | Path, pruned: Pruned, analysis: Analysis, example_inputs: Inputs, protect: tuple[str, ...] = ()) -> Path:
     """Write ``pruned`` (with its present weights) to ``path``: temporary name first, then renamed.  ``example_inputs`` and ``protect``: as
     given to :func:`edgeprune.graph.analyze`.  Raises :class:`CheckpointError` when it cannot be written."""
     path = Path(path)
@@ -28,7 +29,7 @@ def save(path: str | Path, pruned: Pruned, analysis: Analysis, example_inputs: t
         "edgeprune": VERSION,
         "plan": pruned.plan.to_json(),
         "mode": pruned.mode,
-        "inputs": json.dumps([_described(value) for value in example_inputs]),
+        "inputs": json.dumps(_described(example_inputs)),
         "attention": "heads" if analysis.flow.whole_heads else "dimensions",
         "protect": json.dumps(list(protect)),
     }
@@ -55,7 +56,8 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
     header, tensors = _read(Path(path))
     try:
         plan, mode = Plan.from_json(header["plan"]), header["mode"]
-        inputs = tuple(_example(value) for value in parse_json(header["inputs"]))
+        inputs = _example(parse_json(header["inputs"]))
+        inputs = tuple(inputs) if isinstance(inputs, list) else inputs
         analysis = analyze(model, inputs, parse_json(header["protect"]), header["attention"])  # type: ignore[arg-type]
         pruned = apply(model, analysis, plan, mode)  # type: ignore[arg-type]
         pruned.model.load_state_dict(tensors)

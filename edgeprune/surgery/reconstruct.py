@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from edgeprune.batches import as_batch
 from edgeprune.errors import InputError
 from edgeprune.graph import Analysis
 from edgeprune.graph.batch import batch_of, holds
@@ -20,7 +21,6 @@ from edgeprune.graph.rules.contraction import CONVOLUTIONS, groups_of
 from edgeprune.surgery.parameters import keep_masks, masked_copy
 from edgeprune.surgery.plan import Plan, dropped_blocks, removed_channels
 from edgeprune.surgery.reference import Masked
-from edgeprune.task import as_inputs
 
 ROWS, MOST_COLUMNS = 8192, 4608
 """Positions that a layer is solved on (at least four times its columns), and the widest layer that is solved."""
@@ -34,10 +34,11 @@ DAMPING = 0.01
 CONVOLVE = frozenset(CONVOLUTIONS)
 
 
-def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, batches: Sequence[tuple[Any, Any]]) -> nn.Module:
+def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, batches: Sequence[Any]) -> nn.Module:
     """A copy of ``model``, in its own shapes, whose weights make up for what ``plan`` will remove.
 
-    ``batches``: calibration data, ``(inputs, targets)``; all are run at once. Going through the graph once, every convolution and linear
+    ``batches``: calibration data, of ``task.batches`` or ``(inputs, targets)``; all are run at once.
+    Going through the graph once, every convolution and linear
     layer gets the weights that come nearest to what it computes in the whole model, from the inputs that it will have in the smaller
     one, by least squares with a ridge towards the weights it has; batch norms take the smaller model's statistics on the way. Weights
     that are used twice, buffers, and models captured by part or at a fixed batch size are left as they are; batches that do not have the
@@ -67,12 +68,12 @@ def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, batches: Seque
     return result
 
 
-def _inputs(analysis: Analysis, batches: Sequence[tuple[Any, Any]]) -> tuple[Any, ...] | None:
+def _inputs(analysis: Analysis, batches: Sequence[Any]) -> tuple[Any, ...] | None:
     """The flat inputs of all batches that the captured graph takes, as one batch; None when there is none."""
     examples, held = pytree.tree_leaves(analysis.captured.inputs), batch_of(analysis.captured.inputs)
     fitting = []
-    for given, _ in batches:
-        leaves = pytree.tree_leaves(as_inputs(given))
+    for given in batches:
+        leaves = as_batch(given).leaves
         if len(leaves) == len(examples) and all(_alike(*pair, held) for pair in zip(leaves, examples, strict=True)):
             fitting.append(leaves)
     if not fitting:

@@ -44,9 +44,9 @@ class Reference(nn.Module):
         self.model = model
         self._run = Masked(model, analysis, gone, masks, module)
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
         """The output of the captured graph, of the model's own structure."""
-        return self._run(*inputs)
+        return self._run(*inputs, *named.values())
 
 
 class Masked(fx.Interpreter):

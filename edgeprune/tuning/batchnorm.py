@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edgeprune.task import Batches, as_inputs
+from edgeprune.batches import as_batch
+from edgeprune.task import Batches
 from edgeprune.tuning.context import preserved_modes, seeded
-from edgeprune.tuning.layout import batch_inputs, takes_channels_last
+from edgeprune.tuning.layout import laid_out, takes_channels_last
 
 
 def recalibrate(model: nn.Module, batches: Batches, limit: int = 16) -> int:
@@ -32,14 +33,14 @@ def recalibrate(model: nn.Module, batches: Batches, limit: int = 16) -> int:
         if not first:
             return 0
         model.eval()
-        takes_channels_last(model, as_inputs(first[0][0]))  # tried while there are statistics
+        takes_channels_last(model, as_batch(first[0]))  # tried while there are statistics
         try:
             for norm in norms:
                 norm.reset_running_stats()
                 norm.momentum = None  # a cumulative average
                 norm.training = True
-            for count, (inputs, _) in enumerate(chain(first, used), 1):  # noqa: B007  (the count is returned)
-                model(*batch_inputs(model, inputs))
+            for count, batch in enumerate(chain(first, used), 1):  # noqa: B007  (the count is returned)
+                laid_out(model, as_batch(batch)).call(model)
         finally:
             for norm, momentum, buffers in kept:
                 norm.momentum = momentum

@@ -35,4 +35,5 @@ def distillation_loss(outputs: Any, wanted: Any, targets: Any) -> Tensor | None:
 
 
 def _floating(value: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    """The floating tensors of an output, without a loss among them."""
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dim()]

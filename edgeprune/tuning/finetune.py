@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
+from edgeprune.batches import Batch
 from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
-from edgeprune.task import Batches, Task, as_inputs, no_batches
+from edgeprune.task import Batches, Task, no_batches
 from edgeprune.tuning.batchnorm import recalibrate
 from edgeprune.tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from edgeprune.tuning.context import is_image, preserved_modes, seeded
@@ -71,7 +71,7 @@ def finetune(
         raise RecipeError(f"epochs of task {task.name} is {wanted}, not zero or more")
     with seeded(seed):
         length, first = _survey(task)
-    images = any(map(is_image, first))
+    images = any(map(is_image, first.leaves))
     trainable = any(parameter.requires_grad for parameter in model.parameters())
     if wanted and not trainable:
         warnings.warn(f"all parameters of {task.name} are frozen (requires_grad=False): nothing is trained", stacklevel=2)
@@ -112,8 +112,8 @@ def _epoch(trainer: Trainer, train: Batches, progress: Progress, on_progress: Pr
     trainer.model.train()
     with seeded(seed + progress.epochs):
         _tell_epoch(train, progress.epochs)
-        for inputs, targets in islice(trainer.task.batches("train"), min(trainer.length, trainer.total - steps)):
-            losses.append(trainer.step(inputs, targets, steps, progress.epochs))
+        for batch in islice(trainer.task.batches("train"), min(trainer.length, trainer.total - steps)):
+            losses.append(trainer.step(batch, steps, progress.epochs))
             steps += 1
             if on_progress is not None:
                 on_progress(steps, trainer.total, losses[-1])
@@ -155,12 +155,12 @@ def _training_data(task: Task) -> Batches:
     return task.train
 
 
-def _survey(task: Task) -> tuple[int, tuple[Any, ...]]:
-    """The number of batches in an epoch, and the inputs of the first."""
+def _survey(task: Task) -> tuple[int, Batch]:
+    """The number of batches in an epoch, and the first."""
     first = next(task.batches("train"), None)
     if first is None:
         raise no_batches(task)
-    return task.epoch_length(), as_inputs(first[0])
+    return task.epoch_length(), first
 
 
 def _tell_epoch(train: Batches, epoch: int) -> None:

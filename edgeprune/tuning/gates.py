@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,9 +58,9 @@ class GatedModel(nn.Module):
         self.register_buffer("count", torch.zeros(()))
         self.gates.register_hook(self._learned)  # type: ignore[no-untyped-call]
 
-    def forward(self, *inputs: object) -> object:
+    def forward(self, *inputs: Any, **named: Any) -> object:
         """What the model computes with its gates."""
-        return functional_call(self.model, self._gated(), inputs)
+        return functional_call(self.model, self._gated(), inputs, named)
 
     def _gated(self) -> dict[str, Tensor]:
         gates = self.gates.clamp(min=0)

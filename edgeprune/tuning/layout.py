@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
+from edgeprune.batches import Batch, tensors_of
 from edgeprune.graph.twin import twin
-from edgeprune.task import as_inputs
 from edgeprune.tuning.context import is_image, preserved_modes, seeded
 
 _KNOWN: WeakKeyDictionary[nn.Module, dict[bool, bool]] = WeakKeyDictionary()
@@ -22,35 +20,34 @@ SAMPLES = 2
 """Images that the layout is tried on."""
 
 
-def batch_inputs(model: nn.Module, inputs: Any, training: bool = False) -> tuple[Any, ...]:
-    """A batch's positional inputs, images (4-D floating tensors) channels-last where ``model`` takes them so."""
-    arguments = as_inputs(inputs)
-    return _laid_out(arguments) if takes_channels_last(model, arguments, training) else arguments
+def laid_out(model: nn.Module, batch: Batch, training: bool = False) -> Batch:
+    """The batch with its images (4-D floating tensors) channels-last where ``model`` takes them so."""
+    return _laid_out(batch) if takes_channels_last(model, batch, training) else batch
 
 
-def takes_channels_last(model: nn.Module, arguments: tuple[Any, ...], training: bool = False) -> bool:
+def takes_channels_last(model: nn.Module, batch: Batch, training: bool = False) -> bool:
     """Whether ``model`` computes the same from channels-last images; with ``training``, whether it also trains on them with channels-last
     weights.
 
     A model may use ``view`` or strides, which need contiguous memory.  The first call tries it on a few samples; later calls of the same
     model remember the answer.
     """
-    if not any(map(is_image, arguments)):
+    if not any(map(is_image, batch.leaves)):
         return False
     known = _KNOWN.setdefault(model, {})
     if training not in known:
-        few = _few(arguments)
+        few = _few(batch)
         known[training] = _evaluates(model, few, training) and (not training or _trains(model, few))
     return known[training]
 
 
-def _trains(model: nn.Module, arguments: tuple[Any, ...]) -> bool:
+def _trains(model: nn.Module, batch: Batch) -> bool:
     """Whether a pass forward and backward in training mode raises nothing; what it computes is random."""
     tried = twin(model).train()
     weights = [parameter for parameter in tried.parameters() if parameter.requires_grad]
     try:
         with seeded(0), torch.enable_grad(), channels_last(tried, True):
-            sums = [value.float().sum() for value in _outputs(tried, _laid_out(arguments)) if value.requires_grad]
+            sums = [value.float().sum() for value in _outputs(tried, _laid_out(batch)) if value.requires_grad]
             if sums:
                 torch.autograd.grad(torch.stack(sums).sum(), weights, allow_unused=True)
     except Exception:
@@ -58,13 +55,13 @@ def _trains(model: nn.Module, arguments: tuple[Any, ...]) -> bool:
     return True
 
 
-def _evaluates(model: nn.Module, arguments: tuple[Any, ...], weights: bool) -> bool:
+def _evaluates(model: nn.Module, batch: Batch, weights: bool) -> bool:
     with preserved_modes(model), seeded(0), torch.no_grad():
         model.eval()
         try:
-            wanted = _outputs(model, arguments)
+            wanted = _outputs(model, batch)
             with channels_last(model, weights):
-                got = _outputs(model, _laid_out(arguments))
+                got = _outputs(model, _laid_out(batch))
         except Exception:  # what is wrong with the model or the batch shows when it is run
             return False
     same = len(got) == len(wanted) and all(one.shape == other.shape for one, other in zip(got, wanted, strict=True))
@@ -77,20 +74,19 @@ def _close(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one.double(), other.double(), rtol=1e-3, atol=1e-3 * scale, equal_nan=True)
 
 
-def _outputs(model: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
-    return [value for value in pytree.tree_leaves(model(*arguments)) if isinstance(value, Tensor)]
+def _outputs(model: nn.Module, batch: Batch) -> list[Tensor]:
+    return tensors_of(batch.call(model))
 
 
-def _few(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+def _few(batch: Batch) -> Batch:
     """The first samples, where all tensors hold equally many."""
-    tensors = [value for value in pytree.tree_leaves(arguments) if isinstance(value, Tensor)]
-    if len({value.shape[0] if value.dim() else 0 for value in tensors}) > 1:
-        return arguments
-    return tuple(pytree.tree_map_only(Tensor, lambda value: value[:SAMPLES], arguments))
+    if len({value.shape[0] if value.dim() else 0 for value in tensors_of(batch.leaves)}) > 1:
+        return batch
+    return batch.mapped(lambda value: value[:SAMPLES], targets=False)
 
 
-def _laid_out(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(value.contiguous(memory_format=torch.channels_last) if is_image(value) else value for value in arguments)
+def _laid_out(batch: Batch) -> Batch:
+    return batch.mapped(lambda value: value.contiguous(memory_format=torch.channels_last) if is_image(value) else value, targets=False)
 
 
 @contextmanager

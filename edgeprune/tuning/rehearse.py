@@ -6,7 +6,7 @@ import torch
 
 from edgeprune.errors import TrainingError
 from edgeprune.graph.twin import twin
-from edgeprune.task import Task, as_inputs
+from edgeprune.task import Task
 from edgeprune.tuning.context import seeded
 
 
@@ -19,10 +19,10 @@ def rehearse(task: Task) -> None:
         if first is None:
             return
         try:
-            outputs = twin(task.model).train()(*as_inputs(first[0]))
+            outputs = first.call(twin(task.model).train(), loss=True)
         except Exception as error:
             raise TrainingError(
                 f"{task.name} does not run in training on its first training batch: {type(error).__name__}: {error}",
                 remedy="Check that the training batches fit the model: model.train()(*inputs) is what training calls.",
             ) from error
-        task.loss_of(outputs, first[1], "in training")
+        task.loss_of(outputs, first.targets, "in training")

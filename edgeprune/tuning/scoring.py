@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
-from edgeprune.task import Task, as_inputs
+from edgeprune.task import Task
 from edgeprune.tuning.context import preserved_modes, seeded
-from edgeprune.tuning.layout import batch_inputs
+from edgeprune.tuning.layout import laid_out
 
 
 def score(model: nn.Module, task: Task) -> float:
@@ -43,18 +42,9 @@ def _over_validation(model: nn.Module, task: Task) -> float:
     if task.validation is None:
         raise RecipeError(f"task {task.name} cannot be scored", remedy="Give it `validation` batches, or `evaluate(model) -> float`.")
     total, count = 0.0, 0
-    for inputs, targets in task.batches("validation"):
-        size = batch_size(inputs, targets)
-        total += size * float(task.metric(model(*batch_inputs(model, inputs)), targets))
-        count += size
+    for batch in task.batches("validation"):
+        total += batch.size * float(task.metric(laid_out(model, batch).call(model), batch.targets))
+        count += batch.size
     if count == 0:
         raise RecipeError(f"the validation data of task {task.name} has no batches", remedy="Give batches that can be iterated again.")
     return total / count
-
-
-def batch_size(inputs: Any, targets: Any) -> int:
-    """The number of samples in a batch: the first dimension of its first tensor, targets first."""
-    for value in (targets, *as_inputs(inputs)):
-        if isinstance(value, Tensor) and value.dim() > 0:
-            return int(value.shape[0])
-    return len(targets)

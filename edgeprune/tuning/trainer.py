@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from edgeprune.batches import Batch
 from edgeprune.errors import EdgepruneError, TrainingError
 from edgeprune.task import Task
 from edgeprune.tuning.context import as_float32, autocast, native_bf16
 from edgeprune.tuning.distill import distillation_loss
-from edgeprune.tuning.layout import batch_inputs
+from edgeprune.tuning.layout import laid_out
 
 MOMENTUM = 0.9
 WARMUP = 0.05  # the part of all steps over which the learning rate rises
@@ -36,11 +36,11 @@ class Trainer:
         ]
         self.optimizer = torch.optim.SGD(groups, lr=task.learning_rate, momentum=MOMENTUM, nesterov=True)
 
-    def step(self, inputs: Any, targets: Any, step: int, epoch: int = 0) -> float:
+    def step(self, batch: Batch, step: int, epoch: int = 0) -> float:
         """One step on one batch; ``step`` and ``epoch`` count from 0. Returns the loss.  Raises :class:`TrainingError` when not finite."""
         rate = learning_rate(step, self.total, self.task.learning_rate)
         try:
-            loss = self._loss(inputs, targets)
+            loss = self._loss(batch, step)
             value, norm = float(loss.item()), 0.0
             if math.isfinite(value):
                 self.optimizer.zero_grad(set_to_none=True)
@@ -65,16 +65,16 @@ class Trainer:
         self.optimizer.step()
         return value
 
-    def _loss(self, inputs: Any, targets: Any) -> Tensor:
+    def _loss(self, batch: Batch, step: int) -> Tensor:
         with autocast(self.bf16):
-            outputs = self.model(*batch_inputs(self.model, inputs, training=True))
+            outputs = laid_out(self.model, batch, training=True).call(self.model, loss=True)
         outputs = as_float32(outputs)
-        loss: Tensor = self.task.loss(outputs, targets)
+        loss = self.task.loss_of(outputs, batch.targets, f"in training at step {step + 1}")
         if self.teacher is None:
             return loss
         with torch.no_grad(), autocast(self.bf16):
-            wanted = self.teacher(*batch_inputs(self.teacher, inputs))
-        distance = distillation_loss(outputs, as_float32(wanted), targets)
+            wanted = laid_out(self.teacher, batch).call(self.teacher)
+        distance = distillation_loss(outputs, as_float32(wanted), batch.targets)
         strength = self.task.distillation
         return loss if distance is None else (1 - strength) * loss + strength * distance
 

@@ -198,7 +198,7 @@ def test_pieces_stop_when_there_were_enough_and_keep_odd_batches_whole() -> None
     model = nn.Linear(2, 2)
     odd = ((torch.zeros(5, 2), torch.zeros(7, 2)), torch.zeros(5))
     train = [(torch.zeros(70, 2), torch.zeros(70)), odd, (torch.zeros(70, 2), torch.zeros(70))]
-    sizes = [len(targets) for _, targets in pieces(Task(model, (torch.zeros(1, 2),), train=train), 32, 150)]
+    sizes = [len(piece.targets) for piece in pieces(Task(model, (torch.zeros(1, 2),), train=train), 32, 150)]
     assert sizes == [32, 32, 6, 5, 32, 32]
     with pytest.raises(InputError, match="no batches"):
         next(pieces(Task(model, (torch.zeros(1, 2),), train=[]), 32))

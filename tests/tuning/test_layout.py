@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune import analyze
+from edgeprune.batches import as_batch
 from edgeprune.importance import score as saliency_of
 from edgeprune.search.plan.sensitivity import measure_curves
 from edgeprune.surgery import apply, plan_from_saliency, reconstruct
 from edgeprune.task import Task
 from edgeprune.tuning import finetune, outputs_on, recalibrate, score
 from edgeprune.tuning.gates import GatedModel
-from edgeprune.tuning.layout import batch_inputs, takes_channels_last
+from edgeprune.tuning.layout import laid_out, takes_channels_last
 from edgeprune.tuning.sparsify import sparsify
 
 
@@ -107,18 +108,18 @@ def test_a_network_with_a_view_is_scored_cut_and_trained() -> None:
 
 def test_images_are_channels_last_where_the_model_takes_them_so() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)).eval()
-    (images,) = batch_inputs(model, data()[0][0])
+    (images,) = laid_out(model, as_batch(data()[0])).args
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert not images.is_contiguous()
-    assert takes_channels_last(model, (images,), training=True)
-    (images,) = batch_inputs(Viewed().eval(), data()[0][0])
+    assert takes_channels_last(model, as_batch((images, None)), training=True)
+    (images,) = laid_out(Viewed().eval(), as_batch(data()[0])).args
     assert images.is_contiguous()
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 16), (4, 3, 4, 8, 8)])
 def test_series_and_volumes_keep_their_layout(shape: tuple[int, ...]) -> None:
     model = nn.Sequential({3: nn.Conv1d, 5: nn.Conv3d}[len(shape)](3, 4, 3), nn.Flatten())
-    (given,) = batch_inputs(model, torch.randn(shape))
+    (given,) = laid_out(model, as_batch((torch.randn(shape), None))).args
     assert given.is_contiguous()
 
 
@@ -127,7 +128,7 @@ def test_trying_a_layout_changes_nothing() -> None:
     model = Viewed()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
-    takes_channels_last(model, (data()[0][0],), training=True)
+    takes_channels_last(model, as_batch(data()[0]), training=True)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), state)

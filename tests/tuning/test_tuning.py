@@ -292,7 +292,7 @@ def test_a_loss_that_is_no_number_names_step_epoch_and_rate() -> None:
 
 def test_data_that_does_not_fit_the_loss_is_one_clear_error() -> None:
     job = task(train=[(images, labels.float()[:3]) for images, labels in blobs()])
-    with pytest.raises(TrainingError, match=r"training blobs raised .* at step 1"):
+    with pytest.raises(TrainingError, match=r"the loss of blobs raised .* at step 1"):
         finetune(job.model, job)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from edgeprune.batches import Batch
 from edgeprune.errors import TrainingError
 from edgeprune.graph import Analysis, Group
 from edgeprune.importance import Saliency
@@ -93,7 +94,7 @@ def _curve(group: Group, saliency: np.ndarray, growth: Mapping[int, float], choi
     return [-float(np.interp(removed[width], removed[widths], rising)) for width in choices]
 
 
-def _divergence(model: nn.Module, task: Task, batches: list[tuple[Any, Any]], teacher: Sequence[Any]) -> float:
+def _divergence(model: nn.Module, task: Task, batches: list[Batch], teacher: Sequence[Any]) -> float:
     """After batch-norm statistics are measured again, as they will be for every pruned model."""
     recalibrate(model, batches[:CALIBRATION])
     value = mean_divergence(model, task, batches[CALIBRATION:] or batches, teacher)
