@@ -95,6 +95,30 @@ class Progress(Event):
 
 
 @dataclass(frozen=True)
+class EpochEnded(Event):
+    """``epoch`` of ``epochs`` ended in the training ``stage``, after optimizer ``step``.  ``loss``: its mean. ``learning_rate``: its last.
+
+    ``score``: the task's ``metric`` after it; None where the task cannot score.
+    """
+
+    stage: str
+    epoch: int
+    epochs: int
+    step: int
+    loss: float | None
+    learning_rate: float | None
+    score: float | None
+    metric: str
+
+    @property
+    def text(self) -> str:
+        """The epoch, its loss and its score."""
+        loss = "" if self.loss is None else f", loss {self.loss:.3f}"
+        score = "" if self.score is None else f", {self.metric} {self.score:.4g}"
+        return f"{self.stage}: epoch {self.epoch} of {self.epochs}{loss}{score}"
+
+
+@dataclass(frozen=True)
 class PlanMeasured(Event):
     """Plan ``number`` was measured.  ``predicted``, ``measured``: by kind of limit, in its base unit. ``utilization``: of the budget."""
 
@@ -134,7 +158,9 @@ class Unknown(Event):
     values: dict[str, Any]
 
 
-KINDS = {kind.__name__: kind for kind in (Noted, Warned, RunStarted, RunEnded, PhaseStarted, Progress, PlanMeasured, DeviceWaiting)}
+KINDS = {
+    kind.__name__: kind for kind in (Noted, Warned, RunStarted, RunEnded, PhaseStarted, Progress, EpochEnded, PlanMeasured, DeviceWaiting)
+}
 
 
 class EventFile:

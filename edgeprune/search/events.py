@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from edgeprune.report.progress import shown_by_default
-from edgeprune.runs.events import Event, Noted, PhaseStarted, Progress, Warned
+from edgeprune.runs.events import EpochEnded, Event, Noted, PhaseStarted, Progress, Warned
 
 Listener = Callable[[Event], None]
 """Gets every event of a run, in its thread."""
@@ -43,6 +44,16 @@ class EventStream:
     def progress(self, stage: str, done: int, total: int, loss: float | None = None) -> None:
         """``stage`` has come to ``done`` of ``total``."""
         self.emit(Progress(stage, done, total, loss))
+
+    def training(self, stage: str, epochs: float, metric: str) -> dict[str, Any]:
+        """Arguments of ``finetune`` that make events of its steps and of each of its ``epochs``; ``metric``: the name of the score."""
+
+        def epoch_ended(entry: Mapping[str, float | None]) -> None:
+            epoch, step = int(entry["epoch"] or 0), int(entry["step"] or 0)
+            figures = (entry["loss"], entry["learning_rate"], entry["score"])
+            self.emit(EpochEnded(stage, epoch, math.ceil(epochs), step, *figures, metric))
+
+        return {"on_progress": lambda done, total, loss: self.progress(stage, done, total, loss), "on_epoch": epoch_ended}
 
 
 SILENT = EventStream()

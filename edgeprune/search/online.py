@@ -58,15 +58,14 @@ def train_online(
             unfreeze(pruned.model, changed(analysis, pruned))
         gated = GatedModel(pruned, analysis, prices(planner, widths, tightest), share, steps, task.learning_rate / 2)
         events.note(f"training with gates, stage {stage + 1} of {STEPS}: down to {100 * share:.0f} % of the present {tightest}")
-        name = f"online training {stage + 1} of {STEPS}"
         finetune(
             gated,
             task,
             teacher=task.model,
             epochs=epochs / STEPS,
-            on_progress=lambda done, total, loss, name=name: events.progress(name, done, total, loss),  # type: ignore[misc]
             checkpoint=folder / f"tune-online-{stage}.safetensors",
             seed=seed + stage,
+            **events.training(f"online training {stage + 1} of {STEPS}", epochs / STEPS, task.metric_name),
         )
         gated.fold()
         saliency = gated.saliency()

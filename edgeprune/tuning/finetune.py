@@ -22,6 +22,7 @@ from edgeprune.tuning.scoring import score
 from edgeprune.tuning.trainer import Trainer, learning_rate
 
 ProgressCallback = Callable[[int, int, float], None]
+EpochCallback = Callable[[dict[str, float | None]], None]
 
 
 @dataclass
@@ -46,6 +47,7 @@ def finetune(
     teacher: nn.Module | None = None,
     epochs: float | None = None,
     on_progress: ProgressCallback | None = None,
+    on_epoch: EpochCallback | None = None,
     checkpoint: Path | None = None,
     seed: int = 0,
 ) -> TuneResult:
@@ -57,7 +59,8 @@ def finetune(
     ``task.fit`` replaces all this. Training data with a ``set_epoch(n)`` method gets the epoch; global random states are seeded inside
     and given back.
 
-    ``on_progress(done, total, loss)`` is called after every step. With ``checkpoint``, every epoch is written to that file, and a
+    ``on_progress(done, total, loss)`` is called after every step, and ``on_epoch`` after every epoch, once it is written to the checkpoint,
+    with its entry of :attr:`TuneResult.history`. With ``checkpoint``, every epoch is written to that file, and a
     call that finds it continues there and ends with the same result. Raises :class:`TrainingError` when the loss or a gradient is not
     finite or the data does not fit, :class:`RecipeError` when there is nothing to train on, :class:`CheckpointError` when the
     checkpoint is damaged or of another job.
@@ -81,7 +84,7 @@ def finetune(
         progress = (load_checkpoint(path, model, trainer.optimizer, settings) if path else None) or Progress(settings)
         if not progress.history:
             _record(progress, None, model, task)
-        _train(trainer, train, progress, on_progress, seed, path)
+        _train(trainer, train, progress, on_progress, on_epoch, seed, path)
         if trainer.total == 0:
             recalibrate(model, task.batches("train"))
             _record(progress, None, model, task)
@@ -89,7 +92,13 @@ def finetune(
 
 
 def _train(
-    trainer: Trainer, train: Batches, progress: Progress, on_progress: ProgressCallback | None, seed: int, path: Path | None
+    trainer: Trainer,
+    train: Batches,
+    progress: Progress,
+    on_progress: ProgressCallback | None,
+    on_epoch: EpochCallback | None,
+    seed: int,
+    path: Path | None,
 ) -> None:
     """Train the epochs that are left, writing each to ``path``; what breaks it off says what ``path`` holds."""
     kept = progress.epochs if path else 0
@@ -99,6 +108,8 @@ def _train(
             if path:
                 save_checkpoint(path, trainer.model, trainer.optimizer, progress)
                 kept = progress.epochs
+            if on_epoch is not None:
+                on_epoch(dict(progress.history[-1]))
     except BaseException as error:
         if kept:
             error.add_note(f"{path} holds the state after epoch {kept}.")

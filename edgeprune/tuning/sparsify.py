@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgeprune.importance.unstructured import Masks, Scope, apply_masks, quantile_masks, sparse_parameters, sparsity_of
 from edgeprune.task import Task
-from edgeprune.tuning.finetune import ProgressCallback, TuneResult, finetune
+from edgeprune.tuning.finetune import EpochCallback, ProgressCallback, TuneResult, finetune
 from edgeprune.tuning.frozen import trains, unfreeze
 from edgeprune.tuning.scoring import score
 
@@ -44,6 +44,7 @@ def sparsify(
     teacher: nn.Module | None = None,
     epochs: float | None = None,
     on_progress: ProgressCallback | None = None,
+    on_epoch: EpochCallback | None = None,
     checkpoint: Path | None = None,
     seed: int = 0,
 ) -> SparseResult:
@@ -55,7 +56,7 @@ def sparsify(
     step. Where nothing is trained (no epochs, or ``task.fit`` does it) all goes at once, before. A pruned model can be made sparse as
     well. Without training data, weights only go.
 
-    ``checkpoint``: as in ``finetune``; a call that finds it continues there and ends with the same weights.
+    ``on_progress``, ``on_epoch``, ``checkpoint``: as in ``finetune``; a call that finds it continues there and ends with the same weights.
     Source: Zhu & Gupta, "To prune, or not to prune", 2017, section 3 (the cubic schedule).
 
     Raises :class:`InputError` when the model has no such layer or an option is unknown, and what ``finetune`` raises.
@@ -75,7 +76,9 @@ def sparsify(
                 on_progress(done, total, loss)
 
         with _watched(model, schedule):
-            tuned = finetune(model, job, teacher=teacher, epochs=epochs, on_progress=after_step, checkpoint=checkpoint, seed=seed)
+            tuned = finetune(
+                model, job, teacher=teacher, epochs=epochs, on_progress=after_step, on_epoch=on_epoch, checkpoint=checkpoint, seed=seed
+            )
     return SparseResult(sparsity_of(parameters), {name: sparsity_of({name: value}) for name, value in parameters.items()}, tuned)
 
 

@@ -16,6 +16,7 @@ from edgeprune.errors import BudgetError, EdgepruneError, ExportError, Infeasibl
 from edgeprune.runs.events import (
     EVENTS,
     DeviceWaiting,
+    EpochEnded,
     Event,
     EventFile,
     Noted,
@@ -59,8 +60,13 @@ def test_a_listener_gets_what_the_file_keeps(tmp_path: Path) -> None:
     assert phases[0] == "analysing"
     assert phases.index("scoring") < phases.index("reconstructing") < phases.index("fine-tuning")
     assert any(isinstance(event, Progress) and event.loss is not None for event in heard)
+    epochs = [event for event in heard if isinstance(event, EpochEnded)]
+    assert [(event.stage, event.epoch, event.epochs) for event in epochs] == [("fine-tuning", 1, 1)]
+    assert (epochs[-1].metric, epochs[-1].score) == ("accuracy", result.summary["pruned"]["metric"])
+    assert epochs[-1].loss is not None
     log = (result.run / "log.txt").read_text()
     assert "analysing points" in log
+    assert "fine-tuning: epoch 1 of 1, loss" in log
     assert "(loss" not in log  # progress is not logged
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from safetensors import safe_open
 from torch import nn
@@ -284,18 +283,16 @@ def _train(
     model: nn.Module, task: Task, sparsity: float, run: RunDirectory, settings: SparseSettings, events: EventStream, name: str
 ) -> tuple[TuneResult, dict[str, float]]:
     """Train in place, sparse unless ``sparsity`` is 0, with the task's own model as teacher; and the share of zeros in each layer."""
-
-    def progress(done: int, total: int, loss: float) -> None:
-        events.progress("training", done, total, loss)
-
-    teacher, path = copy.deepcopy(task.model), run.path / f"tune-{name}.safetensors"
+    epochs = task.epochs if settings.epochs is None else settings.epochs
+    given = events.training("training", epochs, task.metric_name) | {
+        "teacher": copy.deepcopy(task.model),
+        "epochs": epochs,
+        "checkpoint": run.path / f"tune-{name}.safetensors",
+        "seed": settings.seed,
+    }
     if not sparsity:
-        given: Mapping[str, Any] = {"epochs": settings.epochs, "on_progress": progress, "checkpoint": path, "seed": settings.seed}
-        return finetune(model, task, teacher=teacher, **given), {}
-    result = sparsify(
-        model, task, sparsity, scope=settings.scope, block=settings.block, linear=settings.linear, teacher=teacher,
-        epochs=settings.epochs, on_progress=progress, checkpoint=path, seed=settings.seed,
-    )  # fmt: skip
+        return finetune(model, task, **given), {}
+    result = sparsify(model, task, sparsity, scope=settings.scope, block=settings.block, linear=settings.linear, **given)
     return result.tuned, result.layers
 
 
