@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,18 +22,25 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{os.getpid()}.{next(_COUNTER)}.tmp{path.suffix}")
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write to the yielded path; it becomes ``path`` when the block ends, and is removed when the block raises.
+def move_atomically(source: Path, path: Path) -> None:
+    """Give the complete file ``source`` the name ``path``, on the same file system.  Raises :class:`OSError`.
 
-    ``path`` then holds either what it held before or all of the new content, after a loss of power too. Raises :class:`OSError`.
+    ``path`` then holds either what it held before or all of the new content, after a loss of power too.
     """
-    temporary = temporary_name(path)
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(source, path)
+
+
+@contextmanager
+def replacing(path: Path, temporary: Path | None = None) -> Iterator[Path]:
+    """Write to the yielded path, a name of its own unless ``temporary`` is given; it becomes ``path`` when the block ends, see
+    :func:`move_atomically`, and is removed when the block raises.  Raises :class:`OSError`.
+    """
+    temporary = temporary or temporary_name(path)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        move_atomically(temporary, path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -42,6 +50,12 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write ``content`` (text as UTF-8) to ``path``, whole or not at all.  Raises :class:`OSError`."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def copy_atomically(source: Path, path: Path) -> None:
+    """Copy the file ``source`` with its times and mode to ``path``, whole or not at all.  Raises :class:`OSError`."""
+    with replacing(path) as temporary:
+        shutil.copy2(source, temporary)
 
 
 def append_line(path: Path, line: str) -> None:

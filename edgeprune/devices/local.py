@@ -17,6 +17,7 @@ from edgeprune.budget import format_quantity
 from edgeprune.devices.process import Process
 from edgeprune.devices.session import Progress, Session
 from edgeprune.errors import DeviceError, DeviceFullError
+from edgeprune.files import replacing
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -99,18 +100,10 @@ class LocalSession(Session):
             return False
         folder, name = os.path.split(remote)
         temporary = os.path.join(parts or folder, f"{name}.{uuid.uuid4().hex[:8]}.part")  # of this call alone: others may send it too
-        try:
-            with _errors(remote):
-                with open(temporary, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                if self.sha256(temporary) != wanted:
-                    raise DeviceError(f"{remote} arrived damaged on this machine", remedy="Check its disk.")
-                os.replace(temporary, remote)
-        finally:
-            with suppress(OSError):  # renamed, or on a disk that cannot be written
-                os.remove(temporary)
+        with _errors(remote), replacing(Path(remote), Path(temporary)):
+            Path(temporary).write_bytes(data)
+            if self.sha256(temporary) != wanted:
+                raise DeviceError(f"{remote} arrived damaged on this machine", remedy="Check its disk.")
         if progress:
             progress(len(data), len(data))
         return True

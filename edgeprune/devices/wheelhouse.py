@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filen
 from edgeprune.devices.pythons import Python
 from edgeprune.devices.wheels import glibc, platforms
 from edgeprune.errors import NoRuntimeError, SetupError
+from edgeprune.files import move_atomically
 
 _MAX_ROUNDS = 20
 _PIP_LIMIT_S = 1800
@@ -134,7 +134,7 @@ def _fetch(requirements: list[str], python: Python, folder: Path, offline: bool,
             raise _failure(done.stderr, requirements, python, offline)
         found = []
         for path in sorted(Path(new).iterdir()):
-            os.replace(path, folder / path.name)
+            move_atomically(path, folder / path.name)
             found.append(folder / path.name)
         return found
 
