@@ -35,6 +35,11 @@ class Artifacts:
             write_atomically(path, made.files[format_name])
         return paths
 
+    def clear(self, name: str) -> None:
+        """Remove a candidate's files: before the checkpoint that they belong to is replaced."""
+        for path in self._folder.glob(f"{name}.*"):
+            path.unlink()
+
     def dense(self, engine: str) -> Path:
         """The task's own model, exported unless it is there."""
         path = self.path("dense", engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -20,6 +21,7 @@ from edgeprune.export.metadata import task_metadata
 from edgeprune.export.options import ExportOptions
 from edgeprune.graph import Analysis, analyze
 from edgeprune.search.events import SILENT, EventStream
+from edgeprune.search.fingerprint import code_version, digest_of
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.plan.metrics import ModelMetrics
 from edgeprune.surgery import Plan, Pruned, apply, reconstruct
@@ -59,10 +61,11 @@ class CandidateSettings:
 
 @dataclass(frozen=True)
 class Candidate:
-    """``files``: the content by format. ``export_s``: the time that exporting took."""
+    """``key``: see :func:`candidate_key`. ``files``: the content by format. ``export_s``: the time that exporting took."""
 
     pruned: Pruned
     tuned: TuneResult | None
+    key: str
     files: dict[str, bytes] = field(default_factory=dict)
     export_s: float = 0.0
 
@@ -99,17 +102,18 @@ def make_candidate(
     model = model if model is not None else task.model
     if analysis is None:
         analysis = analyze(task.model, task.example_inputs, tuple(task.protect), task.attention)
+    key = candidate_key(plan, model, settings)
     pruned = prune_and_reconstruct(task, model, analysis, plan, settings, events)
     tuned = None
     if settings.epochs is not None and (task.train is not None or task.fit is not None):
         tuned = _tune(task, analysis, pruned, settings.epochs, settings.seed, checkpoint, events)
     if not settings.formats:
-        return Candidate(pruned, tuned)
+        return Candidate(pruned, tuned, key)
     begun = time.monotonic()
     with TemporaryDirectory(prefix="edgeprune-") as folder:
         paths = start_files(task, pruned.model, Path(folder), settings.name, settings.formats, settings.export, events).result()
         files = {name: path.read_bytes() for name, path in paths.items()}
-    return Candidate(pruned, tuned, files, time.monotonic() - begun)
+    return Candidate(pruned, tuned, key, files, time.monotonic() - begun)
 
 
 def prune_and_reconstruct(
@@ -156,9 +160,9 @@ def _tune(
         task,
         teacher=task.model,
         epochs=epochs,
-        on_progress=lambda done, total, loss: events.progress("fine-tuning", done, total, loss),
         checkpoint=checkpoint,
         seed=seed,
+        **events.training("fine-tuning", epochs, task.metric_name),
     )
 
 
@@ -171,6 +175,15 @@ def start_files(
     metadata = task_metadata(task, model if model is not task.model else None, asdict(settings.budget))
     options = replace(settings.layout, metadata=metadata)
     return start_export(model, task.example_inputs, formats, folder, name, calibration=calibration, options=options)
+
+
+def candidate_key(plan: Plan, model: nn.Module, settings: CandidateSettings) -> str:
+    """A short name of what :func:`make_candidate` makes within one run.
+
+    The same plan, weights of ``model``, settings (the files' name aside) and version of the code have the same one, and others another.
+    """
+    given = {"plan": plan.to_json(), "model": digest_of(model), "settings": asdict(replace(settings, name="")), "code": code_version()}
+    return sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def digest(plan: Plan) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 
 from edgeprune.budget import format_metric, format_quantity
 from edgeprune.errors import ExportError, InfeasibleBudgetError
-from edgeprune.runs.directory import RunDirectory
+from edgeprune.files import copy_atomically
 from edgeprune.search.candidate import PrunedCandidate
 from edgeprune.search.job import Job
 from edgeprune.search.plan.metrics import budget_utilization
@@ -53,7 +52,7 @@ def prune_in_precisions(job: Job) -> Outcome:
         raise failure
     best = max(outcomes, key=lambda outcome: outcome.rank)
     job.events.note(f"{best.precision} is kept of {', '.join(job.options.precision)}")
-    return best if best.job is job else _moved(best, job.run_directory)
+    return best if best.job is job else _moved(best, job)
 
 
 def _outcome(job: Job, name: str) -> Outcome:
@@ -71,14 +70,15 @@ def _outcome(job: Job, name: str) -> Outcome:
     return Outcome(name, one, final, score)
 
 
-def _moved(best: Outcome, run: RunDirectory) -> Outcome:
-    """The best precision's outcome with files and checkpoint where those of a run are."""
-    inside = best.job.run_directory
+def _moved(best: Outcome, job: Job) -> Outcome:
+    """The best precision's outcome with files and checkpoint where those of ``job`` are."""
+    inside, run = best.job.run_directory, job.run_directory
+    job.artifacts.clear("pruned")
+    copy_atomically(inside.path / "model.safetensors", run.path / "model.safetensors")
     files = {}
     for name, path in best.final.files.items():
         files[name] = run.artifacts / path.relative_to(inside.artifacts)
         files[name].parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, files[name])
-    shutil.copy2(inside.path / "model.safetensors", run.path / "model.safetensors")
+        copy_atomically(path, files[name])
     best.job.run_directory = run
     return replace(best, final=replace(best.final, files=files))

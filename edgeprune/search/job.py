@@ -26,7 +26,7 @@ from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.artifacts import Artifacts
-from edgeprune.search.candidate import Candidate, CandidateSettings, ExportSettings, PrunedCandidate, digest, make_candidate
+from edgeprune.search.candidate import Candidate, CandidateSettings, ExportSettings, PrunedCandidate, candidate_key, digest, make_candidate
 from edgeprune.search.events import EventStream
 from edgeprune.search.measure.archive import Archive
 from edgeprune.search.measure.decide import measure_until_decided
@@ -274,8 +274,8 @@ class Job:
 
     def _try(self, model: nn.Module, objective: Objective, widths: dict[str, int], archive: Archive | None) -> PairedMeasurement:
         """A candidate measured, now or by an earlier run."""
-        plan = self._plan(objective, widths)
-        key = f"candidate-{digest(plan)}"
+        plan, settings = self._plan(objective, widths), CandidateSettings(self.artifacts.settings, "candidate", (self.engine,))
+        key = f"candidate-{candidate_key(plan, model, settings)}"
         path, known = Path(), archive.find(widths) if archive is not None else None
         if known is not None and known.model.energy_mj is None and self.dense_measurement and self.dense_measurement.energy_mj is not None:
             known = None  # it was measured without the meter that there is now
@@ -287,7 +287,7 @@ class Job:
                 return known
             path = self.artifacts.path(key, self.engine)
             if not path.is_file():
-                self.artifacts.store(key, self._make(model, plan, CandidateSettings(self.artifacts.settings, key, (self.engine,))))
+                self.artifacts.store(key, self._make(model, plan, replace(settings, name=key)))
         pair = self.backend.measure_pair(key, self.baseline, path)
         assert pair is not None
         if archive is not None and known is None:
@@ -306,20 +306,22 @@ class Job:
             epochs=epochs,
             seed=self.options.seed,
         )
-        return self._make(model, plan, settings, self.run_directory.path / f"tune-{stage}-{digest(plan)}.safetensors")
+        return self._make(model, plan, settings, f"tune-{stage}-{candidate_key(plan, model, settings)}.safetensors")
 
-    def _make(self, model: nn.Module, plan: Plan, settings: CandidateSettings, checkpoint: Path | None = None) -> Candidate:
+    def _make(self, model: nn.Module, plan: Plan, settings: CandidateSettings, tuning: str = "") -> Candidate:
         self.run_directory.write(f"plans/{digest(plan)}.json", plan.to_json())
+        checkpoint = self.run_directory.path / tuning if tuning else None
         return make_candidate(self.task, plan, settings, model=model, analysis=self.analysis, checkpoint=checkpoint, events=self.events)
 
     def _finish(self, made: Candidate, predicted: ModelMetrics, attempt: int) -> PrunedCandidate:
         """Save, measure and compare the tuned model."""
         pruned = made.pruned
+        self.artifacts.clear("pruned")  # of an earlier attempt: no file is ever beside another model's checkpoint
         save(self.run_directory.path / "model.safetensors", pruned, self.analysis, self.task.example_inputs, tuple(self.task.protect))
         files = self.artifacts.store("pruned", made)
         missing = tuple(name for name in self._formats if name not in files)
         later = self.artifacts.start(pruned.model, "pruned", missing) if missing else None
-        key, path = f"final-{attempt}-{digest(pruned.plan)}", files[self.engine]
+        key, path = f"final-{attempt}-{made.key}", files[self.engine]
         pair = measure_until_decided(self.backend, self.run_directory, self.budget, key, self.baseline, path, self.events)
         if pair is None:
             metrics = replace(predicted, file_bytes=path.stat().st_size)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from edgeprune.budget import Budget
 from edgeprune.export import ExportOptions
 from edgeprune.graph import analyze
 from edgeprune.importance import score
-from edgeprune.search.candidate import Candidate, CandidateSettings, ExportSettings, make_candidate
+from edgeprune.search.candidate import Candidate, CandidateSettings, ExportSettings, candidate_key, make_candidate
 from edgeprune.surgery import Plan, plan_from_saliency
 from edgeprune.task import Task
 
@@ -68,3 +70,17 @@ def test_an_interrupted_tuning_goes_on_from_its_checkpoint(task: Task, plan: Pla
     again = make_candidate(task, plan, SETTINGS, checkpoint=tmp_path / "tune.safetensors")
     assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole).items())
     assert whole.files == again.files
+
+
+def test_a_key_is_of_the_plan_the_weights_the_settings_and_the_code(task: Task, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = candidate_key(plan, task.model, SETTINGS)
+    assert make_candidate(task, plan, replace(SETTINGS, epochs=None, formats=())).key != key
+    assert candidate_key(*pickle.loads(pickle.dumps((plan, task.model, SETTINGS)))) == key
+    assert candidate_key(plan, task.model, replace(SETTINGS, name="another")) == key
+    retrained = copy.deepcopy(task.model)
+    next(retrained.parameters()).data += 1.0
+    fewer = Plan(plan.fingerprint, dict(list(plan.kept.items())[:1]))
+    others = [(fewer, task.model, SETTINGS), (plan, retrained, SETTINGS), (plan, task.model, replace(SETTINGS, seed=4))]
+    monkeypatch.setattr("edgeprune.search.candidate.code_version", lambda: "next")
+    others.append((plan, task.model, SETTINGS))
+    assert len({key, *(candidate_key(*other) for other in others)}) == 5

@@ -83,6 +83,7 @@ def test_both_precisions_are_measured_and_the_better_file_is_delivered(tmp_path:
     name = {"int8": "tflite-int8", "fp32": "tflite"}[kept]
     path = result.artifacts[name]
     assert path.parent == run / "artifacts"
+    assert {item.name for item in path.parent.glob("pruned.*")} == {item.name for item in result.artifacts.values()}
     assert formats.of_path(path).name == name
     assert summary["pruned"]["metric"] == pytest.approx(score_file(path, task))
     scores = [
