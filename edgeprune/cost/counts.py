@@ -21,7 +21,7 @@ from edgeprune.graph.rules.recurrent import CELLS, GATES
 
 aten = torch.ops.aten
 
-PRODUCTS = {
+PRODUCTS: dict[Any, int] = {
     **dict.fromkeys((aten.linear.default, aten.matmul.default, aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default), 0),
     **dict.fromkeys((aten.addmm.default, aten.baddbmm.default), 1),
 }
@@ -126,7 +126,7 @@ def _products(analysis: Analysis, node: fx.Node) -> Iterator[tuple[float, list[f
         places = math.prod(extent(x if node.target in TRANSPOSED else node))
         yield float(places * math.prod(extent(weight)[1:])), [x, weight]
     elif node.target in PRODUCTS:
-        first = PRODUCTS[node.target]  # type: ignore[index]
+        first = PRODUCTS[node.target]
         x, y = _nodes(args[first : first + 2])
         yield float(math.prod(extent(node)) * extent(x)[-1]), [x, y]
     elif node.target is aten.einsum.default:

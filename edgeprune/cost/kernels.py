@@ -13,6 +13,7 @@ from edgeprune.cost.tensors import Tensors
 from edgeprune.cost.width import WidthExpr
 from edgeprune.graph import Analysis
 from edgeprune.graph.flow import name_of, shape_of
+from edgeprune.graph.nodes import argument
 from edgeprune.graph.rules.contraction import CONVOLUTIONS, TRANSPOSED, groups_of
 from edgeprune.graph.rules.recurrent import GATES
 from edgeprune.graph.subsampling import subsampling
@@ -180,12 +181,12 @@ class _Folder:
 
     def _recurrent(self, node: fx.Node, parts: tuple[fx.Node, ...], rows: tuple[int, int]) -> list[Kernel]:
         """The kernels of a recurrent node: one for every layer and direction, and one for its projection."""
-        matrices = [weight for weight in node.args[2] if len(shape_of(weight)) == 2]  # type: ignore[union-attr,arg-type]
-        per_cell = len(matrices) // (int(node.args[4]) * (1 + bool(node.args[7])))  # type: ignore[arg-type]
+        matrices = [weight for weight in argument(node, 2) if len(shape_of(weight)) == 2]
+        per_cell = len(matrices) // (int(argument(node, 4)) * (1 + bool(argument(node, 7))))
         kind = next(kind for kind in RECURRENT if name_of(node).startswith(kind))
         sizes = []
         for weight in matrices:
-            name, shape = str(weight.target), shape_of(weight)  # type: ignore[union-attr,arg-type]
+            name, shape = str(weight.target), shape_of(weight)
             sizes.append([self.tensors.parameter_width(name, dim, shape[dim]) for dim in (0, 1)])
         found, block = [], block_of(self.analysis, node)
         for first in range(0, len(matrices), per_cell):
@@ -196,13 +197,13 @@ class _Folder:
 
     def _spec(self, node: fx.Node, name: str, rows_in: tuple[int, int], rows_out: tuple[int, int]) -> KernelSpec:
         if node.target in TRANSPOSED:
-            weight = node.args[1].meta["val"]  # type: ignore[union-attr]
-            window, stride = _pair(weight.shape[2:]), _pair(_argument(node, 3, "stride", 1))
+            weight = argument(node, 1).meta["val"]
+            window, stride = _pair(weight.shape[2:]), _pair(argument(node, 3, "stride", 1))
             return KernelSpec("transpose_conv2d", rows_in, rows_out, window, stride, groups_of(node))
         if node.target in CONVOLUTIONS:
-            weight = node.args[1].meta["val"]  # type: ignore[union-attr]
-            window, stride = _pair(weight.shape[2:]), _pair(_argument(node, 3, "stride", 1))
-            padding = _argument(node, 4, "padding", 0)
+            weight = argument(node, 1).meta["val"]
+            window, stride = _pair(weight.shape[2:]), _pair(argument(node, 3, "stride", 1))
+            padding = argument(node, 4, "padding", 0)
             padded = padding != "valid" and any(value for value in _pair(padding if not isinstance(padding, str) else 1))
             return KernelSpec("conv2d", rows_in, rows_out, window, stride, groups_of(node), padded)
         if name in ("linear", "addmm"):
@@ -223,7 +224,7 @@ class _Folder:
     def _attention(self, node: fx.Node) -> KernelSpec:
         """As wide as its heads, which may go; or as the dimensions of all heads, of which each loses as many."""
         *_, heads, queries, size = self.analysis.captured.extent(node)
-        keys = self.analysis.captured.extent(node.args[1])[-2]  # type: ignore[arg-type]
+        keys = self.analysis.captured.extent(argument(node, 1))[-2]
         if self.analysis.flow.whole_heads:
             return KernelSpec("attention", (keys, size), (queries, size))
         return KernelSpec("attention_dimensions", (1, keys), (1, queries), groups=heads)
@@ -239,10 +240,6 @@ class _Folder:
 
 def _activations(node: fx.Node) -> list[fx.Node]:
     return [part for part in node.all_input_nodes if part.op != "get_attr" and isinstance(part.meta.get("val"), (Tensor, list, tuple))]
-
-
-def _argument(node: fx.Node, place: int, name: str, default: Any) -> Any:
-    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, ParamView, name_of
 from edgeprune.graph.groups import Group
+from edgeprune.graph.nodes import argument
 from edgeprune.graph.rules.contraction import CONVOLUTIONS, TRANSPOSED
 
 aten = torch.ops.aten
@@ -60,13 +61,13 @@ def find_blocks(flow: Flow, groups: list[Group]) -> list[Block]:
 
 def _block(flow: Flow, groups: list[Group], addition: fx.Node, branch: fx.Node, shortcut: fx.Node) -> Block | None:
     values = [flow.values.get(node) for node in (addition, branch, shortcut)]
-    if not all(isinstance(value, Tensor) for value in values) or len({tuple(value.shape) for value in values}) != 1:  # type: ignore[union-attr]
+    if len({tuple(value.shape) if isinstance(value, Tensor) else None for value in values}) != 1 or not isinstance(values[0], Tensor):
         return None
     final = _final_layer(branch)
     if final is None:
         return None
     places = (2, 3) if final.target in NORMS else (1, 2)
-    stored = [flow.values.get(final.args[place]) for place in places if len(final.args) > place]  # type: ignore[arg-type]
+    stored = [flow.values.get(argument(final, place)) for place in places if len(final.args) > place]
     if not stored or not isinstance(stored[0], ParamView):
         return None
     nodes = _only_for(addition, branch)

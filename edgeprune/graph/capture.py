@@ -18,6 +18,7 @@ from edgeprune.batches import Inputs, call
 from edgeprune.errors import CaptureError
 from edgeprune.graph.batch import FOLLOWS, SIZES, batch_of, first_tensor, generalized, holds, resized
 from edgeprune.graph.decompose import decompose_unknown
+from edgeprune.graph.nodes import store
 from edgeprune.graph.parts import Part, Parts, joined, record_calls
 from edgeprune.graph.training import Still, Training, look
 from edgeprune.graph.twin import twin
@@ -156,15 +157,15 @@ def _part(model: nn.Module, call: Part | None) -> fx.GraphModule | None:
 @contextlib.contextmanager
 def _without_cache(model: nn.Module) -> Iterator[None]:
     """Language models return a cache of keys and values beside their output unless it is switched off."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if getattr(config, "use_cache", None) is not True:
         yield
         return
-    config.use_cache = False  # type: ignore[union-attr]
+    config.use_cache = False
     try:
         yield
     finally:
-        config.use_cache = True  # type: ignore[union-attr]
+        config.use_cache = True
 
 
 def _capture_any_batch(model: nn.Module, example_inputs: Inputs) -> Captured | None:
@@ -264,7 +265,7 @@ def _export(
             model(*args, **(kwargs or {}))  # what it keeps for these shapes, it keeps before it is captured
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes)
-            module: fx.GraphModule = program.module(check_guards=False)  # type: ignore[assignment]
+            module = program.module(check_guards=False)
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CaptureError(
@@ -316,7 +317,7 @@ def _set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
         if not hasattr(module, step):
             module.add_module(step, nn.Module())
         module = getattr(module, step)
-    (module._parameters if isinstance(tensor, nn.Parameter) else module._buffers)[leaf] = tensor  # type: ignore[assignment]
+    store(module, leaf, tensor)
 
 
 def _drop_guards(module: fx.GraphModule) -> None:

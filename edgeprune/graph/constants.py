@@ -8,6 +8,7 @@ from torch import Tensor, fx
 
 from edgeprune.graph.capture import tensor_at
 from edgeprune.graph.flow import draws, writes_in_place
+from edgeprune.graph.nodes import compute, nodes_in, with_values
 
 LIMIT = 10_000_000
 """Largest number of elements that is worth computing for an index."""
@@ -23,16 +24,16 @@ def constant(module: fx.GraphModule, value: Any) -> Tensor | None:
         if node.op == "get_attr":
             known[node] = tensor_at(module, str(node.target)).detach()
         else:
-            args, kwargs = fx.map_arg((node.args, node.kwargs), known.__getitem__)  # type: ignore[misc]
-            known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
-    result = fx.map_arg(value, known.__getitem__)
+            args, kwargs = with_values((node.args, node.kwargs), known.__getitem__)
+            known[node] = compute(node, *args, **kwargs)
+    result = with_values(value, known.__getitem__)
     return result if isinstance(result, Tensor) else None
 
 
 def without_input(value: Any) -> set[fx.Node] | None:
     """The nodes that ``value`` is computed from when no input of the model, and nothing random, is among them; else None."""
     ancestors: set[fx.Node] = set()
-    pending = _nodes(value)
+    pending = nodes_in(value)
     while pending:
         node = pending.pop()
         if node not in ancestors:
@@ -41,12 +42,6 @@ def without_input(value: Any) -> set[fx.Node] | None:
             ancestors.add(node)
             pending += node.all_input_nodes
     return ancestors
-
-
-def _nodes(value: Any) -> list[fx.Node]:
-    found: list[fx.Node] = []
-    fx.map_arg(value, found.append)  # type: ignore[arg-type]
-    return found
 
 
 def _certain(node: fx.Node) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -11,6 +11,7 @@ from torch._decomp import decomposition_table
 from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from edgeprune.graph.nodes import argument, with_values
 from edgeprune.graph.registry import rule_of
 
 aten = torch.ops.aten
@@ -55,13 +56,13 @@ def _definition(target: OpOverload) -> Callable[..., Any] | None:
 
 def _take_apart(module: fx.GraphModule, node: fx.Node, depth: int) -> bool:
     """Put operations that have rules in the place of ``node``; False where PyTorch does not define it by such."""
-    definition, inputs = _definition(node.target), node.all_input_nodes  # type: ignore[arg-type]
+    definition, inputs = _definition(cast(OpOverload, node.target)), node.all_input_nodes
     if definition is None or any("val" not in part.meta for part in inputs):
         return False
 
     def call(*values: Any) -> Any:
         known = dict(zip(inputs, values, strict=True))
-        return definition(*fx.map_arg(node.args, known.__getitem__), **fx.map_arg(node.kwargs, known.__getitem__))  # type: ignore[arg-type]
+        return definition(*with_values(node.args, known.__getitem__), **with_values(node.kwargs, known.__getitem__))
 
     try:
         with torch.no_grad():
@@ -90,6 +91,6 @@ def _inline(module: fx.GraphModule, node: fx.Node, traced: fx.GraphModule) -> No
         node.replace_all_uses_with(result)
     else:
         for user in list(node.users):
-            user.replace_all_uses_with(result[user.args[1]])  # type: ignore[index]
+            user.replace_all_uses_with(result[argument(user, 1)])
             module.graph.erase_node(user)
     module.graph.erase_node(node)

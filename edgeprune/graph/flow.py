@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.capture import Captured
-from edgeprune.graph.labels import Channels, along, canonical, meet, no_labels, squeeze_constant, varying
+from edgeprune.graph.labels import Channels, along, broadcast, canonical, joint_shape, meet, no_labels, squeeze_constant, varying
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Flow:
         owner = (value.name, dims)
         known = self.owners.get(owner)
         if known is not None:
-            known, labels = torch.broadcast_tensors(known, labels)  # type: ignore[no-untyped-call]
+            known, labels = broadcast(known, labels)
             both = (known != 0) & (labels != 0)
             self.channels.unite(known[both], labels[both], f"{value.name} is used twice")
             labels = torch.where(known != 0, known, labels)
@@ -182,7 +182,7 @@ class Flow:
     def _join_two(self, left: Tensor, right: Tensor, reason: str) -> Tensor:
         rank = max(left.dim(), right.dim())
         left, right = (t.reshape((1,) * (rank - t.dim()) + tuple(t.shape)) if t.dim() < rank else t for t in (left, right))
-        shape = torch.broadcast_shapes(left.shape, right.shape)  # type: ignore[no-untyped-call]
+        shape = joint_shape(left, right)
         if self.whole_heads:
             left, right = self._whole_rows(left, right, reason)
             right, left = self._whole_rows(right, left, reason)

@@ -61,7 +61,7 @@ def canonical(labels: Tensor) -> Tensor:
 
 def meet(left: Tensor, right: Tensor) -> Tensor:
     """``left`` where both have a channel; broadcast to each other."""
-    shape = torch.broadcast_shapes(left.shape, right.shape)  # type: ignore[no-untyped-call]
+    shape = joint_shape(left, right)
     left, right = aligned(left, right)
     return (left if bool(right.all()) else torch.where(right != 0, left, 0)).expand(shape)
 
@@ -156,6 +156,18 @@ class Channels:
 
 def aligned(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Both arrays broadcast to each other, without what is constant in both."""
-    left, right = torch.broadcast_tensors(left, right)  # type: ignore[no-untyped-call]
+    left, right = broadcast(left, right)
     index = tuple(slice(0, 1) if a == 0 and b == 0 else slice(None) for a, b in zip(left.stride(), right.stride(), strict=True))
     return left[index], right[index]
+
+
+def broadcast(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Both arrays, expanded to the shape that they have together."""
+    shape = joint_shape(left, right)
+    return left.expand(shape), right.expand(shape)
+
+
+def joint_shape(left: Tensor, right: Tensor) -> torch.Size:
+    """The shape of both arrays broadcast to each other."""
+    shape: torch.Size = torch.broadcast_shapes(left.shape, right.shape)  # type: ignore[no-untyped-call]
+    return shape

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from edgeprune.batches import Inputs, call
+from edgeprune.graph.nodes import argument, with_values
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def split(module: fx.GraphModule, parts: tuple[Part, ...]) -> dict[str, fx.Graph
                 values[node] = graph.node_copy(node, values.__getitem__)
                 if node.op in ("get_attr", "call_module"):
                     values[node].target = _moved(module, root, str(node.target), part.name + ".")
-        graph.output(fx.map_arg(output.args[0][number], values.__getitem__))  # type: ignore[index]
+        graph.output(with_values(argument(output, 0)[number], values.__getitem__))
         graph.set_codegen(part.codegen)
         result[part.name] = fx.GraphModule(root, graph)
     return result

@@ -15,6 +15,7 @@ from edgeprune.errors import GraphError
 from edgeprune.graph.capture import Captured, tensor_at
 from edgeprune.graph.flow import Flow, ParamView, along_stored, module_of, place_of, shape_of
 from edgeprune.graph.labels import canonical, no_labels, squeeze_constant, varying
+from edgeprune.graph.nodes import argument, compute
 from edgeprune.graph.registry import rule_of
 
 
@@ -100,7 +101,7 @@ def _step(flow: Flow, node: fx.Node) -> Any:
             flow.freeze(value, "reaches the model's output")
         return None
     if node.target is torch.ops.aten.sym_size.int:
-        return shape_of(node.args[0])[args[1]]  # type: ignore[arg-type]
+        return shape_of(argument(node, 0))[args[1]]
     if node.op == "call_function" and not _tensors((args, kwargs)) and rule_of(node.target) is None:
         return _without_tensors(node, args, kwargs)
     if node.target is operator.getitem:
@@ -116,7 +117,7 @@ def _step(flow: Flow, node: fx.Node) -> Any:
 
 def _without_tensors(node: fx.Node, args: Any, kwargs: Any) -> Any:
     value = node.meta.get("val")
-    return no_labels(shape_of(node)) if isinstance(value, Tensor) else node.target(*args, **kwargs)  # type: ignore[operator]
+    return no_labels(shape_of(node)) if isinstance(value, Tensor) else compute(node, *args, **kwargs)
 
 
 def _checked(flow: Flow, node: fx.Node, result: Any, changing: int) -> Any:

@@ -128,11 +128,12 @@ def check_graph(task: Task, analysis: Analysis) -> None:
 
 def _graph_lacks(task: Task, analysis: Analysis) -> tuple[str, str]:
     """What the captured graph does not do that the task needs, and the remedy; empty where it does all."""
-    for name in ("train", "validation"):
+    parts: tuple[Literal["train", "validation"], ...] = ("train", "validation")
+    for name in parts:
         if getattr(task, name) is None or (name == "train" and task.fit is not None):
             continue
         with seeded(0):
-            first = next(task.batches(name), None)  # type: ignore[arg-type]
+            first = next(task.batches(name), None)
         misfit = analysis.captured.misfit(first.leaves) if first is not None else ""
         if misfit:
             remedy = "Give example inputs of the shapes of the data; or let the model's code take sizes from its inputs (x.shape)."

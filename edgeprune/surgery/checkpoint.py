@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,13 +13,25 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from edgeprune.batches import Inputs
+from edgeprune.decode import convert
 from edgeprune.errors import CheckpointError, EdgepruneError
 from edgeprune.files import parse_json, write_atomically
 from edgeprune.graph import Analysis, analyze
-from edgeprune.surgery.apply import Pruned, apply
+from edgeprune.surgery.apply import Mode, Pruned, apply
 from edgeprune.surgery.plan import Plan
 
 VERSION = "1"
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the file's header says.  ``inputs``, ``protect``: JSON."""
+
+    plan: str
+    mode: Mode
+    inputs: str
+    attention: Literal["heads", "dimensions"]
+    protect: str
 
 
 def save(path: str | Path, pruned: Pruned, analysis: Analysis, example_inputs: Inputs, protect: tuple[str, ...] = ()) -> Path:
@@ -55,11 +68,11 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
     """
     header, tensors = _read(Path(path))
     try:
-        plan, mode = Plan.from_json(header["plan"]), header["mode"]
-        inputs = _example(parse_json(header["inputs"]))
+        known = convert(header, _Header)
+        inputs = _example(parse_json(known.inputs))
         inputs = tuple(inputs) if isinstance(inputs, list) else inputs
-        analysis = analyze(model, inputs, parse_json(header["protect"]), header["attention"])  # type: ignore[arg-type]
-        pruned = apply(model, analysis, plan, mode)  # type: ignore[arg-type]
+        analysis = analyze(model, inputs, parse_json(known.protect), known.attention)
+        pruned = apply(model, analysis, Plan.from_json(known.plan), known.mode)
         pruned.model.load_state_dict(tensors)
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, EdgepruneError) as error:
         raise CheckpointError(

@@ -27,9 +27,8 @@ class TrainableGraph(nn.Module):
 
 def _mount(root: nn.Module, other: nn.Module) -> None:
     """Put what ``other`` holds into ``root``, where that does not have it."""
-    for held, given in ((root._parameters, other._parameters), (root._buffers, other._buffers)):
-        for name, value in given.items():
-            held.setdefault(name, value)  # type: ignore[arg-type]
+    root._parameters.update({name: value for name, value in other._parameters.items() if name not in root._parameters})
+    root._buffers.update({name: value for name, value in other._buffers.items() if name not in root._buffers})
     for name, child in other._modules.items():
         if name not in root._modules:
             root.add_module(name, child)

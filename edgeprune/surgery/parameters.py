@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgeprune.errors import PlanError
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import tensor_at
+from edgeprune.graph.nodes import store
 
 
 def keep_masks(analysis: Analysis, gone: np.ndarray) -> dict[str, Tensor]:
@@ -75,7 +76,7 @@ def replace_tensors(model: nn.Module, masks: dict[str, Tensor]) -> None:
         if isinstance(old, nn.Parameter):
             small = nn.Parameter(small, requires_grad=old.requires_grad)
         for owner, leaf in places[id(old)]:
-            (owner._parameters if isinstance(old, nn.Parameter) else owner._buffers)[leaf] = small  # type: ignore[assignment]
+            store(owner, leaf, small)
 
 
 def _places(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:

@@ -17,6 +17,7 @@ from edgeprune.graph import Analysis
 from edgeprune.graph.batch import batch_of, holds
 from edgeprune.graph.capture import eval_mode, tensor_at
 from edgeprune.graph.flow import name_of
+from edgeprune.graph.nodes import argument
 from edgeprune.graph.rules.contraction import CONVOLUTIONS, groups_of
 from edgeprune.surgery.parameters import keep_masks, masked_copy
 from edgeprune.surgery.plan import Plan, dropped_blocks, removed_channels
@@ -139,23 +140,22 @@ class _Pair:
         """Solve the layer at ``node``, if it is one and its input has changed."""
         if node in self.lost or not (node.target in CONVOLVE or name_of(node) == "linear"):
             return
-        weight = node.args[1]
-        bias = node.args[2] if len(node.args) > 2 else None
+        source, weight, bias = (argument(node, place) for place in range(3))
         if not all(self._solvable(part) for part in (weight, bias) if part is not None):
             return
-        values, before = self.small.env[node.args[0]], self.whole.env[node.args[0]]  # type: ignore[index]
+        values, before = self.small.env[source], self.whole.env[source]
         if not isinstance(values, Tensor) or torch.equal(values, before) or not values.is_floating_point():
             return
-        layer = _Layer(node, self.small.env[weight], values, self.whole.env[node])  # type: ignore[index]
+        layer = _Layer(node, self.small.env[weight], values, self.whole.env[node])
         if layer.columns > MOST_COLUMNS:
             return
         centered = bias is not None or _normalised(node)
         new, shift = layer.solve(centered)
         if not bool(new.isfinite().all() and shift.isfinite().all()):
             return  # it was computed from what is not a number
-        self._store(weight, new)  # type: ignore[arg-type]
+        self._store(weight, new)
         if bias is not None:
-            self._store(bias, shift)  # type: ignore[arg-type]
+            self._store(bias, shift)
 
     def _solvable(self, part: Any) -> bool:
         """Whether ``part`` is a parameter that is used here alone."""

@@ -16,6 +16,7 @@ from edgeprune.errors import PlanError
 from edgeprune.graph import Analysis, Block
 from edgeprune.graph.constants import constant
 from edgeprune.graph.flow import ParamView, name_of, shape_of
+from edgeprune.graph.nodes import argument
 from edgeprune.graph.registry import REWRITERS
 from edgeprune.surgery.modes import TrainableGraph
 from edgeprune.surgery.parameters import box_shape, replace_tensors
@@ -209,10 +210,10 @@ def is_view(node: fx.Node) -> bool:
 
 def _changes_a_view(node: fx.Node) -> bool:
     """Whether an in-place operation writes into a part of something that is read later."""
-    part = node.args[0]
+    part = argument(node, 0)
     while isinstance(part, fx.Node) and is_view(part):
-        part = part.args[0]
-        if any(_after(user, node) for user in part.users):  # type: ignore[union-attr]
+        part = argument(part, 0)
+        if any(_after(user, node) for user in part.users):
             return True
     return False
 
@@ -274,27 +275,27 @@ def _measures(model: nn.Module, node: fx.Node) -> bool:
 
 
 def _dropout_module(module: fx.GraphModule, node: fx.Node) -> tuple[str, nn.Module]:
-    return f"{node.name}_module", nn.Dropout(float(node.args[1]))  # type: ignore[arg-type]
+    return f"{node.name}_module", nn.Dropout(float(argument(node, 1)))
 
 
 def _batch_norm_module(module: fx.GraphModule, node: fx.Node) -> tuple[str, nn.Module] | None:
-    stored = node.args[1:5]
-    if not all(isinstance(argument, fx.Node) and argument.op == "get_attr" for argument in stored):
+    stored = [part for part in node.args[1:5] if isinstance(part, fx.Node) and part.op == "get_attr"]
+    if len(stored) != 4:
         return None
-    owners = {str(argument.target).rpartition(".")[0] for argument in stored}  # type: ignore[union-attr]
+    owners = {str(part.target).rpartition(".")[0] for part in stored}
     if len(owners) != 1 or "" in owners:
         return None
     owner = owners.pop()
     holder = module.get_submodule(owner)
     if isinstance(holder, nn.modules.batchnorm._BatchNorm):
         return owner, holder
-    momentum, eps = node.args[6], node.args[7]
+    momentum, eps = float(argument(node, 6)), float(argument(node, 7))
     rank = len(shape_of(node))
     kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[rank]
     channels = cast(Tensor, holder.weight).shape[0]
-    result = kind(channels, eps=float(eps), momentum=float(momentum))  # type: ignore[arg-type]
-    result.weight, result.bias = holder.weight, holder.bias  # type: ignore[assignment]
-    result.running_mean, result.running_var = holder.running_mean, holder.running_var  # type: ignore[assignment]
+    result = kind(channels, eps=eps, momentum=momentum)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        setattr(result, name, getattr(holder, name))
     tracked = getattr(holder, "num_batches_tracked", None)
     if isinstance(tracked, Tensor):
         result.num_batches_tracked = tracked

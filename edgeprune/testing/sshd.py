@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 _CONFIG = """
 Port {port}
@@ -101,13 +102,13 @@ class SshServer:
         """Start it, and wait until it answers."""
         assert self._program is not None
         owner = pwd.getpwnam(self.user)
-        ids = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if self._made_user else {}
+        ids: dict[str, Any] = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if self._made_user else {}
         command = [self._program, "-D", "-e", "-f", str(self.base / "config")]
         if self._enter:
             drop = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"] if self._made_user else []
             command, ids = [*self._enter, *drop, *command], {}
         with open(self.base / "log", "ab") as log:
-            self._process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL, cwd="/", **ids)  # type: ignore[call-overload]
+            self._process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL, cwd="/", **ids)
         for _ in range(200):
             with socket.socket() as probe:
                 if probe.connect_ex((self.host, self.port)) == 0:
@@ -174,10 +175,10 @@ class SshServer:
     def run(self, command: list[str]) -> subprocess.CompletedProcess[bytes]:
         """Run a command as the server's user, without SSH."""
         owner = pwd.getpwnam(self.user)
-        ids = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if self._made_user else {}
+        ids: dict[str, Any] = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if self._made_user else {}
         environment = {"HOME": str(self.home), "PATH": "/usr/local/bin:/usr/bin:/bin"}
         try:
-            done: subprocess.CompletedProcess[bytes] = subprocess.run(command, env=environment, cwd="/", capture_output=True, **ids)  # type: ignore[call-overload]
+            done: subprocess.CompletedProcess[bytes] = subprocess.run(command, env=environment, cwd="/", capture_output=True, **ids)
             return done
         except OSError as error:
             return subprocess.CompletedProcess(command, 127, b"", str(error).encode())

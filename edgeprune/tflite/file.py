@@ -52,7 +52,8 @@ class TfliteFile:
         """The operators, in the order they run."""
         if self.graph.operators is None:
             self.graph.operators = []
-        return self.graph.operators  # type: ignore[no-any-return]
+        operators: list[Any] = self.graph.operators
+        return operators
 
     def operation(self, operator: Any) -> str:
         """What an operator computes: ``CONV_2D``."""

@@ -128,8 +128,9 @@ def _window(operator: Any, file: TfliteFile, operation: str, pad: tuple[int, int
     padding: tuple[int, int, int, int] | None = pad
     if options.padding == schema.Padding.SAME:
         rows, columns = (height - 1) * dilation[0], (width - 1) * dilation[1]
-        same = (rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
-        padding = tuple(a + b for a, b in zip(pad, same, strict=True)) if stride == (1, 1) else None  # type: ignore[assignment]
+        top, bottom, left, right = pad
+        whole = (top + rows // 2, bottom + rows - rows // 2, left + columns // 2, right + columns - columns // 2)
+        padding = whole if stride == (1, 1) else None
     return _Window((height, width), stride, dilation, padding)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from edgeprune.graph.constants import without_input
 from edgeprune.graph.flow import Flow, ParamView, place_of, shape_of
 from edgeprune.graph.labels import along, no_labels
+from edgeprune.graph.nodes import argument
 from edgeprune.graph.registry import rewriter, rule
 
 aten = torch.ops.aten
@@ -75,7 +76,7 @@ def transposed_convolution(flow: Flow, node: fx.Node, x: Any, weight: Any, bias:
 
 def groups_of(node: fx.Node) -> int:
     """The ``groups`` argument of a convolution node."""
-    return int(node.args[6]) if len(node.args) > 6 else int(node.kwargs.get("groups", 1))  # type: ignore[arg-type]
+    return int(argument(node, 6, "groups", 1))
 
 
 def channel_dim(node: fx.Node) -> int:

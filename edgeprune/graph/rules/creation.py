@@ -9,6 +9,7 @@ from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, name_of, place_of, shape_of
 from edgeprune.graph.labels import along, no_labels
+from edgeprune.graph.nodes import argument
 from edgeprune.graph.registry import rewriter, rule
 
 aten = torch.ops.aten
@@ -65,7 +66,7 @@ def refill(cut: Any, node: fx.Node) -> None:
     """As large as what is left of it."""
     place = 1 if name_of(node).startswith("new_") else 0
     old, new = cut.old_shape(node), cut.new_shape(node)
-    node.update_arg(place, cut.resized(node, list(node.args[place]), old, new))  # type: ignore[arg-type]
+    node.update_arg(place, cut.resized(node, list(argument(node, place)), old, new))
 
 
 @rule(aten.meshgrid.default, aten.meshgrid.indexing)

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from edgeprune.graph.constants import constant
 from edgeprune.graph.flow import Flow, ParamView, place_of, shape_of
 from edgeprune.graph.labels import along, no_labels, varying
+from edgeprune.graph.nodes import argument
 from edgeprune.graph.registry import rewriter, rule
 
 aten = torch.ops.aten
@@ -30,7 +31,7 @@ def embedding(flow: Flow, node: fx.Node, weight: Any, indices: Any, *rest: Any, 
 @rule(aten.index.Tensor)
 def index(flow: Flow, node: fx.Node, x: Any, indices: list[Any]) -> Any:
     """``x[indices]``: a parameter indexed by constants is followed by the places of its elements."""
-    known = [None if place is None else constant(flow.captured.module, place) for place in node.args[1]]  # type: ignore[union-attr]
+    known = [None if place is None else constant(flow.captured.module, place) for place in argument(node, 1)]
     certain = all((place is None) == (value is None) for place, value in zip(indices, known, strict=True))
     if certain and isinstance(x, ParamView):
         return x.moved(aten.index(x.places(), known))
@@ -84,7 +85,7 @@ def gather(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any, **named: Any
 @rewriter(aten.index_select.default)
 def reselect_places(cut: Any, node: fx.Node) -> None:
     """Known places are renumbered among those left."""
-    kept = cut.kept_along(node.args[0], int(node.args[1]))  # type: ignore[arg-type]
+    kept = cut.kept_along(node.args[0], int(argument(node, 1)))
     if kept is not None:
         node.update_arg(2, cut.stored(node, cut.renumbered(kept, cut.value(node.args[2]))))
 
@@ -92,11 +93,12 @@ def reselect_places(cut: Any, node: fx.Node) -> None:
 @rewriter(aten.index.Tensor)
 def reindex(cut: Any, node: fx.Node) -> None:
     """One list of known places is renumbered; several at once cannot be."""
-    for dim, place in enumerate(node.args[1]):  # type: ignore[arg-type]
+    listed = argument(node, 1)
+    for dim, place in enumerate(listed):
         kept = None if place is None else cut.kept_along(node.args[0], dim)
         if kept is None:
             continue
         places = cut.value(place)
-        if places.dim() != 1 or sum(other is not None for other in node.args[1]) != 1:  # type: ignore[union-attr]
+        if places.dim() != 1 or sum(other is not None for other in listed) != 1:
             cut.refuse(node, "selects channels by several indices at once")
         node.update_arg(1, [None] * dim + [cut.stored(node, cut.renumbered(kept, places))])

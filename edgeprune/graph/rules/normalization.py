@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, ParamView, place_of
 from edgeprune.graph.labels import along, varying
+from edgeprune.graph.nodes import argument
 from edgeprune.graph.registry import reference, rewriter, rule
 
 aten = torch.ops.aten
@@ -137,5 +138,5 @@ def group_norm_of_those_left(
 @rewriter(aten.layer_norm.default, aten.rms_norm.default)
 def renormalize(cut: Any, node: fx.Node) -> None:
     """The normalised shape is what is left of it."""
-    count = len(node.args[1])  # type: ignore[arg-type]
+    count = len(argument(node, 1))
     node.update_arg(1, list(cut.new_shape(node)[-count:]))

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, ParamView, place_of, shape_of
-from edgeprune.graph.labels import canonical, meet, narrowed, no_labels, squeeze_constant, varying, without
+from edgeprune.graph.labels import canonical, joint_shape, meet, narrowed, no_labels, squeeze_constant, varying, without
+from edgeprune.graph.nodes import compute
 from edgeprune.graph.registry import reference, rewriter, rule
 
 aten = torch.ops.aten
@@ -84,7 +85,7 @@ def attention(flow: Flow, node: fx.Node, q: Any, k: Any, v: Any, mask: Any = Non
 )  # fmt: skip
 def summed_products(node: fx.Node, stays: Any, *args: Any, **named: Any) -> Any:
     """Zeros add nothing; the scale of attention stays that of the original's head size."""
-    return node.target(*args, **named)  # type: ignore[operator]
+    return compute(node, *args, **named)
 
 
 @rewriter(aten.scaled_dot_product_attention.default)
@@ -165,7 +166,7 @@ def _summed(flow: Flow, node: fx.Node, labels: Tensor, summed: list[int]) -> Ten
 
 def _outer(flow: Flow, node: fx.Node, left: Tensor, right: Tensor) -> Tensor:
     """Both operands' labels in a result of both one's dimensions."""
-    shape = torch.broadcast_shapes(left.shape, right.shape)  # type: ignore[no-untyped-call]
+    shape = joint_shape(left, right)
     batch = {dim for dim in range(left.dim()) if left.shape[dim] > 1 and right.shape[dim] > 1}
     for one, other in ((left, right), (right, left)):
         if not varying(other) and not bool(other.any()):

@@ -12,8 +12,8 @@ from edgeprune.graph.labels import along, no_labels
 from edgeprune.graph.registry import rule
 
 aten = torch.ops.aten
-GATES = {aten.lstm.input: 4, aten.gru.input: 3, aten.rnn_tanh.input: 1, aten.rnn_relu.input: 1}
-CELLS = {aten.lstm_cell.default: 4, aten.gru_cell.default: 3, aten.rnn_tanh_cell.default: 1, aten.rnn_relu_cell.default: 1}
+GATES: dict[Any, int] = {aten.lstm.input: 4, aten.gru.input: 3, aten.rnn_tanh.input: 1, aten.rnn_relu.input: 1}
+CELLS: dict[Any, int] = {aten.lstm_cell.default: 4, aten.gru_cell.default: 3, aten.rnn_tanh_cell.default: 1, aten.rnn_relu_cell.default: 1}
 
 
 @rule(*GATES)
@@ -25,7 +25,7 @@ def recurrent(
     ``start``: (layers * directions, N, H) first states; ``parameters``: for every layer and direction weights (gates * H, in) and
     (gates * H, out), biases (gates * H,), and with projections (P, H), of which the next layer sees the P.
     """
-    reason, gates = place_of(node), GATES[node.target]  # type: ignore[index]
+    reason, gates = place_of(node), GATES[node.target]
     states = list(start) if isinstance(start, (list, tuple)) else [start]
     directions = states[0].shape[0] // layers
     per_cell = len(parameters) // (layers * directions)
@@ -82,7 +82,7 @@ def _cell(flow: Flow, parameters: list[Any], source: Tensor, gates: int, has_bia
 @rule(*CELLS)
 def cell(flow: Flow, node: fx.Node, x: Any, start: Any, w_input: Any, w_hidden: Any, *biases: Any) -> Any:
     """One step of one layer."""
-    reason, gates = place_of(node), CELLS[node.target]  # type: ignore[index]
+    reason, gates = place_of(node), CELLS[node.target]
     source = flow.vector(x, -1, f"{reason}: its input's channels differ by position")
     if not isinstance(w_input, ParamView) or not isinstance(w_hidden, ParamView):
         flow.channels.freeze(source, f"{reason}: its weight is computed, not stored")

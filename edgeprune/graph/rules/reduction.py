@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
 
 from edgeprune.graph.flow import Flow, ParamView, place_of, shape_of
 from edgeprune.graph.labels import narrowed, no_labels, squeeze_constant, varying
+from edgeprune.graph.nodes import argument, compute
 from edgeprune.graph.registry import reference, rule
 
 aten = torch.ops.aten
@@ -109,9 +111,9 @@ def compared_along(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) 
 
 def _dim_of(node: fx.Node) -> int | None:
     """The argument ``dim`` of a node."""
-    arguments = node.target._schema.arguments  # type: ignore[union-attr]
-    place, argument = next((place, argument) for place, argument in enumerate(arguments) if argument.name == "dim")
-    given = node.args[place] if len(node.args) > place else node.kwargs.get("dim", argument.default_value)
+    declared = cast(OpOverload, node.target)._schema.arguments
+    place, dim = next((place, one) for place, one in enumerate(declared) if one.name == "dim")
+    given = argument(node, place, "dim", dim.default_value)
     return given if isinstance(given, int) else None
 
 
@@ -128,7 +130,7 @@ def differences(flow: Flow, node: fx.Node, x: Any, n: int = 1, dim: int = -1, *r
 @reference(*SUMS)
 def sums(node: fx.Node, stays: Tensor | None, *args: Any, **named: Any) -> Any:
     """Zeros add nothing."""
-    return node.target(*args, **named)  # type: ignore[operator]
+    return compute(node, *args, **named)
 
 
 @reference(*LARGEST)
@@ -137,7 +139,7 @@ def largest(node: fx.Node, stays: Tensor | None, x: Tensor, *args: Any, **named:
     if stays is not None:
         limit = torch.finfo(x.dtype).min if "max" in str(node.target) else torch.finfo(x.dtype).max
         x = torch.where(stays, x, limit)
-    return node.target(x, *args, **named)  # type: ignore[operator]
+    return compute(node, x, *args, **named)
 
 
 @reference(*MEANS)

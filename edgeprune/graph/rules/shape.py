@@ -9,6 +9,7 @@ from torch import Tensor, fx
 
 from edgeprune.graph.flow import Flow, ParamView, Transposition, place_of, shape_of
 from edgeprune.graph.labels import along, canonical, no_labels, squeeze_constant, varying
+from edgeprune.graph.nodes import argument
 from edgeprune.graph.registry import rewriter, rule
 
 aten = torch.ops.aten
@@ -169,8 +170,8 @@ def like(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Tensor:
 def resize(cut: Any, node: fx.Node) -> None:
     """Sizes that channels were part of become what is left of them."""
     place = 2 if node.target is aten.unflatten.int else 1
-    old, new, sizes = cut.old_shape(node), cut.new_shape(node), list(node.args[place])  # type: ignore[arg-type]
-    first = int(node.args[1]) % (len(old) - len(sizes) + 1) if place == 2 else 0  # type: ignore[arg-type]
+    old, new, sizes = cut.old_shape(node), cut.new_shape(node), list(argument(node, place))
+    first = int(argument(node, 1)) % (len(old) - len(sizes) + 1) if place == 2 else 0
     part = slice(first, first + len(sizes))
     node.update_arg(place, cut.resized(node, sizes, old[part], new[part]))
 
@@ -196,26 +197,26 @@ def reslice(cut: Any, node: fx.Node) -> None:
 @rewriter(aten.narrow.default)
 def renarrow(cut: Any, node: fx.Node) -> None:
     """Like a slice."""
-    x, dim, start, length = node.args
-    kept = cut.kept_along(x, int(dim))  # type: ignore[arg-type]
+    x, dim, start, length = (argument(node, place) for place in range(4))
+    kept = cut.kept_along(x, int(dim))
     if kept is not None:
-        chosen = cut.renumbered(kept, torch.arange(len(kept))[start : start + length])  # type: ignore[operator]
+        chosen = cut.renumbered(kept, torch.arange(len(kept))[start : start + length])
         node.args = (x, dim, int(chosen[0]) if len(chosen) else 0, len(chosen))
 
 
 @rewriter(aten.select.int)
 def reselect(cut: Any, node: fx.Node) -> None:
     """The place of one channel among those left."""
-    x, dim, place = node.args
-    kept = cut.kept_along(x, int(dim))  # type: ignore[arg-type]
+    x, dim, place = (argument(node, place) for place in range(3))
+    kept = cut.kept_along(x, int(dim))
     if kept is not None:
-        node.update_arg(2, int(kept[: int(place) % len(kept)].sum()))  # type: ignore[arg-type]
+        node.update_arg(2, int(kept[: int(place) % len(kept)].sum()))
 
 
 @rewriter(aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.tensor_split.sections, aten.tensor_split.indices)
 def resplit(cut: Any, node: fx.Node) -> None:
     """Every part is as long as what is left of it."""
-    dim = int(node.args[2]) if len(node.args) > 2 else int(node.kwargs.get("dim", 0))  # type: ignore[arg-type]
+    dim = int(argument(node, 2, "dim", 0))
     lengths = cut.lengths_along(node.args[0], dim, [part.shape[dim] for part in cut.old_parts(node)])
     if lengths is not None:
         node.target = aten.split_with_sizes.default
@@ -239,7 +240,7 @@ def reroll(cut: Any, node: fx.Node) -> None:
 @rewriter(aten.pad.default, aten.constant_pad_nd.default)
 def repad(cut: Any, node: fx.Node) -> None:
     """As many zero channels on either side as are left of them."""
-    pads = list(node.args[1])  # type: ignore[arg-type]
+    pads = list(argument(node, 1))
     rank = len(cut.old_shape(node))
     for back in range(len(pads) // 2):
         dim = rank - 1 - back

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -208,7 +209,7 @@ class Program:
             self._exact(total, group, widths, other, cost)
         else:
             for variable, product, width in zip(self.pick[group], self._products_of(group, other), widths, strict=True):
-                intercept, slope = self._affine(other, lambda x, w=width: cost(w, x))  # type: ignore[misc]
+                intercept, slope = self._affine(other, partial(cost, width))
                 total.add(variable, intercept)
                 total.plus(product, slope)
         if len(chosen.terms) > 1:
