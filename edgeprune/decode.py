@@ -7,16 +7,19 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+JsonObject = dict[str, object]
+"""An object in JSON's types: to be written, or come in and not decoded yet.  Who reads its values decodes them first."""
 
-def convert(value: Any, kind: type[T]) -> T:
+
+def convert(value: Any, kind: type[T], *, finite: bool = True) -> T:
     """Plain JSON values as ``kind``: a dataclass, a dictionary, a list with typed parts.
 
-    Nothing is guessed: text is not a number.  Unknown fields are left out, missing ones fail.  Raises :class:`ValueError` that says what
-    was expected and where.
+    Nothing is guessed: text is not a number.  Unknown fields are left out, missing ones fail, and so do numbers that are not ``finite``
+    unless they may be there.  Raises :class:`ValueError` that says what was expected and where.
     """
     import msgspec
 
-    if (place := _not_finite(value)) is not None:
+    if finite and (place := _not_finite(value)) is not None:
         raise ValueError(f"a number that is not finite at `{place}`")
     try:
         return msgspec.convert(value, kind)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from edgeprune.bench.answers import ModelAnswer
+from edgeprune.bench.conditions import Conditions
 
 MANY_OUTLIERS = 0.01
 LARGE_DRIFT = 0.05
@@ -12,50 +12,48 @@ OTHERS = 0.05
 """The share of the processors' time from which on what other programs take is worth a warning."""
 
 
-def is_busy(conditions: Mapping[str, Any]) -> bool:
+def is_busy(conditions: Conditions) -> bool:
     """Whether the load average says that other programs were running when a measurement began."""
     return (conditions.get("loadavg") or 0) > BUSY * (conditions.get("cores") or 1)
 
 
-def advice(result: dict[str, Any]) -> list[str]:
-    """Warnings about one model of the runner's result, each with what to do; nothing when all is well."""
-    return [*_unstable(result), *_throttled(result), *_surroundings(result), *_energy(result), *filter(None, [result.get("note")])]
+def advice(result: ModelAnswer, tuned: tuple[str, ...] = ()) -> list[str]:
+    """Warnings about one model of the runner's result, each with what to do; nothing when all is well.  ``tuned``: what held the clocks."""
+    return [*_unstable(result), *_throttled(result), *_surroundings(result, tuned), *_energy(result), *filter(None, [result.note])]
 
 
-def _unstable(result: dict[str, Any]) -> list[str]:
+def _unstable(result: ModelAnswer) -> list[str]:
     found = []
-    if not result["settled"]:
+    if not result.settled:
         found.append("it was still warming up when sampling began: allow a longer warm-up")
-    drift = result["drift"]
+    drift = result.drift
     if abs(drift) > LARGE_DRIFT:
         way, cause = ("slower", "heat or other work grew") if drift > 0 else ("faster", "it was still warming up, or other work ended")
         found.append(f"it became {abs(drift):.0%} {way} while it was measured ({cause}): let the device rest and measure again")
-    if result["outliers"] > MANY_OUTLIERS:
-        found.append(
-            f"{result['outliers']:.1%} of the runs were stalls: end other programs, or keep the model on some processors (affinity)"
-        )
-    if not result["stable"] and not found:
+    if result.outliers > MANY_OUTLIERS:
+        found.append(f"{result.outliers:.1%} of the runs were stalls: end other programs, or keep the model on some processors (affinity)")
+    if not result.stable and not found:
         found.append(
             "the median did not settle, its interval is wider than requested: end other programs, fix the clocks (tune), or measure longer"
         )
     return found
 
 
-def _throttled(result: dict[str, Any]) -> list[str]:
-    causes = ", ".join(result["throttled"])
+def _throttled(result: ModelAnswer) -> list[str]:
+    causes = ", ".join(result.throttled)
     if not causes:
         return []
-    if result["discarded"]:
-        return [f"the device was throttled ({causes}): {result['discarded']} windows were discarded and repeated after a cooldown"]
+    if result.discarded:
+        return [f"the device was throttled ({causes}): {result.discarded} windows were discarded and repeated after a cooldown"]
     return [f"the device was throttled ({causes}): cool it, or give it a better power supply"]
 
 
-def _surroundings(result: dict[str, Any]) -> list[str]:
-    before = result["before"]
+def _surroundings(result: ModelAnswer, tuned: tuple[str, ...]) -> list[str]:
+    before = result.before
     found = []
-    if before.get("governor") not in ("", "performance", None) and not result.get("tuned"):
+    if before.get("governor") not in ("", "performance", None) and not tuned:
         found.append(f"the clock governor is {before['governor']}: clocks vary (tune fixes them)")
-    others = result.get("others")
+    others = result.others
     if others is not None and others > OTHERS:
         found.append(f"something else was running (it took {others:.0%} of the processors' time): end it and measure again")
     elif others is None and is_busy(before):
@@ -63,8 +61,8 @@ def _surroundings(result: dict[str, Any]) -> list[str]:
     return found
 
 
-def _energy(result: dict[str, Any]) -> list[str]:
-    error, low, high = result.get("energy_error"), result.get("energy_low_mj"), result.get("energy_high_mj")
+def _energy(result: ModelAnswer) -> list[str]:
+    error, low, high = result.energy_error, result.energy_low_mj, result.energy_high_mj
     if error:
         return [f"energy was not measured: {error}"]
     if low is not None and high is not None and low <= 0 < high:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeprune.bench.conditions import Conditions
 from edgeprune.bench.consistency import check_ratio
-from edgeprune.decode import convert
+from edgeprune.decode import JsonObject, convert
 from edgeprune.devices.runner import to_error
 from edgeprune.errors import RunnerError
 
@@ -106,12 +106,12 @@ def decoded(value: Any, kind: type[T], device: str, what: str) -> T:
         raise RunnerError(f"{what} of {device} cannot be believed: {error}", remedy=REMEDY) from error
 
 
-def model_answers(answer: dict[str, Any], names: Sequence[str], device: str) -> list[dict[str, Any]]:
+def model_answers(answer: JsonObject, names: Sequence[str], device: str) -> list[JsonObject]:
     """The models of an answer: exactly those that were asked for, in that order.
 
     Raises :class:`RunnerError`, and what :func:`to_error` makes of a model that failed.
     """
-    models = decoded(answer.get("models"), list[dict[str, Any]], device, "the answer")
+    models = decoded(answer.get("models"), list[JsonObject], device, "the answer")
     if (found := [model.get("name") for model in models]) != list(names):
         told = ", ".join(map(repr, found)) or "none"
         raise RunnerError(f"the answer of {device} is of other models: {told}, not {', '.join(map(repr, names))}", remedy=REMEDY)
@@ -121,7 +121,7 @@ def model_answers(answer: dict[str, Any], names: Sequence[str], device: str) -> 
     return models
 
 
-def ratio_of(model: dict[str, Any], device: str) -> RatioAnswer:
+def ratio_of(model: JsonObject, device: str) -> RatioAnswer:
     """A candidate's ratio, which must be what its rounds' ratios make.  Raises :class:`RunnerError`."""
     what = f"the ratio of {model['name']}"
     found = decoded(model, RatioAnswer, device, what)
@@ -132,9 +132,9 @@ def ratio_of(model: dict[str, Any], device: str) -> RatioAnswer:
     return found
 
 
-def kernel_answers(answer: dict[str, Any], names: Sequence[str], device: str) -> dict[str, KernelAnswer | str]:
+def kernel_answers(answer: JsonObject, names: Sequence[str], device: str) -> dict[str, KernelAnswer | str]:
     """The kernels of a table: exactly those that were asked for; of one that failed its message.  Raises :class:`RunnerError`."""
-    kernels = decoded(answer.get("kernels"), dict[str, dict[str, Any]], device, "the table")
+    kernels = decoded(answer.get("kernels"), dict[str, JsonObject], device, "the table")
     if kernels.keys() != set(names):
         raise RunnerError(f"the table of {device} is of other kernels than were asked for", remedy=REMEDY)
     found: dict[str, KernelAnswer | str] = {}
@@ -149,7 +149,7 @@ def kernel_answers(answer: dict[str, Any], names: Sequence[str], device: str) ->
     return found
 
 
-def output_arrays(answer: dict[str, Any], model: str, device: str) -> list[np.ndarray[Any, Any]]:
+def output_arrays(answer: JsonObject, model: str, device: str) -> list[np.ndarray[Any, Any]]:
     """The tensors that a model made.  Raises :class:`RunnerError`."""
     import numpy as np
 

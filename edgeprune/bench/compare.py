@@ -7,12 +7,11 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgeprune.bench.advice import is_busy
 from edgeprune.bench.history import Entry, History
 from edgeprune.bench.results import Measurement, Ratio, Verdict, comparable, differences
-from edgeprune.decode import convert
+from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import InputError
 from edgeprune.files import parse_json
 
@@ -68,9 +67,9 @@ class Change:
     b: Measurement
     ratio: Ratio
     spread: Spread
-    differences: dict[str, tuple[Any, Any]]
+    differences: dict[str, tuple[object, object]]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON values."""
         return {
             "a": self.a.to_json(),
@@ -163,12 +162,12 @@ def load_results(path: Path) -> list[Measurement]:
 
 @dataclass(frozen=True)
 class _Pair:
-    measurements: list[dict[str, Any]]
+    measurements: list[JsonObject]
 
 
 @dataclass(frozen=True)
 class _Document:
-    measurements: list[dict[str, Any]]
+    measurements: list[JsonObject]
     comparisons: list[_Pair]
 
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from edgeprune.bench.answers import REMEDY, KernelAnswer, decoded, kernel_answers, model_answers, output_arrays, ratio_of
 from edgeprune.bench.info import DeviceInfo
 from edgeprune.bench.results import Artifact, BenchOptions, Comparison, KernelTime, Measurement, Ratio, check_engine, check_names
+from edgeprune.decode import JsonObject
 from edgeprune.devices.android import describe
 from edgeprune.devices.connect import connect, with_retries
-from edgeprune.devices.runner import OnEvent, Runner, open_runner
+from edgeprune.devices.events import DeviceEvent, OnEvent
+from edgeprune.devices.runner import Runner, open_runner, runtimes_of
 from edgeprune.devices.targets import Target, resolve_target
 from edgeprune.errors import ConnectionLostError, DeviceError, RunnerError
 from edgeprune.tflite.versions import check_runtime
@@ -71,7 +73,7 @@ class Device:
 
         return with_retries(once, self._retries)
 
-    def _model(self, runner: Runner, artifact: Artifact) -> dict[str, Any]:
+    def _model(self, runner: Runner, artifact: Artifact) -> JsonObject:
         """Send a model and describe it to the runner."""
         engine = artifact.engine
         data = artifact.path.read_bytes()
@@ -91,11 +93,11 @@ class Device:
 
     def _models(
         self, action: str, artifacts: Sequence[Artifact], options: BenchOptions, limit_s: float
-    ) -> tuple[list[dict[str, Any]], list[Measurement]]:
+    ) -> tuple[list[JsonObject], list[Measurement]]:
         """Answers and measurements of the models, all of them checked."""
         check_names(artifacts)
 
-        def work(runner: Runner) -> dict[str, Any]:
+        def work(runner: Runner) -> JsonObject:
             models = [self._model(runner, artifact) for artifact in artifacts]
             return runner.request(action, limit_s, self._on_event, models=models, options=options.request(self.info.cores))
 
@@ -103,11 +105,13 @@ class Device:
         answer = self._attempt(work)
         results = model_answers(answer, [artifact.name for artifact in artifacts], self.target.name)
         tuned = decoded(answer.get("tuned"), tuple[str, ...], self.target.name, "the answer")
-        return results, [self._measurement(result, tuned, time.monotonic() - begin) for result in results]
+        elapsed_s = time.monotonic() - begin
+        measured = [self._measurement(item.name, result, tuned, elapsed_s) for item, result in zip(artifacts, results, strict=True)]
+        return results, measured
 
-    def _measurement(self, result: dict[str, Any], tuned: tuple[str, ...], elapsed_s: float) -> Measurement:
+    def _measurement(self, name: str, result: JsonObject, tuned: tuple[str, ...], elapsed_s: float) -> Measurement:
         """One model's, with samples that fit into the time that passed here."""
-        name, where = result["name"], self.target.name
+        where = self.target.name
         item = Measurement.from_answer(result, self._sent[name], self.info.identity, where, tuned)
         if (ran_s := sum(item.samples_ns) / 1e9) > elapsed_s:
             raise RunnerError(
@@ -136,7 +140,10 @@ class Device:
         limit_s = len(artifacts) * 2 * (_START_S + options.step_timeout_s + options.rounds * options.warmup_s + options.max_time_s)
         limit_s += options.cooldown_s + len(artifacts) * (_ENERGY_S if options.energy else 0.0)
         results, measurements = self._models("compare", artifacts, options, limit_s)
-        ratios = tuple(Ratio.of_rounds(item["name"], ratio_of(item, self.target.name).log_ratios) for item in results[1:])
+        ratios = tuple(
+            Ratio.of_rounds(one.name, ratio_of(result, self.target.name).log_ratios)
+            for one, result in zip(candidates, results[1:], strict=True)
+        )
         return Comparison(tuple(measurements), ratios)
 
     def table(
@@ -158,13 +165,13 @@ class Device:
             for name in sorted(files):
                 archive.writestr(zipfile.ZipInfo(name), files[name])
 
-        def event(message: dict[str, Any]) -> None:
+        def event(message: DeviceEvent) -> None:
             if message["event"] == "table" and on_progress:
                 on_progress(message["done"], message["total"])
             elif self._on_event:
                 self._on_event(message)
 
-        def work(runner: Runner) -> dict[str, Any]:
+        def work(runner: Runner) -> JsonObject:
             path = runner.put_model(packed.getvalue(), ".zip", self._progress("table"))
             fields = {"archive": path, "engine": engine, "rounds": options.table_rounds, "options": options.request(self.info.cores)}
             limit_s = _START_S + options.step_timeout_s + options.table_rounds * len(files) * 5.0 + options.cooldown_s
@@ -185,7 +192,7 @@ class Device:
 
         options = BenchOptions(seed=seed)
 
-        def work(runner: Runner) -> dict[str, Any]:
+        def work(runner: Runner) -> JsonObject:
             model = self._model(runner, artifact) | {"arrays": [encode(array) for array in inputs] if inputs is not None else None}
             limit_s = _START_S + 2 * options.step_timeout_s
             return runner.request("outputs", limit_s, self._on_event, model=model, options=options.request(self.info.cores))
@@ -222,7 +229,7 @@ def probe(target: str) -> DeviceInfo:
             return DeviceInfo.from_probe(chosen.address, describe(session))
     with open_runner(chosen.address, lock=False) as runner:
         limit_s = 5 * _START_S
-        return DeviceInfo.from_probe(chosen.address, runner.request("probe", limit_s, verify=list(runner.probe["runtimes"])))
+        return DeviceInfo.from_probe(chosen.address, runner.request("probe", limit_s, verify=list(runtimes_of(runner))))
 
 
 def open_device(

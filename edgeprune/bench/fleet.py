@@ -7,9 +7,9 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from edgeprune.devices.runner import OnEvent
+from edgeprune.devices.events import DeviceEvent, OnEvent
 from edgeprune.devices.targets import Target
 from edgeprune.errors import DeviceError, EdgepruneError
 
@@ -27,7 +27,7 @@ class Outcome(Generic[T]):
 
 
 def side_by_side(
-    targets: Sequence[Target], work: Callable[[Target, OnEvent], T], on_event: Callable[[Target, dict[str, Any]], None] | None = None
+    targets: Sequence[Target], work: Callable[[Target, OnEvent], T], on_event: Callable[[Target, DeviceEvent], None] | None = None
 ) -> list[Outcome[T]]:
     """Do ``work`` on all targets at once, each in a thread; one outcome for each, in their order.
 
@@ -38,7 +38,7 @@ def side_by_side(
     """
     ended: queue.Queue[tuple[int, Outcome[T]]] = queue.Queue()
 
-    def tell(target: Target, event: dict[str, Any]) -> None:
+    def tell(target: Target, event: DeviceEvent) -> None:
         try:
             if on_event:
                 on_event(target, event)

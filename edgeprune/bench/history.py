@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from edgeprune.bench.results import Artifact, Measurement, Ratio, Verdict, with_current_names
 from edgeprune.bench.run import Report
 from edgeprune.bench.schema import default_url, open_engine, results, shown, telling
-from edgeprune.decode import convert
+from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import HistoryError, InputError
 from edgeprune.files import parse_json
 
@@ -52,7 +52,7 @@ class Entry:
     label: str | None = None
     ratio: Ratio | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON values."""
         return asdict(self) | {"measured_at": self.measured_at.isoformat() + "Z", "measurement": self.measurement.to_json()}
 
@@ -234,7 +234,7 @@ def _git(folder: Path, *arguments: str) -> list[str]:
     return done.stdout.splitlines() if done.returncode == 0 else []
 
 
-def _row(item: Measurement, artifact: Artifact, ratio: Ratio | None) -> dict[str, Any]:
+def _row(item: Measurement, artifact: Artifact, ratio: Ratio | None) -> JsonObject:
     result = item.to_json()
     del result["samples_ns"]
     same = ("device", "runtime", "runtime_version", "threads", "latency_ms", "low_ms", "high_ms", "peak_bytes", "file_bytes", "energy_mj")
@@ -269,7 +269,7 @@ def _entry(row: Any) -> Entry:
     try:
         packed = zlib.decompress(row["samples_ns"])
         samples = struct.unpack(f"<{len(packed) // 8}q", packed)
-        measurement = Measurement.from_json(convert(parse_json(row["result"]), dict[str, Any]) | {"samples_ns": list(samples)})
+        measurement = Measurement.from_json(convert(parse_json(row["result"]), JsonObject) | {"samples_ns": list(samples)})
         stored = None if row["ratio"] is None else parse_json(row["ratio"])
         ratio = None if stored is None else _ratio(stored)
     except (zlib.error, struct.error, TypeError, ValueError, InputError) as error:

@@ -5,27 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
-from typing import Any
+from typing import TypedDict
 
 from edgeprune.bench.answers import REMEDY, decoded
 from edgeprune.bench.conditions import Conditions
-from edgeprune.errors import RunnerError
-
-
-@dataclass(frozen=True)
-class Broken:
-    """Why a runtime cannot be imported."""
-
-    message: str
-
-
-@dataclass(frozen=True)
-class RuntimeAnswer:
-    """A runtime that is installed: its package and version, or what is wrong with it."""
-
-    runtime: str = ""
-    version: str = ""
-    error: Broken | None = None
+from edgeprune.decode import JsonObject, convert
+from edgeprune.devices.runner import RuntimeAnswer
+from edgeprune.errors import InputError, RunnerError
 
 
 @dataclass(frozen=True)
@@ -49,6 +35,46 @@ class ProbeAnswer:
     runtimes: dict[str, RuntimeAnswer]
     meters: tuple[str, ...]
     conditions: Conditions
+
+
+class DeviceFacts(TypedDict, total=False):
+    """A device as a run keeps it: :meth:`DeviceInfo.to_json`, and how it was measured.
+
+    ``engine``, ``threads``: what ran the models, with how many. ``key``: :meth:`DeviceInfo.key` of that engine. Of a device that is only
+    known by its profile, and in older runs, other fields are missing.
+    """
+
+    engine: str
+    threads: int | None
+    profile: str | None
+    key: str
+    address: str
+    cpu: str
+    arch: str
+    cores: int
+    max_mhz: float | None
+    features: list[str]
+    board: str
+    memory_bytes: int
+    os: str
+    kernel: str
+    libc: str
+    python: str
+    python_path: str
+    hostname: str
+    machine: str
+    runtimes: dict[str, tuple[str, str]]
+    broken: dict[str, str]
+    meters: list[str]
+    conditions: Conditions
+
+
+def facts_of(values: object) -> DeviceFacts:
+    """What :class:`DeviceFacts` was written as.  Raises :class:`InputError` when it is damaged."""
+    try:
+        return convert(values, DeviceFacts)
+    except ValueError as error:
+        raise InputError(f"this does not describe a device: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -79,10 +105,10 @@ class DeviceInfo:
     runtimes: dict[str, tuple[str, str]]
     broken: dict[str, str]
     meters: tuple[str, ...]
-    conditions: dict[str, Any] = field(default_factory=dict)
+    conditions: Conditions = field(default_factory=Conditions)
 
     @classmethod
-    def from_probe(cls, address: str, probe: dict[str, Any]) -> DeviceInfo:
+    def from_probe(cls, address: str, probe: JsonObject) -> DeviceInfo:
         """From the runner's answer.  Raises :class:`RunnerError` naming the address when anything of it is missing or of another type."""
         found = decoded(probe, ProbeAnswer, address, "the description")
         if found.cores < 1 or found.memory_bytes < 0:
@@ -116,6 +142,6 @@ class DeviceInfo:
         matched = match(self)
         return matched if matched is None or isinstance(matched, str) else str(matched.name)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON values."""
         return asdict(self) | {"profile": self.profile}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from edgeprune.bench.compare import Change, baseline_for, between_sessions, decisive_ms, distrust, spread_of
 from edgeprune.bench.history import History
 from edgeprune.bench.results import Measurement, Ratio
 from edgeprune.bench.run import Report
 from edgeprune.budget import Limit, format_quantity, parse_limit
+from edgeprune.decode import JsonObject
 from edgeprune.errors import BudgetError, InputError, close_names
 from edgeprune.verdict import Interval, Verdict, judge
 
@@ -86,13 +87,13 @@ class Judged:
     change: Change | None
     judgements: tuple[Judgement, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON values, without the measurement's samples again."""
         said = [{"gate": item.gate.text, "state": item.state, "message": item.message} for item in self.judgements]
-        change = None
+        change: JsonObject | None = None
         if self.change:
-            change = self.change.to_json()
-            del change["b"], change["a"]["samples_ns"]
+            earlier = {name: value for name, value in self.change.a.to_json().items() if name != "samples_ns"}
+            change = {name: value for name, value in self.change.to_json().items() if name != "b"} | {"a": earlier}
         return {"threads": self.measurement.threads, "gates": said, "change": change}
 
 

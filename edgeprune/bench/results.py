@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from edgeprune.bench.advice import advice
 from edgeprune.bench.answers import REMEDY, ModelAnswer, decoded
+from edgeprune.bench.conditions import Conditions
 from edgeprune.bench.consistency import check
 from edgeprune.bench.intervals import latencies_ms, trimmed_interval
-from edgeprune.decode import convert
+from edgeprune.decode import JsonObject, convert
 from edgeprune.engines import ENGINE_OF_SUFFIX, ENGINES
 from edgeprune.errors import IncomparableError, InputError, RunnerError, suggest
 
@@ -115,7 +116,7 @@ class BenchOptions:
         if not _AFFINITY.fullmatch(self.affinity):
             raise InputError(f"affinity {self.affinity!r} names no processors", remedy="Use all, big, little, or a list such as 0,2-3.")
 
-    def request(self, cores: int) -> dict[str, Any]:
+    def request(self, cores: int) -> JsonObject:
         """The runner's options, with the number of threads settled."""
         options = asdict(self) | {"threads": self.threads or min(4, cores)}
         del options["table_rounds"]
@@ -160,8 +161,8 @@ class Measurement:
     device: str
     stop_reason: str
     stable: bool
-    before: dict[str, Any] = field(default_factory=dict)
-    after: dict[str, Any] = field(default_factory=dict)
+    before: Conditions = field(default_factory=Conditions)
+    after: Conditions = field(default_factory=Conditions)
     warnings: tuple[str, ...] = ()
     drift: float = 0.0
     outliers: float = 0.0
@@ -200,12 +201,12 @@ class Measurement:
             warnings=tuple(dict.fromkeys(self.warnings + more.warnings)),
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Measurement:
+    def from_json(cls, value: object) -> Measurement:
         """From what :meth:`to_json` made; fields that are not known are left out.
 
         Raises :class:`InputError` when fields are missing or of another type, or when it cannot be true.
@@ -218,9 +219,7 @@ class Measurement:
         return found
 
     @classmethod
-    def from_answer(
-        cls, answer: dict[str, Any], file: tuple[int, str], identity: str, target: str, tuned: tuple[str, ...] = ()
-    ) -> Measurement:
+    def from_answer(cls, answer: JsonObject, file: tuple[int, str], identity: str, target: str, tuned: tuple[str, ...] = ()) -> Measurement:
         """From one model of the runner's answer.  ``file``: size and SHA-256 of what was sent; ``identity``: of the device.
 
         Raises :class:`RunnerError` naming ``target`` when anything of it is missing, of another type or cannot be true.
@@ -230,7 +229,7 @@ class Measurement:
         same = {item.name: getattr(found, item.name) for item in fields(cls) if hasattr(found, item.name)}
         times = {f"{key}_ms": getattr(found, f"{key}_ns") / 1e6 for key in ("low", "high", "p90", "p99")}
         operators = None if found.operators is None else tuple(map(asdict, found.operators))
-        warnings = tuple(advice(asdict(found) | {"tuned": tuned}))
+        warnings = tuple(advice(found, tuned))
         known = {
             "file_bytes": file[0],
             "file_sha256": file[1],
@@ -288,7 +287,7 @@ class Comparison:
     measurements: tuple[Measurement, ...]
     ratios: tuple[Ratio, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON values."""
         return {"measurements": [item.to_json() for item in self.measurements], "ratios": [asdict(ratio) for ratio in self.ratios]}
 
@@ -306,7 +305,7 @@ class KernelTime:
     error: str | None = None
 
 
-def differences(a: Measurement, b: Measurement) -> dict[str, tuple[Any, Any]]:
+def differences(a: Measurement, b: Measurement) -> dict[str, tuple[object, object]]:
     """What keeps two measurements from being compared, by name: device, runtime, version, threads, processors, governor, clock limit."""
     pairs = {
         "devices": (a.device, b.device),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from edgeprune.bench.content import require_content
 from edgeprune.bench.device import open_device
 from edgeprune.bench.info import DeviceInfo
 from edgeprune.bench.results import Artifact, BenchOptions, Comparison, Measurement
-from edgeprune.devices.runner import OnEvent
+from edgeprune.decode import JsonObject
+from edgeprune.devices.events import OnEvent
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Report:
         fastest = min(tried, key=lambda item: item.latency_ms)
         return min(item.threads for item in tried if item.low_ms <= fastest.high_ms)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON values."""
         return {
             "device": self.device.to_json(),

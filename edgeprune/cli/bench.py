@@ -15,6 +15,7 @@ from edgeprune.cli.exit_codes import OF_VERDICT, Exit, epilog
 from edgeprune.cli.live import watch
 from edgeprune.cli.options import history_option, json_option
 from edgeprune.cli.output import error_json, failures_code, print_json, show_error
+from edgeprune.decode import JsonObject
 from edgeprune.errors import EdgepruneError, HistoryError, InputError
 from edgeprune.files import write_atomically
 from edgeprune.verdict import overall
@@ -88,9 +89,9 @@ class Finding:
     not_stored: HistoryError | None = None
     notes: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON values."""
-        document: dict[str, Any] = {"target": self.target.name} | (self.report.to_json() if self.report else {})
+        document: JsonObject = {"target": self.target.name} | (self.report.to_json() if self.report else {})
         document |= {"judged": [item.to_json() for item in self.judged], "history": list(self.ids)} | error_json(self.error)
         document["notes"] = list(self.notes)
         return document | ({"history_error": self.not_stored.message} if self.not_stored else {})

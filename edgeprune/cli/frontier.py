@@ -29,14 +29,13 @@ def command(recipe: str | None, kind: str, levels: str, resume: Path | None, as_
     interrupted sweep.
     """
     from edgeprune.report.frontier import console_frontier
-    from edgeprune.runs.directory import read_inputs
-    from edgeprune.search.frontier import check_levels, frontier_of
+    from edgeprune.search.frontier import check_levels, frontier_of, swept
 
     if resume is not None:
-        job, inputs = resumed_job(resume), read_inputs(resume)
-        if "levels" not in inputs:
+        job, sweep = resumed_job(resume), swept(resume)
+        if sweep is None:
             raise click.UsageError(f"{resume} is not a sweep: edgeprune prune --resume {resume}")
-        kind, wanted = inputs["kind"], inputs["levels"]
+        kind, wanted = sweep.kind, sweep.levels
     else:
         job, wanted = new_job(recipe, given), [level.strip() for level in levels.split(",") if level.strip()]
     check_levels(kind, wanted, job.budget)

@@ -154,20 +154,14 @@ def new_job(recipe: str | None, given: dict[str, Any]) -> AskedJob:
 def resumed_job(path: Path) -> AskedJob:
     """The job that an earlier run was started with."""
     from edgeprune.errors import RunError
-    from edgeprune.runs.directory import read_inputs
-    from edgeprune.search import Options
+    from edgeprune.search.fingerprint import asked_of
 
-    inputs = read_inputs(path)
-    if not inputs.get("recipe"):
+    asked = asked_of(path)
+    if not asked.recipe:
         raise RunError(
             f"{path} was not started from a recipe file", remedy="Resume it from Python: edgeprune.prune(task, ..., resume=path)."
         )
-    try:
-        lists = {name: tuple(inputs["options"][name]) for name in ("formats", "precision") if name in inputs["options"]}
-        options, budget = Options(**(inputs["options"] | lists)), Budget(**inputs["budget"])
-        return AskedJob(str(inputs["recipe"]), inputs["target"], inputs["profile"], budget, options)
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{path} was made by another edgeprune, or its run.json is damaged: {error}", remedy="Start a new run.") from error
+    return AskedJob(asked.recipe, asked.target, asked.profile, asked.budget, asked.options)
 
 
 @contextmanager

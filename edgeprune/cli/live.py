@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeprune.devices import Target
+    from edgeprune.devices.events import DeviceEvent
 
-Watch = Callable[["Target", dict[str, Any]], None]
+Watch = Callable[["Target", "DeviceEvent"], None]
 
 _TEXTS = {
     "waiting": "waiting: in use by {holder}",
@@ -43,7 +44,7 @@ def watch(targets: Sequence[Target]) -> Iterator[Watch]:
     with Progress(*columns, console=console, transient=True) as bars:
         rows = {target: bars.add_task("connecting", total=None, target=Text(target.name).markup) for target in targets}
 
-        def show(target: Target, event: dict[str, Any]) -> None:
+        def show(target: Target, event: DeviceEvent) -> None:
             if text := told(event):
                 ended = event["event"] in ("done", "failed")
                 done, total = (1, 1) if ended else (event.get("sent", event.get("number", 0)), event.get("total", event.get("rounds")))
@@ -52,7 +53,7 @@ def watch(targets: Sequence[Target]) -> Iterator[Watch]:
         yield show
 
 
-def told(event: dict[str, Any]) -> str | None:
+def told(event: DeviceEvent) -> str | None:
     """An event in words, or None when it is not shown."""
     text = _TEXTS.get(event["event"])
     try:
@@ -65,7 +66,7 @@ def _plain(console: Any, several: bool) -> Watch:
     """One line when a device begins something else; of one device alone, only what it waits for."""
     last: dict[Target, str] = {}
 
-    def show(target: Target, event: dict[str, Any]) -> None:
+    def show(target: Target, event: DeviceEvent) -> None:
         text = told(event)
         if text and last.get(target) != text and (several or event["event"] == "waiting"):
             last[target] = text

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeprune.cli.options import Settings
+from edgeprune.decode import JsonObject
 from edgeprune.errors import EdgepruneError
+
+if TYPE_CHECKING:
+    from edgeprune.devices.events import DeviceEvent, OnEvent
 
 
 def print_json(document: Any) -> None:
@@ -62,7 +66,7 @@ def show_error(message: str, remedy: str | None = None, notes: Sequence[str] = (
     Console(stderr=True).print(text, soft_wrap=True)
 
 
-def error_json(error: EdgepruneError | None) -> dict[str, Any]:
+def error_json(error: EdgepruneError | None) -> JsonObject:
     """An error as a part of a JSON document."""
     return {} if error is None else {"error": {"kind": type(error).__name__, "message": error.message, "remedy": error.remedy}}
 
@@ -91,7 +95,7 @@ def progress() -> Any:
 
 
 @contextmanager
-def transfer_progress(first: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+def transfer_progress(first: str) -> Iterator[OnEvent]:
     """A progress bar on stderr for the events of a setup, whose uploads are counted in bytes; ``first``: what is being done now."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
@@ -107,7 +111,7 @@ def transfer_progress(first: str) -> Iterator[Callable[[dict[str, Any]], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(first, total=None)
 
-        def show(event: dict[str, Any]) -> None:
+        def show(event: DeviceEvent) -> None:
             if text := texts.get(event["event"]):
                 bar.update(task, description=text.format(**event), completed=event.get("sent", 0), total=event.get("total"))
 

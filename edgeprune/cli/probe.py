@@ -69,7 +69,7 @@ def _print(info: DeviceInfo) -> None:
         level, heat = battery["level_percent"], battery["temperature_c"]
         rows["battery"] = f"battery {level:.0f} %, {heat} C, {battery['status']}" + (", plugged in" if battery["plugged"] else "")
     if heat_status := state.get("thermal_status"):
-        rows["throttling"] = heat_status
+        rows["throttling"] = str(heat_status)
     table = Table(show_header=False)
     for name, value in rows.items():
         table.add_row(name, value)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
+from edgeprune.decode import JsonObject
 
 if TYPE_CHECKING:
     from edgeprune.profile import Fact, Profile
@@ -67,7 +68,7 @@ def show(name: str, as_json: bool) -> None:
     click.echo("Predictions from a profile are not measurements.")
 
 
-def _brief(profile: Profile) -> dict[str, Any]:
+def _brief(profile: Profile) -> JsonObject:
     return {
         "name": profile.name,
         "title": profile.title,

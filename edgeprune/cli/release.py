@@ -11,6 +11,7 @@ from edgeprune.budget import parse_limit
 from edgeprune.cli import release_device
 from edgeprune.cli.options import history_option, json_option
 from edgeprune.cli.output import console, print_json
+from edgeprune.decode import JsonObject
 
 if TYPE_CHECKING:
     from edgeprune.release import Bundle, Manifest, Variant
@@ -179,15 +180,19 @@ def show(bundle: Path, as_json: bool) -> None:
         _tell(opened, as_json)
 
 
-def _brief(bundle: Bundle) -> dict[str, Any]:
+def _signatures(bundle: Bundle) -> list[str]:
+    """The fingerprints of the keys that have signed."""
     from edgeprune.release.bundle.sshsig import Signature
 
-    signatures = [Signature.parse(text, short).key.fingerprint for short, text in bundle.signatures.items()]
+    return [Signature.parse(text, short).key.fingerprint for short, text in bundle.signatures.items()]
+
+
+def _brief(bundle: Bundle) -> JsonObject:
     return {
         "bundle": bundle.path,
         "bytes": bundle.path.stat().st_size,
         "identity": bundle.identity,
-        "signatures": signatures,
+        "signatures": _signatures(bundle),
         "manifest": bundle.manifest,
     }
 
@@ -196,12 +201,12 @@ def _tell(bundle: Bundle, as_json: bool) -> None:
     if as_json:
         print_json(_brief(bundle))
         return
-    brief, manifest = _brief(bundle), bundle.manifest
+    manifest = bundle.manifest
     until = f"until {manifest.expires}" if manifest.expires else "without expiry"
-    click.echo(f"{bundle.path} ({_size(brief['bytes'])}): {manifest.product} {manifest.version}, sequence {manifest.sequence}")
+    click.echo(f"{bundle.path} ({_size(bundle.path.stat().st_size)}): {manifest.product} {manifest.version}, sequence {manifest.sequence}")
     click.echo(f"made {manifest.created}, valid {until}; manifest SHA-256 {bundle.identity}")
     needed = f"{manifest.threshold} needed" if manifest.threshold > 1 else ""
-    click.echo(f"signatures (not verified): {', '.join(brief['signatures']) or 'none'}" + (f"; {needed}" if needed else ""))
+    click.echo(f"signatures (not verified): {', '.join(_signatures(bundle)) or 'none'}" + (f"; {needed}" if needed else ""))
     console().print(_files(manifest))
     for name, variant in manifest.variants.items():
         for line in _lines(name, variant):

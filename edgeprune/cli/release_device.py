@@ -12,6 +12,7 @@ import click
 from edgeprune.cli.live import watch
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, error_json, failures_code, print_json, show_error
+from edgeprune.decode import JsonObject
 
 if TYPE_CHECKING:
     from edgeprune.bench.fleet import Outcome
@@ -99,12 +100,12 @@ def push(bundle: Path, target: str, as_json: bool, **given: Any) -> int:
     return failures_code([outcome.error for outcome in rollout.outcomes])
 
 
-def _rollout_json(rollout: Rollout) -> dict[str, Any]:
+def _rollout_json(rollout: Rollout) -> JsonObject:
     devices = [_outcome_json(outcome, asdict(outcome.result) if outcome.result else {}) for outcome in rollout.outcomes]
     return {"devices": devices, "failed": rollout.failed, "spared": [target.name for target in rollout.spared]}
 
 
-def _outcome_json(outcome: Outcome[Any], result: dict[str, Any]) -> dict[str, Any]:
+def _outcome_json(outcome: Outcome[Any], result: JsonObject) -> JsonObject:
     return {"target": outcome.target.name} | result | error_json(outcome.error)
 
 
@@ -165,7 +166,7 @@ def _each(target: str, work: Callable[[Target], Any]) -> list[Outcome[Any]]:
     return outcomes
 
 
-def _finish(outcomes: Sequence[Outcome[Any]], as_json: bool, document: Callable[[Any], dict[str, Any]], line: Callable[[Any], None]) -> int:
+def _finish(outcomes: Sequence[Outcome[Any]], as_json: bool, document: Callable[[Any], JsonObject], line: Callable[[Any], None]) -> int:
     if as_json:
         devices = [_outcome_json(outcome, document(outcome.result) if outcome.result is not None else {}) for outcome in outcomes]
         print_json({"devices": devices})

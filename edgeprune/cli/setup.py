@@ -8,6 +8,7 @@ import click
 
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import print_json, transfer_progress
+from edgeprune.decode import JsonObject
 
 if TYPE_CHECKING:
     from edgeprune.devices.provision import Setup
@@ -51,7 +52,7 @@ def command(
         _print(done, dry_run)
 
 
-def _document(done: Setup, dry_run: bool) -> dict[str, Any]:
+def _document(done: Setup, dry_run: bool) -> JsonObject:
     from dataclasses import asdict
 
     return asdict(done) | {"dry_run": dry_run}

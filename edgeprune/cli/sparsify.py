@@ -11,6 +11,7 @@ from edgeprune.budget import format_metric, format_quantity, parse_limit
 from edgeprune.cli.exit_codes import OF_VERDICT, Exit
 from edgeprune.cli.options import json_option, seed_option
 from edgeprune.cli.output import console, print_json
+from edgeprune.decode import JsonObject
 
 
 def _share(_: click.Context, __: click.Parameter, value: str | None) -> float | str | None:
@@ -127,7 +128,7 @@ def _run(recipe: Path, given: dict[str, Any]) -> Any:
         run.close()
 
 
-def _document(outcome: Any) -> dict[str, Any]:
+def _document(outcome: Any) -> JsonObject:
     files = {name: {"path": path, "size_bytes": path.stat().st_size} for name, path in outcome.files.items()}
     ratio = None if outcome.ratio is None else dict(zip(("ratio", "low", "high"), outcome.ratio, strict=True))
     names = ("kind", "sparsity", "layers", "dense_score", "score", "checkpoint", "met", "verdict")
@@ -135,7 +136,7 @@ def _document(outcome: Any) -> dict[str, Any]:
     return {name: getattr(outcome, name) for name in names} | {"files": files, "latency": ratio, "check": check}
 
 
-def _check_json(report: Any) -> dict[str, Any]:
+def _check_json(report: Any) -> JsonObject:
     from dataclasses import asdict
 
     return {"taken": report.taken, "wrong": report.wrong} | asdict(report)

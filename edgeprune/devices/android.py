@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any
+from typing import TypedDict
 
+from edgeprune.decode import JsonObject
 from edgeprune.devices.framing import new_mark
 from edgeprune.devices.session import Session
 from edgeprune.errors import DeviceError, printable
@@ -27,7 +28,24 @@ _CHARGE = {1: "unknown", 2: "charging", 3: "discharging", 4: "not charging", 5: 
 _HEAT = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")  # PowerManager.THERMAL_STATUS_*
 
 
-def parse_battery(dump: str) -> dict[str, Any]:
+class Battery(TypedDict):
+    """Of a phone: charge, voltage and temperature (in Celsius)."""
+
+    level_percent: float
+    voltage_v: float
+    temperature_c: float
+    status: str
+    plugged: bool
+
+
+class Thermal(TypedDict):
+    """Of a phone: what its heat management says, and temperatures in Celsius by sensor."""
+
+    status: str
+    temperatures_c: dict[str, float]
+
+
+def parse_battery(dump: str) -> Battery:
     """``dumpsys battery``: level in percent, voltage in V, temperature in Celsius, status, whether it is plugged in.
 
     Raises ``ValueError`` when it is something else.
@@ -45,7 +63,7 @@ def parse_battery(dump: str) -> dict[str, Any]:
         raise ValueError(f"dumpsys battery reports no {error.args[0]}") from None
 
 
-def parse_thermal(dump: str) -> dict[str, Any]:
+def parse_thermal(dump: str) -> Thermal:
     """``dumpsys thermalservice``: status by name (what throttles), temperatures in Celsius by sensor, as the hardware tells them now.
 
     Raises ``ValueError`` when it is something else.
@@ -62,7 +80,7 @@ def parse_thermal(dump: str) -> dict[str, Any]:
     }
 
 
-def describe(session: Session) -> dict[str, Any]:
+def describe(session: Session) -> JsonObject:
     """The device as the runner's ``probe`` would tell it, with the battery and the thermal status among its conditions.
 
     Raises :class:`DeviceError` when the device does not answer as Android does.
@@ -98,9 +116,9 @@ def describe(session: Session) -> dict[str, Any]:
     }
 
 
-def _conditions(told: dict[str, str]) -> dict[str, Any]:
+def _conditions(told: dict[str, str]) -> JsonObject:
     """Load, governor, battery and heat; what the device does not tell is left out."""
-    state: dict[str, Any] = {"governor": "+".join(told["governor"].split())}
+    state: JsonObject = {"governor": "+".join(told["governor"].split())}
     if load := re.match(r"[\d.]+", told["loadavg"]):
         state["loadavg"] = float(load[0])
     try:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from edgeprune.devices.address import parse_address
 from edgeprune.devices.connect import connect, with_retries
+from edgeprune.devices.events import OnEvent
 from edgeprune.devices.framing import new_mark
 from edgeprune.devices.pythons import discover
-from edgeprune.devices.runner import OnEvent, Runner, push_runner
+from edgeprune.devices.runner import Runner, push_runner
 from edgeprune.devices.session import Session
 from edgeprune.errors import DeviceError, NoRuntimeError, TargetError
 

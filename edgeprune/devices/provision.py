@@ -6,18 +6,20 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from packaging.requirements import Requirement
 
 from edgeprune.budget import format_quantity
+from edgeprune.decode import JsonObject, convert
 from edgeprune.devices.address import parse_address
 from edgeprune.devices.connect import connect, with_retries
+from edgeprune.devices.events import OnEvent
 from edgeprune.devices.framing import new_mark
 from edgeprune.devices.pythons import PHONE_REMEDY, VENV, Found, Python, discover
-from edgeprune.devices.runner import OnEvent, Runner, push_runner, runtimes_of
+from edgeprune.devices.runner import Broken, Runner, RuntimeAnswer, push_runner, runtimes_of
 from edgeprune.devices.session import Session
 from edgeprune.devices.wheelhouse import collect, unpacked_bytes
 from edgeprune.devices.wheels import Wheel, find_wheel
@@ -25,6 +27,7 @@ from edgeprune.errors import DeviceError, DeviceFullError, InputError, NoRuntime
 from edgeprune.files import parse_json
 from edgeprune.resources import resource
 
+T = TypeVar("T")
 _UNPACK_LIMIT_S = 1800.0
 _PROBE_LIMIT_S = 300.0
 _PYTHONS = ("python3", *(f"python3.{minor}" for minor in range(14, 8, -1)), "python")
@@ -100,6 +103,33 @@ def choose(address: str, found: Found, engines: Sequence[str], runtime: str | No
     raise NoRuntimeError(f"{address}: {'; '.join(failures)}", remedy=next(iter(failures.values())).remedy)
 
 
+@dataclass(frozen=True)
+class Environment:
+    """An environment on a device, as its ``edgeprune.json`` says it: the Python it is of, what each engine needs, and the SHA-256 of the
+    wheels that are unpacked there."""
+
+    base: str = ""
+    version: tuple[int, ...] = ()
+    engines: dict[str, list[str]] = field(default_factory=dict)
+    system: tuple[str, ...] = ()
+    wheels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is on the device; ``manifest``: None where this program has made nothing."""
+
+    exists: bool
+    manifest: Environment | None
+    unfinished: Environment
+    free_bytes: int
+
+
+@dataclass(frozen=True)
+class _Done:
+    """Nothing more is said of what was done."""
+
+
 class _Job:
     """One installation on a connected device."""
 
@@ -108,38 +138,41 @@ class _Job:
         self._place = f"{found.home}/{VENV}"
         self._folder = f"{found.home}/{VENV.partition('/')[0]}/wheels"
         self._files: list[Path] = []
-        self._manifest: dict[str, Any] = {}
+        self._manifest = Environment()
 
-    def _call(self, command: str, **arguments: Any) -> dict[str, Any]:
-        """Run one command of the installer on the device."""
+    def _call(self, kind: type[T], command: str, **arguments: Any) -> T:
+        """Run one command of the installer on the device; its answer as ``kind``."""
         source = resource("targets", "installer.py").read_text(encoding="utf-8")
         mark, lines = new_mark(), list[str]()
         argv = [self._base.path, "-c", source, command, json.dumps(arguments | {"place": self._place}), mark]
         done = self._session.run(argv, timeout_s=_UNPACK_LIMIT_S, on_line=lines.append, mark=mark)
         try:
-            answer: dict[str, Any] = printable_json(parse_json(lines[-1]))
-            answer.keys()
-        except (ValueError, LookupError, AttributeError):
+            answer = convert(printable_json(parse_json(lines[-1])), JsonObject)
+        except (ValueError, LookupError):
             last = printable(done.stderr).strip().splitlines()[-1:] or ["it said nothing"]
             raise SetupError(f"{self._base.path} on {self._session.address} failed to install: {last[0]}") from None
         if "error" in answer:
-            kind = DeviceFullError if answer["full"] else SetupError
-            raise kind(
-                f"cannot install on {self._session.address}: {answer['error']}", remedy="Make room there." if answer["full"] else None
-            )
-        return answer
+            error, full = DeviceFullError if answer.get("full") is True else SetupError, answer.get("full") is True
+            raise error(f"cannot install on {self._session.address}: {answer['error']}", remedy="Make room there." if full else None)
+        try:
+            return convert(answer, kind)
+        except ValueError as flaw:
+            raise SetupError(
+                f"what the installer on {self._session.address} says of {self._place} cannot be believed: {flaw}",
+                remedy="Begin with edgeprune teardown.",
+            ) from flaw
 
     def plan(self, offline: bool, index: str | None) -> Setup:
         """Collect the wheels, and compare with what is there.  Raises when there is no room."""
-        state = self._call("state")
-        before = state["manifest"]
-        if state["exists"] and before is None:
+        state = self._call(_State, "state")
+        before = state.manifest
+        if state.exists and before is None:
             raise SetupError(
                 f"{self._place} on {self._session.address} was not made by edgeprune",
                 remedy="Move it away, or install the runtime into it.",
             )
-        kept: dict[str, list[str]] = before["engines"] if before else {}
-        if before and before["base"] != self._base.base:  # another Python, which may need other wheels
+        kept = before.engines if before else {}
+        if before and before.base != self._base.base:  # another Python, which may need other wheels
             given = {wheel.engine for wheel in self._chosen}
             self._chosen += [self._again(engine, needed) for engine, needed in kept.items() if engine not in given]
         self._check_system()
@@ -149,16 +182,11 @@ class _Job:
         self._files = collect(
             needed, self._base, offline=offline, provided=system, index=index, nvidia=self._has_nvidia(), on_round=self._fetching
         )
-        self._manifest = {
-            "base": self._base.base,
-            "version": list(self._base.version),
-            "engines": engines,
-            "system": system,
-            "wheels": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in self._files},
-        }
-        there = self._manifest["wheels"] if before == self._manifest else state["unfinished"].get("wheels", {})
-        missing = [file for file in self._files if there.get(file.name) != self._manifest["wheels"][file.name]]
-        return self._planned(missing, state["free_bytes"])
+        wheels = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in self._files}
+        self._manifest = Environment(self._base.base, tuple(self._base.version), engines, tuple(system), wheels)
+        there = wheels if before == self._manifest else state.unfinished.wheels
+        missing = [file for file in self._files if there.get(file.name) != wheels[file.name]]
+        return self._planned(missing, state.free_bytes)
 
     def _again(self, engine: str, requirements: Sequence[str]) -> Wheel:
         """An engine that was set up before, for the present Python; of the same runtime, where that fits."""
@@ -211,26 +239,26 @@ class _Job:
 
     def _bring(self, missing: set[str]) -> None:
         self._session.mkdir(self._folder)
-        self._call("begin", manifest=self._manifest)
+        self._call(_Done, "begin", manifest=asdict(self._manifest))
         for file in self._files:
             if file.name in missing:
                 remote = f"{self._folder}/{file.name}"
                 self._session.put(file, remote, self._progress(file.name))
                 self._tell({"event": "installing", "name": file.name})
-                self._call("add", wheel=remote, digest=self._manifest["wheels"][file.name])
-        self._call("finish")
+                self._call(_Done, "add", wheel=remote, digest=self._manifest.wheels[file.name])
+        self._call(_Done, "finish")
         self._session.run(["rm", "-rf", self._folder])
 
     def _progress(self, name: str) -> Any:
         return lambda sent, total: self._tell({"event": "upload", "name": name, "sent": sent, "total": total})
 
     def _verify(self, program: str, python: str) -> dict[str, tuple[str, str]]:
-        engines = list(self._manifest["engines"])
+        engines = list(self._manifest.engines)
         runner = Runner(self._session, replace(self._base, path=python), program, {})
         runner.probe = runner.request("probe", _PROBE_LIMIT_S, verify=engines)
         found = runtimes_of(runner)
         for engine in engines:
-            item = found.get(engine, {"error": "the runner does not know this engine"})
-            if "error" in item:
-                raise NoRuntimeError(f"{engine} was installed on {self._session.address} and cannot be used: {item['error']}")
-        return {engine: (str(found[engine].get("runtime")), str(found[engine].get("version"))) for engine in engines}
+            item = found.get(engine, RuntimeAnswer(error=Broken("the runner does not know this engine")))
+            if item.error:
+                raise NoRuntimeError(f"{engine} was installed on {self._session.address} and cannot be used: {item.error.message}")
+        return {engine: (found[engine].runtime, found[engine].version) for engine in engines}

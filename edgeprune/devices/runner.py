@@ -9,12 +9,15 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from edgeprune.decode import JsonObject, convert
 from edgeprune.devices.address import parse_address
 from edgeprune.devices.connect import connect
+from edgeprune.devices.events import DeviceEvent, OnEvent
 from edgeprune.devices.framing import new_mark
 from edgeprune.devices.pack import build_runner
 from edgeprune.devices.pythons import PHONE_REMEDY, Found, Python, discover
@@ -33,7 +36,6 @@ from edgeprune.errors import (
 )
 from edgeprune.files import parse_json
 
-OnEvent = Callable[[dict[str, Any]], None]
 PROTOCOL = 1
 _BEFORE_MARK = '{"mark":"'  # what stands before the mark in a line, of which the rest is read
 _HEARTBEAT_S = 5.0
@@ -45,6 +47,22 @@ for old in "$1"/runner-*.pyz; do
   case "$running" in *"$old"*) ;; *) [ "$old" = "$2" ] || rm -f "$old" ;; esac
 done
 """
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Why a runtime cannot be imported."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class RuntimeAnswer:
+    """A runtime that is installed: its package and version, or what is wrong with it."""
+
+    runtime: str = ""
+    version: str = ""
+    error: Broken | None = None
 
 
 def to_error(error: Any, subject: str) -> DeviceError:
@@ -71,7 +89,7 @@ class Runner:
     ``home``: the home folder on the device, as :func:`open_runner` found it.
     """
 
-    def __init__(self, session: Session, python: Python, program: str, probe: dict[str, Any]) -> None:
+    def __init__(self, session: Session, python: Python, program: str, probe: JsonObject) -> None:
         self.session, self.python, self.program, self.probe = session, python, program, probe
         self.folder = self.home = ""
         self._holder: Any = None
@@ -81,7 +99,7 @@ class Runner:
         """Whether the session's folder and lock are still held; not so when the process on the device that holds them died."""
         return self._holder is None or not self._holder.ended.is_set()
 
-    def request(self, action: str, timeout_s: float, on_event: OnEvent | None = None, **fields: Any) -> dict[str, Any]:
+    def request(self, action: str, timeout_s: float, on_event: OnEvent | None = None, **fields: Any) -> JsonObject:
         """Send one request; its result.  Raises what :func:`to_error` makes, and :class:`ConnectionLostError`."""
         if not self.holding:
             raise ConnectionLostError(f"the lock on {self.session.address} was lost")
@@ -150,9 +168,9 @@ class _Answers:
     def __init__(self, address: str, on_event: OnEvent | None) -> None:
         self.address, self.on_event = address, on_event
         self.mark = new_mark()
-        self.last: dict[str, Any] = {}
+        self.last: JsonObject = {}
         self.failure: DeviceError | None = None
-        self._result: dict[str, Any] | None = None
+        self._result: JsonObject | None = None
 
     def request(self, action: str, **fields: Any) -> bytes:
         """The line to send."""
@@ -169,13 +187,23 @@ class _Answers:
         if protocol != PROTOCOL:
             self.failure = RunnerError(f"the runner on {self.address} speaks protocol {protocol}, and {PROTOCOL} was expected")
         elif event == "result":
-            self._result = message.get("result")
-            if not isinstance(self._result, dict):
+            result = message.get("result")
+            if isinstance(result, dict):
+                self._result = result
+            else:
                 self.failure = self._not_protocol(line)
         elif event == "error":
             self.failure = to_error(message.get("error"), self.address)
         elif self.on_event:
-            self.on_event(message)
+            self._tell(self.on_event, line)
+
+    def _tell(self, on_event: OnEvent, line: str) -> None:
+        try:
+            event = convert(self.last, DeviceEvent)
+        except ValueError:
+            self.failure = self._not_protocol(line)
+            return
+        on_event(event)
 
     def _not_protocol(self, line: str) -> RunnerError:
         return RunnerError(
@@ -190,7 +218,7 @@ class _Answers:
             how = "was killed by a signal" if code < 0 else f"ended with exit code {code}"
             self.failure = RunnerError(f"the runner on {self.address} {how} and gave no result", remedy=f"Its last output: {last[0]}")
 
-    def result(self, code: int, stderr: bytes) -> dict[str, Any]:
+    def result(self, code: int, stderr: bytes) -> JsonObject:
         self.end(code, stderr)
         if self.failure:
             raise self.failure
@@ -247,7 +275,7 @@ def _choose(session: Session, found: Found, program: str, engines: Sequence[str]
         runner.probe = runner.request("probe", 180.0, verify=list(engines), native=native)
         runners.append(runner)
         runtimes = runtimes_of(runner)
-        errors = [str(error) for engine in engines if (error := runtimes.get(engine, {}).get("error"))]
+        errors = [one.error.message for engine in engines if (one := runtimes.get(engine)) and one.error]
         if not errors and (engines or runtimes):
             return runner
         failures[str(python)] = "; ".join(errors)
@@ -262,12 +290,9 @@ def _choose(session: Session, found: Found, program: str, engines: Sequence[str]
     )
 
 
-def runtimes_of(runner: Runner) -> dict[str, dict[str, Any]]:
-    """What the runner says of the runtimes, by engine; an ``error`` is its message."""
-    found = runner.probe.get("runtimes")
-    if not isinstance(found, dict) or not all(isinstance(item, dict) for item in found.values()):
-        raise RunnerError(f"the runner on {runner.session.address} gave no list of runtimes, but {str(found)[:100]!r}")
-    texts = {engine: item["error"] for engine, item in found.items() if "error" in item}
-    return found | {
-        engine: {"error": str(error.get("message", error)) if isinstance(error, dict) else str(error)} for engine, error in texts.items()
-    }
+def runtimes_of(runner: Runner) -> dict[str, RuntimeAnswer]:
+    """What the runner says of the runtimes, by engine.  Raises :class:`RunnerError`."""
+    try:
+        return convert(runner.probe.get("runtimes"), dict[str, RuntimeAnswer])
+    except ValueError as error:
+        raise RunnerError(f"the list of runtimes of {runner.session.address} cannot be believed: {error}") from error

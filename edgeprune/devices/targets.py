@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 
+from edgeprune.decode import JsonObject, convert
 from edgeprune.devices.address import parse_address
 from edgeprune.errors import TargetError, suggest
 from edgeprune.files import locked, parse_json, write_atomically
@@ -33,7 +33,22 @@ def targets_file() -> Path:
     return Path(platformdirs.user_config_dir("edgeprune")) / "targets.json"
 
 
-def _load() -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class _Device:
+    """A device as the file holds it, by its name."""
+
+    address: str
+    profile: str | None = None
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A group as the file holds it, by its name."""
+
+    members: tuple[str, ...]
+
+
+def _load() -> dict[str, _Device | _Group]:
     """All entries that can be read, sorted; of the others :func:`damaged_entries` tells."""
     return _read()[0]
 
@@ -43,17 +58,22 @@ def damaged_entries() -> list[str]:
     return [f"{targets_file()}: the entry {name!r} {reason}" for name, reason in _read()[1].items()]
 
 
-def _read() -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def _read() -> tuple[dict[str, _Device | _Group], dict[str, str]]:
     """The good entries, and why the others are not.  Fields that this version does not know are ignored, and kept."""
-    entries = _document()
-    wrong = {name: reason for name, entry in entries.items() if (reason := _flaw(entry))}
-    if wrong and len(wrong) == len(entries):
+    good: dict[str, _Device | _Group] = {}
+    wrong: dict[str, str] = {}
+    for name, value in sorted(_document().items()):
+        try:
+            good[name] = _entry(value)
+        except ValueError as error:
+            wrong[name] = str(error)
+    if wrong and not good:
         name, reason = next(iter(wrong.items()))
         raise _damaged(f"the entry {name!r} {reason}")
-    return {name: entry for name, entry in sorted(entries.items()) if name not in wrong}, wrong
+    return good, wrong
 
 
-def _document() -> dict[str, Any]:
+def _document() -> JsonObject:
     path = targets_file()
     try:
         entries = parse_json(path.read_bytes())
@@ -70,22 +90,30 @@ def _damaged(why: object) -> TargetError:
     return TargetError(f"{targets_file()} is damaged: {why}", remedy="Repair or delete it, then add the targets again.")
 
 
-def _flaw(entry: Any) -> str | None:
-    """Why an entry is neither a target nor a group; None when it is one."""
-    if not isinstance(entry, dict):
-        return f"is {type(entry).__name__}, not an object"
-    if "members" in entry:
-        members = entry["members"]
-        names = isinstance(members, list) and members and all(isinstance(member, str) for member in members)
-        return None if names else "is a group without a list of names"
-    if not isinstance(entry.get("address"), str):
-        return "has no address"
-    profile = entry.get("profile")
-    return None if profile is None or isinstance(profile, str) else "has a profile that is not a name"
+def _entry(value: object) -> _Device | _Group:
+    """A target or a group.  Raises :class:`ValueError` saying why it is neither."""
+    try:
+        if not isinstance(value, dict) or "members" not in value:
+            return convert(value, _Device)
+        group = convert(value, _Group)
+    except ValueError as error:
+        raise ValueError(f"cannot be read: {error}") from error
+    if not group.members:
+        raise ValueError("is a group without members")
+    return group
+
+
+def _members(value: object) -> tuple[str, ...]:
+    """Of a group; nothing of a device, or of what cannot be read."""
+    try:
+        entry = _entry(value)
+    except ValueError:
+        return ()
+    return entry.members if isinstance(entry, _Group) else ()
 
 
 @contextmanager
-def _changing() -> Iterator[dict[str, Any]]:
+def _changing() -> Iterator[JsonObject]:
     """The document, to be changed inside: written whole at the end, while no other process changes it."""
     path = targets_file()
     try:
@@ -99,12 +127,12 @@ def _changing() -> Iterator[dict[str, Any]]:
 
 def list_targets() -> list[Target]:
     """All names of devices, sorted.  Raises :class:`TargetError` when the file is damaged."""
-    return [Target(name, entry["address"], entry.get("profile")) for name, entry in _load().items() if "address" in entry]
+    return [Target(name, entry.address, entry.profile) for name, entry in _load().items() if isinstance(entry, _Device)]
 
 
 def list_groups() -> dict[str, tuple[str, ...]]:
     """The names of all groups, sorted, with their members.  Raises :class:`TargetError` when the file is damaged."""
-    return {name: tuple(entry["members"]) for name, entry in _load().items() if "members" in entry}
+    return {name: entry.members for name, entry in _load().items() if isinstance(entry, _Group)}
 
 
 def _check_name(name: str) -> None:
@@ -146,7 +174,7 @@ def add_group(name: str, members: Sequence[str], *, replace: bool = True) -> tup
     return chosen
 
 
-def _taken(name: str, entry: Any) -> TargetError:
+def _taken(name: str, entry: object) -> TargetError:
     kept = entry if isinstance(entry, dict) else {}
     stands_for = kept.get("address") or ", ".join(map(str, kept.get("members") or ())) or "something else"
     return TargetError(f"the name {name!r} already stands for {stands_for}", remedy="Choose another name, or add --replace.")
@@ -158,11 +186,11 @@ def remove_target(name: str) -> None:
         if name not in entries:
             raise _unknown(name, entries)
         del entries[name]
-        groups = [each for each, entry in entries.items() if not _flaw(entry) and name in entry.get("members", ())]
-        for group in groups:
-            entries[group]["members"].remove(name)
-            if not entries[group]["members"]:
-                del entries[group]
+        for group, value in list(entries.items()):
+            if isinstance(value, dict) and name in (members := _members(value)):
+                value["members"] = [member for member in members if member != name]
+                if not value["members"]:
+                    del entries[group]
 
 
 def resolve_target(text: str) -> Target:
@@ -177,9 +205,9 @@ def resolve_target(text: str) -> Target:
         if reason := _read()[1].get(text):
             raise TargetError(f"{targets_file()}: the entry {text!r} {reason}", remedy="Repair it there, or add it again with --replace.")
         raise _unknown(text, entries)
-    if "members" in entry:
-        raise TargetError(f"{text!r} is a group, and one device is wanted", remedy=f"Its members: {', '.join(entry['members'])}.")
-    return Target(text, entry["address"], entry.get("profile"))
+    if isinstance(entry, _Group):
+        raise TargetError(f"{text!r} is a group, and one device is wanted", remedy=f"Its members: {', '.join(entry.members)}.")
+    return Target(text, entry.address, entry.profile)
 
 
 def resolve_targets(text: str) -> list[Target]:
@@ -189,6 +217,6 @@ def resolve_targets(text: str) -> list[Target]:
     return list(dict.fromkeys(resolve_target(member) for name in names for member in groups.get(name, (name,))))
 
 
-def _unknown(name: str, entries: dict[str, Any]) -> TargetError:
+def _unknown(name: str, entries: Iterable[str]) -> TargetError:
     add = f"Add one: edgeprune targets add {name} ssh://user@host; or give an address (local:, ssh://user@host)."
     return TargetError(f"unknown target {name!r}", remedy=f"{suggest(name, entries, 'targets')} {add}")

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from edgeprune.cost.counts import parameters_of
+from edgeprune.decode import JsonObject
 from edgeprune.errors import ExportError
 from edgeprune.export.formats import of_path
 from edgeprune.files import parse_json
@@ -26,16 +27,16 @@ EXTRA_FILE = "edgeprune.json"
 
 def encoded(format_name: str, source: Any, **more: Any) -> bytes:
     """The JSON for ``format_name``: the user's metadata, the inputs and outputs of ``source``, and ``more``."""
-    content: dict[str, Any] = {"format": format_name, **dict(source.options.metadata), "inputs": source.described_inputs, **more}
+    content: JsonObject = {"format": format_name, **dict(source.options.metadata), "inputs": source.described_inputs, **more}
     if source.options.pixels is not None:
         content["pixels"] = source.options.pixels.to_json()
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
-def task_metadata(task: Task, pruned: nn.Module | None = None, how: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def task_metadata(task: Task, pruned: nn.Module | None = None, how: Mapping[str, Any] | None = None) -> JsonObject:
     """What the user of a task's exported files has to know: its name, ``labels``, ``preprocessing``, and how much of it ``pruned`` has
     left (parameters of the pruned model, and of the original), and ``how`` it was pruned, such as its budget (None is left out)."""
-    found: dict[str, Any] = {"name": task.name}
+    found: JsonObject = {"name": task.name}
     if task.labels:
         found["labels"] = list(task.labels)
     if task.preprocessing:
@@ -46,7 +47,7 @@ def task_metadata(task: Task, pruned: nn.Module | None = None, how: Mapping[str,
     return found
 
 
-def read_metadata(path: str | Path) -> dict[str, Any]:
+def read_metadata(path: str | Path) -> JsonObject:
     """The metadata of an exported file, by its suffix; empty when it holds none (``.pte`` files never do).
 
     Raises :class:`ExportError` when the file is missing, damaged, or of an unknown kind.

@@ -11,6 +11,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from torch import Tensor, nn
 
+from edgeprune.decode import JsonObject
 from edgeprune.errors import ExportError
 from edgeprune.tflite.file import TfliteFile
 
@@ -43,7 +44,7 @@ class Normalisation:
         except (TypeError, ValueError) as error:
             raise ExportError(f"mean, std or scale of the task's preprocessing are not numbers: {error}") from error
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON values."""
         return asdict(self)
 

@@ -26,6 +26,7 @@ from edgeprune.export.keep import Aliases, Ranges, float_for_fp16, float_for_int
 from edgeprune.export.pixels import pixel_tensors, with_pixel_inputs
 from edgeprune.export.recurrent import placed
 from edgeprune.tflite import schema as flatbuffer
+from edgeprune.tflite.interpreter import TensorDetail
 from edgeprune.tflite.quiet import quiet_stderr
 
 Kind = Literal["fp16", "dynamic", "int8"]
@@ -166,7 +167,7 @@ def _ranges(content: bytes, used: Any, calibration: Sequence[tuple[Array, ...]] 
     return watched.get_model_qsvs()
 
 
-def _signature(watched: Any) -> tuple[str, list[str], list[dict[str, Any]]]:
+def _signature(watched: Any) -> tuple[str, list[str], list[TensorDetail]]:
     """Name of the first signature, the names of its inputs and their details, in the order of the model's inputs."""
     interpreter = watched._tfl_interpreter
     signatures = interpreter._get_full_signature_list()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from edgeprune.decode import JsonObject
 from edgeprune.errors import ExportError
 from edgeprune.export.formats import Parts, of_path
 from edgeprune.files import parse_json
@@ -31,7 +31,7 @@ class Sizes:
         """The operators, their options and names, and the container's own bytes."""
         return self.total - self.weights - self.metadata
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON values."""
         return asdict(self) | {"graph": self.graph, "layers": [{"name": name, "bytes": size} for name, size in self.layers]}
 

@@ -6,7 +6,7 @@ import contextlib
 import copy
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +100,13 @@ class _ChannelsLast(nn.Module):
         return outputs
 
 
+class InputSpec(TypedDict):
+    """Shape and dtype (by its name) of one input."""
+
+    shape: list[int]
+    dtype: str
+
+
 class Source:
     """A frozen copy of ``model`` and the ``example_inputs`` of one inference (batch of 1); the caller's model is never changed.
 
@@ -169,7 +176,7 @@ class Source:
         return _captured(_ChannelsLast(self.module, self.channels_last), tuple(inputs))
 
     @property
-    def described_inputs(self) -> list[dict[str, Any]]:
+    def described_inputs(self) -> list[InputSpec]:
         """Shape and dtype of every input, as the PyTorch model takes them."""
         return [{"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")} for value in self.inputs]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from edgeprune.decode import convert
 from edgeprune.errors import ExportError, ParityError
 from edgeprune.export import cache, converter, metadata, parity, recurrent, sizes
 from edgeprune.export.calibration import LEAST_SAMPLES, evenly
@@ -127,7 +129,18 @@ def load(path: Path) -> Loaded:
     """The file, taking and giving what the PyTorch model does: its layout, and real numbers where the file's are int8."""
     content = path.read_bytes()
     require_runs(content, "the exported file")
-    return _loaded(content, metadata.read_metadata(path).get("channels_last", []))
+    try:
+        layout = convert(metadata.read_metadata(path), _Layout)
+    except ValueError as error:
+        raise ExportError(f"what {path} says of its inputs cannot be read: {error}", remedy="Export it again.") from error
+    return _loaded(content, layout.channels_last)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Of a file's metadata: the places of the inputs that it takes as (N, ..., C)."""
+
+    channels_last: tuple[int, ...] = ()
 
 
 def _loaded(content: bytes, channels_last: Sequence[int]) -> Loaded:

@@ -6,10 +6,12 @@ import fcntl
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import RunError
 from edgeprune.files import append_line, parse_json, write_atomically
 
@@ -17,6 +19,7 @@ SHARED = ("device", "dense", "score-dense", "value-0")
 """Records that are the same whatever the budget: the device, the dense model's measurement and score, and the first sensitivities."""
 
 
+T = TypeVar("T")
 _WORKING_DIRECTORY = "working-directory"
 
 
@@ -29,7 +32,7 @@ def working_directory(path: Path) -> Path | None:
     return found if found.is_dir() else None
 
 
-def read_inputs(path: Path) -> dict[str, Any]:
+def read_inputs(path: Path) -> JsonObject:
     """What a run was started with.  Raises :class:`RunError` when ``path`` is not a run directory."""
     try:
         inputs = parse_json((path / "run.json").read_text())["inputs"]
@@ -53,7 +56,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.artifacts, self.plans = path / "artifacts", path / "plans"
-        self._records: dict[str, dict[str, Any]] = {}
+        self._records: dict[str, JsonObject] = {}
         self._times: dict[str, str] = {}
         try:
             for folder in (path, self.artifacts, self.plans):
@@ -91,7 +94,7 @@ class RunDirectory:
         return cls(path)
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         """What run.json holds."""
         try:
             found = parse_json((self.path / "run.json").read_text())
@@ -124,15 +127,27 @@ class RunDirectory:
         except OSError as error:
             raise _full(self.path / "log.txt", error) from error
 
-    def recall(self, key: str) -> dict[str, Any] | None:
+    def recall(self, key: str) -> JsonObject | None:
         """What was recorded under ``key`` by this run, before or after a restart."""
         return self._records.get(key)
+
+    def recall_as(self, key: str, kind: type[T]) -> T | None:
+        """:meth:`recall` as a value of ``kind``.  Raises :class:`RunError` when the record is of another form."""
+        known = self._records.get(key)
+        if known is None:
+            return None
+        try:
+            return convert(known, kind, finite=False)
+        except ValueError as error:
+            raise RunError(
+                f"the record {key} in {self.path / 'measurements.jsonl'} is damaged: {error}", remedy="Restore it, or start a new run."
+            ) from error
 
     def recorded_at(self, key: str) -> str | None:
         """When that was recorded (UTC); None when it was not, or by a version that kept no times."""
         return self._times.get(key)
 
-    def record(self, key: str, value: Mapping[str, Any]) -> None:
+    def record(self, key: str, value: Mapping[str, object]) -> None:
         """Keep ``value`` for good, with the time: appended, flushed to the disk."""
         self._records[key] = dict(value)
         at = self._times[key] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -143,11 +158,10 @@ class RunDirectory:
 
     def adopt(self, other: Path) -> None:
         """Take over from another run of the same job, its ``measurements.jsonl``, what does not depend on the budget."""
-        for line in other.read_text().splitlines():
+        for line in other.read_bytes().split(b"\n"):
             try:
-                entry = parse_json(line)
-                key, value = entry["key"], entry["value"]
-            except (ValueError, KeyError, TypeError):
+                key, value, _ = parse_record(line)
+            except ValueError:
                 continue  # its last line may be cut off
             if key in SHARED and key not in self._records:
                 self.record(key, value)
@@ -176,20 +190,26 @@ class RunDirectory:
                 file.truncate(whole)
 
 
-def parse_record(line: bytes) -> tuple[str, dict[str, Any], str]:
+def parse_record(line: bytes) -> tuple[str, JsonObject, str]:
     """A line of measurements.jsonl: its key, its value, and when it was written (UTC; empty where a former version wrote no time).
 
     Raises :class:`ValueError`.
     """
-    entry = parse_json(line)
-    if isinstance(entry, dict):
-        key, value, at = entry.get("key"), entry.get("value"), entry.get("at", "")
-        if isinstance(key, str) and isinstance(value, dict) and isinstance(at, str):
-            return key, value, at
-    raise ValueError("a line that is not a record")
+    try:
+        entry = convert(parse_json(line), _Line, finite=False)
+    except ValueError as error:
+        raise ValueError(f"a line that is not a record: {error}") from error
+    return entry.key, entry.value, entry.at
 
 
-def record_sha256(value: Mapping[str, Any]) -> str:
+@dataclass(frozen=True)
+class _Line:
+    key: str
+    value: JsonObject
+    at: str = ""
+
+
+def record_sha256(value: Mapping[str, object]) -> str:
     """The SHA-256 of a record's value, which tells whether the value was changed since; the order of its fields does not count."""
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from edgeprune.budget import format_quantity
+from edgeprune.decode import JsonObject
 from edgeprune.files import parse_json
 
 EVENTS = "events.jsonl"
@@ -24,7 +24,7 @@ class Event:
         """In words."""
         return None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Plain values, with the class's name as ``event``."""
         return {"event": type(self).__name__} | asdict(self)
 
@@ -155,7 +155,7 @@ class Unknown(Event):
     """An event of another version: its name and its fields."""
 
     event: str
-    values: dict[str, Any]
+    values: JsonObject
 
 
 KINDS = {

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from edgeprune.bench import Measurement
+from edgeprune.bench.info import DeviceFacts, facts_of
+from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import EvidenceError, GateError, RunError
 from edgeprune.files import parse_json
 from edgeprune.micro import Arena
@@ -15,6 +17,8 @@ from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
 from edgeprune.runs.directory import parse_record, read_inputs
 from edgeprune.runs.summary import ArtifactSummary, RunSummary, read_summary
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,25 @@ class Record:
 
     at: str
     key: str
-    value: dict[str, Any]
+    value: JsonObject
+
+
+@dataclass(frozen=True)
+class Score:
+    """A file's value of the task's metric, and the SHA-256 of the recipe that said so; None where there was none."""
+
+    metric: float
+    metric_name: str
+    recipe_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run was asked, as far as a release needs it: the device or the profile that it was for, and the recipe of its task."""
+
+    target: str | None = None
+    profile: str | None = None
+    recipe: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,20 +66,20 @@ class FinishedRun:
     """``inputs``: as in run.json; ``result``: its summary. ``device``: the facts of the device; None when the run was for a profile."""
 
     path: Path
-    inputs: dict[str, Any]
+    inputs: RunInputs
     result: RunSummary
     exported: tuple[Exported, ...]
     records: tuple[Record, ...]
 
     @property
-    def device(self) -> dict[str, Any] | None:
-        """The device as it was probed."""
-        return next((record.value for record in self.records if record.key == "device"), None)
+    def device(self) -> DeviceFacts | None:
+        """The device as it was probed.  Raises :class:`InputError` when its record is damaged."""
+        return next((facts_of(record.value) for record in self.records if record.key == "device"), None)
 
     @property
     def micro(self) -> Profile | None:
         """The microcontroller's profile that the run was for; None when it was for something else."""
-        name = self.inputs.get("profile")
+        name = self.inputs.profile
         profile = load_profile(name) if name and self.device is None else None
         return profile if profile is not None and profile.micro else None
 
@@ -83,7 +105,7 @@ class FinishedRun:
         """The newest measurement of a microcontroller's arena for the file of this SHA-256."""
         for record in reversed(self.records):
             if "arena" in record.value and record.value.get("sha256") == digest:
-                return record, Arena(**record.value["arena"])
+                return record, decoded(record.value["arena"], Arena, f"the arena in {self.path}")
         return None
 
 
@@ -95,7 +117,7 @@ def read_run(path: str | Path) -> FinishedRun:
     :class:`EvidenceError` when an exported file is missing or has changed since.
     """
     path = Path(path)
-    inputs = read_inputs(path)
+    inputs = decoded(read_inputs(path), RunInputs, f"the inputs in {path / 'run.json'}")
     document = parse_json((path / "run.json").read_text())
     if best := document.get("best"):  # of a search of several runs
         return read_run(path / str(best))
@@ -108,6 +130,14 @@ def read_run(path: str | Path) -> FinishedRun:
         raise RunError(f"the run {path} kept no hashes of its files: an older edgeprune made it", remedy="Run it again.")
     exported = tuple(_exported(path, name, item) for name, item in sorted(result.artifacts.items()))
     return FinishedRun(path, inputs, result, exported, _records(path / "measurements.jsonl"))
+
+
+def decoded(value: object, kind: type[T], what: str) -> T:
+    """``value`` as ``kind``.  Raises :class:`RunError` naming ``what``."""
+    try:
+        return convert(value, kind)
+    except ValueError as error:
+        raise RunError(f"{what} cannot be read: {error}", remedy="Restore it, or run again.") from error
 
 
 def _exported(run: Path, name: str, item: ArtifactSummary) -> Exported:

@@ -10,15 +10,13 @@ from typing import Any
 import msgspec
 
 from edgeprune.budget import FIGURES
+from edgeprune.decode import JsonObject
 from edgeprune.errors import RunError
 from edgeprune.files import parse_json
 from edgeprune.verdict import Verdict
 
 SCHEMA_VERSION = 1
 """Raised when fields change their meaning.  New fields with a default do not raise it: older readers leave them out."""
-
-Plain = dict[str, Any]
-"""An object in JSON's types."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ class RunSummary:
     target: str | None = None
     created: str | None = None
     labels: list[str] = field(default_factory=list)
-    preprocessing: Plain = field(default_factory=dict)
+    preprocessing: JsonObject = field(default_factory=dict)
     inputs: list[InputSummary] = field(default_factory=list)
     artifacts: dict[str, ArtifactSummary] | None = None
     measured: bool = False
@@ -177,7 +175,7 @@ class RunSummary:
         found = self.pruned.metric
         return None if found is None else -found if self.higher_is_better else found
 
-    def to_json(self) -> Plain:
+    def to_json(self) -> JsonObject:
         """In JSON's types: the ``result`` of ``run.json``."""
         return asdict(self)
 

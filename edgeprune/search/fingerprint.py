@@ -6,16 +6,17 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgeprune.budget import Budget
+from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import RunError
+from edgeprune.runs.directory import read_inputs
 from edgeprune.search.options import Options
 from edgeprune.task import Task
 
@@ -23,7 +24,7 @@ SETTINGS = ("epochs", "learning_rate", "weight_decay", "distillation", "protect"
 """What a task sets that results depend on, beside its model and its data."""
 
 
-Fingerprint = dict[str, Any]
+Fingerprint = JsonObject
 """What a job was asked, in JSON's types."""
 
 
@@ -44,7 +45,30 @@ def code_version() -> str:
     return digest.hexdigest()[:16]
 
 
-def refuse_another(path: Path, known: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class Asked:
+    """What a run was asked, read back from its ``run.json``."""
+
+    budget: Budget
+    options: Options
+    target: str | None
+    profile: str | None
+    recipe: str | None
+
+
+def asked_of(path: Path) -> Asked:
+    """What the run at ``path`` was asked.  Raises :class:`RunError` when it is damaged, or has options that this version does not know."""
+    inputs = read_inputs(path)
+    try:
+        options = convert(inputs.get("options"), JsonObject)
+        if unknown := sorted(options.keys() - {item.name for item in fields(Options)}):
+            raise ValueError(f"it has the unknown option {unknown[0]}")
+        return convert(inputs, Asked)
+    except ValueError as error:
+        raise RunError(f"{path} was made by another edgeprune, or its run.json is damaged: {error}", remedy="Start a new run.") from error
+
+
+def refuse_another(path: Path, known: Mapping[str, object], inputs: Mapping[str, object]) -> None:
     """Raise :class:`RunError`, naming what differs, when the run at ``path`` was asked something else than ``inputs``."""
     changed = [name for name, value in inputs.items() if known.get(name) != value]
     if not changed:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.budget import FIGURES, Budget
+from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import InfeasibleBudgetError, InputError, RunError, suggest
 from edgeprune.files import parse_json, write_atomically
 from edgeprune.report.frontier import write_frontier
 from edgeprune.runs.directory import RunDirectory, read_inputs
 from edgeprune.runs.summary import RunSummary, read_summary
 from edgeprune.search.events import EventStream, Listener, Notes, heard
-from edgeprune.search.fingerprint import refuse_another
+from edgeprune.search.fingerprint import Fingerprint, refuse_another
 from edgeprune.search.options import Options
 from edgeprune.search.preflight import check_task, preflight
 from edgeprune.search.request import RunRequest
@@ -183,7 +184,26 @@ def pareto(points: Sequence[Point], kind: str) -> list[Point]:
     return [replace(point, best=point in good and not beaten(point)) for point in points]
 
 
-def sweep_folder(runs: Path, name: str, inputs: dict[str, Any], resume: str | Path | None) -> Path:
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep was asked beside its job: the limit's ``kind``, and its ``levels``."""
+
+    kind: str
+    levels: list[str]
+
+
+def swept(path: Path) -> Swept | None:
+    """What the sweep at ``path`` was asked; None for a run that is none.  Raises :class:`RunError` when it is damaged."""
+    inputs = read_inputs(path)
+    if "levels" not in inputs:
+        return None
+    try:
+        return convert(inputs, Swept)
+    except ValueError as error:
+        raise RunError(f"{path / 'run.json'} is damaged: {error}", remedy="Restore it, or start a new sweep.") from error
+
+
+def sweep_folder(runs: Path, name: str, inputs: Fingerprint, resume: str | Path | None) -> Path:
     """A new folder that records its inputs, or the folder to continue.  Raises :class:`RunError` when that is of another job."""
     if resume is not None:
         refuse_another(Path(resume), read_inputs(Path(resume)), inputs)
@@ -210,8 +230,8 @@ def _done(path: Path) -> RunSummary | None:
         return None
 
 
-def _plain(point: Point) -> dict[str, Any]:
-    found = {"level": point.level, "run": str(point.run), "error": point.error, "best": point.best, "missed": point.missed}
+def _plain(point: Point) -> JsonObject:
+    found: JsonObject = {"level": point.level, "run": str(point.run), "error": point.error, "best": point.best, "missed": point.missed}
     shown = ("budget", "dense", "pruned", "metric_name", "higher_is_better", "measured", "device_measurements")
     plain = point.result.to_json() if point.result else {}
     return found | {name: plain.get(name) for name in shown}

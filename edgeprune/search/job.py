@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -48,6 +48,20 @@ from edgeprune.tuning.rehearse import rehearse
 
 RETRIES = 2
 """How often a tuned model that misses the budget is cut again."""
+
+
+@dataclass(frozen=True)
+class _KnownPlans:
+    """Widths, latency relative to the dense model's, and peak bytes of plans that earlier runs measured."""
+
+    plans: list[tuple[Widths, float, float | None]]
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A model's value of the task's metric."""
+
+    metric: float
 
 
 class Job:
@@ -270,7 +284,7 @@ class Job:
         if self.run_directory.recall(key) is None:
             fitting = [item for item in archive.observed() if item[0].keys() == self.planner.dense.keys()]
             self.run_directory.record(key, {"plans": fitting})
-        return [(widths, ratio, peak) for widths, ratio, peak in (self.run_directory.recall(key) or {"plans": []})["plans"]]
+        return (self.run_directory.recall_as(key, _KnownPlans) or _KnownPlans([])).plans
 
     def _try(self, model: nn.Module, objective: Objective, widths: dict[str, int], archive: Archive | None) -> PairedMeasurement:
         """A candidate measured, now or by an earlier run."""
@@ -395,8 +409,8 @@ class Job:
         """What ``compute`` says, once in a run; None when the task cannot score."""
         if not self.task.scores:
             return None
-        known = self.run_directory.recall(key)
+        known = self.run_directory.recall_as(key, _Scored)
         if known is None:
-            known = {"metric": compute()}
-            self.run_directory.record(key, known)
-        return float(known["metric"])
+            known = _Scored(compute())
+            self.run_directory.record(key, asdict(known))
+        return known.metric

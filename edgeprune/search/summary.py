@@ -59,8 +59,8 @@ def summarize(job: Job, final: PrunedCandidate, metrics: tuple[float | None, flo
     )
     summary = RunSummary(
         task=task.name,
-        target=before["inputs"]["target"],
-        created=before["created"],
+        target=job.request.target,
+        created=str(before.get("created")),
         labels=list(task.labels),
         preprocessing=task.preprocessing,
         inputs=_inputs(task),

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from edgeprune.decode import JsonObject
 from edgeprune.errors import ExportError
 from edgeprune.tflite import schema as flatbuffer
 
@@ -35,7 +36,7 @@ class Tensor:
         """Of its content."""
         return prod(self.shape) * ELEMENT_BYTES.get(self.dtype, 1)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> JsonObject:
         """What its user must know, as plain JSON values."""
         return {name: getattr(self, name) for name in ("name", "shape", "dtype", "scales", "zero_points")}
 

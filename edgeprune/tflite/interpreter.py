@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from edgeprune.tflite.quiet import quiet_stderr
+
+
+class _Scales(TypedDict):
+    scales: np.ndarray[Any, Any]
+    zero_points: np.ndarray[Any, Any]
+
+
+class TensorDetail(TypedDict):
+    """What the interpreter tells of a tensor, as far as it is used here."""
+
+    index: int
+    name: str
+    shape: np.ndarray[Any, Any]
+    dtype: Any
+    quantization: tuple[float, int]
+    quantization_parameters: _Scales
 
 
 def open_tflite(content: bytes, *, keep_all: bool = False) -> Any:
@@ -35,7 +51,7 @@ def invoke(interpreter: Any, inputs: Sequence[Tensor]) -> None:
     interpreter.invoke()
 
 
-def value_of(interpreter: Any, detail: dict[str, Any]) -> Tensor:
+def value_of(interpreter: Any, detail: TensorDetail) -> Tensor:
     """A tensor as it is now; one that is quantized as a whole as the real numbers it stands for."""
     array, parameters = interpreter.get_tensor(detail["index"]), detail["quantization_parameters"]
     if len(parameters["scales"]) == 1 and array.dtype.kind == "i":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -13,22 +13,26 @@ from edgeprune.targets.runner.measure import ChildPrefetcher, LoadedModel, Optio
 
 from edgeprune.bench import Artifact, BenchOptions, Comparison, DeviceInfo, Measurement, Report, bench, comparable, open_device
 from edgeprune.bench.advice import advice
+from edgeprune.bench.answers import ModelAnswer
 from edgeprune.devices import build_runner
 from edgeprune.errors import IncomparableError, InputError, RunnerError
 
-CALM = {
-    "settled": True,
-    "stable": True,
-    "drift": 0.0,
-    "outliers": 0.0,
-    "throttled": [],
-    "discarded": 0,
-    "before": {"governor": "performance", "loadavg": 0.1, "cores": 4},
-    "energy_error": None,
-    "energy_low_mj": 1.0,
-    "energy_high_mj": 2.0,
-    "note": "",
-}
+CALM = ModelAnswer(
+    **dict.fromkeys(field.name for field in fields(ModelAnswer))
+    | {
+        "settled": True,
+        "stable": True,
+        "drift": 0.0,
+        "outliers": 0.0,
+        "throttled": (),
+        "discarded": 0,
+        "before": {"governor": "performance", "loadavg": 0.1, "cores": 4},
+        "energy_error": None,
+        "energy_low_mj": 1.0,
+        "energy_high_mj": 2.0,
+        "note": "",
+    }
+)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +53,13 @@ CALM = {
     ],
 )
 def test_advice_says_what_and_what_to_do(change: dict, words: list[str]) -> None:
-    (found,) = advice(CALM | change)
+    (found,) = advice(replace(CALM, **change))
     assert all(word in found for word in words)
 
 
 def test_a_calm_measurement_needs_no_advice() -> None:
     assert advice(CALM) == []
-    assert advice(CALM | {"tuned": ["governor performance"], "before": {"governor": "ondemand"}}) == []
+    assert advice(replace(CALM, before={"governor": "ondemand"}), ("governor performance",)) == []
 
 
 def _measured(threads: int, latency_ms: float, spread: float = 0.01) -> Measurement:

@@ -11,13 +11,15 @@ from packaging.version import InvalidVersion, Version
 
 from edgeprune.bench import Measurement
 from edgeprune.bench.history import Entry
+from edgeprune.bench.info import DeviceFacts
+from edgeprune.decode import JsonObject
 from edgeprune.errors import EvidenceError, InputError
 from edgeprune.profile import MICRO, Profile
 from edgeprune.release.build.recompute import MEASURE_AGAIN, check_record, not_believed
 from edgeprune.release.bundle.codec import canonical
 from edgeprune.release.bundle.manifest import Compatibility, Evidence, Runtime
 from edgeprune.release.bundle.samples import samples_sha256
-from edgeprune.runs.finished import Exported, FinishedRun, Record
+from edgeprune.runs.finished import Exported, FinishedRun, Score
 
 T = TypeVar("T")
 
@@ -35,10 +37,10 @@ class Found:
     measurement: Measurement
     at: str
     target: str
-    facts: dict[str, Any]
-    whole: dict[str, Any]
+    facts: DeviceFacts
+    whole: JsonObject
 
-    def evidence(self, exported: Exported, score: Record | None, raw: str | None = None) -> Evidence:
+    def evidence(self, exported: Exported, score: Score | None, raw: str | None = None) -> Evidence:
         """As the manifest holds it."""
         item = self.measurement
         return Evidence(
@@ -58,8 +60,8 @@ class Found:
             rss_peak_bytes=item.rss_peak_bytes,
             energy_mj=item.energy_mj,
             energy_method=item.energy_method,
-            metric_name=score.value["metric_name"] if score else None,
-            metric=score.value["metric"] if score else None,
+            metric_name=score.metric_name if score else None,
+            metric=score.metric if score else None,
             raw=raw,
             samples_sha256=samples_sha256(item) if raw else None,
         )
@@ -86,7 +88,7 @@ def from_run(run: FinishedRun, exported: Exported) -> Found | None:
     record, measurement = found
     check_record(run, exported, record, measurement)
     _check_age(record.at, exported, f"the measurement in {run.path}")
-    return Found(measurement, record.at, str(run.inputs["target"]), run.device, {"measurement": measurement.to_json()})
+    return Found(measurement, record.at, str(run.inputs.target), run.device, {"measurement": measurement.to_json()})
 
 
 def _from_arena(run: FinishedRun, exported: Exported, profile: Profile) -> Found | None:
@@ -115,7 +117,7 @@ def _from_arena(run: FinishedRun, exported: Exported, profile: Profile) -> Found
         stable=True,
         file_sha256=exported.sha256,
     )
-    facts = {"arch": profile.cpu.architecture, "os": "none", "profile": profile.name}
+    facts: DeviceFacts = {"arch": profile.cpu.architecture, "os": "none", "profile": profile.name}
     return Found(measurement, record.at, profile.name, facts, {"arena": asdict(arena), "file_sha256": exported.sha256})
 
 
@@ -145,11 +147,11 @@ def from_history(entry: Entry, exported: Exported, run: FinishedRun) -> Found:
         raise EvidenceError(f"{what} has no raw samples that its figures can be computed from", remedy=MEASURE_AGAIN)
     identity = entry.measurement.device
     known = run.device is not None and identity == _identity(run.device)
-    facts = run.device if known and run.device else {"arch": _architecture(identity)}
+    facts: DeviceFacts = run.device if known and run.device else {"arch": _architecture(identity)}
     return Found(entry.measurement, at, entry.target, facts, {"measurement": entry.measurement.to_json()})
 
 
-def _identity(facts: dict[str, Any]) -> str:
+def _identity(facts: DeviceFacts) -> str:
     """As :attr:`edgeprune.bench.DeviceInfo.identity`."""
     return f"{facts['board'] or facts['cpu']} ({facts['arch']}, {facts['cores']} cores, {facts['machine']})"
 

@@ -12,6 +12,7 @@ import torch
 from edgeprune.errors import ExportError
 from edgeprune.export import formats
 from edgeprune.runs.finished import Exported
+from edgeprune.runs.summary import InputSummary
 from edgeprune.tflite.interpreter import open_tflite
 
 FLOAT_TOLERANCE: Final = 2e-3
@@ -30,7 +31,7 @@ def tolerance_of(format_name: str) -> float:
     return QUANTIZED_TOLERANCE if entry.verify is not None else max(FLOAT_TOLERANCE, entry.tolerance)
 
 
-def health_of(exported: Exported, specs: Sequence[dict[str, Any]], seed: int = 0) -> tuple[list[bytes], list[bytes]]:
+def health_of(exported: Exported, specs: Sequence[InputSummary], seed: int = 0) -> tuple[list[bytes], list[bytes]]:
     """Inputs and outputs of one inference of the file as ``.npy`` contents, in the file's own shapes and dtypes.
 
     ``specs``: shape and dtype of the PyTorch model's inputs, for files that do not hold them. Raises :class:`ExportError` when the file
@@ -51,19 +52,19 @@ def health_of(exported: Exported, specs: Sequence[dict[str, Any]], seed: int = 0
 def _tflite(content: bytes, seed: int) -> tuple[list[Array], list[Array]]:
     interpreter = open_tflite(content)
     details = interpreter.get_input_details()
-    inputs = seeded([{"shape": detail["shape"], "dtype": np.dtype(detail["dtype"]).name} for detail in details], seed)
+    inputs = seeded([InputSummary([int(size) for size in detail["shape"]], np.dtype(detail["dtype"]).name) for detail in details], seed)
     for detail, value in zip(details, inputs, strict=True):
         interpreter.set_tensor(detail["index"], value)
     interpreter.invoke()
     return inputs, [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
 
 
-def seeded(specs: Sequence[dict[str, Any]], seed: int) -> list[Array]:
+def seeded(specs: Sequence[InputSummary], seed: int) -> list[Array]:
     """Standard normal floats; 8-bit integers over their range; wider ones 0 or 1, which are valid as indices."""
     state = np.random.RandomState(seed)
     arrays = []
     for spec in specs:
-        dtype, shape = np.dtype(spec["dtype"]), tuple(int(size) for size in spec["shape"])
+        dtype, shape = np.dtype(spec.dtype), tuple(spec.shape)
         if dtype.kind == "f":
             values: Any = state.standard_normal(shape)
         elif dtype.kind in "iu" and dtype.itemsize == 1:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from typing import Any
 
+from edgeprune.decode import JsonObject
 from edgeprune.release.build.licences import RUNTIMES
 from edgeprune.release.bundle.codec import canonical
 from edgeprune.release.bundle.manifest import Evidence, File, Runtime, Variant
@@ -27,7 +27,7 @@ def sbom(product: str, version: str, created: str, variants: dict[str, Variant],
         for name, variant in variants.items()
         for file in _models(variant)
     }
-    document: dict[str, Any] = {
+    document: JsonObject = {
         "$schema": "http://cyclonedx.org/schema/bom-1.5.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
@@ -50,8 +50,8 @@ def _models(variant: Variant) -> list[File]:
     return [file for file in variant.files if file.role in ("model", "alternative", "source")]
 
 
-def _artifact(name: str, file: File, variant: Variant) -> dict[str, Any]:
-    component: dict[str, Any] = {
+def _artifact(name: str, file: File, variant: Variant) -> JsonObject:
+    component: JsonObject = {
         "type": "machine-learning-model",
         "bom-ref": f"{name}/{file.path}",
         "name": f"{name}/{file.path}",
@@ -64,9 +64,9 @@ def _artifact(name: str, file: File, variant: Variant) -> dict[str, Any]:
     return component
 
 
-def _metrics(item: Evidence) -> list[dict[str, Any]]:
+def _metrics(item: Evidence) -> list[JsonObject]:
     where = f"{item.device}, {item.runtime} {item.runtime_version}, {item.threads} threads"
-    found: list[dict[str, Any]] = [{"type": "peak_bytes", "value": str(item.peak_bytes), "slice": where}]
+    found: list[JsonObject] = [{"type": "peak_bytes", "value": str(item.peak_bytes), "slice": where}]
     if item.latency_ms is not None:
         bounds = {"lowerBound": f"{item.low_ms:.6g}", "upperBound": f"{item.high_ms:.6g}"}
         found.append({"type": "latency_ms", "value": f"{item.latency_ms:.6g}", "slice": where, "confidenceInterval": bounds})
@@ -77,8 +77,8 @@ def _metrics(item: Evidence) -> list[dict[str, Any]]:
     return found
 
 
-def _runtime(runtime: Runtime) -> dict[str, Any]:
-    component: dict[str, Any] = {
+def _runtime(runtime: Runtime) -> JsonObject:
+    component: JsonObject = {
         "type": "library",
         "bom-ref": _purl(runtime),
         "name": runtime.package,
@@ -91,7 +91,7 @@ def _runtime(runtime: Runtime) -> dict[str, Any]:
     return component
 
 
-def _tool(name: str, number: str) -> dict[str, Any]:
+def _tool(name: str, number: str) -> JsonObject:
     return {"type": "application", "name": name, "version": number}
 
 

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
 from edgeprune.errors import EvidenceError
 from edgeprune.export.evaluate import score_file
 from edgeprune.runs.directory import RunDirectory
-from edgeprune.runs.finished import Exported, FinishedRun, Record
+from edgeprune.runs.finished import Exported, FinishedRun, Score, decoded
 from edgeprune.task import load_recipe
 
 
 def score_of(
     run: FinishedRun, exported: Exported, recipe: str | Path | None = None, note: Callable[[str], None] | None = None
-) -> Record | None:
-    """The record of the file's score (``metric``, ``metric_name``) by the recipe as it is now: the run's, or else made now and kept there.
+) -> Score | None:
+    """The file's score by the recipe as it is now: the run's, or else made now and kept there.
 
     ``recipe``: instead of the run's. Where neither is there any more, the last score counts. None when there is no recipe, or its task
     cannot score. Raises what :func:`~edgeprune.task.load_recipe` and :func:`~edgeprune.tuning.score` raise, and :class:`EvidenceError`
     when the recipe's task has another metric.
     """
     key = f"score-file-{exported.sha256}"
-    source = recipe or run.inputs.get("recipe")
+    source = recipe or run.inputs.recipe
     digest = sha256(Path(source).read_bytes()).hexdigest() if source is not None and Path(source).is_file() else None
     for record in reversed(run.records):
         if record.key == key and (record.value.get("recipe_sha256") == digest or (digest is None and recipe is None)):
-            return record
+            return decoded(record.value, Score, f"the record {key} in {run.path / 'measurements.jsonl'}")
     if source is None or (recipe is None and digest is None):
         if note and source is not None:
             note(f"{exported.path.name} is not scored: the run's recipe {source} no longer exists (give another: --recipe)")
@@ -39,10 +40,10 @@ def score_of(
         return None
     if task.metric_name != run.metric_name:
         raise EvidenceError(f"{source} is scored by {task.metric_name}, and the run {run.path} by {run.metric_name}")
-    value = {"metric": score_file(exported.path, task, exported.format), "metric_name": task.metric_name, "recipe_sha256": digest}
+    value = Score(score_file(exported.path, task, exported.format), task.metric_name, digest)
     directory = RunDirectory.reopen(run.path)
     try:
-        directory.record(key, value)
-        return Record(directory.recorded_at(key) or "", key, value)
+        directory.record(key, asdict(value))
+        return value
     finally:
         directory.close()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from edgeprune.bench import Measurement
 from edgeprune.bench.history import History
@@ -22,7 +20,7 @@ from edgeprune.release.build.limits import judge
 from edgeprune.release.build.scores import score_of
 from edgeprune.release.bundle.codec import canonical
 from edgeprune.release.bundle.manifest import Compatibility, Evidence, File, Gate, Health, Variant
-from edgeprune.runs.finished import Exported, FinishedRun, Record
+from edgeprune.runs.finished import Exported, FinishedRun, Score
 
 
 class Contents:
@@ -153,8 +151,8 @@ class Assembly:
                 raise InputError(f"variant {self.name}: the task's preprocessing is not JSON: {error}") from error
             self._add("preprocessing.json", content, "preprocessing")
 
-    def _gates(self, model: Exported, found: Sequence[Found], score: Record | None) -> tuple[Gate, ...]:
-        dense, metric = self.run.result.dense.metric, score.value["metric"] if score else None
+    def _gates(self, model: Exported, found: Sequence[Found], score: Score | None) -> tuple[Gate, ...]:
+        dense, metric = self.run.result.dense.metric, score.metric if score else None
         measurements: list[Measurement | None] = [one.measurement for one in found] or [None]
         judged = {
             judge(gate, self.name, len(model.content), measurement, self.run.metric_name, metric, dense, self.run.higher_is_better): None
@@ -164,7 +162,7 @@ class Assembly:
         return tuple(judged)
 
     def _health(self, model: Exported) -> Health:
-        inputs, outputs = health_of(model, [asdict(one) for one in self.run.result.inputs])
+        inputs, outputs = health_of(model, self.run.result.inputs)
         return Health(
             inputs=tuple(self._add(f"health/input-{place}.npy", content, "health") for place, content in enumerate(inputs)),
             outputs=tuple(self._add(f"health/output-{place}.npy", content, "health") for place, content in enumerate(outputs)),
@@ -180,7 +178,7 @@ class Assembly:
 
     def _of_profile(self) -> Compatibility:
         """What the profile of an unmeasured run says."""
-        name: Any = self.run.inputs.get("profile")
+        name = self.run.inputs.profile
         if not name:
             return Compatibility()
         profile = load_profile(name)

@@ -8,6 +8,7 @@ import types
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from edgeprune.decode import JsonObject
 from edgeprune.errors import BundleError
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ def canonical(value: Any) -> bytes:
     return (json.dumps(plain, indent=1, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
 
 
-def parse(content: bytes, what: str) -> dict[str, Any]:
+def parse(content: bytes, what: str) -> JsonObject:
     """The object that canonical JSON ``content`` holds.  Raises :class:`BundleError` naming ``what`` when it is not canonical."""
     try:
         value = json.loads(content.decode("ascii"))

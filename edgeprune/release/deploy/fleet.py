@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from edgeprune.bench.fleet import Outcome, side_by_side
+from edgeprune.devices.events import DeviceEvent, OnEvent
 from edgeprune.devices.targets import Target
 from edgeprune.errors import BundleError, InputError
 from edgeprune.release.bundle.file import Bundle
@@ -54,7 +54,7 @@ def push_all(
     targets: Sequence[Target],
     options: PushOptions | None = None,
     waves: Waves | None = None,
-    on_event: Callable[[Target, dict[str, Any]], None] | None = None,
+    on_event: Callable[[Target, DeviceEvent], None] | None = None,
     now: datetime | None = None,
 ) -> Rollout:
     """Push a verified bundle to all targets, wave by wave; those of one wave side by side.
@@ -63,7 +63,7 @@ def push_all(
     """
     waves = waves or Waves()
 
-    def work(target: Target, tell: Callable[[dict[str, Any]], None]) -> Pushed:
+    def work(target: Target, tell: OnEvent) -> Pushed:
         with Bundle.open(bundle.path) as own:  # each reads at its own pace
             if own.identity != bundle.identity:
                 raise BundleError(f"{bundle.path} was replaced after it was verified")

@@ -12,7 +12,9 @@ from edgeprune.bench.info import DeviceInfo
 from edgeprune.bench.limits import Gate as BenchGate
 from edgeprune.bench.results import BenchOptions, Measurement
 from edgeprune.budget import Limit
-from edgeprune.devices.runner import OnEvent, Runner
+from edgeprune.decode import JsonObject
+from edgeprune.devices.events import OnEvent
+from edgeprune.devices.runner import Runner
 from edgeprune.errors import HealthError, ModelCrashedError, RunnerError
 from edgeprune.release.bundle.file import Bundle
 from edgeprune.release.bundle.manifest import File, Variant
@@ -45,7 +47,8 @@ def check_health(runner: Runner, device: DeviceInfo, folder: str, bundle: Bundle
     Raises :class:`HealthError` when an output is another, when a limit is surely not kept, or when the model cannot be run at all.
     """
     what = f"{bundle.manifest.product} {bundle.manifest.version} on {device.address}"
-    model = {"name": variant.model.path, "engine": variant.model.engine, "path": f"{folder}/{variant.model.path}", "specs": None}
+    name = variant.model.path
+    model: JsonObject = {"name": name, "engine": variant.model.engine, "path": f"{folder}/{name}", "specs": None}
     gates = [BenchGate(gate.kind, Limit(gate.kind, gate.limit, relative=False)) for gate in variant.gates if gate.kind in _GATES]
     if not variant.model.engine:
         return HealthCheck(notes=("nothing here runs the model: neither its outputs nor its gates were checked",))
@@ -64,7 +67,7 @@ def check_health(runner: Runner, device: DeviceInfo, folder: str, bundle: Bundle
 
 
 def _compare(
-    runner: Runner, device: DeviceInfo, model: dict[str, Any], bundle: Bundle, variant: Variant, what: str, on_event: OnEvent
+    runner: Runner, device: DeviceInfo, model: JsonObject, bundle: Bundle, variant: Variant, what: str, on_event: OnEvent
 ) -> float:
 
     health = variant.health
@@ -74,7 +77,7 @@ def _compare(
     options = BenchOptions()
     limit_s = _START_S + 2 * options.step_timeout_s
     request = {"model": model | {"arrays": arrays}, "options": options.request(device.cores)}
-    found = output_arrays(runner.request("outputs", limit_s, on_event, **request), model["name"], device.address)
+    found = output_arrays(runner.request("outputs", limit_s, on_event, **request), variant.model.path, device.address)
     if len(found) != len(health.outputs):
         raise HealthError(f"{what} gives {len(found)} outputs, not {len(health.outputs)}")
     worst = 0.0
@@ -106,11 +109,11 @@ def _deviation(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> f
     return difference / largest
 
 
-def _measure(runner: Runner, device: DeviceInfo, model: dict[str, Any], variant: Variant, on_event: OnEvent) -> Measurement:
+def _measure(runner: Runner, device: DeviceInfo, model: JsonObject, variant: Variant, on_event: OnEvent) -> Measurement:
     """As the evidence was measured: with as many threads, but shorter."""
     threads = next((item.threads for item in variant.evidence if item.artifact == variant.model.sha256), None)
     options = BenchOptions(threads=threads, min_time_s=0.5, max_time_s=5.0, warmup_s=1.0, energy=False)
     limit_s = _START_S + 8 * options.step_timeout_s + options.cooldown_s
     answer = runner.request("bench", limit_s, on_event, models=[model], options=options.request(device.cores))
-    (result,) = model_answers(answer, [model["name"]], device.address)
+    (result,) = model_answers(answer, [variant.model.path], device.address)
     return Measurement.from_answer(result, (variant.model.bytes, variant.model.sha256), device.identity, device.address)

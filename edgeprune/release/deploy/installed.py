@@ -9,19 +9,9 @@ from dataclasses import dataclass
 from edgeprune.devices.targets import Target
 from edgeprune.errors import HealthError, ReleaseError
 from edgeprune.release.bundle.file import NAMESPACE
+from edgeprune.release.deploy.answers import Done, Installed, Removed, State, WentBack
 from edgeprune.release.deploy.push import AFTER_REMEDY, restore_after, run_after
 from edgeprune.release.deploy.store import BASE, OpenReleaseStore
-
-
-@dataclass(frozen=True)
-class Installed:
-    """One release on a device.  ``damaged``: its files that are not as they came; None when they were not read."""
-
-    version: str
-    sequence: int
-    variant: str
-    bytes: int
-    damaged: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -53,17 +43,9 @@ def status(target: Target, base: str = BASE, deep: bool = False) -> list[Status]
 
 
 def _status(store: OpenReleaseStore, target: Target, product: str, deep: bool) -> Status:
-    found = store.call("status", product, 1 << 30 if deep else 0, deep=deep)
-    releases = tuple(
-        Installed(
-            **{name: item[name] for name in ("version", "sequence", "variant", "bytes")},
-            damaged=None if item["damaged"] is None else tuple(item["damaged"]),
-        )
-        for item in found["releases"]
-    )
-    known = {name: found[name] for name in ("current", "committed", "previous", "pending")}
-    highest = found["highest"]["version"] if found["highest"] else None
-    return Status(target.name, product, store.root(product), **known, highest=highest, releases=releases)
+    found = store.call(State, "status", product, 1 << 30 if deep else 0, deep=deep)
+    versions = (found.current, found.committed, found.previous, found.pending, found.highest.version if found.highest else None)
+    return Status(target.name, product, store.root(product), *versions, found.releases)
 
 
 @dataclass(frozen=True)
@@ -95,19 +77,19 @@ def rollback(
     with OpenReleaseStore(target.address, base) as store:
         product = _product(store, target, product)
         store.install()
-        if only_from is not None and (used := store.call("status", product)["committed"]) != only_from:
+        if only_from is not None and (used := store.call(State, "status", product).committed) != only_from:
             return RolledBack(target.name, product, used, used)
         token = uuid.uuid4().hex
         trust = {"namespace": NAMESPACE, "now_s": time.time()}
-        begun = store.call("rollback", product, 1 << 30, token=token, version=version, trust=trust)
-        if begun["from"] == begun["version"]:
-            return RolledBack(target.name, product, begun["from"], begun["version"])
+        begun = store.call(WentBack, "rollback", product, 1 << 30, token=token, version=version, trust=trust)
+        if begun.before == begun.version:
+            return RolledBack(target.name, product, begun.before, begun.version)
         if failed := run_after(store, product, after):
-            store.call("abandon", product, token=token, version=begun["version"], remove=False)
+            store.call(Done, "abandon", product, token=token, version=begun.version, remove=False)
             why = restore_after(store, product, failed)
-            raise HealthError(f"{target.name} stayed with {begun['from']}: {why}", remedy=AFTER_REMEDY)
-        store.call("commit", product, 1 << 30, token=token, version=begun["version"], now_s=0.0, trust=trust)
-        return RolledBack(target.name, product, begun["from"], begun["version"])
+            raise HealthError(f"{target.name} stayed with {begun.before}: {why}", remedy=AFTER_REMEDY)
+        store.call(Done, "commit", product, 1 << 30, token=token, version=begun.version, now_s=0.0, trust=trust)
+        return RolledBack(target.name, product, begun.before, begun.version)
 
 
 @dataclass(frozen=True)
@@ -130,8 +112,8 @@ def prune_releases(target: Target, keep: int = 3, product: str | None = None, ba
         products = [_product(store, target, product)] if product else store.products()
         if products:
             store.install()
-        done = [(name, store.call("prune", name, keep=keep)) for name in products]
-        return [PrunedReleases(target.name, name, tuple(it["removed"]), tuple(it["kept"]), it["freed_bytes"]) for name, it in done]
+        done = [(name, store.call(Removed, "prune", name, keep=keep)) for name in products]
+        return [PrunedReleases(target.name, name, it.removed, it.kept, it.freed_bytes) for name, it in done]
 
 
 def _product(store: OpenReleaseStore, target: Target, wanted: str | None) -> str:

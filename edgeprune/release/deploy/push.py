@@ -5,27 +5,31 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, TypeVar
 
 from edgeprune.bench.info import DeviceInfo
 from edgeprune.budget import format_quantity
+from edgeprune.decode import JsonObject
 from edgeprune.devices.connect import connect, with_retries
-from edgeprune.devices.runner import OnEvent, Runner, open_runner
+from edgeprune.devices.events import OnEvent
+from edgeprune.devices.runner import Runner, open_runner
 from edgeprune.devices.session import Session
 from edgeprune.devices.targets import Target
 from edgeprune.errors import DeviceError, DeviceFullError, HealthError, ReleaseError, TransientError, printable
 from edgeprune.release.bundle.file import MANIFEST, NAMESPACE, Bundle
 from edgeprune.release.bundle.manifest import Variant, parse_time
+from edgeprune.release.deploy.answers import Begun, Done, Held, Staged, Switched
 from edgeprune.release.deploy.compatibility import choose
 from edgeprune.release.deploy.health_check import HealthCheck, check_health
 from edgeprune.release.deploy.store import BASE, ReleaseStore, find_python
 
+T = TypeVar("T")
 _AFTER_S = 300.0
 AFTER_REMEDY = (
     "Try the command on the device; a command that starts a service must return: start it in the background (&, or systemctl restart)."
@@ -116,18 +120,18 @@ def _unchanged(session: Session, bundle: Bundle, target: Target, options: PushOp
     if not session.exists(store.program):
         return None
     try:
-        found = store.call("held", manifest.product, sum(manifest.objects().values()))
+        found = store.call(Held, "held", manifest.product, sum(manifest.objects().values()))
     except TransientError:
         raise
     except (DeviceError, ReleaseError):
         return None  # damaged, or the program there does not know the command: what follows puts it right, or says so
-    about = found["about"]
-    if about is None or about["manifest"] != bundle.identity or options.variant not in (None, about["variant"]):
+    about, variant = found.about, str((found.about or {}).get("variant"))
+    if about is None or about.get("manifest") != bundle.identity or options.variant not in (None, variant):
         return None
-    if about != contents_of(bundle, about["variant"])[1]:
+    if variant not in manifest.variants or about != contents_of(bundle, variant)[1]:
         return None
-    path, notes = f"{store.root(manifest.product)}/current", _notes(found["clock_s"], HealthCheck())
-    return Pushed(target.name, manifest.product, manifest.version, about["variant"], "unchanged", path, notes=notes)
+    path, notes = f"{store.root(manifest.product)}/current", _notes(found.clock_s, HealthCheck())
+    return Pushed(target.name, manifest.product, manifest.version, variant, "unchanged", path, notes=notes)
 
 
 def _open(session: Session, bundle: Bundle, target: Target, options: PushOptions, tell: OnEvent) -> Runner:
@@ -160,46 +164,46 @@ class _Push:
         self._contents, self._about = contents_of(bundle, self._name)
         self._bytes = sum(entry["bytes"] for entry in self._about["files"].values())
 
-    def _call(self, command: str, **arguments: Any) -> dict[str, Any]:
-        return self._store.call(command, self._manifest.product, self._bytes, token=self._token, **arguments)
+    def _call(self, kind: type[T], command: str, **arguments: Any) -> T:
+        return self._store.call(kind, command, self._manifest.product, self._bytes, token=self._token, **arguments)
 
     def run(self) -> Pushed:
         self._store.install()
         found = self._begin()
         # a clock here that is ahead by mistake must not lock the device out: no later than its own clock, or this release, is believed
-        self._proven_s = min(self._now_s, max(float(found["clock_s"]), parse_time(self._manifest.created).timestamp()))
+        self._proven_s = min(self._now_s, max(float(found.clock_s), parse_time(self._manifest.created).timestamp()))
         try:
-            sent = self._send(found["missing"], found["free_bytes"])
+            sent = self._send(found.missing, found.free_bytes)
             self._tell({"event": "staging", "name": self._manifest.version})
-            staged = self._call("stage", about=self._about, check=self._check() if found["trusts"] else None)
+            staged = self._call(Staged, "stage", about=self._about, check=self._check() if found.trusts else None)
             self._tell({"event": "health", "name": self._manifest.version})
-            health = check_health(self._runner, self._device, staged["path"], self._bundle, self._variant, self._tell)
+            health = check_health(self._runner, self._device, staged.path, self._bundle, self._variant, self._tell)
             previous = self._activate()
         except TransientError:
             raise  # the next push continues from here
         except (ReleaseError, DeviceError):
             with suppress(DeviceError, ReleaseError):
-                self._call("abandon", version=self._manifest.version)
+                self._call(Done, "abandon", version=self._manifest.version)
             raise
         path = f"{self._store.root(self._manifest.product)}/current"
         about = (self._target.name, self._manifest.product, self._manifest.version, self._name)
-        sizes, notes = (len(found["missing"]), sent), _notes(found["clock_s"], health, self._variant)
-        return Pushed(*about, "committed", path, previous, found["recovered"], *sizes, staged["signed"], health, notes)
+        sizes, notes = (len(found.missing), sent), _notes(found.clock_s, health, self._variant)
+        return Pushed(*about, "committed", path, previous, found.recovered, *sizes, staged.signed, health, notes)
 
-    def _begin(self) -> dict[str, Any]:
+    def _begin(self) -> Begun:
         signers = self._options.signers.read_text("utf-8") if self._options.signers else None
         expires = parse_time(self._manifest.expires).timestamp() if self._manifest.expires else None
         self._tell({"event": "looking", "name": self._manifest.version})
         replace = self._options.replace_signers
-        return self._call("begin", about=self._about, expires_s=expires, signers=signers, replace=replace, trust=self._trust)
+        return self._call(Begun, "begin", about=self._about, expires_s=expires, signers=signers, replace=replace, trust=self._trust)
 
-    def _check(self) -> dict[str, Any]:
+    def _check(self) -> JsonObject:
         """What the device's own ssh-keygen is to find."""
         signatures = sorted(name for name in self._about["files"] if name.startswith(f"{MANIFEST}."))
         threshold = max(self._options.threshold, self._manifest.threshold)
         return {"manifest": MANIFEST, "signatures": signatures, "namespace": NAMESPACE, "threshold": threshold, "now_s": self._now_s}
 
-    def _send(self, missing: list[str], free_bytes: int) -> int:
+    def _send(self, missing: Sequence[str], free_bytes: int) -> int:
         """Send the objects that the device lacks; their bytes."""
         sizes = {entry["sha256"]: entry["bytes"] for entry in self._about["files"].values()}
         needed: int = sum(sizes[sha256] for sha256 in missing)
@@ -222,14 +226,14 @@ class _Push:
         """Switch, run what is to run then, and commit; the version before."""
         version = self._manifest.version
         self._tell({"event": "switching", "name": version})
-        before = self._call("switch", version=version)["from"]
+        before = self._call(Switched, "switch", version=version).before
         if failed := run_after(self._store, self._manifest.product, self._options.after):
-            self._call("abandon", version=version)
+            self._call(Done, "abandon", version=version)
             why = restore_after(self._store, self._manifest.product, failed)
             raise HealthError(f"{self._target.name} went back to {before or 'no release'}: {why}", remedy=AFTER_REMEDY)
         self._tell({"event": "committing", "name": version})
-        self._call("commit", version=version, now_s=self._proven_s, trust=self._trust)
-        return str(before) if before is not None else None
+        self._call(Done, "commit", version=version, now_s=self._proven_s, trust=self._trust)
+        return before
 
 
 def _notes(clock_s: float, health: HealthCheck, variant: Variant | None = None) -> tuple[str, ...]:
@@ -260,10 +264,10 @@ def run_after(store: ReleaseStore, product: str, command: str | None) -> AfterFa
     if command is None:
         return None
     done = store.run_after(product, command, _AFTER_S)
-    if done.get("ended"):
+    if done.ended:
         return AfterFailure(command, f"did not end within {_AFTER_S:.0f} s, and was ended", ended=True)
-    last = printable(str(done.get("said", ""))).strip().splitlines()[-1:]
-    if code := done.get("code"):
+    last = printable(done.said).strip().splitlines()[-1:]
+    if code := done.code:
         return AfterFailure(command, f"ended with exit code {code}{': ' + last[0] if last else ''}", ended=False)
     return None
 
@@ -279,11 +283,30 @@ def restore_after(store: ReleaseStore, product: str, failed: AfterFailure) -> st
     return f"{failed}; run again for the release that is in use, it {again.why}" if again else str(failed)
 
 
-def contents_of(bundle: Bundle, variant: str) -> tuple[dict[str, Callable[[], bytes]], dict[str, Any]]:
+class Stored(TypedDict):
+    """One content of a release, as the device keeps it."""
+
+    sha256: str
+    bytes: int
+
+
+class About(TypedDict):
+    """What a device keeps of a release, beside its files.  ``manifest``: the manifest's SHA-256; ``model``: path of its model."""
+
+    product: str
+    version: str
+    sequence: int
+    variant: str
+    manifest: str
+    model: str
+    files: dict[str, Stored]
+
+
+def contents_of(bundle: Bundle, variant: str) -> tuple[dict[str, Callable[[], bytes]], About]:
     """Where each content of a variant comes from, by SHA-256; and what the device keeps of the release."""
     manifest = bundle.manifest
     own = {MANIFEST: bundle.manifest_bytes} | {f"{MANIFEST}.{key}.sig": text for key, text in bundle.signatures.items()}
-    files: dict[str, Any] = {}
+    files: dict[str, Stored] = {}
     contents: dict[str, Callable[[], bytes]] = {}
     for name, data in own.items():
         digest = hashlib.sha256(data).hexdigest()
@@ -292,7 +315,7 @@ def contents_of(bundle: Bundle, variant: str) -> tuple[dict[str, Callable[[], by
     for file in manifest.files_of(variant):
         files[file.path] = {"sha256": file.sha256, "bytes": file.bytes}
         contents[file.sha256] = partial(bundle.read, file)
-    about = {
+    about: About = {
         "product": manifest.product,
         "version": manifest.version,
         "sequence": manifest.sequence,

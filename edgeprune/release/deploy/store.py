@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import posixpath
 import sys
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
+from edgeprune.decode import JsonObject, convert
 from edgeprune.devices.address import parse_address
 from edgeprune.devices.connect import connect
 from edgeprune.devices.framing import new_mark
@@ -27,6 +28,9 @@ from edgeprune.errors import (
     printable_json,
 )
 from edgeprune.files import parse_json
+from edgeprune.release.deploy.answers import After, Products
+
+T = TypeVar("T")
 
 PROTOCOL: Final = 1
 BASE: Final = "~/edgeprune"
@@ -59,27 +63,26 @@ class ReleaseStore:
         """The products that have releases here, sorted."""
         if not self.session.exists(self.program):
             return []
-        found: list[str] = self._call("products", self.base, _LEAST_S)["products"]
-        return found
+        return list(self._call(Products, "products", self.base, _LEAST_S).products)
 
-    def call(self, command: str, product: str, reads_bytes: int = 0, **arguments: Any) -> dict[str, Any]:
-        """Do one command of ``targets/activator`` for a product; its answer.  ``reads_bytes``: how much it has to hash.
+    def call(self, kind: type[T], command: str, product: str, reads_bytes: int = 0, **arguments: Any) -> T:
+        """Do one command of ``targets/activator`` for a product; its answer as ``kind``.  ``reads_bytes``: how much it has to hash.
 
         Raises :class:`ReleaseError` and those below it, :class:`DeviceError` and those below it.
         """
-        return self._call(command, self.root(product), _LEAST_S + reads_bytes / _SLOWEST_B_S, **arguments)
+        return self._call(kind, command, self.root(product), _LEAST_S + reads_bytes / _SLOWEST_B_S, **arguments)
 
-    def run_after(self, product: str, command: str, timeout_s: float) -> dict[str, Any]:
+    def run_after(self, product: str, command: str, timeout_s: float) -> After:
         """Run a shell command on the device (``targets/activator/after.py``); it is ended when it takes too long, or this side is gone."""
-        return self._call("after", self.root(product), timeout_s + _LEAST_S, _HEARTBEAT_S, shell=command, timeout_s=timeout_s)
+        return self._call(After, "after", self.root(product), timeout_s + _LEAST_S, _HEARTBEAT_S, shell=command, timeout_s=timeout_s)
 
-    def _call(self, command: str, root: str, limit_s: float, heartbeat_s: float | None = None, **arguments: Any) -> dict[str, Any]:
+    def _call(self, kind: type[T], command: str, root: str, limit_s: float, heartbeat_s: float | None = None, **arguments: Any) -> T:
         mark, lines = new_mark(), list[str]()
         request = json.dumps(arguments | {"root": root, "mark": mark}).encode() + b"\n"
         argv = [self._python, self.program, command]
         done = self.session.run(argv, request, limit_s, lines.append, heartbeat_s, mark)
         try:
-            answer: dict[str, Any] = printable_json(parse_json(lines[-1]))
+            answer: JsonObject = printable_json(parse_json(lines[-1]))
             protocol = answer["protocol"]
         except (ValueError, LookupError, TypeError):
             last = printable(done.stderr).strip().splitlines()[-1:] or ["it gave no message"]
@@ -90,8 +93,14 @@ class ReleaseStore:
                 remedy="Another version of edgeprune replaced it: use one version.",
             )
         if "error" in answer:
-            raise _error(answer["kind"], f"{self.session.address.rstrip(':')}: {answer['error']}")
-        return answer
+            raise _error(str(answer.get("kind")), f"{self.session.address.rstrip(':')}: {answer['error']}")
+        try:
+            return convert(answer, kind)
+        except ValueError as error:
+            raise DeviceError(
+                f"the answer of {self.program} on {self.session.address} to {command} a release cannot be believed: {error}",
+                remedy="Another program answers in its place: remove it there, and push again.",
+            ) from error
 
 
 def find_python(session: Session, address: str) -> tuple[str, str]:

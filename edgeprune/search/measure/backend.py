@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from edgeprune.bench import Measurement
+from edgeprune.bench.info import DeviceFacts
 from edgeprune.cost.kernels import Kernel
 from edgeprune.cost.latency import KernelTimes
 from edgeprune.graph import Analysis
@@ -34,7 +35,7 @@ class MeasurementBackend(Protocol):
     measures: bool
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> DeviceFacts:
         """At least ``engine``, ``threads`` and ``profile`` (the name of the profile that fits, or None)."""
         ...
 
@@ -88,7 +89,7 @@ class MeasurementBackend(Protocol):
         ...
 
 
-def described(target: str, facts: Mapping[str, Any]) -> dict[str, str | int | None]:
+def described(target: str, facts: DeviceFacts) -> dict[str, str | int | None]:
     """:meth:`MeasurementBackend.description` of probed ``facts``."""
     runtime, version = facts["runtimes"][facts["engine"]]
     return {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from edgeprune.budget import Budget
+from edgeprune.decode import JsonObject
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.events import EventStream
 from edgeprune.search.measure.backend import MeasurementBackend
@@ -38,7 +38,7 @@ def measure_until_decided(
     return pair
 
 
-def recall_final(run: RunDirectory, key: str) -> dict[str, Any] | None:
+def recall_final(run: RunDirectory, key: str) -> JsonObject | None:
     """The record of what :func:`measure_until_decided` returned."""
     return run.recall(_together(key)) or run.recall(key)
 

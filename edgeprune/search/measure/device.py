@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from platformdirs import user_cache_path
 from torch import Tensor
 
 from edgeprune.bench import Artifact, BenchOptions, Device, Measurement, open_device
+from edgeprune.bench.info import DeviceFacts, facts_of
 from edgeprune.cost.kernels import Kernel
 from edgeprune.cost.latency import KernelTimes, TableTimes
 from edgeprune.cost.table import BUILDERS, Grid, Table, grid_of, point_key
 from edgeprune.devices import parse_address, resolve_target
+from edgeprune.devices.events import DeviceEvent
 from edgeprune.errors import DeviceError, InputError, NoRuntimeError, ParityError, suggest
 from edgeprune.export.formats import find as find_format
 from edgeprune.graph import Analysis
@@ -54,15 +55,16 @@ class DeviceBackend:
         self.measurements = 0
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> DeviceFacts:
         """The device as probed, with ``engine``, ``threads``, ``key`` (identity for caches), ``profile`` and ``meters``."""
-        known = self._run.recall("device")
+        known = self._run.recall_as("device", DeviceFacts)
         if known is None:
             device = self._open()
             engine = self._wanted or next((name for name in BUILDERS if name in device.info.runtimes), [*BUILDERS][-1])
             threads = self._options.threads or min(4, device.info.cores)
-            known = device.info.to_json() | {"engine": engine, "threads": threads, "key": device.info.key(engine)}
-            self._run.record("device", known)
+            plain = device.info.to_json() | {"engine": engine, "threads": threads, "key": device.info.key(engine)}
+            self._run.record("device", plain)
+            known = facts_of(plain)
         return known
 
     @property
@@ -82,7 +84,7 @@ class DeviceBackend:
     def archive(self, analysis: Analysis, precision: Precision) -> Archive | None:
         """What earlier runs measured on this device, with this engine, these threads and in this precision."""
         key = str(self.facts["key"]) + ("" if precision == self.precision else f"-{precision.name}")
-        return Archive.of(key, self.facts["threads"], analysis)
+        return Archive.of(key, self.facts["threads"] or 1, analysis)
 
     def shipped_with(self, path: Path) -> dict[str, Path]:
         """No other file."""
@@ -170,7 +172,7 @@ class DeviceBackend:
     def _open(self) -> Device:
         if self._device is None:
             self._events.begin("connecting", f"to {self.target}")
-            known = self._run.recall("device")
+            known = self._run.recall_as("device", DeviceFacts)
             engines = [known["engine"]] if known else [self._wanted] if self._wanted else list(BUILDERS)
             self._device = self._first_of(engines)
             if known and self._device.info.key(known["engine"]) != known["key"]:
@@ -193,6 +195,6 @@ class DeviceBackend:
         assert first is not None
         raise first
 
-    def _event(self, event: dict[str, Any]) -> None:
+    def _event(self, event: DeviceEvent) -> None:
         if event.get("event") == "waiting":
             self._events.emit(DeviceWaiting(self.target, str(event.get("holder"))))

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from edgeprune.bench import Measurement
+from edgeprune.bench.info import DeviceFacts
 from edgeprune.budget import Budget
 from edgeprune.cost.kernels import Kernel, macs
 from edgeprune.cost.latency import KernelTimes
@@ -57,6 +57,16 @@ class UnknownTimes:
         return 1e-6 * macs(kernel.spec, in_width, out_width)
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What is recorded of a file.  ``bytes``, ``sha256``: of the file itself."""
+
+    arena: Arena
+    bytes: int
+    sha256: str
+    predicted_ms: float
+
+
 class MicroBackend:
     """Takes the place of a device's backend for the profile of a microcontroller.
 
@@ -79,7 +89,7 @@ class MicroBackend:
         return self._profile.prior is not None
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> DeviceFacts:
         """As a device's."""
         cpu = self._profile.cpu
         return {
@@ -170,30 +180,34 @@ class MicroBackend:
         """Nothing is held."""
 
     def _measured(self, key: str, path: Path) -> Measurement:
-        known = self._run.recall(key)
+        known = self._run.recall_as(key, _Known)
         if known is None:
             content = path.read_bytes()
             graph = read_graph(content, path.name)
             latency = predict_ms(graph, self._profile) if self.latency_known else 1e-6 * macs_of(graph)
             arena = measure_arena(content, path.name)
-            known = {"arena": asdict(arena), "bytes": len(content), "sha256": sha256(content).hexdigest(), "predicted_ms": latency}
+            known = _Known(arena, len(content), sha256(content).hexdigest(), latency)
             self.measurements += 1
-            self._run.record(key, known)
-        return self._measurement(path.name, Arena(**known["arena"]), known)
+            self._run.record(key, asdict(known))
+        return self._measurement(path.name, known)
 
-    def _measurement(self, name: str, arena: Arena, known: dict[str, Any]) -> Measurement:
-        latency = known["predicted_ms"]
+    def _measurement(self, name: str, known: _Known) -> Measurement:
+        arena, latency = known.arena, known.predicted_ms
         return Measurement(
             name=name,
-            **dict.fromkeys(("latency_ms", "low_ms", "high_ms", "p90_ms", "p99_ms"), latency),
+            latency_ms=latency,
+            low_ms=latency,
+            high_ms=latency,
+            p90_ms=latency,
+            p99_ms=latency,
             load_ms=float("nan"),
             first_ms=float("nan"),
             samples_ns=(),
             peak_bytes=arena.needed_bytes,
             rss_peak_bytes=arena.needed_bytes,
             arena_bytes=arena.used_bytes,
-            file_bytes=known["bytes"],
-            file_sha256=known["sha256"],
+            file_bytes=known.bytes,
+            file_sha256=known.sha256,
             energy_mj=None,
             energy_method=None,
             runtime=MICRO,

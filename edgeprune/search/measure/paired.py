@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from edgeprune.bench import Measurement
 from edgeprune.bench.consistency import check_ratio
 from edgeprune.bench.intervals import trimmed_interval
-from edgeprune.decode import convert
+from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import InputError
 
 
@@ -37,7 +36,7 @@ class PairedMeasurement:
         dense, model = self.dense.together(more.dense), self.model.together(more.model)
         return PairedMeasurement(*trimmed_interval(log_ratios), dense, model, log_ratios)
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> JsonObject:
         """Plain values."""
         return asdict(self) | {"dense": self.dense.to_json(), "model": self.model.to_json()}
 
@@ -61,6 +60,6 @@ class _Stored:
     ratio: float
     low: float
     high: float
-    dense: dict[str, Any]
-    model: dict[str, Any]
+    dense: JsonObject
+    model: JsonObject
     log_ratios: tuple[float, ...] = ()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from edgeprune.bench import Measurement
+from edgeprune.bench.info import DeviceFacts
 from edgeprune.cost.kernels import Kernel
 from edgeprune.cost.latency import KernelTimes
 from edgeprune.cost.prior import PriorTimes
@@ -32,7 +32,7 @@ class PredictedBackend:
         self.precision: Precision = float_precision(engine or "tflite")
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> DeviceFacts:
         """The engine and the profile."""
         return {"engine": self.precision.format, "threads": None, "profile": self._profile.name}
 

@@ -24,6 +24,14 @@ class Objective:
     curves: Curves
 
 
+@dataclass(frozen=True)
+class _Recorded:
+    """An objective in JSON's types."""
+
+    saliency: dict[str, list[list[float]]]
+    curves: dict[str, list[float]]
+
+
 def objective_of(
     task: Task,
     analysis: Analysis,
@@ -39,9 +47,9 @@ def objective_of(
     With training data: criterion ``taylor`` unless another is named, and curves from calibration loss. Without: ``l2``, and a quadratic
     penalty on the share removed.
     """
-    known = run.recall(key)
+    known = run.recall_as(key, _Recorded)
     if known is not None:
-        return Objective({name: np.array(rows) for name, rows in known["saliency"].items()}, known["curves"])
+        return Objective({name: np.array(rows) for name, rows in known.saliency.items()}, known.curves)
     has_data = task.train is not None
     events.begin("scoring", f"channels by {criterion or ('taylor' if has_data else 'l2')}")
     saliency = score(task, analysis, criterion or ("taylor" if has_data else "l2"))
