@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from edgeprune.engines import TFLITE
 from edgeprune.errors import ProfileError, suggest
 from edgeprune.resources import resource
 
@@ -136,7 +137,7 @@ class Profile:
     @property
     def runtime(self) -> str:
         """What runs models there: ``tflite`` unless the file says otherwise."""
-        return str(self.facts["runtime"].value) if "runtime" in self.facts else "tflite"
+        return str(self.facts["runtime"].value) if "runtime" in self.facts else TFLITE
 
     @property
     def micro(self) -> bool:

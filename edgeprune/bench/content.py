@@ -7,24 +7,11 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
+from edgeprune.engines import ENGINE_OF_SUFFIX, ENGINES, EXECUTORCH, ONNX, TFLITE, TORCHSCRIPT, Engine, engine_of
 from edgeprune.errors import InputError
 
 _HEAD = 512
 _MOST_PICKLE = 1 << 20
-_MODEL: Final = {
-    "tflite": "Export it with edgeprune export, or convert it, to a TFLite file.",
-    "native": "Export it with edgeprune export, or convert it, to a TFLite file.",
-    "torchscript": "Save torch.jit.trace(model.eval(), example), or run edgeprune export --format torchscript.",
-    "onnx": "Export it with torch.onnx.export, or edgeprune export --format onnx.",
-    "executorch": "Export it with edgeprune export --format executorch.",
-}
-_HOLDS: Final = {
-    "tflite": "a TFLite file",
-    "native": "a TFLite file",
-    "torchscript": "a TorchScript module",
-    "onnx": "an ONNX model",
-    "executorch": "an ExecuTorch program",
-}
 _TEXT: Final = (b"<!doctype html", b"<html", b"<?xml", b"{", b"version https://git-lfs")
 
 
@@ -39,21 +26,21 @@ def require_content(path: Path, engine: str) -> None:
     except OSError as error:
         raise InputError(f"model {path} cannot be read: {error.strerror}") from error
     found = _held(path, head)
-    wanted = _HOLDS.get(engine)
-    if wanted is None or found in (wanted, None):
+    wanted = ENGINES.get(engine)
+    if wanted is None or found in (wanted.holds, None):
         return
-    raise InputError(f"{path.name} holds {found}, and {wanted} is needed", remedy=_remedy(found, engine))
+    raise InputError(f"{path.name} holds {found}, and {wanted.holds} is needed", remedy=_remedy(found, wanted))
 
 
-def _remedy(found: str, engine: str) -> str:
+def _remedy(found: str, wanted: Engine) -> str:
     if "git-lfs" in found or "text" in found or "page" in found:
         return "Download the model itself: this file only stands in its place."
-    other = next((name for name, what in _HOLDS.items() if what == found and name != "native"), None)
+    other = next((name for name in ENGINE_OF_SUFFIX.values() if ENGINES[name].holds == found), None)
     if other is not None:
         return f"Give it the suffix of its kind (--engine {other}), or give the right file."
     if "weights" in found or "state_dict" in found or "checkpoint" in found:
-        return f"Build the model, load the weights into it (model.load_state_dict), and export that. {_MODEL[engine]}"
-    return _MODEL[engine]
+        return f"Build the model, load the weights into it (model.load_state_dict), and export that. {wanted.obtained}"
+    return wanted.obtained
 
 
 def _held(path: Path, head: bytes) -> str | None:
@@ -61,9 +48,9 @@ def _held(path: Path, head: bytes) -> str | None:
     if not head:
         return "nothing (it is empty)"
     if head[4:8] == b"TFL3":
-        return _HOLDS["tflite"]
+        return ENGINES[TFLITE].holds
     if head[4:6] == b"ET" and head[6:8].isdigit():
-        return _HOLDS["executorch"]
+        return ENGINES[EXECUTORCH].holds
     if head.startswith(b"PK"):
         return _archive(path)
     if head[:1] == b"\x80" and head[1] in range(2, 6):
@@ -77,9 +64,9 @@ def _held(path: Path, head: bytes) -> str | None:
     text = head.lstrip().lower()
     if text.startswith(_TEXT):
         return "an HTML page" if text.startswith((b"<!doctype html", b"<html")) else "text"
-    if head[:1] == b"\x08" and path.suffix == ".onnx":
+    if head[:1] == b"\x08" and engine_of(path.name) == ONNX:
         return None
-    return _HOLDS["onnx"] if _looks_like_onnx(head) else None
+    return ENGINES[ONNX].holds if _looks_like_onnx(head) else None
 
 
 def _looks_like_onnx(head: bytes) -> bool:
@@ -93,7 +80,7 @@ def _archive(path: Path) -> str:
             names = archive.namelist()
             ends = {name.partition("/")[2] or name for name in names}
             if "constants.pkl" in ends or any(name.startswith("code/") for name in ends):
-                return _HOLDS["torchscript"]
+                return ENGINES[TORCHSCRIPT].holds
             if "data.pkl" in ends:
                 place = next(name for name in names if name.endswith("data.pkl"))
                 return _pickle(archive.read(place)[:_MOST_PICKLE], "a saved object (torch.save)")

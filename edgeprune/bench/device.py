@@ -21,6 +21,7 @@ from edgeprune.devices.connect import connect, with_retries
 from edgeprune.devices.events import DeviceEvent, OnEvent
 from edgeprune.devices.runner import Runner, open_runner, runtimes_of
 from edgeprune.devices.targets import Target, resolve_target
+from edgeprune.engines import TFLITE
 from edgeprune.errors import ConnectionLostError, DeviceError, RunnerError
 from edgeprune.tflite.versions import check_runtime
 
@@ -77,7 +78,7 @@ class Device:
         """Send a model and describe it to the runner."""
         engine = artifact.engine
         data = artifact.path.read_bytes()
-        if engine in self.info.runtimes and engine == "tflite":
+        if engine in self.info.runtimes and engine == TFLITE:
             check_runtime(data, artifact.name, *self.info.runtimes[engine])
         self._sent[artifact.name] = (len(data), hashlib.sha256(data).hexdigest())
         path = runner.put_model(data, artifact.path.suffix, self._progress(artifact.name))
@@ -149,7 +150,7 @@ class Device:
     def table(
         self,
         files: dict[str, bytes],
-        engine: str = "tflite",
+        engine: str = TFLITE,
         options: BenchOptions | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, KernelTime]:
@@ -235,7 +236,7 @@ def probe(target: str) -> DeviceInfo:
 def open_device(
     target: str,
     *,
-    engine: str | Sequence[str] | None = "tflite",
+    engine: str | Sequence[str] | None = TFLITE,
     lock_timeout_s: float = 600.0,
     retries: int = 2,
     on_event: OnEvent | None = None,

@@ -10,6 +10,7 @@ import click
 
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import print_json
+from edgeprune.engines import FORMATS, TFLITE, engine_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,10 +33,10 @@ def parse_numbers(_: click.Context, __: click.Parameter, text: str | None) -> tu
 @click.option(
     "--format",
     "formats",
-    default="tflite",
+    default=TFLITE,
     show_default=True,
     metavar="NAMES",
-    help="Separated by commas: tflite, tflite-fp16, tflite-dynamic, tflite-int8, tflite-sparse, torchscript, pt2, onnx, executorch.",
+    help=f"Separated by commas: {', '.join(FORMATS)}.",
 )
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder of the files [default: the checkpoint's].")
 @click.option(
@@ -196,7 +197,7 @@ def _shown(path: Path) -> dict[str, Any]:
     parts = sizes(path)
     found: dict[str, Any] = {"path": path, "size_bytes": path.stat().st_size, "metadata": read_metadata(path)}
     found["sizes"] = parts.to_json() if parts else None
-    if path.suffix == ".tflite":
+    if engine_of(path.name) == TFLITE:
         content = path.read_bytes()
         graph = read_graph(content, path.name)
         found |= {side: [tensor.describe() for tensor in getattr(graph, side)] for side in ("inputs", "outputs")}

@@ -14,6 +14,7 @@ import click
 from edgeprune.budget import FIGURES, Budget
 from edgeprune.cli.options import budget_options, seed_option
 from edgeprune.cli.output import progress
+from edgeprune.engines import DEFAULT_FORMATS
 
 if TYPE_CHECKING:
     from edgeprune.search import Options
@@ -85,7 +86,7 @@ _OPTIONS = (
         help="Any of fp32, fp16, dynamic and int8. Each one is pruned and measured; the best file that meets the budgets is kept.",
     ),
     click.option(
-        "--format", "formats", default="tflite,torchscript,pt2", show_default=True, metavar="LIST", help="Formats to export at the end."
+        "--format", "formats", default=",".join(DEFAULT_FORMATS), show_default=True, metavar="LIST", help="Formats to export at the end."
     ),
     click.option("--threads", type=click.IntRange(min=1), help="Threads on the device [default: its cores, at most 4]."),
     click.option("--step", type=click.IntRange(min=1), help="Keep multiples of this number of channels [default: the profile's]."),

@@ -9,6 +9,7 @@ import click
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import print_json, transfer_progress
 from edgeprune.decode import JsonObject
+from edgeprune.engines import TFLITE
 
 if TYPE_CHECKING:
     from edgeprune.devices.provision import Setup
@@ -45,7 +46,7 @@ def command(
     address = resolve_target(target).address
     with transfer_progress(f"connecting to {target}") as show:
         given: dict[str, Any] = {"runtime": runtime, "python": python, "index": index, "offline": offline, "dry_run": dry_run}
-        done = set_up(address, engines or ("tflite",), on_event=show, **given)
+        done = set_up(address, engines or (TFLITE,), on_event=show, **given)
     if as_json:
         print_json(_document(done, dry_run))
     else:

@@ -19,6 +19,7 @@ from scipy.optimize import nnls
 
 from edgeprune.cost.kernels import Kernel, KernelSpec
 from edgeprune.cost.latency import KernelTimes
+from edgeprune.engines import FORMATS, TFLITE
 from edgeprune.tflite.builder import Builder
 from edgeprune.tflite.sparsity import without_zeros
 
@@ -45,11 +46,14 @@ class SparsePoint:
 
     def files(self) -> dict[str, bytes]:
         """The two chains, by name."""
-        return {f"{self.key}-{pairs}.tflite": sparse_chain(self, pairs) for pairs in (0, PAIRS)}
+        return {self._file(pairs): sparse_chain(self, pairs) for pairs in (0, PAIRS)}
+
+    def _file(self, pairs: int) -> str:
+        return f"{self.key}-{pairs}{FORMATS[TFLITE].suffix}"
 
     def milliseconds(self, times: Mapping[str, float]) -> float:
         """One convolution's time, from those of both chains by name; at least zero."""
-        return max(times[f"{self.key}-{PAIRS}.tflite"] - times[f"{self.key}-0.tflite"], 0.0) / (2 * PAIRS)
+        return max(times[self._file(PAIRS)] - times[self._file(0)], 0.0) / (2 * PAIRS)
 
 
 def is_pointwise(spec: KernelSpec) -> bool:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from edgeprune.cost.kernels import CONTRACTIONS, Kernel, KernelSpec
-from edgeprune.cost.single_tflite import single_tflite
-from edgeprune.cost.single_torchscript import single_torchscript
 from edgeprune.files import locked, parse_json, write_atomically
 
 _LOG = logging.getLogger(__name__)
@@ -29,8 +27,6 @@ LEAST = 0.05
 
 CALL: Point = (KernelSpec("add", (1, 1), (1, 1)), 1, 1)
 """The least a file can do: its time is that of a call of the runtime, which every single kernel's file pays and a model pays once."""
-
-BUILDERS: dict[str, Callable[[KernelSpec, int, int], bytes]] = {"tflite": single_tflite, "torchscript": single_torchscript}
 
 
 def point_key(point: Point) -> str:

@@ -23,6 +23,7 @@ from edgeprune.devices.runner import Broken, Runner, RuntimeAnswer, push_runner,
 from edgeprune.devices.session import Session
 from edgeprune.devices.wheelhouse import collect, unpacked_bytes
 from edgeprune.devices.wheels import Wheel, find_wheel
+from edgeprune.engines import TFLITE
 from edgeprune.errors import DeviceError, DeviceFullError, InputError, NoRuntimeError, SetupError, TargetError, printable, printable_json
 from edgeprune.files import parse_json
 from edgeprune.resources import resource
@@ -57,7 +58,7 @@ class Setup:
 
 def set_up(
     address: str,
-    engines: Sequence[str] = ("tflite",),
+    engines: Sequence[str] = (TFLITE,),
     *,
     runtime: str | None = None,
     python: str | None = None,

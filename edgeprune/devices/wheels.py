@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgeprune.devices.pythons import Python
+from edgeprune.engines import ENGINES
 from edgeprune.errors import InputError, NoRuntimeError, suggest
 
 _64 = ("x86_64", "aarch64")
@@ -54,13 +55,7 @@ WHEELS = (
     Wheel("torchscript", "torch", ("torch", "numpy"), _64, (3, 10), _NEWEST, (2, 28)),
     Wheel("onnx", "onnxruntime", ("onnxruntime",), _64, (3, 9), _NEWEST, (2, 27)),
 )
-ENGINES = tuple(dict.fromkeys(wheel.engine for wheel in WHEELS))
-
-# what no wheel that is pushed to a device brings
-_BY_HAND = {
-    "native": "Put TensorFlow's benchmark_model for the device on its PATH, or name it (BenchOptions.native).",
-    "executorch": "On the device: pip install executorch, into the Python that the target names.",
-}
+_ENGINES = tuple(dict.fromkeys(wheel.engine for wheel in WHEELS))
 
 
 def glibc(python: Python) -> tuple[int, ...]:
@@ -69,16 +64,21 @@ def glibc(python: Python) -> tuple[int, ...]:
     return (int(match[1]), int(match[2])) if match else ()
 
 
+def _by_hand(engine: str) -> str:
+    """How an engine gets onto a device that no wheel brings; empty for others."""
+    return ENGINES[engine].by_hand if engine in ENGINES else ""
+
+
 def find_wheel(engine: str, python: Python, runtime: str | None = None) -> Wheel:
     """The best wheel of an engine that fits, of ``runtime`` alone where that is given.
 
     Raises :class:`InputError` for an unknown engine or runtime, :class:`NoRuntimeError` saying what would fit.
     """
     known = [wheel for wheel in WHEELS if wheel.engine == engine]
-    if engine in _BY_HAND:
-        raise NoRuntimeError(f"no wheel brings the engine {engine}", remedy=_BY_HAND[engine])
+    if remedy := _by_hand(engine):
+        raise NoRuntimeError(f"no wheel brings the engine {engine}", remedy=remedy)
     if not known:
-        raise InputError(f"unknown engine {engine!r}", remedy=suggest(engine, ENGINES, "engines"))
+        raise InputError(f"unknown engine {engine!r}", remedy=suggest(engine, _ENGINES, "engines"))
     wanted = [wheel for wheel in known if runtime in (None, wheel.runtime)]
     if not wanted:
         names = dict.fromkeys(wheel.runtime for wheel in known)
@@ -104,8 +104,8 @@ def platforms(python: Python) -> Iterator[str]:
 def advice(address: str, python: Python, engines: Sequence[str]) -> str:
     """How to give ``python``'s device the runtimes of ``engines``."""
     for engine in engines:
-        if engine in _BY_HAND:
-            return _BY_HAND[engine]
+        if remedy := _by_hand(engine):
+            return remedy
     try:
         wheels = [find_wheel(engine, python) for engine in engines]
     except NoRuntimeError as error:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
+from edgeprune.engines import FORMATS, TFLITE
 from edgeprune.files import write_atomically
 
 LIMIT_BYTES = 2_000_000_000
@@ -45,13 +46,16 @@ def program_key(program: ExportedProgram) -> str:
     return digest.hexdigest()
 
 
+_SUFFIX = FORMATS[TFLITE].suffix
+
+
 def _folder() -> Path:
     return Path(platformdirs.user_cache_dir("edgeprune"), "export")
 
 
 def read(key: str) -> bytes | None:
     """The file kept under ``key``, or None."""
-    path = _folder() / f"{key}.tflite"
+    path = _folder() / f"{key}{_SUFFIX}"
     try:
         content = path.read_bytes()
         os.utime(path)
@@ -66,8 +70,8 @@ def write(key: str, content: bytes) -> None:
     try:
         folder = _folder()
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / f"{key}.tflite", hashlib.sha256(content).digest() + content)
-        kept = sorted(((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*.tflite")), reverse=True)
+        write_atomically(folder / f"{key}{_SUFFIX}", hashlib.sha256(content).digest() + content)
+        kept = sorted(((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob(f"*{_SUFFIX}")), reverse=True)
         for (_, _, path), total in zip(kept, itertools.accumulate(size for _, size, _ in kept), strict=True):
             if total > LIMIT_BYTES and path.stem != key:
                 path.unlink(missing_ok=True)

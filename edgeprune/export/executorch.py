@@ -10,6 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from edgeprune import engines
+from edgeprune.engines import FORMATS
 from edgeprune.errors import ExportError
 from edgeprune.export.extras import require
 from edgeprune.export.formats import Format, Loaded, register
@@ -56,4 +58,4 @@ def _load(path: Path) -> Loaded:
     return run
 
 
-EXECUTORCH = register(Format("executorch", ".pte", _write, _load, extra="executorch"))
+EXECUTORCH = register(Format(FORMATS[engines.EXECUTORCH], _write, _load, extra="executorch"))

@@ -96,7 +96,7 @@ def start_export(
     return future
 
 
-_find_all = formats.find_all  # ``formats`` is an argument's name above
+_find_all, _known = formats.find_all, formats.known  # ``formats`` is an argument's name above
 
 
 def _check_calibration(wanted: Sequence[Format], calibration: Sequence[Sample] | None) -> None:
@@ -110,14 +110,10 @@ def _check_calibration(wanted: Sequence[Format], calibration: Sequence[Sample] |
 
 def _check_options(wanted: Sequence[Format], options: ExportOptions) -> None:
     """What would change nothing is refused: its user means something by it."""
-    quantized = ("tflite-int8", "tflite-dynamic", "tflite-fp16")
-    meant = {
-        "channels_last": (options.channels_last, ("tflite", "tflite-sparse", *quantized)),
-        "integer_io": (options.integer_io, quantized[:1]),
-        "keep_float": (options.keep_float, quantized),
-    }
-    for what, (given, names) in meant.items():
-        if given and not any(entry.name in names for entry in wanted):
+    meant = {"channels_last": options.channels_last, "integer_io": options.integer_io, "keep_float": options.keep_float}
+    for what, given in meant.items():
+        if given and not any(what in entry.options for entry in wanted):
+            names = [entry.name for entry in _known() if what in entry.options]
             raise ExportError(f"{what} is for {', '.join(names)}, and none of these is written", remedy="Leave it out, or add a format.")
 
 

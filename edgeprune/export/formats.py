@@ -10,7 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from edgeprune.engines import engine_of
+from edgeprune.cost.kernels import KernelSpec
+from edgeprune.engines import FORMATS, FileFormat
 from edgeprune.errors import ExportError, suggest
 from edgeprune.export.calibration import SAMPLES, calibration_of
 from edgeprune.export.source import Source
@@ -19,6 +20,9 @@ from edgeprune.task import Task
 Loaded = Callable[[tuple[Tensor, ...]], list[Tensor]]
 """An exported file in memory: its outputs, in the order of the PyTorch model's, for one inference's inputs as that takes them."""
 
+
+KernelBuilder = Callable[[KernelSpec, int, int], bytes]
+"""The bytes of a file of one kernel, from its spec, input width and output width."""
 
 Parts = tuple[dict[str, int], int]
 """Bytes of constants by layer, and of metadata."""
@@ -32,17 +36,17 @@ def _nothing(path: Path) -> None:
 class Format:
     """One exporter.
 
-    ``suffix``: of the file, with its dots. ``write(source)``: the file's bytes; the same model gives the same bytes. ``load(path)``: the
+    ``kind``: its name, suffix and precision. ``write(source)``: the file's bytes; the same model gives the same bytes. ``load(path)``: the
     file, ready to run on this machine. ``tolerance``: largest error allowed,
     as a fraction of an output's largest magnitude. ``verify(source, loaded)``: for formats that compute something else on purpose,
     how far that may be from the PyTorch model; raises :class:`ParityError`. ``external``: the work is done by another process, so
     it can overlap this one's. ``calibrated``: it needs calibration data. ``extra``: what its packages are installed by. ``dtypes``: the
     real types that it is sure to hold. ``metadata(path)``: what a file says about itself, as JSON; ``parts(path)``: what its bytes are
-    spent on; both None where the format does not tell.
+    spent on; both None where the format does not tell. ``kernel(spec, in_width, out_width)``: the file of a single kernel, for engines
+    whose kernels can be timed one by one. ``options``: the export options that change its files.
     """
 
-    name: str
-    suffix: str
+    kind: FileFormat
     write: Callable[[Source], bytes]
     load: Callable[[Path], Loaded]
     tolerance: float = 1e-3
@@ -53,11 +57,23 @@ class Format:
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16)
     metadata: Callable[[Path], bytes | None] = _nothing
     parts: Callable[[Path], Parts | None] = _nothing
+    kernel: KernelBuilder | None = None
+    options: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        return self.kind.name
+
+    @property
+    def suffix(self) -> str:
+        """Of its files, with all dots."""
+        return self.kind.suffix
 
     @property
     def engine(self) -> str | None:
         """What runs it on a device; None when nothing does."""
-        return engine_of(f"model{self.suffix}")
+        return self.kind.engine
 
     @property
     def compared(self) -> bool:
@@ -83,6 +99,16 @@ def register(entry: Format) -> Format:
 def names() -> list[str]:
     """The names of all formats, sorted."""
     return sorted(_FORMATS)
+
+
+def known() -> list[Format]:
+    """All formats, in the order of :data:`edgeprune.engines.FORMATS`."""
+    return [_FORMATS[name] for name in FORMATS if name in _FORMATS]
+
+
+def kernel_builders() -> dict[str, KernelBuilder]:
+    """What writes the file of a single kernel, by the engine that runs it; the engine that suits devices best first."""
+    return {entry.engine: entry.kernel for entry in known() if entry.kernel is not None and entry.engine is not None}
 
 
 def find(name: str) -> Format:

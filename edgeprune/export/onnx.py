@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgeprune import engines
+from edgeprune.engines import FORMATS
 from edgeprune.errors import ExportError
 from edgeprune.export import sizes
 from edgeprune.export.extras import require
@@ -57,7 +59,7 @@ def _plain(model: Any, source: Source, onnx: Any) -> bytes:
     for values in (model.graph.input, model.graph.output, model.graph.value_info, model.graph.initializer):
         for value in values:
             del value.metadata_props[:]
-    onnx.helper.set_model_props(model, {NAME: encoded("onnx", source).decode()})
+    onnx.helper.set_model_props(model, {NAME: encoded(engines.ONNX, source).decode()})
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
@@ -103,4 +105,4 @@ def _load(path: Path) -> Loaded:
     return run
 
 
-ONNX = register(Format("onnx", ".onnx", _write, _load, extra="onnx", metadata=of_onnx, parts=sizes.of_onnx))
+ONNX = register(Format(FORMATS[engines.ONNX], _write, _load, extra="onnx", metadata=of_onnx, parts=sizes.of_onnx))

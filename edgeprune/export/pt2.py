@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from edgeprune.engines import FORMATS
 from edgeprune.errors import ExportError
 from edgeprune.export import sizes
 from edgeprune.export.formats import Format, Loaded, register
@@ -34,4 +35,4 @@ def _load(path: Path) -> Loaded:
     return run
 
 
-PT2 = register(Format("pt2", ".pt2", _write, _load, metadata=of_archive, parts=sizes.of_archive))
+PT2 = register(Format(FORMATS["pt2"], _write, _load, metadata=of_archive, parts=sizes.of_archive))

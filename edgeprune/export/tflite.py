@@ -10,7 +10,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from edgeprune import engines
+from edgeprune.cost.single_tflite import single_tflite
 from edgeprune.decode import convert
+from edgeprune.engines import FORMATS
 from edgeprune.errors import ExportError, ParityError
 from edgeprune.export import cache, converter, metadata, parity, recurrent, sizes
 from edgeprune.export.calibration import LEAST_SAMPLES, evenly
@@ -57,7 +60,7 @@ def _converted(source: Source) -> bytes:
 
 def _write(source: Source) -> bytes:
     content = float_content(source)
-    return _dressed(content, "tflite", source, notes(source.mobile_program.graph, content))
+    return _dressed(content, engines.TFLITE, source, notes(source.mobile_program.graph, content))
 
 
 def _quantized(kind: Kind) -> Callable[[Source], bytes]:
@@ -158,7 +161,7 @@ def _verify(kind: Kind) -> Callable[[Source, Loaded], None]:
     def verify(source: Source, loaded: Loaded) -> None:
         samples = evenly(source.calibration or [device_inputs(source.inputs, seed) for seed in range(LEAST_SAMPLES)], COMPARED)
         real = _loaded(float_content(source), source.channels_last)
-        parity.compare("tflite", source.expected, real(source.probe), TFLITE.tolerance)
+        parity.compare(engines.TFLITE, source.expected, real(source.probe), TFLITE.tolerance)
         found = parity.fidelity([real(sample) for sample in samples], [loaded(sample) for sample in samples])
         if not found.good:
             raise _changed(kind, source, found, samples)
@@ -189,18 +192,26 @@ _KIND: Final[dict[str, Any]] = {
     "parts": sizes.of_tflite,
 }
 
-TFLITE = register(Format("tflite", ".tflite", _write, load, **_KIND))
-FP16 = register(Format("tflite-fp16", ".fp16.tflite", _quantized("fp16"), load, tolerance=1e-2, **_KIND))
+_QUANTIZED: Final = ("channels_last", "keep_float")
+
+TFLITE = register(Format(FORMATS[engines.TFLITE], _write, load, kernel=single_tflite, options=("channels_last",), **_KIND))
+FP16 = register(Format(FORMATS["tflite-fp16"], _quantized("fp16"), load, tolerance=1e-2, options=_QUANTIZED, **_KIND))
 DYNAMIC = register(
     Format(
-        *("tflite-dynamic", ".dynamic.tflite", _quantized("dynamic"), load),
+        FORMATS["tflite-dynamic"],
+        _quantized("dynamic"),
+        load,
+        options=_QUANTIZED,
         verify=_verify("dynamic"),
         **_KIND,
     )
 )
 INT8 = register(
     Format(
-        *("tflite-int8", ".int8.tflite", _quantized("int8"), load),
+        FORMATS[engines.INT8],
+        _quantized("int8"),
+        load,
+        options=(*_QUANTIZED, "integer_io"),
         verify=_verify("int8"),
         calibrated=True,
         **_KIND,

@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edgeprune.cost.single_torchscript import INPUTS_FILE
+from edgeprune import engines
+from edgeprune.cost.single_torchscript import INPUTS_FILE, single_torchscript
+from edgeprune.engines import FORMATS
 from edgeprune.errors import ExportError
 from edgeprune.export import sizes
 from edgeprune.export.formats import Format, Loaded, register
@@ -37,7 +39,7 @@ def _saved(module: torch.jit.ScriptModule, source: Source) -> bytes:
     A saved module holds class names with a counter of this process, and the name of the file it is saved to. A frozen module's graph
     has its weights as constants and no use for the module.
     """
-    extra = {INPUTS_FILE: json.dumps(source.described_inputs), EXTRA_FILE: encoded("torchscript", source).decode()}
+    extra = {INPUTS_FILE: json.dumps(source.described_inputs), EXTRA_FILE: encoded(engines.TORCHSCRIPT, source).decode()}
     graph = module.graph.copy()
     this = next(graph.inputs())
     if this.uses():
@@ -75,4 +77,6 @@ def _load(path: Path) -> Loaded:
     return run
 
 
-TORCHSCRIPT = register(Format("torchscript", ".pt", _write, _load, metadata=of_archive, parts=sizes.of_archive))
+TORCHSCRIPT = register(
+    Format(FORMATS[engines.TORCHSCRIPT], _write, _load, kernel=single_torchscript, metadata=of_archive, parts=sizes.of_archive)
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from edgeprune.engines import DEFAULT_FORMATS
 from edgeprune.errors import InputError
 from edgeprune.search.precision import find_precision
 from edgeprune.task import Task
@@ -38,7 +39,7 @@ class Options:
     epochs: float | None = None
     engine: str | None = None
     precision: tuple[str, ...] = ("fp32",)
-    formats: tuple[str, ...] = ("tflite", "torchscript", "pt2")
+    formats: tuple[str, ...] = DEFAULT_FORMATS
     threads: int | None = None
     step: int | None = None
     measurements: int = 8

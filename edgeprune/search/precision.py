@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edgeprune.cost.weights import FLOAT32, INT8_MICRO, Storage
+from edgeprune.engines import FORMATS, INT8, TFLITE
 from edgeprune.errors import InputError
 from edgeprune.export.options import ExportOptions
 
@@ -38,19 +39,21 @@ def float_precision(engine: str) -> Precision:
     return Precision("fp32", engine, FLOAT32, FLOAT_TOLERANCE, lossy=False)
 
 
-MICRO = Precision(
-    "int8", "tflite-int8", INT8_MICRO, QUANTIZED_TOLERANCE, layout=ExportOptions(integer_io=True, channels_last=True), exclusive=True
-)
+def _of_format(name: str, storage: Storage, tolerance: float) -> Precision:
+    return Precision(FORMATS[name].precision, name, storage, tolerance)
+
+
+MICRO = Precision("int8", INT8, INT8_MICRO, QUANTIZED_TOLERANCE, layout=ExportOptions(integer_io=True, channels_last=True), exclusive=True)
 """int8 with integer inputs and outputs, as TFLite Micro runs it."""
 
 # a channel of int8 weights: an int32 bias, and for weights and bias a float32 scale and an int64 zero point each
 PRECISIONS = {
     item.name: item
     for item in (
-        float_precision("tflite"),
-        Precision("fp16", "tflite-fp16", Storage(4, 2, 4, 4, 4, 2.0), FLOAT_TOLERANCE),
-        Precision("dynamic", "tflite-dynamic", Storage(4, 1, 16, 1, 16, 2.0), QUANTIZED_TOLERANCE),
-        Precision("int8", "tflite-int8", Storage(1, 1, 28, 1, 28, 2.0), QUANTIZED_TOLERANCE),
+        float_precision(TFLITE),
+        _of_format("tflite-fp16", Storage(4, 2, 4, 4, 4, 2.0), FLOAT_TOLERANCE),
+        _of_format("tflite-dynamic", Storage(4, 1, 16, 1, 16, 2.0), QUANTIZED_TOLERANCE),
+        _of_format(INT8, Storage(1, 1, 28, 1, 28, 2.0), QUANTIZED_TOLERANCE),
     )
 }
 
@@ -65,7 +68,7 @@ def find_precision(name: str) -> Precision:
 def check_precisions(names: Sequence[str], target: str | None, engine: str | None) -> None:
     """Raise :class:`InputError` when nothing can measure one of these: without a device, or on one that runs another engine."""
     needing = [name for name in names if name != "fp32"]
-    if needing and (target is None or engine not in (None, "tflite")):
+    if needing and (target is None or engine not in (None, TFLITE)):
         raise InputError(
             f"the precision {needing[0]} needs a device that runs tflite",
             remedy="Give a target and the engine tflite, or remove the precision (a microcontroller's models are int8 anyway).",

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from edgeprune.engines import FORMATS, SPARSE
 from edgeprune.errors import ExportError
 from edgeprune.export import metadata, sizes, tflite
 from edgeprune.export.formats import Format, register
@@ -193,11 +194,13 @@ def _reshape(file: TfliteFile, place: int, source: int, target: int, shape: np.n
 
 def _write(source: Source) -> bytes:
     model = flatbuffer.read(sparse_tflite(tflite.TFLITE.write(source)))
-    about = metadata.encoded("tflite-sparse", source, channels_last=list(source.channels_last))
+    about = metadata.encoded(SPARSE, source, channels_last=list(source.channels_last))
     flatbuffer.set_metadata(model, metadata.NAME, about)
     return flatbuffer.pack(model)
 
 
 TFLITE_SPARSE = register(
-    Format("tflite-sparse", ".sparse.tflite", _write, tflite.load, external=True, metadata=metadata.of_tflite, parts=sizes.of_tflite)
+    Format(
+        FORMATS[SPARSE], _write, tflite.load, options=("channels_last",), external=True, metadata=metadata.of_tflite, parts=sizes.of_tflite
+    )
 )

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from edgeprune.engines import TFLITE
 from edgeprune.errors import ExportError
 from edgeprune.export import formats
 from edgeprune.runs.finished import Exported
@@ -38,7 +39,7 @@ def health_of(exported: Exported, specs: Sequence[InputSummary], seed: int = 0) 
     does not run on this machine.
     """
     try:
-        if formats.find(exported.format).engine == "tflite":
+        if formats.find(exported.format).engine == TFLITE:
             inputs, outputs = _tflite(exported.content, seed)
         else:
             inputs = seeded(specs, seed)

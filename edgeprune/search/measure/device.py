@@ -14,11 +14,13 @@ from edgeprune.bench import Artifact, BenchOptions, Device, Measurement, open_de
 from edgeprune.bench.info import DeviceFacts, facts_of
 from edgeprune.cost.kernels import Kernel
 from edgeprune.cost.latency import KernelTimes, TableTimes
-from edgeprune.cost.table import BUILDERS, Grid, Table, grid_of, point_key
+from edgeprune.cost.table import Grid, Table, grid_of, point_key
 from edgeprune.devices import parse_address, resolve_target
 from edgeprune.devices.events import DeviceEvent
+from edgeprune.engines import ENGINES
 from edgeprune.errors import DeviceError, InputError, NoRuntimeError, ParityError, suggest
 from edgeprune.export.formats import find as find_format
+from edgeprune.export.formats import kernel_builders
 from edgeprune.graph import Analysis
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.runs.events import DeviceWaiting
@@ -35,8 +37,9 @@ CHUNK = 96
 
 def check_device_engine(engine: str | None) -> None:
     """Raise :class:`InputError` for an engine whose kernels cannot be timed one by one."""
-    if engine is not None and engine not in BUILDERS:
-        raise InputError(f"unknown engine {engine!r}", remedy=suggest(engine, BUILDERS, "engines"))
+    timed = kernel_builders()
+    if engine is not None and engine not in timed:
+        raise InputError(f"unknown engine {engine!r}", remedy=suggest(engine, timed, "engines"))
 
 
 class DeviceBackend:
@@ -60,7 +63,7 @@ class DeviceBackend:
         known = self._run.recall_as("device", DeviceFacts)
         if known is None:
             device = self._open()
-            engine = self._wanted or next((name for name in BUILDERS if name in device.info.runtimes), [*BUILDERS][-1])
+            engine = self._wanted or next((name for name in kernel_builders() if name in device.info.runtimes), [*kernel_builders()][-1])
             threads = self._options.threads or min(4, device.info.cores)
             plain = device.info.to_json() | {"engine": engine, "threads": threads, "key": device.info.key(engine)}
             self._run.record("device", plain)
@@ -126,10 +129,10 @@ class DeviceBackend:
         shared = Table.open(user_cache_path("edgeprune") / "tables" / f"{self.facts['key']}-t{threads}.json")
         if not mine.times:
             mine.add({key: shared.times[key] for key in map(point_key, mine.missing(grids)) if key in shared.times})
-        missing, suffix = mine.missing(grids), find_format(engine).suffix
+        missing, suffix, build = mine.missing(grids), find_format(engine).suffix, kernel_builders()[engine]
         for start in range(0, len(missing), CHUNK):
             chunk = {point_key(point): point for point in missing[start : start + CHUNK]}
-            files = {key + suffix: BUILDERS[engine](*point) for key, point in chunk.items()}
+            files = {key + suffix: build(*point) for key, point in chunk.items()}
             self._events.progress("device table", start, len(missing))
             found = self._open().table(files, engine, self._options)
             times = {}
@@ -146,7 +149,7 @@ class DeviceBackend:
     def check_outputs(self, path: Path, inputs: Sequence[Tensor], expected: Callable[[], Sequence[Tensor]], tolerance: float) -> None:
         """Raises :class:`ParityError` where what the device computes is not, but for ``tolerance`` of the largest value, ``expected()``."""
         arrays = [value.numpy() for value in inputs]
-        if self.facts["engine"] == "tflite":  # which holds 64-bit numbers in 32 bits
+        if not ENGINES[self.facts["engine"]].int64:  # it holds 64-bit numbers in 32 bits
             arrays = [array.astype(np.int32) if array.dtype == np.int64 else array for array in arrays]
         found = self._open().outputs(Artifact(path), arrays)
         outputs = expected()
@@ -173,7 +176,7 @@ class DeviceBackend:
         if self._device is None:
             self._events.begin("connecting", f"to {self.target}")
             known = self._run.recall_as("device", DeviceFacts)
-            engines = [known["engine"]] if known else [self._wanted] if self._wanted else list(BUILDERS)
+            engines = [known["engine"]] if known else [self._wanted] if self._wanted else list(kernel_builders())
             self._device = self._first_of(engines)
             if known and self._device.info.key(known["engine"]) != known["key"]:
                 key = self._device.info.key(known["engine"])

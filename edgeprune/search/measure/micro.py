@@ -24,6 +24,7 @@ from edgeprune.budget import Budget
 from edgeprune.cost.kernels import Kernel, macs
 from edgeprune.cost.latency import KernelTimes
 from edgeprune.cost.prior import PriorTimes
+from edgeprune.engines import INT8
 from edgeprune.errors import BudgetError, ExportError, InputError, ParityError
 from edgeprune.graph import Analysis
 from edgeprune.micro import Arena, estimate_flash, macs_of, measure_arena, predict_ms, read_graph, run_micro, write_c_array
@@ -38,7 +39,7 @@ from edgeprune.search.precision import MICRO as MICRO_PRECISION
 from edgeprune.search.precision import Precision
 from edgeprune.tflite.interpreter import invoke, open_tflite
 
-ENGINE = "tflite-int8"
+ENGINE = INT8
 
 STEPS = 16
 """How many of 256 steps an output may differ between the kernels of TFLite Micro and of TFLite, which round otherwise: MLPerf Tiny's models

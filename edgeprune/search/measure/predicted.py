@@ -12,6 +12,7 @@ from edgeprune.bench.info import DeviceFacts
 from edgeprune.cost.kernels import Kernel
 from edgeprune.cost.latency import KernelTimes
 from edgeprune.cost.prior import PriorTimes
+from edgeprune.engines import TFLITE
 from edgeprune.graph import Analysis
 from edgeprune.profile import Profile
 from edgeprune.runs.summary import RunSummary
@@ -29,7 +30,7 @@ class PredictedBackend:
     def __init__(self, profile: Profile, engine: str | None) -> None:
         self._profile = profile
         self.target = profile.name
-        self.precision: Precision = float_precision(engine or "tflite")
+        self.precision: Precision = float_precision(engine or TFLITE)
 
     @property
     def facts(self) -> DeviceFacts:

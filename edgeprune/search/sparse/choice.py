@@ -12,6 +12,7 @@ from edgeprune.bench import BenchOptions, open_device
 from edgeprune.cost.latency import LatencyModel
 from edgeprune.cost.sparse_kernels import SparseCost, SparsePoint, SparseTimes
 from edgeprune.cost.table import Table
+from edgeprune.engines import TFLITE
 from edgeprune.errors import DeviceError, InfeasibleBudgetError
 from edgeprune.search.plan.planner import Planner
 
@@ -39,7 +40,7 @@ def measure_sparse(target: str, points: Sequence[SparsePoint], table: Table, opt
     files = {name: content for point in points for name, content in point.files().items() if name not in table.times}
     if files:
         with open_device(target) as device:
-            found = device.table(files, "tflite", options)
+            found = device.table(files, TFLITE, options)
         for name, time in found.items():
             if time.error is not None:
                 raise DeviceError(f"sparse kernel {name} failed on {target}: {time.error}", remedy="Update the runtime on the device.")

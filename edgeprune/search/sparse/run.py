@@ -15,6 +15,7 @@ from edgeprune.bench import BenchOptions
 from edgeprune.budget import Budget, format_quantity
 from edgeprune.cost.sparse_kernels import SparseCost, sparse_points
 from edgeprune.cost.table import Table
+from edgeprune.engines import FORMATS, SPARSE, TFLITE
 from edgeprune.errors import InfeasibleBudgetError, InputError, RecipeError
 from edgeprune.export import ExportOptions, export
 from edgeprune.export.metadata import task_metadata
@@ -122,16 +123,16 @@ def make_sparse(
         save(path, Pruned(model, Plan(analysis.fingerprint, {}), "modules", 0.0), analysis, task.example_inputs, tuple(task.protect))
     events.note("exporting tflite and tflite-sparse")
     options = ExportOptions(metadata=task_metadata(task, model, {"sparsity": sparsity}))
-    files = export(model, task.example_inputs, ("tflite", "tflite-sparse"), run.artifacts, "sparse", options=options)
+    files = export(model, task.example_inputs, (TFLITE, SPARSE), run.artifacts, "sparse", options=options)
     trial = None
     if target is not None:
-        asked = RunRequest(task, Budget(), target, options=Options(engine="tflite", threads=settings.threads, seed=settings.seed))
+        asked = RunRequest(task, Budget(), target, options=Options(engine=TFLITE, threads=settings.threads, seed=settings.seed))
         backend = open_backend(asked, run, events)
         try:
-            trial = backend.measure_pair(f"sparse-{sparsity:g}", files["tflite"], files["tflite-sparse"])
+            trial = backend.measure_pair(f"sparse-{sparsity:g}", files[TFLITE], files[SPARSE])
         finally:
             backend.release()
-    check = sparse_check(files["tflite-sparse"])
+    check = sparse_check(files[SPARSE])
     return SparseOutcome("sparse", reached, layers, dense_score, tuned.score, files, path, check, _interval(trial), None)
 
 
@@ -154,7 +155,7 @@ def sparsify_to(
 class _Search:
     def __init__(self, task: Task, latency: str, target: str, run: RunDirectory, events: EventStream, settings: SparseSettings) -> None:
         self.task, self.target, self.run_directory, self.events, self.settings = task, target, run, events, settings
-        options = Options(engine="tflite", formats=("tflite",), epochs=settings.epochs, threads=settings.threads, seed=settings.seed)
+        options = Options(engine=TFLITE, formats=(TFLITE,), epochs=settings.epochs, threads=settings.threads, seed=settings.seed)
         self.job = Job(RunRequest(task, Budget(latency=latency), target, options=options), run, events)
         self.value: Objective
         self._losses: dict[tuple[float, tuple[int, ...]], float] = {}
@@ -241,9 +242,11 @@ class _Search:
         return self._measure(model, option, f"way-{attempt}")
 
     def _measure(self, model: nn.Module, option: SparseOption, name: str) -> PairedMeasurement:
-        kind = "tflite-sparse" if option.sparsity else "tflite"
+        kind = SPARSE if option.sparsity else TFLITE
         file = export(model, self.task.example_inputs, (kind,), self.run_directory.artifacts, name)[kind]
-        pair = self._backend.measure_pair(f"{name}-{option.kind}-{option.sparsity:g}", self.run_directory.artifacts / "dense.tflite", file)
+        pair = self._backend.measure_pair(
+            f"{name}-{option.kind}-{option.sparsity:g}", self.run_directory.artifacts / f"dense{FORMATS[TFLITE].suffix}", file
+        )
         assert pair is not None, "a target measures"
         return pair
 
@@ -254,9 +257,9 @@ class _Search:
         path, analysis = self.run_directory.path / "model.safetensors", self.job.analysis
         save(path, pruned, analysis, self.task.example_inputs, tuple(self.task.protect))
         trial = self._measure(pruned.model, option, "final")
-        suffix = "sparse.tflite" if option.sparsity else "tflite"
-        files = {"tflite-sparse" if option.sparsity else "tflite": self.run_directory.artifacts / f"final.{suffix}"}
-        check = sparse_check(files["tflite-sparse"]) if option.sparsity else None
+        kind = SPARSE if option.sparsity else TFLITE
+        files = {kind: self.run_directory.artifacts / f"final{FORMATS[kind].suffix}"}
+        check = sparse_check(files[SPARSE]) if option.sparsity else None
         reached = _sparsity(pruned.model, self.settings) if option.sparsity else 0.0
         verdict = judge_trial(self.job.budget.limits()["latency"], trial).verdict
         return SparseOutcome(option.kind, reached, layers, dense_score, tuned.score, files, path, check, _interval(trial), verdict)
@@ -271,7 +274,7 @@ def _runs_sparse(model: nn.Module, task: Task, run: RunDirectory, events: EventS
         events.note(f"nothing will run faster: {error.message}")
         return False
     apply_masks(parameters, quantile_masks(parameters, SPARSITIES[-1], "layer"))
-    file = export(model, task.example_inputs, ("tflite-sparse",), run.artifacts, "check")["tflite-sparse"]
+    file = export(model, task.example_inputs, (SPARSE,), run.artifacts, "check")[SPARSE]
     report = sparse_check(file)
     file.unlink()
     for finding in report.findings if not report.taken else ():
