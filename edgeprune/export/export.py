@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from edgeprune.batches import Inputs
 from edgeprune.errors import ExportError
-from edgeprune.export import executorch, formats, onnx, parity, pt2, sparse, tflite, torchscript  # noqa: F401
+from edgeprune.export import executorch, formats, onnx, parity, pt2, tflite, torchscript  # noqa: F401
 from edgeprune.export.calibration import Sample
 from edgeprune.export.formats import Format
 from edgeprune.export.options import ExportOptions
 from edgeprune.export.source import Source
+from edgeprune.export.sparse import format as _sparse  # noqa: F401  (registers it)
 from edgeprune.files import replacing
 
 TIME_LIMIT_S = 900.0
