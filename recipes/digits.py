@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from _data import ImageBatches
-from _trained import trained
+from _trained import trained_task
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -67,14 +67,9 @@ def make_task(model: nn.Module) -> Task:
     return Task(model, (torch.zeros(1, 1, SIDE, SIDE),), train, validation, labels=LABELS, preprocessing=preprocessing)
 
 
-def lesson(model: nn.Module) -> Task:
-    """How it is trained."""
-    job = make_task(model)
-    job.validation, job.epochs, job.learning_rate = None, 4, 0.1
-    return job
+LESSON = {"epochs": 4, "learning_rate": 0.1}
+"""How the network is trained."""
 
 
 def task() -> Task:
-    job = make_task(trained(__file__, network, lesson))
-    job.epochs, job.learning_rate = 6, 0.05
-    return job
+    return trained_task(__file__, network, make_task, LESSON, epochs=6, learning_rate=0.05)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from _data import Batches, data_folder, no_file
-from _trained import trained
+from _trained import trained_task
 from torch import Tensor, nn
 
 from edgeprune.task import Task
@@ -69,18 +69,13 @@ def make_task(model: nn.Module) -> Task:
     return Task(model, (torch.zeros(1, 1, 1, SAMPLES),), train, validation, labels=LABELS)
 
 
-def lesson(model: nn.Module) -> Task:
-    """How it is trained."""
-    job = make_task(model)
-    job.validation, job.epochs, job.learning_rate = None, 12, 0.05
-    return job
+LESSON = {"epochs": 12, "learning_rate": 0.05}
+"""How the network is trained."""
 
 
 def task() -> Task:
-    job = make_task(trained(__file__, network, lesson))
-    job.preprocessing = {
+    preprocessing = {
         "input": "128 samples of one beat at 180 Hz, less their own mean, over their own standard deviation plus 1: 1 x 1 x 128",
         "sample_rate_hz": 180,
     }
-    job.epochs, job.learning_rate, job.distillation = 6, 0.02, 0.5
-    return job
+    return trained_task(__file__, network, make_task, LESSON, epochs=6, learning_rate=0.02, distillation=0.5, preprocessing=preprocessing)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from _data import Batches, data_folder, no_file
-from _trained import trained
+from _trained import trained_task
 from scipy.io import wavfile
 from torch import Tensor, nn
 
@@ -97,16 +97,12 @@ def make_task(model: nn.Module) -> Task:
     return Task(model, (torch.zeros(1, 1, MELS, 49),), train, validation, labels=LABELS)
 
 
-def lesson(model: nn.Module) -> Task:
-    """How it is trained."""
-    job = make_task(model)
-    job.validation, job.epochs, job.learning_rate = None, 12, 0.1
-    return job
+LESSON = {"epochs": 12, "learning_rate": 0.1}
+"""How the network is trained."""
 
 
 def task() -> Task:
-    job = make_task(trained(__file__, network, lesson))
-    job.preprocessing = {
+    preprocessing = {
         "input": "one second of sound as mel power spectrogram, 1 x bands x frames; inputs are (ln(power + 1e-5) - mean) / std",
         "sample_rate_hz": RATE,
         "window_samples": WINDOW,
@@ -116,5 +112,4 @@ def task() -> Task:
         "mean": MEAN,
         "std": STD,
     }
-    job.epochs, job.learning_rate, job.distillation = 6, 0.05, 0.5
-    return job
+    return trained_task(__file__, network, make_task, LESSON, epochs=6, learning_rate=0.05, distillation=0.5, preprocessing=preprocessing)

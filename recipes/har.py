@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from _data import Batches, data_folder, no_file
-from _trained import trained
+from _trained import trained_task
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -91,20 +91,15 @@ def make_task(model: nn.Module) -> Task:
     return Task(model, (torch.zeros(1, 3, 1, WINDOW),), train, validation, labels=LABELS)
 
 
-def lesson(model: nn.Module) -> Task:
-    """How it is trained."""
-    job = make_task(model)
-    job.validation, job.epochs, job.learning_rate = None, 6, 0.05
-    return job
+LESSON = {"epochs": 6, "learning_rate": 0.05}
+"""How the network is trained."""
 
 
 def task() -> Task:
-    job = make_task(trained(__file__, network, lesson))
-    job.preprocessing = {
+    preprocessing = {
         "input": "52 samples of three axes at 26 Hz, in thousandths of g, axes first: 3 x 1 x 52",
         "scale": SCALE,
         "mean": 0,
         "std": 1,
     }
-    job.epochs, job.learning_rate, job.distillation = 4, 0.02, 0.5
-    return job
+    return trained_task(__file__, network, make_task, LESSON, epochs=4, learning_rate=0.02, distillation=0.5, preprocessing=preprocessing)

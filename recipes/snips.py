@@ -13,7 +13,7 @@ from functools import cache
 
 import torch
 from _data import Batches, data_folder, no_file
-from _trained import trained
+from _trained import trained_task
 from torch import Tensor, nn
 
 from edgeprune.task import Task
@@ -90,18 +90,13 @@ def make_task(model: nn.Module) -> Task:
     return Task(model, (example,), train, validation, labels=LABELS)
 
 
-def lesson(model: nn.Module) -> Task:
-    """How it is trained."""
-    job = make_task(model)
-    job.validation, job.epochs, job.learning_rate = None, 4, 0.1
-    return job
+LESSON = {"epochs": 4, "learning_rate": 0.1}
+"""How the network is trained."""
 
 
 def task() -> Task:
-    job = make_task(trained(__file__, Network, lesson))
-    job.preprocessing = {
+    preprocessing = {
         "input": "numbers of a request's first 24 words: lower case, split at all but letters, digits and apostrophes; filled up with 0",
         "vocabulary": ["", "any other word", *vocabulary()],
     }
-    job.epochs, job.learning_rate, job.distillation = 3, 0.05, 0.5
-    return job
+    return trained_task(__file__, Network, make_task, LESSON, epochs=3, learning_rate=0.05, distillation=0.5, preprocessing=preprocessing)
