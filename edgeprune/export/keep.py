@@ -6,7 +6,6 @@ beside probabilities, one step is larger than what matters: such operators stay 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -14,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgeprune.tflite.file import TfliteFile
+from edgeprune.tflite.ranges import Ranges
 
 Array = np.ndarray[Any, Any]
 
@@ -39,28 +39,6 @@ _CHOICES: Final = frozenset({"MAXIMUM", "MINIMUM", "SELECT", "SELECT_V2"})
 _FLOAT_UP_TO_2_14: Final = frozenset({"DIV", "SQRT"})
 _CLAMPS: Final = frozenset({"MAXIMUM", "MINIMUM", "PADV2"})
 """Their constants have the scale of their output, which cuts off what lies outside: no harm there."""
-
-
-class Ranges:
-    """Least and largest value of every float tensor by name, over all inferences seen; NaN counts as infinite."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[float, float]] = {}
-
-    def see(self, tensors: Mapping[str, Array]) -> None:
-        """Take in the tensors of one inference."""
-        for name, values in tensors.items():
-            if values.dtype.kind == "f" and values.size:
-                low, high = self._seen.get(name, (math.inf, -math.inf))
-                self._seen[name] = (min(low, _or(float(values.min()), -math.inf)), max(high, _or(float(values.max()), math.inf)))
-
-    def of(self, name: str) -> tuple[float, float]:
-        """Of one tensor; (0, 0) where it was not seen."""
-        return self._seen.get(name, (0.0, 0.0))
-
-
-def _or(value: float, otherwise: float) -> float:
-    return otherwise if math.isnan(value) else value
 
 
 def float_for_int8(content: bytes, ranges: Ranges, *, integer_io: bool) -> dict[str, str]:

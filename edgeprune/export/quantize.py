@@ -22,12 +22,13 @@ from torch import Tensor
 from edgeprune.errors import ExportError, suggest
 from edgeprune.export.calibration import checked
 from edgeprune.export.ends import COPY, copied_inputs, require_types, state_pairs, with_own_outputs, without_copies
-from edgeprune.export.keep import Aliases, Ranges, float_for_fp16, float_for_int8, named
+from edgeprune.export.keep import Aliases, float_for_fp16, float_for_int8, named
 from edgeprune.export.pixels import pixel_tensors, with_pixel_inputs
 from edgeprune.export.recurrent import placed
 from edgeprune.tflite import schema as flatbuffer
 from edgeprune.tflite.interpreter import TensorDetail
 from edgeprune.tflite.quiet import quiet_stderr
+from edgeprune.tflite.ranges import Ranges
 
 Kind = Literal["fp16", "dynamic", "int8"]
 Array = np.ndarray[Any, Any]
@@ -62,8 +63,6 @@ def quantize(
         raise ExportError(f"unknown kind of quantization {kind!r}", remedy=suggest(kind, KINDS, "kinds"))
     if integer_io and kind != "int8":
         raise ExportError(f"{kind} quantization keeps its inputs and outputs float", remedy='Integer inputs and outputs need "int8".')
-    from ai_edge_quantizer import quantizer
-
     content = with_own_outputs(float_tflite, every=integer_io)  # what makes one may stay float, and the copy does not
     states = state_pairs(content) if integer_io else []
     kept = _named_by_user(content, keep_float, aliases or {}, copies=not integer_io)
@@ -71,26 +70,27 @@ def quantize(
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if kind == "int8":
-            seen = Ranges()
-            ranges = _ranges(placed(content, "float"), _recipe(kind, integer_io, ()), calibration, seen)
+            ranges, seen = _ranges(content, integer_io, calibration, states)
             kept += map(_exactly, float_for_int8(content, seen, integer_io=integer_io))
-            _widen(ranges, content, states)
-            for name in pixel_tensors(content):
-                ranges[name] = {key: np.full_like(ranges[name][key], end) for key, end in (("min", 0.0), ("max", 255.0))}
             kept += [] if integer_io else map(_exactly, copied_inputs(content))
         elif kind == "fp16":
             kept += map(_exactly, float_for_fp16(content))
-        try:
-            work = quantizer.Quantizer(bytearray(content))
-            work.load_quantization_recipe(_recipe(kind, integer_io, kept))
-            made = bytes(work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
-        except Exception as error:
-            raise ExportError(
-                f"tflite-{kind}: the quantizer refused the model: {error}", remedy="The format tflite keeps it float."
-            ) from error
+        made = _quantized(content, kind, _recipe(kind, integer_io, kept), ranges)
     made = flatbuffer.pack(flatbuffer.read(with_pixel_inputs(without_copies(made, states))))
     require_types(f"tflite-{kind}", float_tflite, made, integer_io=integer_io)
     return made
+
+
+def _quantized(content: bytes, kind: Kind, recipe: Any, ranges: Any) -> bytes:
+    """What the quantizer makes of a file.  Raises :class:`ExportError` with what it says."""
+    from ai_edge_quantizer import quantizer
+
+    try:
+        work = quantizer.Quantizer(bytearray(content))
+        work.load_quantization_recipe(recipe)
+        return bytes(work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
+    except Exception as error:
+        raise ExportError(f"tflite-{kind}: the quantizer refused the model: {error}", remedy="The format tflite keeps it float.") from error
 
 
 def _exactly(name: str) -> str:
@@ -151,20 +151,27 @@ def _recipe(kind: Kind, integer_io: bool, keep_float: Sequence[str]) -> Any:
     return manager.get_quantization_recipe()
 
 
-def _ranges(content: bytes, used: Any, calibration: Sequence[tuple[Array, ...]] | None, seen: Ranges) -> Any:
-    """Least and largest value of every activation over all samples, as the quantizer counts them; ``seen`` takes in all there are."""
+def _ranges(
+    content: bytes, integer_io: bool, calibration: Sequence[tuple[Array, ...]] | None, states: Sequence[tuple[int, int]]
+) -> tuple[Any, Ranges]:
+    """Least and largest value of every activation over all samples: as the quantizer counts them, where a state's input has the range of
+    the output fed to it and pixels that of their type; and of all tensors there are, as they were."""
     from ai_edge_quantizer import calibrator, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
 
-    manager = recipe_manager.RecipeManager()
-    manager.load_quantization_recipe(used)
-    watched = calibrator.Calibrator(content, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
+    manager, seen = recipe_manager.RecipeManager(), Ranges()
+    manager.load_quantization_recipe(_recipe("int8", integer_io, ()))
+    watched = calibrator.Calibrator(placed(content, "float"), num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     key, names, details = _signature(watched)
     examples = [torch.from_numpy(np.zeros(detail["shape"], detail["dtype"])) for detail in details]
     for sample in checked(calibration or (), examples):
         watched.calibrate({key: [dict(zip(names, map(Tensor.numpy, sample), strict=True))]}, manager)
         seen.see(watched._tensor_content_map)
-    return watched.get_model_qsvs()
+    ranges = watched.get_model_qsvs()
+    _widen(ranges, content, states)
+    for name in pixel_tensors(content):
+        ranges[name] = {key: np.full_like(ranges[name][key], end) for key, end in (("min", 0.0), ("max", 255.0))}
+    return ranges, seen
 
 
 def _signature(watched: Any) -> tuple[str, list[str], list[TensorDetail]]:

@@ -18,8 +18,8 @@ from edgeprune.export.passes.recurrent import PREFIX
 from edgeprune.tflite import schema as flatbuffer
 from edgeprune.tflite.file import TfliteFile
 from edgeprune.tflite.interpreter import invoke, open_tflite, value_of
+from edgeprune.tflite.ranges import Ranges
 from edgeprune.tflite.recurrent import Cell, Mode, Places, write
-from edgeprune.tflite.recurrent.cell import Ranges
 from edgeprune.tflite.trim import drop_unread_operators, drop_unread_tensors, drop_unrun_graphs, drop_unused_codes
 
 

@@ -15,8 +15,8 @@ from edgeprune.export.parity import sqnr_db
 from edgeprune.tflite import schema as flatbuffer
 from edgeprune.tflite.file import TfliteFile
 from edgeprune.tflite.interpreter import invoke, open_tflite, value_of
+from edgeprune.tflite.ranges import Ranges
 from edgeprune.tflite.recurrent import Cell, Mode, Places, write
-from edgeprune.tflite.recurrent.cell import Ranges
 
 STEPS, INPUTS, HIDDEN = 12, 5, 8
 KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu")

@@ -1,22 +1,18 @@
-"""One direction of one recurrent layer: its weights, and the ranges of everything it computes."""
+"""One direction of one recurrent layer: its weights, and everything it computes."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from edgeprune.tflite.file import Scale
-
 Array = np.ndarray[Any, Any]
 Watch = Callable[[str, Array], Array]
 """Sees a named intermediate value and returns it."""
 
 GATES: Final = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-_LEAST: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -91,26 +87,3 @@ def sigmoid(x: Array) -> Array:
     """The logistic function, without overflow."""
     result: Array = 0.5 * (1 + np.tanh(0.5 * x))
     return result
-
-
-class Ranges:
-    """The least and the largest of every value that it watched; what was not watched yet has none."""
-
-    def __init__(self) -> None:
-        self.limits: dict[str, tuple[float, float]] = {}
-
-    def __call__(self, name: str, values: Array) -> Array:
-        low, high = self.limits.get(name, (0.0, 0.0))
-        self.limits[name] = (min(low, float(values.min())), max(high, float(values.max())))
-        return values
-
-    def int8(self, name: str) -> Scale:
-        """The scale by which int8 holds a value."""
-        low, high = self.limits[name]
-        scale = max(high - low, _LEAST) / 255
-        return Scale(scale, int(np.clip(round(-128 - low / scale), -128, 127)))
-
-    def int16(self, name: str) -> Scale:
-        """The least power of two, down to 2 ** -15, by which int16 holds a value: what the integer LSTM asks of its cell's state."""
-        largest = max(*map(abs, self.limits[name]), _LEAST)
-        return Scale(2.0 ** max(-15, math.ceil(math.log2(largest / 32767))))

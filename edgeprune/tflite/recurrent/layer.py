@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgeprune.tflite.file import TfliteFile
-from edgeprune.tflite.recurrent.cell import Cell, Ranges
+from edgeprune.tflite.ranges import Ranges
+from edgeprune.tflite.recurrent.cell import Cell
 from edgeprune.tflite.recurrent.fused import write_lstm, write_rnn
 from edgeprune.tflite.recurrent.loop import write_loop
 from edgeprune.tflite.recurrent.writer import Mode, Writer

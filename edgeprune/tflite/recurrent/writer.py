@@ -9,7 +9,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgeprune.tflite.file import Scale, TfliteFile
-from edgeprune.tflite.recurrent.cell import Array, Ranges
+from edgeprune.tflite.ranges import Array, Ranges
 
 Mode = Literal["float", "fp16", "hybrid", "int8"]
 """How numbers are stored: weights and activations in float32; weights in float16; int8 weights under float32 activations; int8 both."""
