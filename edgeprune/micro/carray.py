@@ -53,6 +53,51 @@ def write_c_array(content: bytes, folder: Path, name: str, arena: Arena) -> tupl
     return source, header
 
 
+_HEADER: Final = """\
+{made}: do not edit.
+ *
+ * Operators of the model:
+{used}
+ */
+#ifndef EDGEPRUNE_{upper}_H
+#define EDGEPRUNE_{upper}_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The TFLite file. */
+#define {upper}_SIZE_BYTES {size}
+#define {upper}_SHA256 "{sha256}"
+
+/* The least arena, measured with tflite-micro {arena.version}: reference kernels, 64-bit pointers.
+ * {arena.used_bytes} bytes stay in use. Optimised kernels (CMSIS-NN, ESP-NN) ask for scratch of their own. */
+#define {upper}_ARENA_BYTES {arena.needed_bytes}
+
+/* Inputs and outputs: value = SCALE * (stored - ZERO_POINT) where there is a SCALE. */
+{sides}
+
+/* Operators to make room for: tflite::MicroMutableOpResolver<{upper}_OPERATOR_COUNT>. */
+#define {upper}_OPERATOR_COUNT {operators}
+{state}
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+extern const unsigned char {name}_data[{upper}_SIZE_BYTES];
+
+#ifdef __cplusplus
+}} /* extern "C" */
+
+/* Registers the model's operators; whether all had room. */
+template <typename Resolver>
+inline bool {name}_add_operators(Resolver& resolver) {{
+    return {adds};
+}}
+#endif
+
+#endif /* EDGEPRUNE_{upper}_H */
+"""
+
 _STATE: Final = """
 /* The model keeps state in resource variables: make room for them, and pass them to the interpreter, which fails without them.
  *   tflite::MicroAllocator* allocator = tflite::MicroAllocator::Create(arena, arena_bytes);
@@ -80,57 +125,22 @@ alignas(16) const unsigned char {name}_data[{name.upper()}_SIZE_BYTES] = {{
 
 
 def _header(content: bytes, graph: MicroGraph, name: str, arena: Arena) -> str:
-    upper = name.upper()
+    upper, variables = name.upper(), graph.resource_variables
     methods = resolver_methods(graph.operators)
-    sides = "\n".join([*_side(f"{upper}_INPUT", graph.inputs), "", *_side(f"{upper}_OUTPUT", graph.outputs)])
-    used = "\n".join(f" *   {line}" for line in _wrapped(sorted({operator.name for operator in graph.operators})))
-    variables = graph.resource_variables
-    state = _STATE.format(upper=upper, count=variables) if variables else ""
-    adds = "".join(f" &&\n           resolver.{method}() == 0" for method in methods)[len(" &&\n           ") :]
-    return f"""\
-{_MADE}: do not edit.
- *
- * Operators of the model:
-{used}
- */
-#ifndef EDGEPRUNE_{upper}_H
-#define EDGEPRUNE_{upper}_H
-
-#include <stdbool.h>
-#include <stdint.h>
-
-/* The TFLite file. */
-#define {upper}_SIZE_BYTES {len(content)}
-#define {upper}_SHA256 "{sha256(content).hexdigest()}"
-
-/* The least arena, measured with tflite-micro {arena.version}: reference kernels, 64-bit pointers.
- * {arena.used_bytes} bytes stay in use. Optimised kernels (CMSIS-NN, ESP-NN) ask for scratch of their own. */
-#define {upper}_ARENA_BYTES {arena.needed_bytes}
-
-/* Inputs and outputs: value = SCALE * (stored - ZERO_POINT) where there is a SCALE. */
-{sides}
-
-/* Operators to make room for: tflite::MicroMutableOpResolver<{upper}_OPERATOR_COUNT>. */
-#define {upper}_OPERATOR_COUNT {len(methods)}
-{state}
-#ifdef __cplusplus
-extern "C" {{
-#endif
-
-extern const unsigned char {name}_data[{upper}_SIZE_BYTES];
-
-#ifdef __cplusplus
-}} /* extern "C" */
-
-/* Registers the model's operators; whether all had room. */
-template <typename Resolver>
-inline bool {name}_add_operators(Resolver& resolver) {{
-    return {adds};
-}}
-#endif
-
-#endif /* EDGEPRUNE_{upper}_H */
-"""
+    used = _wrapped(sorted({operator.name for operator in graph.operators}))
+    return _HEADER.format(
+        made=_MADE,
+        used="\n".join(f" *   {line}" for line in used),
+        name=name,
+        upper=upper,
+        size=len(content),
+        sha256=sha256(content).hexdigest(),
+        arena=arena,
+        sides="\n".join([*_side(f"{upper}_INPUT", graph.inputs), "", *_side(f"{upper}_OUTPUT", graph.outputs)]),
+        operators=len(methods),
+        state=_STATE.format(upper=upper, count=variables) if variables else "",
+        adds=" &&\n           ".join(f"resolver.{method}() == 0" for method in methods),
+    )
 
 
 def _side(prefix: str, tensors: Sequence[Tensor]) -> list[str]:
