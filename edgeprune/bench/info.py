@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import TypedDict
 
@@ -16,24 +16,9 @@ from edgeprune.errors import InputError, RunnerError
 
 @dataclass(frozen=True)
 class ProbeAnswer:
-    """What the runner says of its device: see :class:`DeviceInfo`."""
+    """What the runner says of its device in another form than :class:`DeviceInfo` has it; the rest is the same."""
 
-    cpu: str
-    arch: str
-    cores: int
-    max_mhz: float | None
-    features: tuple[str, ...]
-    board: str
-    memory_bytes: int
-    os: str
-    kernel: str
-    libc: str
-    python: str
-    python_path: str
-    hostname: str
-    machine: str
     runtimes: dict[str, RuntimeAnswer]
-    meters: tuple[str, ...]
     conditions: Conditions
 
 
@@ -110,16 +95,17 @@ class DeviceInfo:
     @classmethod
     def from_probe(cls, address: str, probe: JsonObject) -> DeviceInfo:
         """From the runner's answer.  Raises :class:`RunnerError` naming the address when anything of it is missing or of another type."""
-        found = decoded(probe, ProbeAnswer, address, "the description")
+        answer = decoded(probe, ProbeAnswer, address, "the description")
+        known = {
+            "address": address,
+            "runtimes": {name: (one.runtime, one.version) for name, one in answer.runtimes.items() if one.error is None},
+            "broken": {name: one.error.message for name, one in answer.runtimes.items() if one.error is not None},
+            "conditions": answer.conditions,
+        }
+        found = decoded(probe | known, cls, address, "the description")
         if found.cores < 1 or found.memory_bytes < 0:
             raise RunnerError(f"{address} has {found.cores} cores and {found.memory_bytes} bytes of memory, it says", remedy=REMEDY)
-        working = {name: one for name, one in found.runtimes.items() if one.error is None}
-        plain = {item.name: getattr(found, item.name) for item in fields(cls) if hasattr(found, item.name)}
-        known = {
-            "runtimes": {name: (one.runtime, one.version) for name, one in working.items()},
-            "broken": {name: one.error.message for name, one in found.runtimes.items() if one.error is not None},
-        }
-        return cls(**plain | known | {"address": address})
+        return found
 
     @property
     def identity(self) -> str:
