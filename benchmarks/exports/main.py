@@ -66,7 +66,8 @@ def main() -> None:
             measure_files(name, wanted, row) if part == "files" else measure_latency(name, wanted, row)
             rows = known_rows() | {name: row}
             RESULTS.write_text(json.dumps({known: rows[known] for known in RECIPES if known in rows}, indent=1) + "\n")
-    DOCUMENT.write_text(document({name: rows[name] for name in RECIPES if name in rows}, FORMATS))
+    known = DOCUMENT.read_text() if DOCUMENT.exists() else ""
+    DOCUMENT.write_text(document({name: rows[name] for name in RECIPES if name in rows}, FORMATS, known))
 
 
 def known_rows() -> dict[str, Any]:

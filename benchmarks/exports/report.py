@@ -31,51 +31,17 @@ NOTES = """\
   largest value seen; inputs and outputs float.
 """
 
-RECURRENT = """\
-Recurrent layers are kept whole: `nn.LSTM` becomes `UNIDIRECTIONAL_SEQUENCE_LSTM`, `nn.RNN` becomes `UNIDIRECTIONAL_SEQUENCE_RNN`, \
-and `nn.GRU`, which TFLite has no operator for, a `WHILE` of one step.
-The file has as many operators for 400 steps as for 4.
-This holds for several layers, both directions (each an operator of its own, \
-one with its steps reversed), `batch_first` or not, projections, no biases, \
-and first states that the model is given.
-
-- **State**: TFLite keeps the state of these operators from one inference to the next, until the application resets it.
-  Operators before them set it at every inference: to zero, as PyTorch does, or to the states that come in.
-  A model that streams takes its states as inputs and gives them as outputs (`h_n`, `c_n`); the application hands them on.
-- **tflite-int8**: the LSTM's integer kernel, with int8 activations and an int16 cell state.
-  Plain RNNs have no int8 kernel and become a loop like the GRU, with int8 products and gates; the state of a GRU is float32.
-  `--keep-float` with the layer's name keeps it float32.
-- **tflite-dynamic** stores int8 weights, **tflite-fp16** float16 ones; activations are float32.
-- **Old runtimes**: tflite-runtime 2.14 and ai-edge-litert 2.3 compute the same, with and without XNNPACK.
-  The state tensors are the output of an operator, which the interpreters take and TensorFlow's offline verifier does not.
-- **Speed**: a loop copies the sequence at every step, which costs less than the layer up to some hundred steps.
-  On x86-64 the integer LSTM kernel is plain C and slower than the float one.
-  On an emulated aarch64 board (ratios of work, 25 steps, beside the unrolled file): LSTM 1.04 in float, 0.17 in int8; \
-GRU 1.4 and 2.8, since loops are not delegated.
-  `edgeprune bench` on the device says which format is better.
-- What is unrolled is said, with the number of operators: `nn.LSTMCell`, `nn.GRUCell` and `nn.RNNCell` \
-in a Python loop, and layers whose weights are computed (parametrizations).
-
-`python -m benchmarks.recurrent`, one layer of 64 from 40 inputs, beside its cell in a Python loop (x86-64, beside other work):
-
-| layer | steps | format | bytes | unrolled | operators | unrolled | time to unrolled |
-|---|---|---|---|---|---|---|---|
-| LSTM | 25 | tflite | 113,184 | 163,712 | 5 | 420 | 1.51 |
-| LSTM | 25 | tflite-int8 | 33,344 | 204,528 | 8 | 422 | 11.88 |
-| LSTM | 100 | tflite | 113,184 | 314,608 | 5 | 1695 | 0.42 |
-| LSTM | 100 | tflite-int8 | 33,344 | 701,344 | 8 | 1697 | 12.70 |
-| GRU | 25 | tflite | 88,912 | 142,912 | 19 | 472 | 1.07 |
-| GRU | 25 | tflite-int8 | 29,200 | 174,800 | 25 | 474 | 1.16 |
-| GRU | 100 | tflite | 88,912 | 312,416 | 19 | 1897 | 0.64 |
-"""
+BY_HAND = "<!-- From here on written by hand. -->\n"
+"""What ends the written part of the document; all after it is kept when the part is written again."""
 
 
-def document(rows: Mapping[str, Row], formats: Sequence[str]) -> str:
-    """The whole document; ``rows``: by recipe, ``formats``: in the order of the tables."""
+def document(rows: Mapping[str, Row], formats: Sequence[str], known: str = "") -> str:
+    """The whole document; ``rows``: by recipe, ``formats``: in the order of the tables. ``known``: it as it is, whose part written
+    by hand stays."""
     parts = ["# Exports: what every format costs and gives", _intro(rows), "## int8 against float32", _summary(rows)]
     for name, row in rows.items():
         parts += [f"## {TITLES[name]}", _about(name, row), _table(row, formats)]
-    return "\n\n".join([*parts, "## What the columns say", NOTES.strip(), "## Recurrent layers", RECURRENT.strip()]) + "\n"
+    return "\n\n".join([*parts, "## What the columns say", NOTES.strip(), "".join(known.partition(BY_HAND)[1:])]).rstrip() + "\n"
 
 
 def _intro(rows: Mapping[str, Row]) -> str:
