@@ -152,7 +152,7 @@ def test_a_users_unpack_takes_any_batch_apart() -> None:
     assert finetune(job.model, job).steps == 3
 
 
-def test_samples_are_sliced_in_inputs_targets_and_labels_alike() -> None:
+def test_samples_are_sliced_in_inputs_targets_and_labels_equally() -> None:
     batch = Batch((torch.zeros(6, 2),), {"mask": torch.ones(6)}, torch.arange(6), {"labels": torch.arange(6)}).sliced(2, 4)
     assert (batch.samples, batch.targets.tolist(), batch.labels["labels"].tolist()) == (2, [2, 3], [2, 3])
 
@@ -198,7 +198,7 @@ def test_an_unpack_that_fails_is_described(unpack: Any, message: str) -> None:
         next(tagging(unpack=unpack).batches("train"))
 
 
-def test_a_model_that_computes_no_loss_is_told() -> None:
+def test_a_model_that_computes_no_loss_is_reported() -> None:
     class Silent(Tagger):
         def forward(self, tokens: Tensor, mask: Tensor | None = None, *, labels: Tensor | None = None) -> dict[str, Tensor]:
             return super().forward(tokens, mask)

@@ -64,7 +64,7 @@ def test_an_entry_that_is_damaged_costs_itself_alone(client_home: Path, capsys: 
 
 
 @pytest.mark.parametrize("text", [b"[" * 3000, b'{"pi": ' + b"1" * 5000 + b"}", b"[]", b"\xff", b"", b"null"])
-def test_a_targets_file_that_is_no_object_of_names_is_named(text: bytes, client_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_targets_file_that_is_not_an_object_of_names_is_named(text: bytes, client_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     targets_file().parent.mkdir(parents=True)
     targets_file().write_bytes(text)
     for command in (["list"], ["add", "pi", "ssh://pi"], ["remove", "pi"]):

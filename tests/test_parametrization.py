@@ -177,7 +177,7 @@ def test_a_weight_that_the_code_computes_row_by_row_is_followed(name: str, mode:
     assert pruned.model.get_parameter("weight").shape == (12, 8, 3)
 
 
-def test_a_weight_that_cannot_be_followed_is_named_and_its_elements_are_no_channels() -> None:
+def test_a_weight_that_cannot_be_followed_is_named_and_its_elements_are_not_channels() -> None:
     analysis = analyze(Computed(lambda net, w: torch.linalg.qr(w.permute(2, 0, 1))[0].permute(1, 2, 0)).eval(), INPUTS)
     assert [group.name for group in analysis.groups] == ["last"]
     reasons = {reason for reason in analysis.fixed.values() if "output" not in reason}

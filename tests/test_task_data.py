@@ -101,7 +101,7 @@ def test_what_the_data_raise_is_said_without_a_traceback(workers: int) -> None:
     assert raised.value.message == "the training data of task mine raised ValueError at batch 3: image 5 is damaged"
 
 
-def test_an_epoch_broken_off_by_its_data_goes_on_where_it_was(tmp_path) -> None:
+def test_an_epoch_broken_off_by_its_data_continues_where_it_was(tmp_path) -> None:
     class Moody:
         broken = False
 
@@ -149,7 +149,7 @@ def test_an_epoch_may_be_shorter_than_the_data() -> None:
     assert finetune(network(), task([batch() for _ in range(5)], steps_per_epoch=2, epochs=2)).steps == 4
 
 
-def test_a_batch_that_is_no_pair_is_named() -> None:
+def test_a_batch_that_is_not_a_pair_is_named() -> None:
     job = task([batch(), (torch.zeros(1), torch.zeros(1), torch.zeros(1))])
     with pytest.raises(RecipeError, match=r"a tuple of 3 .*, not \(inputs, targets\)"):
         finetune(job.model, job)

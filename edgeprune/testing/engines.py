@@ -17,7 +17,7 @@ class EngineContract:
     a file that cannot be loaded.
     """
 
-    def test_tells_its_package_and_version(self, engine: Any) -> None:
+    def test_reports_its_package_and_version(self, engine: Any) -> None:
         package, version = engine.runtime()
         assert package in engine.packages
         assert engine.installed() == (package, version)
@@ -39,7 +39,7 @@ class EngineContract:
             loaded.run()
             np.testing.assert_allclose(loaded.outputs()[0], factor * weights.sum(1, keepdims=True).T, rtol=1e-3, atol=1e-3)
 
-    def test_tells_its_inputs(self, engine: Any, model: Path, weights: np.ndarray[Any, Any], specs: Any) -> None:
+    def test_reports_its_inputs(self, engine: Any, model: Path, weights: np.ndarray[Any, Any], specs: Any) -> None:
         assert engine.load(str(model), 1, specs).specs == [{"shape": [1, weights.shape[1]], "dtype": "float32"}]
 
     def test_refuses_inputs_that_do_not_fit(

@@ -77,7 +77,7 @@ class SessionContract:
         with pytest.raises(DeviceError, match="none"):
             session.get(f"{folder}/none")
 
-    def test_closing_twice_is_no_error(self, session: Session) -> None:
+    def test_closing_twice_is_not_an_error(self, session: Session) -> None:
         session.close()
         session.close()
 

@@ -150,7 +150,7 @@ def test_a_table_has_exactly_the_kernels_that_were_asked_for(kernels: Any) -> No
 
 
 @pytest.mark.parametrize("outputs", [None, {}, [1], ["%%%"], ["AAAA"], [""]])
-def test_outputs_that_are_no_arrays(outputs: Any) -> None:
+def test_outputs_that_are_not_arrays(outputs: Any) -> None:
     with pytest.raises(RunnerError, match="the board"):
         output_arrays({"outputs": outputs}, "m.tflite", "the board")
 
@@ -229,7 +229,7 @@ def test_no_answer_ends_in_anything_but_a_clear_error(value: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["[" * 3000 + "]" * 3000, "9" * 5000, "{", "\ufeff{}", '"\\ud800', b"\xff\xfe", "", "nul"])
-def test_a_file_of_results_that_is_no_document(tmp_path: Path, text: str | bytes) -> None:
+def test_a_file_of_results_that_is_not_a_document(tmp_path: Path, text: str | bytes) -> None:
     path = tmp_path / "result.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=r"result\.json"):

@@ -51,7 +51,7 @@ def test_a_measurement_is_complete_and_survives_json(device: Device, dense_model
     assert Measurement.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
-def test_a_file_that_is_removed_meanwhile_is_told_as_it_was_sent(client_home: Path, dense_model: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_removed_meanwhile_is_reported_as_it_was_sent(client_home: Path, dense_model: Path, tmp_path: Path) -> None:
     model = tmp_path / "model.tflite"
     content = dense_model.read_bytes()
     model.write_bytes(content)

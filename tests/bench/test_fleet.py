@@ -107,7 +107,7 @@ def test_a_group_stands_for_its_members(named: None) -> None:
     assert names("lab") == ["orin"]
 
 
-def test_one_device_is_no_group(named: None) -> None:
+def test_one_device_is_not_a_group(named: None) -> None:
     add_group("lab", ["pi4", "pi5"])
     with pytest.raises(TargetError, match="'lab' is a group") as caught:
         resolve_target("lab")
@@ -142,7 +142,7 @@ def test_a_wrong_group_is_refused(named: None, name: str, members: list[str], me
 
 
 @pytest.mark.parametrize("members", ['"pi4"', "[1]", "null"])
-def test_a_damaged_group_is_told(named: None, members: str) -> None:
+def test_a_damaged_group_is_reported(named: None, members: str) -> None:
     targets_file().write_text(f'{{"lab": {{"members": {members}}}}}')
     with pytest.raises(TargetError, match="damaged"):
         list_groups()

@@ -188,7 +188,7 @@ def test_a_label_that_would_name_another_result_is_refused(tmp_path: Path, model
         assert history.entries() == []
 
 
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     (tmp_path / "bad.db").write_bytes(b"this is not a database, but is long enough to be looked at" * 100)
     with pytest.raises(HistoryError, match=r"bad\.db cannot be used: file is not a database"):
         History(f"sqlite:///{tmp_path}/bad.db")

@@ -31,7 +31,7 @@ def test_what_cannot_be_exported_is_a_row_with_the_reason() -> None:
     assert "captured" in row["error"]
 
 
-def test_the_other_tool_is_told_which_layers_are_outputs_and_how_many_heads_there_are() -> None:
+def test_the_other_tool_gets_the_output_layers_and_the_number_of_heads() -> None:
     model = squeezenet1_1()
     assert outputs_of(model, "classification") == [model.classifier[1]]
     encoder = nn.TransformerEncoderLayer(32, 4, 64)

@@ -142,7 +142,7 @@ def test_wrong_options_are_wrong_usage(bench, arguments: list[str], message: str
 
 
 @pytest.mark.parametrize("baseline", ["v9", "missing.json", "latest"])
-def test_a_baseline_that_is_missing_is_told_before_anything_is_measured(bench, run, baseline: str) -> None:
+def test_a_baseline_that_is_missing_is_reported_before_anything_is_measured(bench, run, baseline: str) -> None:
     done = bench("--baseline", baseline, "--fail-if", "slower:5%", "--json")
     assert (done.code, done.json["error"]["kind"], done.json["exit_code"]) == (1, "InputError", 1)
     assert baseline in done.err
@@ -212,7 +212,7 @@ def test_one_device_that_fails_is_an_error_with_a_junit_report(bench, tmp_path: 
     assert root.attrib["errors"] == "1"
 
 
-def test_a_junit_report_that_cannot_be_written_is_told_before_anything_is_measured(bench, run, tmp_path: Path) -> None:
+def test_a_junit_report_that_cannot_be_written_is_reported_before_anything_is_measured(bench, run, tmp_path: Path) -> None:
     done = bench("--junit", tmp_path / "missing/junit.xml", "--json")
     assert (done.code, done.json["error"]["kind"]) == (1, "InputError")
     assert "missing/junit.xml cannot be written" in done.err

@@ -128,7 +128,7 @@ def test_a_median_that_did_not_settle_decides_only_beyond_the_middle_of_its_runs
 
 
 @pytest.mark.parametrize("text", ["slower", "slower:", "slower:5ms", "slower:-5%", "latency:15", "memory:20ms", "speed:1x", ""])
-def test_what_is_no_condition_is_refused(text: str) -> None:
+def test_what_is_not_a_condition_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_gate(text)
 
@@ -169,12 +169,12 @@ def test_the_spread_is_pooled_over_models_and_assumed_when_little_is_known() -> 
 
 
 @pytest.mark.parametrize("bounds", [(5.0, 15.0), (0.0, 10.1), (9.9, math.inf)])
-def test_wide_intervals_are_no_verdict(bounds: tuple[float, float]) -> None:
+def test_wide_intervals_are_not_a_verdict(bounds: tuple[float, float]) -> None:
     low, high = bounds
     assert between_sessions(PLAIN, replace(PLAIN, low_ms=low, high_ms=high)).ratio.verdict == "inconclusive"
 
 
-def test_all_differences_are_told_and_force_goes_on() -> None:
+def test_all_differences_are_reported_and_force_continues() -> None:
     other = replace(PLAIN, threads=4, runtime_version="2", before={"governor": "ondemand", "limit_mhz": 1500.0})
     with pytest.raises(IncomparableError) as caught:
         between_sessions(PLAIN, other)

@@ -129,7 +129,7 @@ def test_int8_needs_data_and_a_checkpoint_its_recipe(recipe, checkpoint, tmp_pat
     assert "does not exist" in capsys.readouterr().err
 
 
-def test_a_task_without_a_score_is_told_before_anything_is_written(tmp_path, capsys):
+def test_a_task_without_a_score_is_reported_before_anything_is_written(tmp_path, capsys):
     recipe = tmp_path / "own.py"
     recipe.write_text(RECIPE)
     assert main(["export", str(recipe), "--format", "pt2", "--score"]) == 1

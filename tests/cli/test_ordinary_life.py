@@ -87,7 +87,7 @@ def test_a_recipe_that_is_none_is_named_with_its_line(name: str, text: str, told
     assert caught.value.remedy
 
 
-def test_a_folder_is_no_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_is_not_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prune", str(tmp_path), "--profile", "raspberry-pi-4", "--latency", "50%"]) != 0
     said = capsys.readouterr().err
     assert "is a folder" in said
@@ -148,7 +148,7 @@ def test_signals_are_as_before_after_a_command() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
 
 
-def test_a_run_that_goes_on_does_so_in_the_folder_that_it_was_started_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_continues_does_so_in_the_folder_that_it_was_started_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgeprune.cli.job import enter_directory
 
     started, elsewhere = tmp_path / "project", tmp_path / "elsewhere"

@@ -186,7 +186,7 @@ def test_the_first_convolution_in_time_reads_channels_not_samples() -> None:
     assert macs(first.spec, 4, 16) == 10 * 3 * 4 * 16
 
 
-def test_a_pooling_that_tells_places_is_as_wide_as_its_values() -> None:
+def test_a_pooling_that_returns_places_is_as_wide_as_its_values() -> None:
     layers = (nn.Conv1d(4, 16, 3), nn.ReLU(), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(16, 3))
     analysis = analyze(nn.Sequential(*layers).eval(), (torch.zeros(1, 4, 10),))
     convolution, pooling, linear = kernels(analysis)

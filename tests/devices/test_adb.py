@@ -160,7 +160,7 @@ def test_the_probe_command_shows_a_phone(phone: Adbd, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.device
-def test_what_is_no_android_and_what_tells_no_heat(phone: Adbd) -> None:
+def test_what_is_not_android_and_what_reports_no_heat(phone: Adbd) -> None:
     phone.tool("dumpsys", 'echo "Can\'t find service: thermalservice"')
     assert probe(f"adb:{phone.serial}").conditions["thermal_status"] is None
     phone.tool("getprop", "echo")

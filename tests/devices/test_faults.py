@@ -47,7 +47,7 @@ def test_an_unknown_host_key_shows_its_fingerprint_and_the_command_that_accepts_
     connect(sshd.address).close()
 
 
-def test_a_changed_host_key_is_told_from_an_unknown_one(sshd: SshServer, client_home: Path, tmp_path: Path) -> None:
+def test_a_changed_host_key_is_distinguished_from_an_unknown_one(sshd: SshServer, client_home: Path, tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other")], check=True)
     other = (tmp_path / "other.pub").read_text().split()[1]
     (client_home / ".ssh/known_hosts").write_text(f"[127.0.0.1]:{sshd.port} ssh-ed25519 {other}\n")
@@ -258,7 +258,7 @@ def test_what_a_killed_holder_left_is_removed_by_the_next_session(client_home: P
 # other users
 
 
-def test_the_second_user_waits_is_told_for_whom_and_gives_up(client_home: Path) -> None:
+def test_the_second_user_waits_learns_for_whom_and_gives_up(client_home: Path) -> None:
     events: list[dict] = []
     with open_runner("local:"):
         with pytest.raises(DeviceBusyError, match=rf"in use by .*process {os.getpid()}"):

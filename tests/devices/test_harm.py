@@ -47,7 +47,7 @@ def harmful(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     ],
     indirect=["harmful"],
 )
-def test_a_harmful_model_is_named_and_the_device_goes_on(own_sshd: SshServer, harmful: Path, told: str, dense_model: Path) -> None:
+def test_a_harmful_model_is_named_and_the_device_continues(own_sshd: SshServer, harmful: Path, told: str, dense_model: Path) -> None:
     quick = BenchOptions(threads=1, min_time_s=0.05, max_time_s=0.1, warmup_s=0.1, step_timeout_s=2, energy=False)
     with open_device(own_sshd.address) as device:
         with pytest.raises((ModelCrashedError, RunnerError), match=told):
@@ -58,7 +58,7 @@ def test_a_harmful_model_is_named_and_the_device_goes_on(own_sshd: SshServer, ha
 
 
 @pytest.mark.parametrize("harmful", ["crashing"], indirect=True)
-def test_a_fault_is_no_result(
+def test_a_fault_is_not_a_result(
     client_home: Path, harmful: Path, dense_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(client_home / "data"))

@@ -135,7 +135,7 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("line", HARMLESS.values(), ids=HARMLESS)
-def test_what_bash_starts_with_is_no_output_of_a_command(line: str, sshd: SshServer, bash: Path) -> None:
+def test_what_bash_starts_with_is_not_output_of_a_command(line: str, sshd: SshServer, bash: Path) -> None:
     bash.write_text(line + "\n")
     sshd.own(bash)
     name = f"{sshd.home}/{uuid.uuid4().hex}"

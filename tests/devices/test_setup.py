@@ -180,7 +180,7 @@ def small_home(bare: SshServer) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_too_little_room_is_told_before_anything_is_sent(bare: SshServer, small_home: Path) -> None:
+def test_too_little_room_is_reported_before_anything_is_sent(bare: SshServer, small_home: Path) -> None:
     (small_home / "full").write_bytes(b"0" * (8 << 20))
     with pytest.raises(DeviceFullError, match=r"has 16\.\d MB free.*ai-edge-litert takes 2\d"):
         set_up(bare.address, offline=True)

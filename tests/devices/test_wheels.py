@@ -56,7 +56,7 @@ def test_32_bit_arm_takes_numpy_from_its_system() -> None:
         ((3, 15, 0), "aarch64", "glibc 2.41"),
     ],
 )
-def test_where_none_fits_the_device_and_what_would_fit_are_told(version: tuple[int, ...], arch: str, libc: str) -> None:
+def test_where_none_fits_the_device_and_what_would_fit_are_reported(version: tuple[int, ...], arch: str, libc: str) -> None:
     with pytest.raises(NoRuntimeError, match=rf"no wheel of tflite.*Python {version[0]}\.{version[1]}.*{arch}") as caught:
         find_wheel("tflite", python(version, arch, libc))
     assert "ai-edge-litert (Python 3.10 to 3.14, x86_64 or aarch64, glibc 2.27)" in str(caught.value.remedy)
@@ -166,7 +166,7 @@ def test_the_devices_platform_decides(kept: Path) -> None:
     assert [path.name for path in collect(["native"], PI, offline=True)] == ["native-1.0-cp310-cp310-manylinux_2_28_aarch64.whl"]
 
 
-def test_contradictions_and_what_is_not_kept_are_told(kept: Path) -> None:
+def test_contradictions_and_what_is_not_kept_are_reported(kept: Path) -> None:
     make_wheel(kept, "runtime", needs=["array>=2"])
     make_wheel(kept, "array", "1.26")
     for requirements in (["runtime", "array<2"], ["nowhere"]):
@@ -216,7 +216,7 @@ def test_an_environment_is_made_without_pip_and_venv(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["env"]
 
 
-def test_an_interrupted_one_goes_on_only_if_it_is_the_same(tmp_path: Path) -> None:
+def test_an_interrupted_one_continues_only_if_it_is_the_same(tmp_path: Path) -> None:
     place = tmp_path / "env"
     one, two = make_wheel(tmp_path, "one"), make_wheel(tmp_path, "two")
     install("begin", place, manifest=manifest(one, two))

@@ -54,7 +54,7 @@ def test_whatever_byte_is_changed_nothing_but_an_error_of_ours_is_raised(tmp_pat
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt", ".pt2"])
-def test_what_is_no_such_file(tmp_path, suffix):
+def test_a_missing_file(tmp_path, suffix):
     if suffix == ".onnx":
         pytest.importorskip("onnx")
     path = tmp_path / f"model{suffix}"

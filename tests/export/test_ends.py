@@ -118,7 +118,7 @@ def test_what_cannot_be_pixels_is_refused(inputs, calibration, said, tmp_path):
         ({"input": "samples at 16 kHz"}, None),
     ],
 )
-def test_a_task_s_preprocessing_tells_the_normalisation(told, expected):
+def test_a_task_s_preprocessing_gives_the_normalisation(told, expected):
     assert Normalisation.of(told) == expected
 
 

@@ -65,7 +65,7 @@ def test_data_that_can_only_be_iterated_is_taken_from_its_start() -> None:
     assert len(calibration_of(Task(convolution(), IMAGE, train=Stream()))) == 32  # type: ignore[arg-type]
 
 
-def test_a_rare_class_that_is_lost_is_no_fidelity() -> None:
+def test_a_rare_class_that_is_lost_is_not_fidelity() -> None:
     want = [[torch.tensor([[0.0, 1.0 if place % 16 == 0 else -1.0]])] for place in range(64)]
     got = [[torch.tensor([[0.0, -1.0]])] for _ in range(64)]
     found = fidelity(want, got)
@@ -93,13 +93,13 @@ def test_nested_inputs_become_the_file_s_in_order(mask: Tensor | None, tmp_path:
         assert torch.allclose(formats.find(name).run(path, flat)[0], model(*given), atol=1e-5)
 
 
-def test_a_float16_model_is_told_what_it_is(tmp_path: Path) -> None:
+def test_a_float16_model_is_named_as_one(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="input 0 is float16") as raised:
         export(convolution().half(), (torch.zeros(1, 3, 8, 8, dtype=torch.float16),), ("tflite",), tmp_path)
     assert "tflite-fp16" in raised.value.remedy
 
 
-def test_weights_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+def test_weights_that_are_not_numbers_are_named(tmp_path: Path) -> None:
     model = convolution()
     with torch.no_grad():
         model[4].weight[0, 0] = torch.nan
@@ -146,7 +146,7 @@ def test_what_cannot_be_stored_in_a_file_is_refused() -> None:
             ExportOptions(metadata=metadata)
 
 
-def test_a_file_tells_how_it_was_pruned() -> None:
+def test_a_file_says_how_it_was_pruned() -> None:
     task = Task(convolution(), IMAGE, labels=["a", "b", "c", "d"])
     told = task_metadata(task, convolution(), {"latency": "50%", "memory": None})
     assert told["pruned"] == {"parameters": 260, "of": 260, "latency": "50%"}

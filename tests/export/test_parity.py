@@ -41,7 +41,7 @@ def test_different_outputs(want, got):
 
 
 @pytest.mark.parametrize("values", [[float("nan"), 1.0], [1.0, float("nan"), float("inf")], [float("nan")]])
-def test_nan_on_both_sides_is_no_evidence(values):
+def test_nan_on_both_sides_is_not_evidence(values):
     with pytest.raises(ParityError, match=r"onnx: output 1: the PyTorch model itself gives NaN at \[\d\]"):
         compare("onnx", [torch.ones(1), torch.tensor(values)], [torch.ones(1), torch.tensor(values)], 1e-3)
     several = [[torch.tensor([[0.1, 0.9, *values]])]] * 8

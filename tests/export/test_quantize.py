@@ -221,7 +221,7 @@ def test_a_calibration_that_does_not_do_is_refused(model, float_file, samples, s
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_kind_and_a_file_that_is_no_model(float_file):
+def test_an_unknown_kind_and_a_file_that_is_not_a_model(float_file):
     with pytest.raises(ExportError, match=r"'int4'\n.*Known kinds: fp16, dynamic, int8"):
         quantize(float_file, "int4", None)  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="no TFLite model"):

@@ -117,13 +117,13 @@ def test_files_that_arm_devices_would_misread_are_told_apart_and_never_exported(
 
 
 @pytest.mark.parametrize("name", ["stride-1 stem", "no padding of the stem", "too dense", "max pooling", "no mean"])
-def test_what_cannot_be_arranged_is_still_told(name: str) -> None:
+def test_what_cannot_be_arranged_is_still_reported(name: str) -> None:
     report = sparse_check(ARRANGED[name])
     assert not report.taken
     assert report.findings
 
 
-def test_dense_and_quantized_files_are_told() -> None:
+def test_dense_and_quantized_files_are_reported() -> None:
     assert [finding.why for finding in sparse_check(DENSE["whole"]).findings] == ["its weights are stored with their zeros"]
     from edgeprune.export.quantize import quantize
 

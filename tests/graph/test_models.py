@@ -398,7 +398,7 @@ def test_a_detector_is_captured_by_submodule(mode: str, tmp_path: Path) -> None:
     assert torch.equal(loaded(*inputs)[0]["boxes"], pruned.model(*inputs)[0]["boxes"])
 
 
-def test_the_reference_measures_batch_norm_statistics_anew() -> None:
+def test_the_reference_measures_batch_norm_statistics_again() -> None:
     torch.manual_seed(0)
     model = awake(nn.Sequential(nn.Conv1d(5, 16, 3, padding=1), nn.BatchNorm1d(16), nn.GroupNorm(4, 16), nn.Conv1d(16, 3, 1)))
     inputs = (torch.randn(4, 5, 9),)

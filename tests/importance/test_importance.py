@@ -164,7 +164,7 @@ def test_fisher_knows_that_new_statistics_make_up_for_a_shifted_mean() -> None:
     assert all(torch.equal(buffer, before) for buffer, before in zip(model[3].buffers(), tracked, strict=True))
 
 
-def test_fisher_takes_given_targets_where_answers_are_no_classes() -> None:
+def test_fisher_takes_given_targets_where_answers_are_not_classes() -> None:
     task, analysis, inputs, _ = random_task(3, 64)
     goals = torch.randn(64, 3, generator=torch.Generator().manual_seed(1))
     task.train = list(zip(inputs.split(8), goals.split(8), strict=True))
@@ -184,7 +184,7 @@ def test_fisher_takes_given_targets_where_answers_are_no_classes() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.floats(0.01, 100.0), st.integers(0, 1000))
-def test_weights_of_another_scale_score_alike(factor: float, seed: int) -> None:
+def test_weights_of_another_scale_score_equally(factor: float, seed: int) -> None:
     task, analysis, *_ = random_task(seed % 5, 8)
     before = {name: only(score(task, analysis, name)) for name in ("l1", "l2", "lamp", "fpgm")}
     with torch.no_grad():
@@ -226,7 +226,7 @@ def test_a_graph_of_one_batch_size_is_shown_that_many_samples_at_a_time() -> Non
     assert only(score(task, analysis, "activation")) == pytest.approx(mean / mean.mean(), rel=1e-5)
 
 
-def test_unknown_names_weights_that_are_no_numbers_and_losses_that_are_none_are_told() -> None:
+def test_unknown_names_weights_that_are_not_numbers_and_losses_that_are_none_are_reported() -> None:
     task, analysis, *_ = random_task(0, 32)
     with pytest.raises(InputError, match="unknown criterion 'l3'") as caught:
         score(task, analysis, "l3")

@@ -62,7 +62,7 @@ def test_gaps_are_counted() -> None:
     assert greedy_arena(buffers) == 53_504
 
 
-def test_the_model_foresees_int8_activations_and_padding_apart() -> None:
+def test_the_model_predicts_int8_activations_and_padding_apart() -> None:
     """OptionA's second convolution has stride 2 and PyTorch's symmetric padding: TFLite pads apart, to 10 x 10."""
     analysis = analyze(OptionA(), (torch.zeros(1, 3, 8, 8),))
     dense = {group.name: group.size for group in analysis.groups}

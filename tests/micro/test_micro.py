@@ -151,7 +151,7 @@ def stateful() -> bytes:
     return graph.build([x], [y])
 
 
-def test_a_model_with_state_tells_firmware_of_its_variables(tmp_path: Path) -> None:
+def test_the_header_of_a_model_with_state_has_its_variables(tmp_path: Path) -> None:
     content = stateful()
     assert read_graph(content, "stateful").resource_variables == 1
     _, header = write_c_array(content, tmp_path, "model", measure_arena(content))
@@ -189,7 +189,7 @@ def test_what_only_the_interpreter_refuses_is_named_too(changed) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x1c\0\0\0TFL3" + bytes(40)])
-def test_what_is_no_model_is_said(content: bytes) -> None:
+def test_what_is_not_a_model_is_said(content: bytes) -> None:
     with pytest.raises(ExportError, match=r"^photo\.jpg: "):
         read_graph(content, "photo.jpg")
 

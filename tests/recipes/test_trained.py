@@ -91,7 +91,7 @@ def test_a_network_is_trained_once_and_kept(tiny: Path, tmp_path: Path, capsys: 
     assert all(torch.equal(a, b) for a, b in zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True))
 
 
-def test_training_goes_on_where_it_was_interrupted(tiny: Path, tmp_path: Path) -> None:
+def test_training_continues_where_it_was_interrupted(tiny: Path, tmp_path: Path) -> None:
     whole = load_recipe(tiny)
     (tmp_path / "cache/edgeprune/recipes" / kept(tmp_path)[0]).unlink()
 
@@ -122,7 +122,7 @@ def test_training_goes_on_where_it_was_interrupted(tiny: Path, tmp_path: Path) -
         ("torch.nn.Linear(3, 2)", "torch.nn.Linear(3, 2, bias=False)", True),
     ],
 )
-def test_what_trains_anew(tiny: Path, tmp_path: Path, old: str, new: str, anew: bool) -> None:
+def test_what_trains_again(tiny: Path, tmp_path: Path, old: str, new: str, anew: bool) -> None:
     load_recipe(tiny)
     assert old in RECIPE
     tiny.write_text(RECIPE.replace(old, new))

@@ -169,7 +169,7 @@ def test_a_record_that_was_cut_off_does_not_stop_a_release(run):
     assert build(order(run)).is_file()
 
 
-def test_a_release_does_not_tell_where_it_was_measured(run):
+def test_a_release_does_not_reveal_where_it_was_measured(run):
     with Bundle.open(build(order(run))) as bundle:
         (file,) = (file for file in bundle.manifest.variants["pi4"].files if file.role == "evidence")
         told = json.loads(bundle.read(file))
@@ -186,7 +186,7 @@ def test_what_is_there_and_no_bundle_is_not_overwritten(run, tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_release_that_has_expired_already_is_told(run, monkeypatch):
+def test_a_release_that_has_expired_already_is_reported(run, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1600000000")
     notes: list[str] = []
     build(order(run), None, notes.append)
@@ -439,7 +439,7 @@ def test_expiry_is_counted_from_the_creation(text, expires):
     assert BuildSpec(runs={"a": Path()}, version="1.0.0", expires=text).expiry("2026-01-31T00:00:00Z") == expires
 
 
-def test_a_date_before_the_evidence_is_no_expiry(run, tmp_path):
+def test_a_date_before_the_evidence_is_not_an_expiry(run, tmp_path):
     fails(order(run, expires="2020-01-01"), InputError, "would expire at 2020-01-01T00:00:00Z, before", tmp_path)
 
 
@@ -477,7 +477,7 @@ def test_the_bill_of_materials_is_valid_cyclonedx(run):
     assert {item for entry in document["dependencies"] for item in (entry["ref"], *entry["dependsOn"])} <= refs
 
 
-def test_the_card_tells_what_was_measured_where(run):
+def test_the_card_says_what_was_measured_where(run):
     with Bundle.open(build(order(run, gates=["latency:15ms"]))) as bundle:
         text = bundle.read(next(file for file in bundle.manifest.files if file.role == "card")).decode()
     assert "# gadget-classifier 1.4.0" in text

@@ -215,7 +215,7 @@ def test_the_manifest_of_another_release_is_refused(kit, whole, tmp_path):
     refused(tmp_path, kit, packed([("manifest.json", changed), *entries[1:]]), "is not a signature of this content")
 
 
-def test_a_bundle_that_is_no_file_says_so(tmp_path):
+def test_a_bundle_that_is_not_a_file_says_so(tmp_path):
     with pytest.raises(BundleError, match="cannot be read: No such file"):
         Bundle.open(tmp_path / "none.epb")
     with pytest.raises(BundleError, match="cannot be read: Is a directory"):

@@ -108,7 +108,7 @@ def test_an_arena_that_was_edited_is_refused(tmp_path, monkeypatch):
         build(order(run))
 
 
-def test_a_stored_result_without_its_samples_is_no_evidence(run, tmp_path):
+def test_a_stored_result_without_its_samples_is_not_evidence(run, tmp_path):
     from dataclasses import fields
 
     from edgeprune.bench import Artifact, DeviceInfo, Report
@@ -183,7 +183,7 @@ def test_a_signed_lie_does_not_verify(run, tmp_path, capsys, change, raw, said):
     assert "the evidence of variant pi4 does not follow from evidence/" in told
 
 
-def test_a_hash_without_a_file_is_no_manifest(run):
+def test_a_hash_without_a_file_is_not_a_manifest(run):
     with pytest.raises((BundleError, ValueError), match="the hash of samples, and no file"):
         changed(build(order(run)), lambda item: replace(item, raw=None))
 
@@ -209,7 +209,7 @@ def test_a_run_without_hashes_of_its_records_is_released_all_the_same(run):
     assert build(order(run)).is_file()
 
 
-def test_energy_that_was_predicted_is_no_evidence_against_the_measurement(tmp_path, monkeypatch):
+def test_energy_that_was_predicted_is_not_evidence_against_the_measurement(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = make_run(tmp_path / "run", energy_mj=None, energy_low_mj=None, energy_high_mj=None)
     result = json.loads((run / "run.json").read_text())["result"]

@@ -155,7 +155,7 @@ def test_the_variant_that_fits_and_asks_for_most_is_taken(tmp_path: Path) -> Non
         choose(made, DEVICE, "pi6")
 
 
-def test_a_device_that_no_variant_or_two_are_for_is_told_why(tmp_path: Path) -> None:
+def test_a_device_that_no_variant_or_two_are_for_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(IncompatibleError, match=r"pi5: it is a Raspberry Pi 4.*; x86: it is aarch64"):
         choose(manifest(tmp_path, x86=Compatibility(("x86_64",)), pi5=Compatibility(boards=("Raspberry Pi 5",))), DEVICE)
     with pytest.raises(IncompatibleError, match=r"could take (a or b|b or a)"):
@@ -226,7 +226,7 @@ def test_a_bundle_that_changes_after_it_was_verified_is_not_pushed(tmp_path: Pat
     assert not any(isinstance(outcome.error, DeviceError) for outcome in with_errors.outcomes)
 
 
-def test_the_command_tells_which_devices_failed_and_which_were_spared(
+def test_the_command_reports_which_devices_failed_and_which_were_spared(
     client_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def one(bundle: Bundle, target: Target, *_: Any) -> Pushed:

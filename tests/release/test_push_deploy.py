@@ -360,7 +360,7 @@ def test_the_workflow_is_well_formed() -> None:
     assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
 
 
-def test_the_script_goes_on_with_the_bundle_that_it_signed(tmp_path: Path) -> None:
+def test_the_script_continues_with_the_bundle_that_it_signed(tmp_path: Path) -> None:
     (tmp_path / "edgeprune").write_text(
         '#!/bin/sh\necho "$@" >> calls\ncase "$1 $2" in "prune "*) mkdir -p runs/1.0.0/gadget;; "release build") touch "$9";; '
         '"release sign") touch "$7";; "release push") test -e works;; esac\n'

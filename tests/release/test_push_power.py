@@ -161,7 +161,7 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("work", WORK)
-def test_whatever_change_is_the_last_a_whole_release_is_in_use_and_work_goes_on(root: Path, tmp_path: Path, work: str) -> None:
+def test_whatever_change_is_the_last_a_whole_release_is_in_use_and_work_continues(root: Path, tmp_path: Path, work: str) -> None:
     template, at, cut, met = tmp_path / "template", 0, True, set()
     shutil.copytree(root, template, symlinks=True)
     while cut:

@@ -43,7 +43,7 @@ def test_labels_are_lines_however_a_program_splits_them(tmp_path: Path, label: s
         build(order(make_run(tmp_path / "run", labels=["fine", label])), tmp_path / "x.epb")
 
 
-def test_preprocessing_that_is_no_json_is_refused(tmp_path: Path) -> None:
+def test_preprocessing_that_is_not_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="preprocessing is not JSON"):
         build(order(make_run(tmp_path / "run", preprocessing={"mean": [float("nan")]})), tmp_path / "x.epb")
 

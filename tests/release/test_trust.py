@@ -225,7 +225,7 @@ def test_a_command_that_fails_is_run_again_for_what_is_in_use(device: Device, tm
     assert (tmp_path / "runs").read_text() == "labels 2\nlabels 1\n"
 
 
-def test_a_service_that_a_command_starts_goes_on(device: Device, tmp_path: Path) -> None:
+def test_a_service_that_a_command_starts_continues(device: Device, tmp_path: Path) -> None:
     device.push(device.kit.bundle("1.0.0", 1), after=f"sleep 600 > /dev/null 2>&1 & echo $! > {tmp_path}/pid")
     pid = (tmp_path / "pid").read_text().strip()
     assert alive(pid)

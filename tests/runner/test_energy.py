@@ -89,14 +89,14 @@ def test_windows_are_whole_periods_and_a_meter_may_be_too_slow() -> None:
         energy.window_s(0.2, 5.0)
 
 
-def test_an_energy_below_idle_is_no_energy(clock: _Clock) -> None:
+def test_an_energy_below_idle_is_not_energy(clock: _Clock) -> None:
     meter = _Simulated(clock, 0.005, [0.0, -2.5] * 5)
     found = energy.measure_energy(_work(meter), 0.25, meter=meter)
     assert found["energy_mj"] is None
     assert "did not draw more than idling" in found["energy_error"]
 
 
-def test_a_meter_that_fails_is_told_and_gives_no_energy(clock: _Clock) -> None:
+def test_a_meter_that_fails_is_reported_and_gives_no_energy(clock: _Clock) -> None:
     meter = _Simulated(clock, 9.0)
     found = energy.measure_energy(_work(meter), 0.25, meter=meter)
     assert found["energy_mj"] is None

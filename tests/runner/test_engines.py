@@ -167,7 +167,7 @@ class TestOnnx(_Fixtures):
     def specs(self) -> None:
         return None
 
-    def test_tells_the_time_of_each_operator(self, engine, model: Path, weights: np.ndarray) -> None:
+    def test_reports_the_time_of_each_operator(self, engine, model: Path, weights: np.ndarray) -> None:
         loaded = engine.load(str(model), 1, None)
         loaded.set_inputs([np.ones((1, weights.shape[1]), np.float32)])
         operators = loaded.profile()

@@ -319,7 +319,7 @@ def test_a_batterys_current_in_either_unit_and_sign(readings: list[int], amperes
     assert battery.ampere_scale(readings) * largest == pytest.approx(amperes)
 
 
-def test_a_gauge_that_tells_nothing_raises() -> None:
+def test_a_gauge_without_a_reading_raises() -> None:
     with pytest.raises(MeterError, match="current of 0"):
         battery.ampere_scale([0, 0])
     with pytest.raises(MeterError, match="too slow"):
@@ -327,7 +327,7 @@ def test_a_gauge_that_tells_nothing_raises() -> None:
     assert battery.update_period_s([0.0, 1.0, 2.1, 3.0, 9.0]) == pytest.approx(1.1)
 
 
-def test_a_charging_battery_is_no_meter(tmp_path: Path) -> None:
+def test_a_charging_battery_is_not_a_meter(tmp_path: Path) -> None:
     case = TestBattery()
     case.show(tmp_path, 2.0, 0.0)
     meter = METERS.get("battery").open(str(tmp_path))
@@ -363,7 +363,7 @@ def test_damaged_lines_raise(lines: list[str]) -> None:
         stream.Lines(["humidity"])
 
 
-def test_a_stream_that_ends_is_no_energy(tmp_path: Path) -> None:
+def test_a_stream_that_ends_is_not_energy(tmp_path: Path) -> None:
     (tmp_path / "tool.py").write_text("import time\nfor _ in range(9):\n  print(2.5, flush=True); time.sleep(.01)\n")
     meter = METERS.get("command").connect(f"{sys.executable} {tmp_path}/tool.py")
     with pytest.raises(MeterError, match="ended"):

@@ -59,7 +59,7 @@ def test_cpuinfo_of_x86() -> None:
     assert (found["cpu"], found["features"], found["mhz"]) == ("AMD EPYC", ["sse4_1", "avx", "avx2", "fma"], 2596.12)
 
 
-def test_an_unknown_part_is_told_by_its_number() -> None:
+def test_an_unknown_part_is_reported_by_its_number() -> None:
     assert cpu.parse("processor : 0\nCPU implementer : 0x99\nCPU part : 0x123\n")["cpu"] == "ARM 0x99/0x123"
 
 

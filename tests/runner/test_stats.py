@@ -60,7 +60,7 @@ def test_the_interval_of_a_correlated_series_is_widened() -> None:
     assert plain < 0.9 * 400 < widened
 
 
-def test_one_spoilt_value_neither_moves_nor_widens_a_trimmed_mean() -> None:
+def test_one_outlier_neither_moves_nor_widens_a_trimmed_mean() -> None:
     values = [0.01, -0.01, 0.02, -0.02, 0.0, 0.01, -0.01, 0.0]
     mean, low, high = stats.trimmed_interval(values)
     spoilt_mean, spoilt_low, spoilt_high = stats.trimmed_interval([*values[:-1], 5.0])
@@ -69,7 +69,7 @@ def test_one_spoilt_value_neither_moves_nor_widens_a_trimmed_mean() -> None:
     assert stats.trimmed_interval([1.0]) == (1.0, -math.inf, math.inf)
 
 
-def test_drift_is_told_from_noise() -> None:
+def test_drift_is_distinguished_from_noise() -> None:
     generator = random.Random(4)
     flat = [generator.gauss(100, 1) for _ in range(60)]
     rising = [value + 0.2 * index for index, value in enumerate(flat)]
@@ -186,7 +186,7 @@ def test_a_model_that_is_a_little_slower_is_found_out(simulate: Callable[..., li
     assert sum(item["low"] <= 1.05 <= item["high"] for item in found) >= 0.95 * count
 
 
-def test_a_comparison_tells_each_models_energy(simulate: Callable[..., list[dict]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_reports_each_models_energy(simulate: Callable[..., list[dict]], monkeypatch: pytest.MonkeyPatch) -> None:
     times = {"base": 1e6, "half": 5e5}
     assert simulate(NOISES["quiet"] | {"luck": 0.0}, times, 1)[0]["energy_mj"] is None  # there is no meter
     monkeypatch.setattr(compare, "has_meter", lambda _: True)

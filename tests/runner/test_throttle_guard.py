@@ -78,7 +78,7 @@ def test_a_window_that_was_throttled_is_discarded_after_a_cooldown() -> None:
     assert (report["before"], report["after"], report["throttled"], report["discarded"]) == (CALM, CALM, ["throttled"], 4)
 
 
-def test_a_device_must_cool_below_its_limit_before_it_goes_on() -> None:
+def test_a_device_must_cool_below_its_limit_before_it_continues() -> None:
     script = Script(CALM, *({"temperatures_c": {"cpu": degrees}} for degrees in (81.0, 79.0, 78.0, 76.0, 76.0)))
     guard = script.guard(limit_c=80.0)
     assert not guard.passes(1)
@@ -90,7 +90,7 @@ def test_a_hot_device_is_waited_for_before_anything_is_measured() -> None:
     assert (guard.cooldown_s, guard.unreliable, guard.discarded) == (2.0, False, 0)
 
 
-def test_a_device_that_never_recovers_is_measured_and_told() -> None:
+def test_a_device_that_never_recovers_is_measured_and_reported() -> None:
     script = Script(CALM, CALM | {"throttled": ["under-voltage"]})
     guard = script.guard(patience_s=10.0)
     assert guard.passes(5)
@@ -301,7 +301,7 @@ def test_a_tables_windows_that_were_throttled_are_repeated(monkeypatch: pytest.M
     assert events[-1] == ("table", {"done": 9, "total": 9})
 
 
-def test_cooling_down_is_told() -> None:
+def test_cooling_down_is_reported() -> None:
     script, told = Script(CALM, CALM | {"throttled": ["throttled"]}, CALM), []
     guard = ThrottleGuard(None, 60.0, script.probe, script, lambda name, **fields: told.append((name, fields)))
     assert not guard.passes(1)

@@ -100,7 +100,7 @@ def test_a_gate_on_an_error_is_an_upper_limit() -> None:
         judge(wanted, "all", 10, None, "error", 3.0, 1.0, higher_is_better=False)
 
 
-def test_accuracy_refuses_what_is_no_classification() -> None:
+def test_accuracy_refuses_what_is_not_a_classification() -> None:
     assert accuracy(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1, 1])) == 50.0
     with pytest.raises(RecipeError, match=r"not float32 \(4, 1\) and float32 \(4, 1\)"):
         accuracy(torch.zeros(4, 1), torch.zeros(4, 1))
@@ -108,7 +108,7 @@ def test_accuracy_refuses_what_is_no_classification() -> None:
         accuracy(torch.zeros(4, 3, 8, 8), torch.zeros(4, 8, 8, dtype=torch.int64))
 
 
-def test_options_without_an_effect_are_told(tmp_path: Path) -> None:
+def test_options_without_an_effect_are_reported(tmp_path: Path) -> None:
     class Notes:
         def __init__(self) -> None:
             self.lines: list[str] = []

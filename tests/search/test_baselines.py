@@ -128,7 +128,7 @@ def test_the_knapsack_is_optimal(seed: int) -> None:
     assert total(values, tuple(chosen)) == pytest.approx(best)
 
 
-def test_netadapt_goes_on_from_the_rounds_it_has(setting: SearchContext) -> None:
+def test_netadapt_continues_from_the_rounds_it_has(setting: SearchContext) -> None:
     fresh = SearchContext(setting.task, setting.analysis, setting.planner)
     dense = setting.latency_ms(setting.planner.dense)
     netadapt(fresh, 0.8 * dense)

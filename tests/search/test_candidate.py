@@ -65,7 +65,7 @@ def test_without_epochs_and_formats_it_is_only_cut(task: Task, plan: Plan) -> No
     assert all(any(torch.equal(row, old) for old in dense["first.weight"]) for row in kept["first.weight"])
 
 
-def test_an_interrupted_tuning_goes_on_from_its_checkpoint(task: Task, plan: Plan, tmp_path: Path) -> None:
+def test_an_interrupted_tuning_continues_from_its_checkpoint(task: Task, plan: Plan, tmp_path: Path) -> None:
     whole = make_candidate(task, plan, SETTINGS, checkpoint=tmp_path / "tune.safetensors")
     again = make_candidate(task, plan, SETTINGS, checkpoint=tmp_path / "tune.safetensors")
     assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole).items())

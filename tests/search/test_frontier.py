@@ -31,7 +31,7 @@ def _no_converter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeprune.search.run.warm", lambda: None)
 
 
-def test_a_sweep_prunes_to_every_level_marks_the_front_and_goes_on(tmp_path: Path) -> None:
+def test_a_sweep_prunes_to_every_level_marks_the_front_and_continues(tmp_path: Path) -> None:
     levels = ["70%", "30%", "0.0001%"]
     found = frontier(points_task(), profile=PROFILE, kind="macs", levels=levels, options=OPTIONS, runs=tmp_path)
     reached, narrow, beyond = found.points
@@ -86,7 +86,7 @@ def test_the_front_is_what_no_other_point_beats() -> None:
     assert [one.best for one in pareto(points, "macs")] == [False, False, True, True, False]
 
 
-def test_a_point_that_misses_another_limit_is_told_and_in_no_front() -> None:
+def test_a_point_that_misses_another_limit_is_reported_and_in_no_front() -> None:
     def plain(level: str, macs: float, metric: float, missed: list[str], best: bool) -> dict[str, object]:
         model = {"metric": metric, "latency_ms": 1.0, "peak_bytes": 10, "energy_mj": 1.0, "file_bytes": 10, "macs": macs, "parameters": 5}
         said = {"level": level, "best": best, "missed": missed, "error": None, "metric_name": "accuracy", "measured": True}
@@ -155,7 +155,7 @@ def test_the_command_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> N
     assert "--target" in capsys.readouterr().err
 
 
-def test_an_interrupted_sweep_names_the_folder_to_go_on_with(tmp_path: Path) -> None:
+def test_an_interrupted_sweep_names_the_folder_to_continue_with(tmp_path: Path) -> None:
     def stopped(model: object) -> float:
         raise KeyboardInterrupt
 
@@ -171,14 +171,14 @@ def test_an_interrupted_sweep_names_the_folder_to_go_on_with(tmp_path: Path) -> 
     assert front.value.__notes__[0].endswith(f"edgeprune frontier --resume {folder}")
 
 
-def test_a_sweep_says_when_it_is_done_and_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_says_when_it_is_done_and_is_not_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = frontier(points_task(), profile=PROFILE, kind="macs", levels=["60%"], options=OPTIONS, runs=tmp_path, recipe="recipe.py")
     assert json.loads((found.folder / "run.json").read_text())["state"] == "done"
     assert main(["prune", "--resume", str(found.folder)]) == 2
     assert "edgeprune frontier --resume" in capsys.readouterr().err
 
 
-def test_runs_begun_in_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
+def test_runs_started_in_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         runs = list(pool.map(lambda _: RunDirectory.create(tmp_path, "run"), range(8)))
     assert len({run.path for run in runs}) == 8
@@ -188,7 +188,7 @@ def test_runs_begun_in_one_second_have_folders_of_their_own(tmp_path: Path) -> N
         read_inputs(tmp_path / "odd")
 
 
-def test_limits_that_are_no_texts_and_drops_that_are_no_numbers_are_refused() -> None:
+def test_limits_that_are_not_texts_and_drops_that_are_not_numbers_are_refused() -> None:
     for wrong in ({"latency": 15}, {"size": 0.5}, {"max_drop": "1"}, {"max_drop": float("inf")}):
         with pytest.raises(BudgetError):
             Budget(**wrong)  # type: ignore[arg-type]

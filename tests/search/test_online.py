@@ -105,7 +105,7 @@ def test_other_ways_of_training_meet_the_budget_and_learn(options: dict[str, obj
     assert result.summary["pruned"]["metric"] > 90
 
 
-def test_new_weights_are_new_and_what_cannot_start_anew_is_named() -> None:
+def test_new_weights_are_new_and_what_cannot_start_again_is_named() -> None:
     model = Points()
     fresh = initialized(model, seed=1)
     assert not torch.equal(fresh.first.weight, model.first.weight)

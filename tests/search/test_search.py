@@ -124,7 +124,7 @@ def test_the_loop_corrects_the_model_until_the_measurement_fits(planner: Planner
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_loop_uses_a_budget_that_the_model_cannot_foresee(planner: Planner, seed: int) -> None:
+def test_the_loop_uses_a_budget_that_the_model_cannot_predict(planner: Planner, seed: int) -> None:
     """Narrow models are faster than any sum of scaled kernel times: such an error once ended the search at 90 % of the budget."""
     whole = planner.predict(planner.dense).latency_ms
 

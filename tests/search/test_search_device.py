@@ -215,7 +215,7 @@ class InterruptingStep(Interrupting):
         ({"schedule": "one-shot", "precision": ("fp32",)}, "fine-tuning", "60%"),
     ],
 )
-def test_every_way_of_training_goes_on_after_an_interruption(given: dict[str, Any], stage: str, levels: str, tmp_path: Path) -> None:
+def test_every_way_of_training_continues_after_an_interruption(given: dict[str, Any], stage: str, levels: str, tmp_path: Path) -> None:
     options = replace(OPTIONS, epochs=4, **given)
     whole = run(tmp_path, options=options, budget=Budget(latency=levels), runs=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

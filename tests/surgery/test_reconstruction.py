@@ -36,7 +36,7 @@ class Twins(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv"])
-def test_what_the_rest_can_tell_is_made_up_for(kind: str) -> None:
+def test_what_the_rest_predicts_is_made_up_for(kind: str) -> None:
     torch.manual_seed(0)
     model, shape = Twins(kind).eval(), (6,) if kind == "linear" else (3, 8, 8)
     analysis = analyze(model, (torch.zeros(1, *shape),))

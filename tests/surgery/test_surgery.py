@@ -85,7 +85,7 @@ class Finished(nn.Module):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_not_finite_is_no_evidence_even_where_both_agree(value: float) -> None:
+def test_what_is_not_finite_is_not_evidence_even_where_both_agree(value: float) -> None:
     model = Finished(lambda y: torch.cat([y, torch.full_like(y, value)], 1)).eval()
     analysis = analyze(model, (torch.zeros(1, 4),))
     with pytest.raises(VerificationError, match="not finite"):

@@ -84,7 +84,7 @@ def test_score_uses_evaluate_in_evaluation_mode_without_gradients() -> None:
     assert not model[1].training
 
 
-def test_score_that_is_no_number_is_an_error_naming_the_metric() -> None:
+def test_score_that_is_not_a_number_is_an_error_naming_the_metric() -> None:
     with pytest.raises(TrainingError, match="F1 of blobs is nan"):
         score(network(), task(evaluate=lambda model: float("nan"), metric_name="F1"))
 
@@ -143,7 +143,7 @@ def test_recalibration_works_on_a_graph_module() -> None:
 # --- fine-tuning -----------------------------------------------------------------------------------------------------
 
 
-def test_finetuning_learns_and_tells_its_history() -> None:
+def test_finetuning_learns_and_reports_its_history() -> None:
     steps = []
     job = task()
     result = finetune(job.model, job, on_progress=lambda *step: steps.append(step))
@@ -254,7 +254,7 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another() -> None:
     assert not same(results[0], results[2])
 
 
-def test_training_data_is_told_the_epoch() -> None:
+def test_training_data_gets_the_epoch() -> None:
     job = task(train=Shuffled())
     finetune(job.model, job)
     assert job.train.told == [0, 1, 2, 0]
@@ -276,7 +276,7 @@ def test_a_user_fit_replaces_the_training() -> None:
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_no_number_names_step_epoch_and_rate() -> None:
+def test_a_loss_that_is_not_a_number_names_step_epoch_and_rate() -> None:
     calls = []
 
     def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
