@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -25,6 +26,12 @@ def convert(value: Any, kind: type[T], *, finite: bool = True) -> T:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, OverflowError, RecursionError) as error:
         raise ValueError(str(error).replace(" - at `$.", " at `").replace(" - at `$", " at `") or "it is nested too deep") from error
+
+
+def unknown_field(value: Any, kind: type[Any]) -> str | None:
+    """The first field of an object that the data class ``kind`` does not have; for documents that people write, where it is a slip."""
+    known = {item.name for item in fields(kind)}
+    return next((str(name) for name in value if name not in known), None)
 
 
 def _not_finite(value: Any) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from edgeprune.decode import convert, unknown_field
 from edgeprune.engines import TFLITE
 from edgeprune.errors import ProfileError, suggest
 from edgeprune.resources import resource
@@ -197,6 +198,7 @@ def _matches(profile: Profile, info: Any) -> bool:
 
 
 def _profile(document: Mapping[str, Any], where: str) -> Profile:
+    head = _head(document, where)
     facts: dict[str, Fact] = {}
     for key, entry in _entries(document, "", where):
         if key not in SCHEMA:
@@ -225,13 +227,13 @@ def _profile(document: Mapping[str, Any], where: str) -> Profile:
         else None
     )
     return Profile(
-        name=_text(document, "name", where),
-        title=_text(document, "title", where),
+        name=head.name,
+        title=head.title,
         cpu=Cpu(values["cpu.architecture"], values["cpu.core"], values["cpu.cores"], values.get("cpu.clock_hz")),
         memory=Memory(values.get("memory.bytes"), values.get("memory.bandwidth_bytes_per_s"), values.get("memory.flash_bytes")),
         prior=prior,
         power=Power(*(values[f"power.{name}"] for name in Power.__dataclass_fields__)) if "power." not in spared else None,
-        match=_match(document.get("match", {}), where),
+        match=head.match,
         facts=facts,
     )
 
@@ -263,23 +265,59 @@ def _expected(unit: str) -> str:
     return f'{{ value = {number}, unit = "{unit}", source = "where it is from" }}, the value not negative'
 
 
+@dataclass(frozen=True)
+class _Stated:
+    """A fact as a file states it."""
+
+    value: Any = None
+    unit: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What a file says beside its facts."""
+
+    name: str = ""
+    title: str = ""
+    match: Match = Match()
+
+
+def _head(document: Mapping[str, Any], where: str) -> _Head:
+    try:
+        head = convert(document, _Head, finite=False)
+        if unknown := unknown_field(document.get("match", {}), Match):
+            raise ValueError(f"the unknown entry `match.{unknown}`")
+    except ValueError as error:
+        expected = 'boards = ["start of the device tree\'s model"], and optionally by_cpu = true, max_memory_bytes = whole number'
+        raise ProfileError(
+            f"profile {where}: {error}", remedy=f'Expected name = "text", title = "text", and in [match] {expected}.'
+        ) from error
+    for key in ("name", "title"):
+        if not getattr(head, key):
+            raise ProfileError(f"profile {where}: {key} is missing", remedy=f'Expected {key} = "text".')
+    if not all(head.match.boards):
+        raise ProfileError(f"profile {where}: match.boards has an empty text", remedy="It would match every board: remove it.")
+    return head
+
+
 def _fact(key: str, entry: Any, where: str) -> Fact:
     unit = SCHEMA[key][0]
 
     def bad(why: str) -> ProfileError:
         return ProfileError(f"profile {where}: {key} {why}", remedy=f"Expected {_expected(unit)}.")
 
-    if not isinstance(entry, Mapping):
-        raise bad(f"is {entry!r}, not a table")
-    unknown = sorted(set(entry) - {"value", "unit", "source"})
-    if unknown:
-        raise bad(f"has the unknown entry {unknown[0]}")
-    value: Any = entry.get("value")
-    source = entry.get("source")
-    if not isinstance(source, str) or not source.strip():
+    try:
+        stated = convert(entry, _Stated, finite=False)
+    except ValueError as error:
+        raise bad(f"cannot be read: {error}") from error
+    if unknown := unknown_field(entry, _Stated):
+        raise bad(f"has the unknown entry {unknown}")
+    value, source = stated.value, stated.source
+    if not source.strip():
         raise bad("has no source")
-    if entry.get("unit", "") != unit:
-        raise bad(f"has the unit {entry.get('unit', '')!r}")
+    if stated.unit != unit:
+        raise bad(f"has the unit {stated.unit!r}")
     if not unit:
         if not isinstance(value, str) or not value:
             raise bad(f"has the value {value!r}, not a text")
@@ -291,21 +329,3 @@ def _fact(key: str, entry: Any, where: str) -> Fact:
     if unit in _WHOLE and value != int(value):
         raise bad(f"has the value {value!r}, not a whole number")
     return Fact(value, unit, source)
-
-
-def _text(document: Mapping[str, Any], key: str, where: str) -> str:
-    value = document.get(key)
-    if not isinstance(value, str) or not value:
-        raise ProfileError(f"profile {where}: {key} is {'missing' if value is None else repr(value)}", remedy=f'Expected {key} = "text".')
-    return value
-
-
-def _match(table: Any, where: str) -> Match:
-    expected = 'Expected boards = ["start of the device tree\'s model"], and optionally by_cpu = true, max_memory_bytes = whole number.'
-    if not isinstance(table, Mapping) or set(table) - set(Match.__dataclass_fields__):
-        raise ProfileError(f"profile {where}: match is {table!r}", remedy=expected)
-    boards, limit, by_cpu = table.get("boards", []), table.get("max_memory_bytes"), table.get("by_cpu", False)
-    good = isinstance(boards, list) and all(isinstance(board, str) and board for board in boards)
-    if not good or not isinstance(by_cpu, bool) or (limit is not None and (isinstance(limit, bool) or not isinstance(limit, int))):
-        raise ProfileError(f"profile {where}: match is {table!r}", remedy=expected)
-    return Match(tuple(boards), limit, by_cpu)

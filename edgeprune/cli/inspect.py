@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
+
+if TYPE_CHECKING:
+    from edgeprune.report.structure import BlockEntry, GroupDetail, GroupEntry, Structure
 
 REASONS_SHOWN = 12
 
@@ -42,7 +45,7 @@ def command(recipe: Path, name: str | None, attention: Any, as_json: bool) -> No
     task = load_recipe(recipe)
     with Console(stderr=True).status(f"analysing the channels of {recipe.name}"):
         analysis = analyze(task.model, task.example_inputs, tuple(task.protect), attention or task.attention)
-        document = describe(analysis, task) | {"model": task.name}
+        document = describe(analysis, task)
     if name is not None:
         entry = detail(analysis, task.model, find_group(analysis, name))
         print_json(entry) if as_json else _show_detail(entry)
@@ -52,7 +55,7 @@ def command(recipe: Path, name: str | None, attention: Any, as_json: bool) -> No
         _show(document)
 
 
-def _show(document: dict[str, Any]) -> None:
+def _show(document: Structure) -> None:
     from rich.table import Table
 
     out = console()
@@ -86,7 +89,7 @@ def _show(document: dict[str, Any]) -> None:
     )
 
 
-def _show_fixed(document: dict[str, Any], out: Any) -> None:
+def _show_fixed(document: Structure, out: Any) -> None:
     from rich.table import Table
 
     if document["fixed"]:
@@ -109,7 +112,7 @@ def _show_fixed(document: dict[str, Any], out: Any) -> None:
         out.print(table)
 
 
-def _show_detail(entry: dict[str, Any]) -> None:
+def _show_detail(entry: GroupDetail) -> None:
     from rich.table import Table
 
     out = console()
@@ -135,11 +138,11 @@ def _numbers(table: Any, first: str, *others: str) -> Any:
     return table
 
 
-def _units(group: dict[str, Any]) -> str:
+def _units(group: GroupEntry) -> str:
     return str(group["units"]) if group["rows"] == 1 else f"{group['rows']} x {group['units']}"
 
 
-def _owned(entry: dict[str, Any]) -> tuple[str, str]:
+def _owned(entry: GroupEntry | BlockEntry) -> tuple[str, str]:
     return f"{entry['parameters']:,}", _percent(entry["share"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from edgeprune.cli.exit_codes import OF_VERDICT, epilog
 from edgeprune.cli.job import job_options, new_job, resumed_job, shown_progress
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
+
+if TYPE_CHECKING:
+    from edgeprune.search.run import Planned
 
 
 @click.command(epilog=epilog())
@@ -68,7 +71,7 @@ def _show(result: Any) -> None:
     out.print(f"{'report':12} {result.run / 'report.html'}", highlight=False)
 
 
-def _show_plan(plan: dict[str, Any]) -> None:
+def _show_plan(plan: Planned) -> None:
     from rich.table import Table
 
     table = Table("group", "kept", "of")

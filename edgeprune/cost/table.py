@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune.cost.kernels import CONTRACTIONS, Kernel, KernelSpec
+from edgeprune.decode import convert
 from edgeprune.files import locked, parse_json, write_atomically
 
 _LOG = logging.getLogger(__name__)
@@ -91,16 +92,25 @@ class Table:
         return np.maximum(values - self.call_ms, LEAST * values).reshape(rows, len(grid.out_widths))
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What a file holds: milliseconds by :func:`point_key`, of which some may be damaged."""
+
+    ms: dict[str, object]
+
+
 def _read(path: Path) -> dict[str, float]:
     """What is kept at ``path``: entries that cannot be used are left out, to be measured again."""
     try:
-        found = parse_json(path.read_bytes())["ms"].items()
+        found = convert(parse_json(path.read_bytes()), _Kept, finite=False).ms
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError) as error:
         _LOG.warning("the device table %s cannot be read, and is measured again: %s", path, error)
         return {}
-    times = {key: value for key, value in found if isinstance(value, (int, float)) and 0 < value < math.inf}
+    times = {
+        key: float(value) for key, value in found.items() if isinstance(value, (int, float)) and value is not True and 0 < value < math.inf
+    }
     if len(times) < len(found):
         _LOG.warning("the device table %s has %d entries that are not times: they are measured again", path, len(found) - len(times))
     return times

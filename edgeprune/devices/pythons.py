@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgeprune.decode import convert
 from edgeprune.devices.framing import new_mark
 from edgeprune.devices.session import Session
 from edgeprune.errors import DeviceError, NoRuntimeError, printable
@@ -99,7 +100,7 @@ def discover(session: Session, candidates: Sequence[str] = ()) -> Found:
 def _parse(line: str) -> Python | None:
     """A Python as it described itself; None for what is not such a description."""
     try:
-        path, version, arch, libc, base = parse_json(line)
-        return Python(str(path), tuple(map(int, version)), str(arch), str(libc), str(base))
-    except (ValueError, TypeError):
+        path, version, arch, libc, base = convert(parse_json(line), tuple[str, tuple[int, ...], str, str, str])
+        return Python(path, version, arch, libc, base)
+    except ValueError:
         return None

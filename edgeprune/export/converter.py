@@ -13,13 +13,24 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import torch
 from torch.export import ExportedProgram
 
+from edgeprune.decode import convert
 from edgeprune.errors import ExportError
+from edgeprune.files import parse_json
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the worker says of one job: nothing when it is done, or its error and the operation that has no TFLite form."""
+
+    error: str | None = None
+    op: str | None = None
 
 
 class Converter:
@@ -71,11 +82,11 @@ class Converter:
             except Exception as error:
                 raise ExportError(f"tflite: the captured program cannot be handed to the converter: {error}") from error
             answer = self._ask({"program": str(source), "output": str(output)}, time_limit_s)
-            if "error" in answer:
-                _raise(answer["error"], answer["op"])
+            if answer.error is not None:
+                _raise(answer.error, answer.op)
             return output.read_bytes()
 
-    def _ask(self, job: dict[str, str], time_limit_s: float) -> dict[str, Any]:
+    def _ask(self, job: dict[str, str], time_limit_s: float) -> Answer:
         deadline = time.monotonic() + time_limit_s
         self.warm()
         process = self._process
@@ -90,8 +101,10 @@ class Converter:
         line = process.stdout.readline()
         if not line:
             raise self._died(process)
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        try:
+            return convert(parse_json(line), Answer)
+        except ValueError as error:
+            raise ExportError(f"tflite: the converter process gave no answer, but {line[:100]!r}") from error
 
     def _died(self, process: subprocess.Popen[bytes]) -> ExportError:
         code = process.wait()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from edgeprune.batches import Inputs, call, tensors_of
+from edgeprune.decode import convert
 from edgeprune.errors import ExportError
 from edgeprune.export import formats
 from edgeprune.export.formats import Loaded
@@ -77,5 +78,8 @@ def _taking_values(loaded: Loaded, pixels: Any, example_inputs: Sequence[Tensor]
     """A file that takes its images as ``pixels`` (the normalisation in its metadata), fed with normalised values as the model is."""
     if pixels is None:
         return loaded
-    normalisation, places = Normalisation(**{key: pixels[key] for key in ("mean", "std", "scale")}), image_places(example_inputs)
+    try:
+        normalisation, places = convert(pixels, Normalisation), image_places(example_inputs)
+    except ValueError as error:
+        raise ExportError(f"the normalisation in the file's metadata cannot be read: {error}", remedy="Export it again.") from error
     return lambda inputs: loaded(tuple(normalisation.pixels(value) if place in places else value for place, value in enumerate(inputs)))

@@ -6,7 +6,7 @@ import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgeprune.decode import JsonObject
+from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import ExportError
 from edgeprune.export.formats import Parts, of_path
 from edgeprune.files import parse_json
@@ -88,12 +88,24 @@ def of_archive(path: Path) -> Parts:
     return layers, metadata
 
 
+@dataclass(frozen=True)
+class _Weight:
+    path_name: str
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Of a ``.pt2`` archive: which file holds each weight."""
+
+    config: dict[str, _Weight]
+
+
 def _weight_names(archive: zipfile.ZipFile) -> dict[str, str]:
     """Of a ``.pt2`` archive, the weights' names by their files'; a TorchScript archive has none."""
     names: dict[str, str] = {}
     for entry in archive.namelist():
         if entry.endswith(("model_weights_config.json", "model_constants_config.json")):
-            names |= {str(item["path_name"]): name for name, item in parse_json(archive.read(entry))["config"].items()}
+            names |= {item.path_name: name for name, item in convert(parse_json(archive.read(entry)), _Weights).config.items()}
     return names
 
 

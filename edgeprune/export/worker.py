@@ -80,7 +80,7 @@ def _teach_recurrent_layers() -> None:
         return list(stablehlo.CompositeOp(result=results, inputs=inputs, **settings).results)
 
 
-def _answer(job: dict[str, str]) -> dict[str, Any]:
+def _answer(job: dict[str, str]) -> dict[str, bool | str | None]:
     gc.disable()  # a tenth of the time would go into walking the graph's many small objects
     try:
         _convert(job)

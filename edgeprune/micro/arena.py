@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -14,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.decode import convert
 from edgeprune.errors import ExportError
+from edgeprune.files import parse_json
 from edgeprune.micro.operators import require_supported
 from edgeprune.tflite.graph import MicroGraph, Tensor, read_graph
 
@@ -51,11 +52,27 @@ def measure_arena(content: bytes, name: str = "the model") -> Arena:
     """
     graph = read_graph(content, name)
     require_supported(graph, name)
-    answer = json.loads(_ask(content, graph, [_zeros(tensor, name) for tensor in graph.inputs], name))
-    words = answer["allocations"]
-    used, head, tail = (int(words.partition(f"allocation {part} ")[2].split()[0]) for part in ("total", "head", "tail"))
+    said = _ask(content, graph, [_zeros(tensor, name) for tensor in graph.inputs], name)
+    try:
+        answer = convert(parse_json(said), _Answer)
+        words = answer.allocations
+        used, head, tail = (int(words.partition(f"allocation {part} ")[2].split()[0]) for part in ("total", "head", "tail"))
+    except (ValueError, IndexError) as error:
+        raise ExportError(
+            f"{name}: TFLite Micro's interpreter does not say what of the arena it used: {error}",
+            remedy="Install the version of tflite-micro that edgeprune[micro] asks for.",
+        ) from error
     parts = {part: int(size) for part, size in _PART.findall(words)}
-    return Arena(used, head, tail, int(answer["least_bytes"]), parts, answer["version"])
+    return Arena(used, head, tail, answer.least_bytes, parts, answer.version)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """``allocations``: TFLite Micro's own words."""
+
+    version: str
+    allocations: str
+    least_bytes: int
 
 
 def _zeros(tensor: Tensor, name: str) -> np.ndarray[Any, Any]:

@@ -49,7 +49,7 @@ def _least(works: Callable[[int], bool], used: int, upper: int) -> int:
     return 16 * high
 
 
-def _arena(content: bytes, upper: int, inputs: list[Any]) -> dict[str, Any]:
+def _arena(content: bytes, upper: int, inputs: list[Any]) -> dict[str, str | int]:
     from tflite_micro import __version__
 
     words = _allocations(_started(content, upper, inputs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -33,7 +33,92 @@ def owned_elements(analysis: Analysis, model: nn.Module, channels: np.ndarray) -
     return {name: int(mask.sum()) * (known[name].numel() // mask.numel()) for name, mask in masks.items()}
 
 
-def describe(analysis: Analysis, task: Task) -> dict[str, Any]:
+class GroupEntry(TypedDict):
+    """A group: its ``rows`` keep equally many of their ``units``; ``share`` of the model's parameters goes with its channels."""
+
+    name: str
+    rows: int
+    units: int
+    channels: int
+    parameters: int
+    share: float
+    producers: list[str]
+    readers: list[str]
+    constraints: list[str]
+    block: str | None
+
+
+class StoredEntry(TypedDict):
+    """A parameter or buffer of a group, and how many of its elements go with the group; ``role``: ``produces`` or ``reads``."""
+
+    name: str
+    role: str
+    shape: list[int] | None
+    owned: int
+
+
+class GroupDetail(GroupEntry):
+    """A group in full."""
+
+    stored: list[StoredEntry]
+
+
+class BlockEntry(TypedDict):
+    """A block that can be removed."""
+
+    name: str
+    groups: list[str]
+    parameters: int
+    share: float
+    redundancy: float | None
+
+
+class FixedEntry(TypedDict):
+    """How many channels stay for one reason."""
+
+    reason: str
+    channels: int
+
+
+class UnsupportedEntry(TypedDict):
+    """A node whose operation has no rule."""
+
+    node: str
+    operation: str
+
+
+class TrainingEntry(TypedDict):
+    """What acts in training only."""
+
+    layers: list[str]
+    outputs: int
+    why: str | None
+
+
+class OutputsEntry(TypedDict):
+    """How many channels layers make, and how many of them may go."""
+
+    channels: int
+    free: int
+
+
+class Structure(TypedDict):
+    """What :func:`describe` tells."""
+
+    model: str
+    parameters: int
+    prunable: float
+    outputs: OutputsEntry
+    groups: list[GroupEntry]
+    blocks: list[BlockEntry]
+    fixed: list[FixedEntry]
+    unsupported: list[UnsupportedEntry]
+    training: TrainingEntry | None
+    parts: list[str]
+    whole: str | None
+
+
+def describe(analysis: Analysis, task: Task) -> Structure:
     """Groups, removable blocks, what is fixed and why, and operations without a rule, in numbers and names.
 
     ``parameters``: elements of the model's parameters; ``share``: the part of them that a group, a block or (``prunable``) any group owns.
@@ -49,11 +134,12 @@ def describe(analysis: Analysis, task: Task) -> dict[str, Any]:
     for group in analysis.groups:
         every[group.rows] = True
     return {
+        "model": task.name,
         "parameters": total,
         "prunable": sum(owned_elements(analysis, model, every).values()) / max(total, 1),
         "outputs": _outputs(analysis, every),
         "groups": [_group(analysis, model, group, total) for group in analysis.groups],
-        "blocks": [_block(model, block, total) | {"redundancy": redundant.get(block.name)} for block in analysis.blocks],
+        "blocks": [_block(model, block, total, redundant.get(block.name)) for block in analysis.blocks],
         "fixed": [{"reason": reason, "channels": count} for reason, count in Counter(analysis.fixed.values()).most_common()],
         "unsupported": [{"node": node, "operation": operation} for node, operation in analysis.unsupported],
         "training": None if captured.training is None else _training(captured.training),
@@ -62,7 +148,7 @@ def describe(analysis: Analysis, task: Task) -> dict[str, Any]:
     }
 
 
-def _outputs(analysis: Analysis, free: np.ndarray) -> dict[str, int]:
+def _outputs(analysis: Analysis, free: np.ndarray) -> OutputsEntry:
     """How many channels begin in the model's layers, channels that go together counted once, and how many are ``free``."""
     begun = np.zeros(len(analysis.roots), bool)
     for owner in analysis.flow.producing:
@@ -71,25 +157,25 @@ def _outputs(analysis: Analysis, free: np.ndarray) -> dict[str, int]:
     return {"channels": int(begun.sum()), "free": int((begun & free).sum())}
 
 
-def _training(training: Training) -> dict[str, Any]:
+def _training(training: Training) -> TrainingEntry:
     return {"layers": list(training.layers), "outputs": training.outputs, "why": training.why or None}
 
 
-def detail(analysis: Analysis, model: nn.Module, group: Group) -> dict[str, Any]:
+def detail(analysis: Analysis, model: nn.Module, group: Group) -> GroupDetail:
     """One group in full: as in :func:`describe`, and for every parameter its shape, the elements it loses with the group, and whether the
     channels begin in it."""
     total = sum(value.numel() for value in model.parameters())
     owned = owned_elements(analysis, model, np.isin(np.arange(len(analysis.roots)), group.rows))
     shapes = {name: list(value.shape) for name, value in model.state_dict(keep_vars=True).items()}
-    stored = [
+    stored: list[StoredEntry] = [
         {"name": name, "role": role, "shape": shapes.get(name), "owned": owned.get(name, 0)}
         for role, names in (("produces", group.producers), ("reads", group.readers))
         for name in names
     ]
-    return _group(analysis, model, group, total) | {"stored": stored}
+    return {**_group(analysis, model, group, total), "stored": stored}
 
 
-def _group(analysis: Analysis, model: nn.Module, group: Group, total: int) -> dict[str, Any]:
+def _group(analysis: Analysis, model: nn.Module, group: Group, total: int) -> GroupEntry:
     chosen = np.zeros(len(analysis.roots), bool)
     chosen[group.rows] = True
     owned = sum(owned_elements(analysis, model, chosen).values())
@@ -108,10 +194,11 @@ def _group(analysis: Analysis, model: nn.Module, group: Group, total: int) -> di
     }
 
 
-def _block(model: nn.Module, block: Block, total: int) -> dict[str, Any]:
+def _block(model: nn.Module, block: Block, total: int, redundancy: float | None) -> BlockEntry:
     known = dict(model.named_parameters(remove_duplicate=False))
     owned = sum(known[name].numel() for name in block.parameters if name in known)
-    return {"name": block.name, "groups": list(block.groups), "parameters": owned, "share": owned / max(total, 1)}
+    share = owned / max(total, 1)
+    return {"name": block.name, "groups": list(block.groups), "parameters": owned, "share": share, "redundancy": redundancy}
 
 
 def layers(parameters: Sequence[str]) -> list[str]:

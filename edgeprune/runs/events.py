@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgeprune.budget import format_quantity
-from edgeprune.decode import JsonObject
+from edgeprune.decode import JsonObject, convert
 from edgeprune.files import parse_json
 
 EVENTS = "events.jsonl"
@@ -197,10 +197,20 @@ def read_events(folder: Path) -> Iterator[tuple[str, Event]]:
         return
     for line in lines:
         try:
-            entry = parse_json(line)
-            at, name = str(entry.pop("at")), str(entry.pop("event"))
-            kind = KINDS.get(name)
-            known = {item.name for item in fields(kind)} if kind else set()
-            yield at, (kind(**{key: value for key, value in entry.items() if key in known}) if kind else Unknown(name, entry))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            yield _event(convert(parse_json(line), JsonObject, finite=False))
+        except ValueError:
             continue
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    at: str
+    event: str
+
+
+def _event(entry: JsonObject) -> tuple[str, Event]:
+    """Time and event of one line.  Raises :class:`ValueError`."""
+    stamp = convert(entry, _Stamp, finite=False)
+    if kind := KINDS.get(stamp.event):
+        return stamp.at, convert(entry, kind, finite=False)
+    return stamp.at, Unknown(stamp.event, {name: value for name, value in entry.items() if name not in ("at", "event")})

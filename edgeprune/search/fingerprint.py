@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.budget import Budget
-from edgeprune.decode import JsonObject, convert
+from edgeprune.decode import JsonObject, convert, unknown_field
 from edgeprune.errors import RunError
 from edgeprune.runs.directory import read_inputs
 from edgeprune.search.options import Options
@@ -61,8 +61,8 @@ def asked_of(path: Path) -> Asked:
     inputs = read_inputs(path)
     try:
         options = convert(inputs.get("options"), JsonObject)
-        if unknown := sorted(options.keys() - {item.name for item in fields(Options)}):
-            raise ValueError(f"it has the unknown option {unknown[0]}")
+        if unknown := unknown_field(options, Options):
+            raise ValueError(f"it has the unknown option {unknown}")
         return convert(inputs, Asked)
     except ValueError as error:
         raise RunError(f"{path} was made by another edgeprune, or its run.json is damaged: {error}", remedy="Start a new run.") from error

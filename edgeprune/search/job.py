@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from edgeprune.search.plan.objective import Objective, objective_of
 from edgeprune.search.plan.planner import Planner, all_choices
 from edgeprune.search.precision import Precision, check_precisions
 from edgeprune.search.preflight import check_graph
+from edgeprune.search.records import KnownPlans, Scored
 from edgeprune.search.request import RunRequest
 from edgeprune.search.schedule import EARLY_SHARE, limits_of_stage, stage_shares
 from edgeprune.surgery import Plan, outputs_of, plan_from_saliency, restore, save
@@ -48,20 +49,6 @@ from edgeprune.tuning.rehearse import rehearse
 
 RETRIES = 2
 """How often a tuned model that misses the budget is cut again."""
-
-
-@dataclass(frozen=True)
-class _KnownPlans:
-    """Widths, latency relative to the dense model's, and peak bytes of plans that earlier runs measured."""
-
-    plans: list[tuple[Widths, float, float | None]]
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """A model's value of the task's metric."""
-
-    metric: float
 
 
 class Job:
@@ -284,7 +271,7 @@ class Job:
         if self.run_directory.recall(key) is None:
             fitting = [item for item in archive.observed() if item[0].keys() == self.planner.dense.keys()]
             self.run_directory.record(key, {"plans": fitting})
-        return (self.run_directory.recall_as(key, _KnownPlans) or _KnownPlans([])).plans
+        return (self.run_directory.recall_as(key, KnownPlans) or KnownPlans([])).plans
 
     def _try(self, model: nn.Module, objective: Objective, widths: dict[str, int], archive: Archive | None) -> PairedMeasurement:
         """A candidate measured, now or by an earlier run."""
@@ -409,8 +396,8 @@ class Job:
         """What ``compute`` says, once in a run; None when the task cannot score."""
         if not self.task.scores:
             return None
-        known = self.run_directory.recall_as(key, _Scored)
+        known = self.run_directory.recall_as(key, Scored)
         if known is None:
-            known = _Scored(compute())
+            known = Scored(compute())
             self.run_directory.record(key, asdict(known))
         return known.metric

@@ -6,7 +6,7 @@ import contextlib
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import nn
 
@@ -79,7 +79,25 @@ def prune_in(run: RunDirectory, request: RunRequest, events: EventStream, resume
     return result
 
 
-def plan_only(request: RunRequest, run: Path, events: EventStream) -> dict[str, Any]:
+class PlannedGroup(TypedDict):
+    """How many of a group's channels are kept."""
+
+    name: str
+    kept: int
+    total: int
+
+
+class Planned(TypedDict):
+    """A plan and its prediction.  ``dense``, ``predicted``: figures by name; ``limits``: by kind, in its base unit."""
+
+    groups: list[PlannedGroup]
+    dense: dict[str, float]
+    predicted: dict[str, float]
+    limits: dict[str, float]
+    measured: bool
+
+
+def plan_only(request: RunRequest, run: Path, events: EventStream) -> Planned:
     """What :func:`edgeprune.prune` would do first: the plan and its prediction, with nothing pruned. The table and the dense model are
     measured on a target."""
     check_task(request, events)
@@ -91,7 +109,7 @@ def plan_only(request: RunRequest, run: Path, events: EventStream) -> dict[str, 
             job.events.note(f"the {job.options.schedule} schedule prunes in steps: this plan is for a single step")
         job.planner.refuse_impossible(job.limits)
         widths = job.planner.solve(job.objective(job.task.model, "value-0").curves, job.limits)
-        groups = [
+        groups: list[PlannedGroup] = [
             {"name": group.name, "kept": widths[group.name] * len(group.rows), "total": group.channels} for group in job.analysis.groups
         ]
         predicted = asdict(job.planner.predict(widths))

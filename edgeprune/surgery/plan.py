@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from edgeprune.decode import convert
 from edgeprune.errors import PlanError
 from edgeprune.files import parse_json
 from edgeprune.graph import Analysis, Block, Group
@@ -38,10 +38,8 @@ class Plan:
     def from_json(cls, text: str) -> Plan:
         """Raises :class:`PlanError` on anything but what :meth:`to_json` wrote."""
         try:
-            data: dict[str, Any] = parse_json(text)
-            kept = {str(name): tuple(tuple(int(place) for place in row) for row in rows) for name, rows in data["kept"].items()}
-            return cls(str(data["fingerprint"]), kept)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return convert(parse_json(text), cls)
+        except ValueError as error:
             raise PlanError(f"not a plan: {error}") from error
 
 

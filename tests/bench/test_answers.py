@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anything import VALUES, failure
 from edgeprune.targets.runner import stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from edgeprune.bench import DeviceInfo, Measurement
 from edgeprune.bench.answers import kernel_answers, model_answers, output_arrays, ratio_of
 from edgeprune.bench.compare import load_results
-from edgeprune.errors import DeviceError, EdgepruneError, InputError, RunnerError
+from edgeprune.errors import DeviceError, InputError, RunnerError
 from edgeprune.files import parse_json
 
 BLOCKS = [[160_000 + 10 * (index + 7 * block) for index in range(20)] for block in range(8)]
@@ -190,20 +191,6 @@ def test_a_description_is_complete_and_of_the_right_types() -> None:
 
 
 # anything at all
-
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from([10**4000, -(10**400), "NaN"])
-VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8
-)
-
-
-def failure(call: Callable[[], object]) -> str | None:
-    """The message of the error that a call ends in; anything but one of the project's own errors is raised."""
-    try:
-        call()
-    except EdgepruneError as error:
-        return error.message
-    return None
 
 
 @settings(max_examples=100, deadline=None)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import InputError
 from edgeprune.files import parse_json
 from edgeprune.release.bundle.file import Bundle
@@ -50,6 +52,13 @@ def unpack(bundle: Bundle, variant: str | None, folder: Path) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class _Unpacked:
+    """What was unpacked, by path."""
+
+    files: dict[str, JsonObject]
+
+
 def _strange(folder: Path) -> str | None:
     """What there is at a path that no release was unpacked into; None when it may be replaced."""
     if not folder.exists():
@@ -57,9 +66,8 @@ def _strange(folder: Path) -> str | None:
     if not folder.is_dir():
         return "a file"
     try:
-        about = parse_json((folder / ABOUT).read_bytes())
-        known = {ABOUT, SUMS, *about["files"]}
-    except (OSError, ValueError, LookupError, TypeError):
+        known = {ABOUT, SUMS, *convert(parse_json((folder / ABOUT).read_bytes()), _Unpacked).files}
+    except (OSError, ValueError):
         known = set()
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return next((name for name in found if name not in known), None)

@@ -1,0 +1,302 @@
+"""Every reader of what comes from outside: whatever a file or a device says, there is a clear error that names it, or a good value."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anything import BROKEN, VALUES, failure, tried
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprune import profile
+from edgeprune.bench.info import facts_of
+from edgeprune.budget import Budget
+from edgeprune.cost.table import Table
+from edgeprune.devices.process import Completed
+from edgeprune.devices.pythons import Python, discover
+from edgeprune.devices.runner import Runner, runtimes_of
+from edgeprune.devices.targets import damaged_entries, list_groups, list_targets, resolve_target, targets_file
+from edgeprune.release import Compatibility, Manifest, Variant
+from edgeprune.release.bundle.manifest import File
+from edgeprune.release.deploy import answers
+from edgeprune.release.deploy.store import ReleaseStore
+from edgeprune.resources import resource
+from edgeprune.runs.directory import RunDirectory, read_inputs
+from edgeprune.runs.events import KINDS, Event, Progress, Unknown, read_events
+from edgeprune.runs.finished import read_run
+from edgeprune.runs.summary import RunSummary, read_summary
+from edgeprune.search.fingerprint import asked_of
+from edgeprune.search.frontier import swept
+from edgeprune.search.measure.archive import Archive
+from edgeprune.search.measure.paired import PairedMeasurement
+from edgeprune.search.options import Options
+from edgeprune.surgery.plan import Plan
+
+FEW = settings(max_examples=40, deadline=None)
+
+
+def text(value: Any) -> str:
+    return json.dumps(value)
+
+
+ROOT = tempfile.TemporaryDirectory()
+
+
+def folder() -> Path:
+    return Path(tempfile.mkdtemp(dir=ROOT.name))
+
+
+# what users write
+
+LITERALS = st.sampled_from(
+    [
+        *("1", "-1", "1.5", "nan", "-inf", "1e999", "9" * 400, "true", '"text"', '""', "2020-01-01", "[]", "[[1]]", "{}", "{ value = 1 }"),
+        *("{ value = [] , source = 1 }", "{ value = true, unit = 3, source = [] }", '{ value = 1, unit = "", source = "x" }'),
+    ]
+)
+
+
+@FEW
+@given(st.data())
+def test_a_profile_with_any_value_in_it(data: st.DataObject) -> None:
+    lines = resource("profiles", "raspberry-pi-4.toml").read_text().splitlines()
+    place = data.draw(st.sampled_from([number for number, line in enumerate(lines) if " = " in line]))
+    path = folder() / "mine.toml"
+    lines[place] = f"{lines[place].partition(' = ')[0]} = {data.draw(LITERALS)}"
+    path.write_text("\n".join(lines))
+    said = failure(lambda: profile.load(path))
+    assert said is None or "mine.toml" in said
+
+
+@pytest.mark.parametrize("content", [*BROKEN, b"a.b.c = 1\n" * 3, b"[cpu]\ncores = " + b"9" * 5000])
+def test_a_file_that_is_no_profile(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content)
+    assert "mine.toml" in (failure(lambda: profile.load(path)) or "")
+
+
+@FEW
+@given(VALUES, VALUES, VALUES)
+def test_a_targets_file_with_any_entry(one: Any, address: Any, members: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(folder()))
+        targets_file().parent.mkdir(parents=True)
+        entries = {
+            "any": one,
+            "device": {"address": address, "profile": one},
+            "group": {"members": members},
+            "good": {"address": "ssh://h"},
+        }
+        targets_file().write_text(text(entries))
+        assert "good" in [target.name for target in list_targets()]
+        assert all(all(isinstance(member, str) for member in group) for group in list_groups().values())
+        for flaw in damaged_entries():
+            assert "targets.json" in flaw
+        for name in entries:
+            failure(lambda name=name: resolve_target(name))
+
+
+# what runs keep
+
+
+def run_with(inputs: Any, result: Any = None, records: list[str] | None = None) -> Path:
+    path = folder()
+    (path / "run.json").write_text(text({"inputs": inputs, "result": result, "state": "done"}))
+    (path / "measurements.jsonl").write_text("".join(f"{line}\n" for line in records or []))
+    return path
+
+
+INPUTS: dict[str, Any] = {
+    **{"recipe": "r.py", "target": "local:", "profile": None, "task": "t", "model": "m", "settings": {}},
+    "budget": asdict(Budget(latency="50%")),
+    "options": json.loads(json.dumps(asdict(Options()))),
+}
+
+
+def test_what_a_run_was_asked_is_read_back() -> None:
+    asked = asked_of(run_with(INPUTS))
+    assert (asked.budget, asked.options, asked.target, asked.recipe) == (Budget(latency="50%"), Options(), "local:", "r.py")
+    assert asked_of(run_with(INPUTS | {"of a newer version": 1})).target == "local:"
+    said = failure(lambda: asked_of(run_with(INPUTS | {"options": INPUTS["options"] | {"shiny": True}})))
+    assert said is not None
+    assert "shiny" in said
+
+
+@FEW
+@given(st.sampled_from(sorted(INPUTS)), st.sampled_from(sorted(INPUTS["options"])), VALUES)
+def test_inputs_of_any_value(name: str, option: str, value: Any) -> None:
+    for inputs in (INPUTS | {name: value}, INPUTS | {"options": INPUTS["options"] | {option: value}}, value):
+        path = run_with(inputs)
+        for read in (asked_of, read_inputs, swept, read_summary, read_run):
+            said = failure(lambda read=read, path=path: read(path))
+            assert said != ""
+
+
+@FEW
+@given(st.sampled_from([*RunSummary.__dataclass_fields__, "more"]), VALUES)
+def test_a_summary_of_any_value(name: str, value: Any) -> None:
+    path = run_with(INPUTS, {name: value})
+    said = failure(lambda: read_summary(path))
+    assert said is None or "summary" in said
+    assert failure(lambda: read_run(path)) != ""
+
+
+@FEW
+@given(VALUES, VALUES)
+def test_records_of_any_value(value: Any, key: Any) -> None:
+    good = text({"key": "one", "value": {"metric": 1.0}, "at": "2026-01-01T00:00:00Z"})
+    path = run_with(INPUTS, records=[good, text({"key": key, "value": value})])
+    run, said = tried(lambda: RunDirectory.reopen(path))
+    assert run is not None or "line 2" in said
+    if run is not None:
+        assert run.recall("one") == {"metric": 1.0} or key == "one"
+        run.close()
+
+
+@FEW
+@given(st.sampled_from(sorted(KINDS)), st.sampled_from(["message", "run", "done", "loss", "measured", "seconds", "at"]), VALUES)
+def test_events_of_any_value_cost_only_their_line(kind: str, name: str, value: Any) -> None:
+    path, at = folder(), "2026-01-01T00:00:00Z"
+    good = text({"at": at} | Progress("tuning", 1, 2, math.nan).to_json() | {"of a newer version": 1})
+    newer = text({"at": at, "event": "Novelty", "colour": "red"})
+    (path / "events.jsonl").write_text("\n".join([text({"at": at, "event": kind, name: value}), text(value), good, newer]))
+    found = [event for _, event in read_events(path)]
+    assert all(isinstance(event, Event) for event in found)
+    assert isinstance(found[-2], Progress)
+    assert (found[-2].stage, found[-2].done, found[-2].total) == ("tuning", 1, 2)
+    assert found[-1] == Unknown("Novelty", {"colour": "red"})
+
+
+@FEW
+@given(VALUES, VALUES)
+def test_a_device_table_of_any_value_is_measured_again(one: Any, other: Any) -> None:
+    path = folder() / "table.json"
+    for document in ({"ms": {"good": 1.5, "odd": one}}, {"ms": one}, {other if isinstance(other, str) else "x": one}, other):
+        path.write_text(text(document))
+        times = Table.open(path).times
+        assert all(0 < value < math.inf for value in times.values())
+    path.write_text(text({"ms": {"good": 1.5, "odd": one}}))
+    assert Table.open(path).times["good"] == 1.5
+
+
+@FEW
+@given(VALUES, VALUES)
+def test_an_archive_of_any_lines(widths: Any, trial: Any) -> None:
+    path = folder() / "trials.jsonl"
+    path.write_text("\n".join(text(line) for line in ({"widths": widths, "trial": trial}, widths, trial)))
+    assert Archive(path).observed() == []
+
+
+@FEW
+@given(VALUES, VALUES)
+def test_values_of_any_kind(value: Any, other: Any) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: facts_of(value),
+        lambda: facts_of({"engine": value, "conditions": other}),
+        lambda: Plan.from_json(text(value)),
+        lambda: Plan.from_json(text({"fingerprint": value, "kept": {"group": other}})),
+        lambda: PairedMeasurement.from_json({"ratio": value, "low": other}),
+    ]
+    for call in calls:
+        assert failure(call) != ""
+
+
+# what devices say
+
+
+class Saying:
+    """A session on which every command prints the same lines."""
+
+    address = "ssh://board"
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = lines
+
+    def run(
+        self, argv: Any, input: bytes = b"", timeout_s: Any = None, on_line: Any = None, heartbeat_s: Any = None, mark: str = ""
+    ) -> Any:
+        for line in self.lines:
+            on_line(line)
+        return Completed(0, b"", b"")
+
+    def exists(self, remote: str) -> bool:
+        return True
+
+
+@FEW
+@given(VALUES, VALUES)
+def test_an_activator_that_answers_anything(value: Any, other: Any) -> None:
+    fields = ("products", "about", "clock_s", "missing", "releases", "from", "removed", "error", "protocol", "code")
+    for name in fields:
+        session: Any = Saying(text({"protocol": 1, "clock_s": 1.0, name: value, "highest": other}))
+        store = ReleaseStore(session, "/usr/bin/python3", "/home/u")
+        for kind in (answers.Held, answers.Begun, answers.Staged, answers.Switched, answers.WentBack, answers.State, answers.Removed):
+            said = failure(lambda store=store, kind=kind: store.call(kind, "held", "gadget"))
+            assert said is None or "ssh://board" in said
+        failure(store.products)
+        failure(lambda store=store: store.run_after("gadget", "true", 1.0))
+
+
+def test_an_activators_answer_is_read() -> None:
+    session: Any = Saying(text({"protocol": 1, "from": None, "version": "1.0.0", "of a newer version": []}))
+    found = ReleaseStore(session, "/usr/bin/python3", "/home/u").call(answers.WentBack, "rollback", "gadget")
+    assert (found.before, found.version) == (None, "1.0.0")
+
+
+def line(**fields: Any) -> str:
+    """As it comes behind the mark."""
+    return '"' + "".join(f", {text(name)}: {text(value)}" for name, value in fields.items()) + "}"
+
+
+@FEW
+@given(VALUES, VALUES)
+def test_a_runner_that_answers_anything(value: Any, other: Any) -> None:
+    told: list[Any] = []
+    python = Python("/usr/bin/python3", (3, 11), "aarch64", "glibc 2.36")
+    for lines in (
+        [line(protocol=1, event="table", done=value, total=other), line(protocol=1, event="result", result={})],
+        [line(protocol=1, event=value, name=other)],
+        [line(protocol=value, event="result", result=other)],
+        [line(protocol=1, event="error", error=value)],
+        [text(value)],
+    ):
+        session: Any = Saying(*lines)
+        said = failure(lambda session=session: Runner(session, python, "/p", {}).request("bench", 1.0, told.append))
+        assert said is None or "ssh://board" in said
+    assert all(isinstance(event.get("done", 0), int) and isinstance(event["event"], str) for event in told)
+    runner = Runner(Saying(), python, "/p", {"runtimes": value})  # type: ignore[arg-type]
+    assert failure(lambda: runtimes_of(runner)) != ""
+
+
+@FEW
+@given(VALUES)
+def test_pythons_that_describe_themselves_as_anything(value: Any) -> None:
+    session: Any = Saying("/home/u", "/home/u/.cache", "GNU/Linux", text(value), text(["/p", value, "aarch64", "glibc 2.36", "/p"]))
+    assert failure(lambda: discover(session)) != ""
+
+
+# what is signed
+
+
+@FEW
+@given(st.data(), VALUES)
+def test_a_manifest_with_any_value_in_it_is_refused_by_field(data: st.DataObject, value: Any) -> None:
+    model = File("model.tflite", 7, "0" * 64, "model", "tflite", "tflite")
+    made = Manifest("gadget", "1.4.0", 1, "2026-01-01T00:00:00Z", None, {"pi4": Variant(Compatibility(("aarch64",)), (model,))})
+    document = json.loads(made.to_bytes())
+    places = [document, document["variants"]["pi4"], document["variants"]["pi4"]["files"][0], document["variants"]["pi4"]["compatibility"]]
+    place = data.draw(st.sampled_from(places))
+    place[data.draw(st.sampled_from([*sorted(place), "more"]))] = value
+    try:
+        content = (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    except ValueError:
+        return
+    found, said = tried(lambda: Manifest.from_bytes(content))
+    assert "manifest" in said if found is None else found.to_bytes() == content  # what is signed comes back to the byte, or not at all
