@@ -191,7 +191,7 @@ def test_a_users_own_file_is_loaded_by_its_path(own):
         ('source = "XNNPACK float32 NEON', 'sauce = "XNNPACK float32 NEON', "prior.channel_step has the unknown entry sauce"),
         ('core = { value = "Cortex-A72",', "core = { value = 72,", "cpu.core has the value 72"),
         ("idle_w = { value = 3.0,", "idle_w = { value = 30.0,", "power.active_w"),
-        ("by_cpu = true", 'by_cpu = "yes"', "match is"),
+        ("by_cpu = true", 'by_cpu = "yes"', "Expected `bool`, got `str` at `match.by_cpu`"),
         ('title = "Raspberry Pi 4 Model B"', "", "title is missing"),
         ('name = "raspberry-pi-4"', 'name = "raspberry-pi-4', "is not TOML"),
     ],
