@@ -1,7 +1,7 @@
 """Fit the priors of ``profiles/*.toml`` to published latencies, and show published against predicted.
 
     python benchmarks/fit_priors.py            # what the profiles in the tree predict
-    python benchmarks/fit_priors.py --fit      # fit anew: the rates to write into the profiles
+    python benchmarks/fit_priors.py --fit      # fit again: the rates to write into the profiles
 
 What is predicted is :class:`edgeprune.cost.prior.PriorTimes`, on the kernels of torchvision's MobileNets at 224x224. Four rates are fitted
 (GEMM, depthwise, bytes, overhead), by least squares of log(predicted / published) with a pull towards what the processor's peak suggests:
@@ -182,9 +182,9 @@ def show(profile: Profile, target: Mapping[str, float]) -> None:
 
 
 def main() -> None:
-    """Show every profile, as it is in the tree or fitted anew."""
+    """Show every profile, as it is in the tree or fitted again."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--fit", action="store_true", help="fit anew")
+    parser.add_argument("--fit", action="store_true", help="fit again")
     known = [name for name in names() if not load(name).micro]  # of microcontrollers: micro_priors.py
     parser.add_argument("profiles", nargs="*", default=known, help="all unless named")
     arguments = parser.parse_args()

@@ -1,7 +1,7 @@
 """Fit the priors of microcontrollers' profiles to MLPerf Tiny's published latencies, and show published against predicted.
 
     python benchmarks/micro_priors.py            # what the profiles in the tree predict
-    python benchmarks/micro_priors.py --fit      # fit anew: the rates to write into the profiles
+    python benchmarks/micro_priors.py --fit      # fit again: the rates to write into the profiles
 
 The kernels are those of MLPerf Tiny's four reference models, read from the folder that EDGEPRUNE_DATA names.  Fitted are the rates of
 dense KxK, pointwise and depthwise convolutions and of fully-connected layers, and of bytes moved, by least squares of
@@ -79,9 +79,9 @@ def show(profile: Profile, target: Mapping[str, float]) -> None:
 
 
 def main() -> None:
-    """Show every profile, as it is in the tree or fitted anew."""
+    """Show every profile, as it is in the tree or fitted again."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--fit", action="store_true", help="fit anew")
+    parser.add_argument("--fit", action="store_true", help="fit again")
     arguments = parser.parse_args()
     micro = [profile for profile in map(load, names()) if profile.runtime == MICRO]
     for profile in micro:

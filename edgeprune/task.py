@@ -29,13 +29,13 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
     fits = isinstance(outputs, Tensor) and isinstance(targets, Tensor) and outputs.dim() == 2 and targets.shape == outputs.shape[:1]
     if not fits or targets.is_floating_point():
         raise RecipeError(
-            f"accuracy, the default metric, takes outputs (N, classes) and class indices (N,), not {_told(outputs)} and {_told(targets)}",
+            f"accuracy, the default metric, takes outputs (N, classes) and class indices (N,), not {_shape(outputs)} and {_shape(targets)}",
             remedy="Give the task a metric of its own, metric=..., with its metric_name and, for errors, higher_is_better=False.",
         )
     return 100.0 * (outputs.argmax(1) == targets).float().mean().item()
 
 
-def _told(value: Any) -> str:
+def _shape(value: Any) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 

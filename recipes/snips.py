@@ -20,7 +20,7 @@ from edgeprune.task import Task
 
 LABELS = ("AddToPlaylist", "BookRestaurant", "GetWeather", "PlayMusic", "RateBook", "SearchCreativeWork", "SearchScreeningEvent")
 WORDS = 24  # of a request: 99 in 100 are shorter
-VOCABULARY = 4000  # the most frequent words; 0 is no word, 1 any other
+VOCABULARY = 4000  # the most frequent words; 0 stands for no word, 1 for any other
 
 
 class Network(nn.Module):

@@ -2,7 +2,7 @@
 
 Run as ``python -c SOURCE COMMAND ARGUMENTS MARK`` (JSON); prints one line, MARK and a JSON object.
 An environment is built in ``PLACE.new``, one wheel after another, and gets its name when it is complete, so that an interrupted
-installation goes on where it was, and the old one stays until then.
+installation continues where it was, and the old one stays until then.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def state(place: str) -> Dict[str, Any]:
 
 
 def begin(place: str, manifest: Dict[str, Any]) -> Dict[str, Any]:
-    """Start an environment, or go on with the unfinished one that has the same ``manifest`` (its wheels apart); the wheels it has."""
+    """Start an environment, or continue with the unfinished one that has the same ``manifest`` (its wheels apart); the wheels it has."""
     new = place + ".new"
     found = _read(new)
     if found and dict(found, wheels={}) == dict(manifest, wheels={}):

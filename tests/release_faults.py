@@ -332,4 +332,4 @@ def which(root: Path, bundles: dict[str, Path]) -> str:
             )
             assert done.returncode == 0, done.stderr
             return name
-    raise AssertionError(f"{root}/current is no whole release: {sorted(found)}")
+    raise AssertionError(f"{root}/current is not a whole release: {sorted(found)}")

@@ -26,7 +26,7 @@ def measure(name: str) -> Row:
     model, inputs = built(name)
     pruned = half(model, analyze(model, inputs))
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["XDG_CACHE_HOME"] = cache  # converted anew: files of earlier runs say nothing of the time it takes
+        os.environ["XDG_CACHE_HOME"] = cache  # converted again: files of earlier runs say nothing of the time it takes
         entries = {form: entry(pruned.model, inputs, form) for form in FORMATS}
     failed = [f"{form}: {entries[form]['error']}" for form in FORMATS if entries[form]["error"]]
     return {"formats": entries, "mode": pruned.mode, "error": "; ".join(failed) or None}

@@ -183,7 +183,7 @@ def _timm(name: str) -> Built:
 def awake(model: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> nn.Module:
     """``model`` in eval mode with nothing left as it was initialised to zeros or ones, where mistakes would hide.
 
-    Constant parameters are drawn anew; batch norms get random scales, and the statistics of a forward pass over random inputs, so that
+    Constant parameters are drawn again; batch norms get random scales, and the statistics of a forward pass over random inputs, so that
     activations neither vanish nor explode on their way through a deep model.
     """
     generator = torch.Generator().manual_seed(seed)

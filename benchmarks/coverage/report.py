@@ -67,7 +67,7 @@ def _intro(rows: Sequence[Row], exports: Sequence[Row]) -> str:
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     tools = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "transformers", "keras") if _installed(name))
     states = len({row["version"] for row in rows})
-    older = f" The rows are of {states} states of the code; `--resume` measures those of earlier ones anew." if states > 1 else ""
+    older = f" The rows are of {states} states of the code; `--resume` measures those of earlier ones again." if states > 1 else ""
     return f"""Written by `benchmarks.coverage`; every row is a process of its own. Measured {when} on {_machine()}, one
 thread, beside other work; {tools}.{older}
 

@@ -1,7 +1,7 @@
 """What every export format costs and gives, on real tasks: parity, the exported file's own accuracy, size, latency.
 
     EDGEPRUNE_DATA=... python -m benchmarks.exports               # all recipes, and docs/exports.md
-    python -m benchmarks.exports --only har,ecg                   # some anew; the document is of all that was ever measured
+    python -m benchmarks.exports --only har,ecg                   # some again; the document is of all that was ever measured
     python -m benchmarks.exports --render                         # the document alone
 
 Results are kept in ``benchmarks/results/exports.json``, row by row; formats whose packages are missing are left out.

@@ -6,7 +6,7 @@
     python -m benchmarks.search --render                                      # docs/search.md from the rows
 
 Every method is brought to 70, 50 and 30 % of the dense model's measured latency (TFLite, one thread, in turns with the dense model), then
-fine-tuned alike. Rows go to ``benchmarks/results/search/<model>.jsonl``; what is there is not done again. Data: see ``recipes``. Progress
+fine-tuned equally. Rows go to ``benchmarks/results/search/<model>.jsonl``; what is there is not done again. Data: see ``recipes``. Progress
 is on stderr.
 """
 
@@ -45,7 +45,7 @@ def main() -> int:
     try:
         for seed, model, budget, method in plan_of_work(options.models, options.methods, options.budgets, options.seeds):
             if until is not None and time.monotonic() > until:
-                print("the time is up; the same command goes on", file=sys.stderr)
+                print("the time is up; the same command continues", file=sys.stderr)
                 break
             matrix.insist(model, method, budget, seed, options.steps)
     finally:

@@ -67,7 +67,7 @@ class Methods:
         return row
 
     def model(self, method: str, budget: float) -> nn.Module:
-        """The found model, with batch-norm statistics measured anew."""
+        """The found model, with batch-norm statistics measured again."""
         folder, dense = self._folder(method, budget), self.session.task.model
         model = kept(dense, folder) if (folder / "peer.safetensors").is_file() else edgeprune.load(dense, folder / "model.safetensors")
         self.session.recalibrate(model)

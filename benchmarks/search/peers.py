@@ -156,7 +156,7 @@ class TorchPruning:
 
 
 def _torch_pruning_steps(task: Task, round_to: int, isomorphic: bool) -> Iterator[nn.Module]:
-    """The model after each step. Before each, gradients on training batches and batch-norm statistics are taken anew."""
+    """The model after each step. Before each, gradients on training batches and batch-norm statistics are measured again."""
     import torch_pruning as tp
 
     model = plain(task.model, True)

@@ -28,13 +28,13 @@ NAMES = {
     "fastnas": "ModelOpt FastNAS",
 }
 
-COMMANDS = """    python -m benchmarks.search                 # goes on where it stopped; --models, --methods, --budgets, --seeds, --minutes
+COMMANDS = """    python -m benchmarks.search                 # continues where it was; --models, --methods, --budgets, --seeds, --minutes
     python -m benchmarks.search --render"""
 RULES = f"""All methods start from the same weights and are brought to the same *measured* latency: TFLite on one thread, in turns with the
     dense model, the ratio's interval kept. edgeprune does it by its own loop; the others have their knob (a ratio, a share of MACs, a
     predicted latency) turned until the measurement lies between {100 * FULL:g} and 100 % of the budget, in at most {MOST} measurements,
     else the nearest below counts. Latency depends on the structure alone, so what the search measured holds for its fine-tuned models.
-    Then everybody gets the same: batch-norm statistics measured anew ("before"), and the same steps of fine-tuning with the dense model's
+    Then everybody gets the same: batch-norm statistics measured again ("before"), and the same steps of fine-tuning with the dense model's
     answers ("after"), in three seeds, each another order of the data. Below {100 * STAGED_BELOW:g} % edgeprune cuts in two stages and
     spends a part of those steps between them. Accuracy is on held-out data; as that is a small set, the mean Kullback-Leibler divergence
     from the dense model's answers on it is given too: smaller is better, and it tells methods apart that accuracy cannot."""

@@ -113,8 +113,8 @@ def model_answers(answer: JsonObject, names: Sequence[str], device: str) -> list
     """
     models = decoded(answer.get("models"), list[JsonObject], device, "the answer")
     if (found := [model.get("name") for model in models]) != list(names):
-        told = ", ".join(map(repr, found)) or "none"
-        raise RunnerError(f"the answer of {device} is of other models: {told}, not {', '.join(map(repr, names))}", remedy=REMEDY)
+        given = ", ".join(map(repr, found)) or "none"
+        raise RunnerError(f"the answer of {device} is of other models: {given}, not {', '.join(map(repr, names))}", remedy=REMEDY)
     for model in models:
         if "error" in model:
             raise to_error(model["error"], f"{model['name']} on {device}")

@@ -99,7 +99,7 @@ def between_sessions(a: Measurement, b: Measurement, force: bool = False, spread
 
 def distrust(item: Measurement) -> str | None:
     """Why a latency can decide nothing by itself: the device was throttled to the end, something else was running (where only the load
-    average tells, see :func:`slowdown`), or it ran too few times; None when it can."""
+    average shows it, see :func:`slowdown`), or it ran too few times; None when it can."""
     if item.unreliable:
         return f"{item.name}: the device was throttled ({', '.join(item.throttled)}) all the time"
     if len(item.samples_ns) < _LEAST_RUNS:

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 class Conditions(TypedDict, total=False):
     """Load, processors, clocks in MHz, temperatures in Celsius, what throttles now and has since boot, counted events; of phones the
-    battery and the thermal status.  What a device does not tell is missing or None."""
+    battery and the thermal status.  What a device does not report is missing or None."""
 
     loadavg: float
     cores: int | None

@@ -31,9 +31,9 @@ def side_by_side(
 ) -> list[Outcome[T]]:
     """Do ``work`` on all targets at once, each in a thread; one outcome for each, in their order.
 
-    A device that fails does not disturb the others.  ``work`` gets a target and where to tell its events; ``on_event`` gets them with their
-    target, from any thread, and last ``{"event": "done"}`` or ``{"event": "failed", "message": ...}``.  What ``work`` raises that is no
-    :class:`EdgepruneError` becomes a :class:`DeviceError` with that as its cause; of one target alone it is raised.  What ``on_event``
+    A device that fails does not disturb the others.  ``work`` gets a target and a listener for its events; ``on_event`` gets them with the
+    target, from any thread, and last ``{"event": "done"}`` or ``{"event": "failed", "message": ...}``.  What ``work`` raises that is not
+    an :class:`EdgepruneError` becomes a :class:`DeviceError` with that as its cause; of one target alone it is raised.  What ``on_event``
     raises is logged: progress that cannot be shown costs no result.
     """
     ended: queue.Queue[tuple[int, Outcome[T]]] = queue.Queue()

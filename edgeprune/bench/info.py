@@ -66,7 +66,7 @@ def facts_of(values: object) -> DeviceFacts:
 class DeviceInfo:
     """A device as probed.
 
-    ``cores``: how many a process may use.  ``max_mhz``: None where the kernel does not tell.  ``libc``: such as ``glibc 2.36``.
+    ``cores``: how many a process may use.  ``max_mhz``: None where the kernel does not report it.  ``libc``: such as ``glibc 2.36``.
     ``runtimes``: package and version by engine, e.g. ``{"tflite": ("ai-edge-litert", "2.3.0")}``; ``broken``: by engine, why an installed
     one cannot be imported.  ``machine``: a hash that tells this machine from others of its kind.  ``conditions``: load, clocks, governor,
     temperatures when probed.

@@ -44,9 +44,9 @@ class Gate:
             assert ratio is not None
             interval = Interval(ratio.ratio, ratio.low, ratio.high)
             verdict = judge(interval, limit)
-            told = f"{ratio.ratio:.3f} of the baseline's latency ({ratio.low:.3f} to {ratio.high:.3f})"
+            text = f"{ratio.ratio:.3f} of the baseline's latency ({ratio.low:.3f} to {ratio.high:.3f})"
             doubts = [distrust(one) for one in (item, baseline) if one] if verdict == Verdict.UNDECIDED else []
-            return Judgement(self, verdict, "; ".join(filter(None, [told, *doubts])), interval, limit)
+            return Judgement(self, verdict, "; ".join(filter(None, [text, *doubts])), interval, limit)
         found = _interval(kind, item)
         if found is None:
             return Judgement(self, Verdict.UNDECIDED, _unmeasured(item), None, limit)
@@ -57,9 +57,9 @@ class Gate:
                 return Judgement(self, Verdict.UNDECIDED, "the baseline has no value for it", found, limit)
             limit = self.limit.resolve(base.value)
         bounds = "" if found.low == found.high else f" ({format_quantity(kind, found.low)} to {format_quantity(kind, found.high)})"
-        told = f"{kind} {format_quantity(kind, found.value)}{bounds}, limit {format_quantity(kind, limit)}"
+        text = f"{kind} {format_quantity(kind, found.value)}{bounds}, limit {format_quantity(kind, limit)}"
         why = distrust(item) if kind == "latency" else None
-        return Judgement(self, judge(None if why else found, limit), f"{told}; {why}" if why else told, found, limit)
+        return Judgement(self, judge(None if why else found, limit), f"{text}; {why}" if why else text, found, limit)
 
 
 @dataclass(frozen=True)

@@ -132,13 +132,13 @@ class Measurement:
     ``first_ms``: loading, and the first inference; ``cold_ms``: both, and ``import_ms`` to import the runtime. ``warmup_s``,
     ``sampled_s``: how long it ran before, and for, the samples. ``peak_bytes``: the model's share of the process's peak: its private
     memory, and its file where that is mapped; ``rss_peak_bytes``: all of it; ``weights_bytes``, ``arena_bytes``: constants, and planned
-    activations, where told. ``energy_mj``: of one inference above idle with its 95 % interval, None without a meter. ``operators``: their
-    names, types and ``ms``, where asked for and told. ``device``: identity of the device; ``cpus``: the processors used, empty for all.
+    activations, if reported. ``energy_mj``: of one inference above idle with its 95 % interval, None without a meter. ``operators``: their
+    names, types and ``ms``, if requested and reported. ``device``: identity of the device; ``cpus``: the processors used, empty for all.
     ``before``, ``after``: load, clocks, governor, temperatures. ``discarded``: windows that did not count;
     ``throttled``: why, by cause; ``cooldown_s``: waited for the device to recover; ``unreliable``: it did not, and was measured all the
     same. ``tuned``: what held the clocks. ``file_bytes``, ``file_sha256``: the model's file as it was sent. ``windows``: how many of the
     samples each window has.
-    ``others``: what other programs took meanwhile, as a share of the time of all processors; None where the kernel does not tell.
+    ``others``: what other programs took meanwhile, as a share of the time of all processors; None where the kernel does not report it.
     """
 
     name: str
@@ -321,8 +321,8 @@ def differences(a: Measurement, b: Measurement) -> dict[str, tuple[object, objec
 def comparable(a: Measurement, b: Measurement) -> None:
     """Raise :class:`IncomparableError` naming all of their :func:`differences`, when there are any."""
     if found := differences(a, b):
-        told = "; ".join(f"{what}: {one} and {other}" for what, (one, other) in found.items())
-        raise IncomparableError(f"{a.name} and {b.name} were measured with different {told}", remedy="Measure both in one session.")
+        listed = "; ".join(f"{what}: {one} and {other}" for what, (one, other) in found.items())
+        raise IncomparableError(f"{a.name} and {b.name} were measured with different {listed}", remedy="Measure both in one session.")
 
 
 def check_names(artifacts: Sequence[Artifact]) -> None:

@@ -70,7 +70,7 @@ def open_engine(text: str) -> sa.Engine:
     """
     url = _parse(text)
     if url.database and text == default_url():
-        with _told(url):
+        with _named_errors(url):
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     try:
         engine = sa.create_engine(url, connect_args=_timeouts(url))
@@ -94,7 +94,7 @@ def shown(url: sa.URL) -> str:
 
 
 @contextmanager
-def _told(url: sa.URL) -> Iterator[None]:
+def _named_errors(url: sa.URL) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, OSError, ValueError) as error:
@@ -108,7 +108,7 @@ def _told(url: sa.URL) -> Iterator[None]:
 
 def telling(engine: sa.Engine) -> Any:
     """A context in which the database's errors become :class:`HistoryError` that names it."""
-    return _told(engine.url)
+    return _named_errors(engine.url)
 
 
 def _prepare(engine: sa.Engine) -> None:

@@ -290,8 +290,8 @@ def _write_junit(path: Path, findings: Sequence[Finding], job: Job) -> None:
         cases = [Case("measured", job.model.name, "error", finding.error.message)] if finding.error else []
         for item in finding.judged:
             name = f"{job.model.name}, {item.measurement.threads} threads"
-            told = f"median latency {item.measurement.latency_ms:.4f} ms ({item.measurement.low_ms:.4f} to {item.measurement.high_ms:.4f})"
-            cases.append(Case("measured", name, "passed", told, item.measurement.sampled_s or 0.0))
+            text = f"median latency {item.measurement.latency_ms:.4f} ms ({item.measurement.low_ms:.4f} to {item.measurement.high_ms:.4f})"
+            cases.append(Case("measured", name, "passed", text, item.measurement.sampled_s or 0.0))
             cases += [Case(said.gate.text, name, states[said.state], said.message) for said in item.judgements]
         device = {"device": finding.report.device.identity} if finding.report else {}
         suites.append(Suite(f"edgeprune bench on {finding.target.name}", cases, {"target": finding.target.name} | device))

@@ -34,8 +34,8 @@ def print_failure(error: BaseException, code: int, settings: Settings) -> None:
     """Print what ended a command as its JSON document, where one is wanted and none was printed yet."""
     if settings.json and not settings.printed:
         message = error.format_message() if isinstance(error, click.ClickException) else getattr(error, "message", str(error))
-        told = {"kind": type(error).__name__, "message": message, "remedy": getattr(error, "remedy", None)}
-        print_json({"error": told | {"notes": getattr(error, "__notes__", [])}, "exit_code": code})
+        document = {"kind": type(error).__name__, "message": message, "remedy": getattr(error, "remedy", None)}
+        print_json({"error": document | {"notes": getattr(error, "__notes__", [])}, "exit_code": code})
 
 
 def _plain(value: Any) -> Any:

@@ -113,7 +113,7 @@ def _print_rollout(release: dict[str, Any], rollout: Rollout) -> None:
     click.echo(f"{release['product']} {release['version']}, signed by {', '.join(release['signers'])}")
     for outcome in rollout.outcomes:
         if outcome.result:
-            click.echo(f"  {_name(outcome.target.name)}: {_told(outcome.result)}")
+            click.echo(f"  {_name(outcome.target.name)}: {_outcome_text(outcome.result)}")
             for note in outcome.result.notes:
                 click.echo(f"    {note}")
     _show_failures(rollout.outcomes)
@@ -130,7 +130,7 @@ def _name(target: str) -> str:
     return target.rstrip(":")
 
 
-def _told(done: Pushed) -> str:
+def _outcome_text(done: Pushed) -> str:
     """A device's part in a line."""
     from edgeprune.budget import format_quantity
 

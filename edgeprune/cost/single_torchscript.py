@@ -13,7 +13,7 @@ from torch.nn import functional
 from edgeprune.cost.kernels import RECURRENT, KernelSpec, attention_heads, attention_places
 
 INPUTS_FILE = "edgeprune.inputs.json"
-"""The extra file of an archive that tells the runner the inputs' shapes: TorchScript itself does not hold them."""
+"""The extra file of an archive that gives the runner the inputs' shapes: TorchScript itself does not hold them."""
 
 
 class _Convolution(nn.Module):

@@ -3,7 +3,7 @@
 A sparse kernel cannot be measured alone: XNNPACK takes it only between a strided first convolution and a mean. A chain of five sparse
 convolutions less a chain of one leaves four. Its time is near linear in the weights that are not zero and in the outputs written, each
 times the pixels: the kernel runs over an output channel's weights and adds each one's row of pixels (Elsen et al., "Fast Sparse
-ConvNets", 2020, section 3), so that a dozen measurements tell a device's three numbers.
+ConvNets", 2020, section 3), so that a dozen measurements determine a device's three numbers.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ class Estimate:
 def rank_correlation(strata: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int = 0) -> Estimate:
     """Spearman's rank correlation within each stratum, a pair of equally long (predicted, true), averaged over strata: -1 to 1.
 
-    What tells nothing apart (all values equal) counts as 0. The interval is the percentile bootstrap: pairs are resampled within every
-    stratum, ``RESAMPLES`` times (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
+    A criterion that ranks nothing (all values equal) counts as 0. The interval is the percentile bootstrap: pairs are resampled within
+    every stratum, ``RESAMPLES`` times (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
     """
     random = np.random.default_rng(seed)
     values, resampled = [], []

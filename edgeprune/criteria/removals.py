@@ -87,7 +87,7 @@ class Removals:
         return effect
 
     def _run(self, model: nn.Module, loss: bool = False) -> list[Any]:
-        """The outputs on all measured pieces, in float32: the smallest removals change less than bfloat16 tells."""
+        """The outputs on all measured pieces, in float32: the smallest removals change less than bfloat16 resolves."""
         with eval_mode(model), torch.no_grad():
             return [laid_out(model, batch).call(model, loss) for batch in self.measured]
 

@@ -64,7 +64,7 @@ def parse_battery(dump: str) -> Battery:
 
 
 def parse_thermal(dump: str) -> Thermal:
-    """``dumpsys thermalservice``: status by name (what throttles), temperatures in Celsius by sensor, as the hardware tells them now.
+    """``dumpsys thermalservice``: status by name (what throttles), temperatures in Celsius by sensor, as the hardware reports them now.
 
     Raises ``ValueError`` when it is something else.
     """
@@ -81,52 +81,52 @@ def parse_thermal(dump: str) -> Thermal:
 
 
 def describe(session: Session) -> JsonObject:
-    """The device as the runner's ``probe`` would tell it, with the battery and the thermal status among its conditions.
+    """The device as the runner's ``probe`` would report it, with the battery and the thermal status among its conditions.
 
     Raises :class:`DeviceError` when the device does not answer as Android does.
     """
     mark = new_mark()
     done = session.run(["sh", "-c", _ASK, mark])
     parts = re.split(rf"{mark}(.*)\n", printable(done.stdout))
-    told = {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
-    if "end" not in told or not told.get("ro.build.version.release"):
+    values = {name: text.strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    if "end" not in values or not values.get("ro.build.version.release"):
         last = printable(done.stderr).strip().splitlines()[-1:] or ["it reports no Android version"]
         raise DeviceError(f"{session.address} does not answer as Android does: {last[0]}")
-    memory = re.search(r"^MemTotal:\s+(\d+) kB", told["meminfo"], re.MULTILINE)
-    flags = re.search(r"^Features\s*:(.*)", told["cpuinfo"], re.MULTILINE)
-    clocks = [int(value) for value in told["max_khz"].split() if value.isdigit()]
+    memory = re.search(r"^MemTotal:\s+(\d+) kB", values["meminfo"], re.MULTILINE)
+    flags = re.search(r"^Features\s*:(.*)", values["cpuinfo"], re.MULTILINE)
+    clocks = [int(value) for value in values["max_khz"].split() if value.isdigit()]
     return {
-        "cpu": told["ro.soc.model"] or told["ro.hardware"] or "unknown",
-        "arch": told["arch"],
-        "cores": int(told["cores"]) if told["cores"].isdigit() else told["cpuinfo"].count("processor"),
+        "cpu": values["ro.soc.model"] or values["ro.hardware"] or "unknown",
+        "arch": values["arch"],
+        "cores": int(values["cores"]) if values["cores"].isdigit() else values["cpuinfo"].count("processor"),
         "max_mhz": max(clocks) / 1000 if clocks else None,
         "features": [name for name in _FEATURES if flags and name in flags[1].split()],
-        "board": f"{told['ro.product.manufacturer']} {told['ro.product.model']}".strip(),
+        "board": f"{values['ro.product.manufacturer']} {values['ro.product.model']}".strip(),
         "memory_bytes": int(memory[1]) * 1024 if memory else 0,
-        "os": f"Android {told['ro.build.version.release']}",
-        "kernel": told["kernel"],
+        "os": f"Android {values['ro.build.version.release']}",
+        "kernel": values["kernel"],
         "libc": "bionic",
         "python": "",
         "python_path": "",
-        "hostname": told["hostname"],
-        "machine": hashlib.sha256(told["ro.serialno"].encode()).hexdigest()[:12],
+        "hostname": values["hostname"],
+        "machine": hashlib.sha256(values["ro.serialno"].encode()).hexdigest()[:12],
         "runtimes": {},
         "meters": [],
-        "conditions": _conditions(told),
+        "conditions": _conditions(values),
     }
 
 
-def _conditions(told: dict[str, str]) -> JsonObject:
-    """Load, governor, battery and heat; what the device does not tell is left out."""
-    state: JsonObject = {"governor": "+".join(told["governor"].split())}
-    if load := re.match(r"[\d.]+", told["loadavg"]):
+def _conditions(values: dict[str, str]) -> JsonObject:
+    """Load, governor, battery and heat; what the device does not report is left out."""
+    state: JsonObject = {"governor": "+".join(values["governor"].split())}
+    if load := re.match(r"[\d.]+", values["loadavg"]):
         state["loadavg"] = float(load[0])
     try:
-        state["battery"] = parse_battery(told["battery"])
+        state["battery"] = parse_battery(values["battery"])
     except ValueError:
         state["battery"] = None
     try:
-        thermal = parse_thermal(told["thermal"])
+        thermal = parse_thermal(values["thermal"])
         state |= {"thermal_status": thermal["status"], "temperatures_c": thermal["temperatures_c"]}
     except ValueError:
         state["thermal_status"] = None

@@ -19,7 +19,7 @@ class StreamProcess(Process):
     def send(self, data: memoryview, progress: Callable[[int], None] | None = None) -> None:
         """Stream to its standard input, telling every megabyte how much is sent.
 
-        Returns early when it has ended, or the connection has: its outputs and its end tell why.  Raises :class:`DeviceTimeoutError`.
+        Returns early when it has ended, or the connection has: its outputs and its end say why.  Raises :class:`DeviceTimeoutError`.
         """
 
 

@@ -1,4 +1,4 @@
-"""What tells a command's output from all that a login shell prints: marks that nothing else can know.
+"""What separates a command's output from all that a login shell prints: marks that nothing else can know.
 
 A command behind a login shell prints an *opening*, a line with a mark, on both of its outputs: what comes before it is the shell's.  A
 program that answers in lines begins each of them with a mark of its own: lines without it are passed over.

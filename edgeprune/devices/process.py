@@ -117,7 +117,7 @@ class Process(ABC):
                 if data:
                     self._pass_on(stream, data)
         except OSError:
-            pass  # a dropped connection; _code tells
+            pass  # a dropped connection; _code says which
         if opening is not None:
             opening.end()
 

@@ -32,7 +32,7 @@ for candidate in "$@"; do
   "$found" -c "$program" < /dev/null 2> /dev/null | while IFS= read -r line; do printf '%s%s\\n' "$0" "$line"; done
 done
 """
-# A 64-bit kernel may carry a 32-bit system: the pointer's size tells which wheels fit.
+# A 64-bit kernel may carry a 32-bit system: the pointer's size decides which wheels fit.
 _DESCRIBE = """
 import json, platform, struct, sys
 arch = platform.machine()

@@ -281,7 +281,7 @@ def _choose(session: Session, found: Found, program: str, engines: Sequence[str]
         failures[str(python)] = "; ".join(errors)
     if not engines:
         return runners[0]
-    # what is there and does not work tells more than what is missing
+    # what is there and does not work explains more than what is missing
     python_text, why = min(failures.items(), key=lambda item: _MISSING in item[1])
     others = f" ({len(failures) - 1} more Pythons there have none either)" if len(failures) > 1 else ""
     remedy = PHONE_REMEDY if found.is_phone else advice(session.address, found.pythons[-1], engines)

@@ -49,7 +49,7 @@ class _Flow:
 
 
 def _round_trip_s(sock: Any) -> float:
-    """What the kernel measured of a connection; 0 where it cannot tell (tcp(7): ``tcpi_rtt`` of ``TCP_INFO``, in microseconds)."""
+    """What the kernel measured of a connection; 0 where it does not report it (tcp(7): ``tcpi_rtt`` of ``TCP_INFO``, in microseconds)."""
     try:
         return int(struct.unpack_from("I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 68)[0]) / 1e6
     except (AttributeError, OSError, struct.error):
@@ -80,7 +80,7 @@ class SshProcess(StreamProcess):
     def send(self, data: memoryview, progress: Callable[[int], None] | None = None) -> None:
         """Stream to its standard input, telling every megabyte how much is sent.
 
-        Returns early when it has ended, or the connection has: its outputs and its end tell why.  Raises :class:`DeviceTimeoutError`.
+        Returns early when it has ended, or the connection has: its outputs and its end say why.  Raises :class:`DeviceTimeoutError`.
         """
         sent, flow = 0, _Flow(self._channel, self._transport)
         for begin in range(0, len(data), _TOLD):

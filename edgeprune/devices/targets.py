@@ -49,7 +49,7 @@ class _Group:
 
 
 def _load() -> dict[str, _Device | _Group]:
-    """All entries that can be read, sorted; of the others :func:`damaged_entries` tells."""
+    """All entries that can be read, sorted; the others are those of :func:`damaged_entries`."""
     return _read()[0]
 
 

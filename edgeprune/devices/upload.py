@@ -62,7 +62,7 @@ mv -f "$mine" "$file" || fail
 
 
 class Upload:
-    """One file on its way to ``remote`` at ``address``.  ``run`` starts a command; ``send`` streams bytes to it and tells how far it is."""
+    """One file on its way to ``remote`` at ``address``.  ``run`` starts a command; ``send`` streams bytes to it and reports progress."""
 
     def __init__(self, source: Path | bytes, remote: str, address: str, parts: str | None) -> None:
         self._data = memoryview(source if isinstance(source, bytes) else source.read_bytes())

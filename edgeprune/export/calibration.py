@@ -105,7 +105,7 @@ def _checked_sample(index: int, sample: Sample, examples: Sequence[Tensor]) -> t
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ExportError(
                 f"calibration sample {index}: input {place} holds NaN or infinity",
-                remedy="Clean the data: one such value spoils every range.",
+                remedy="Clean the data: one such value ruins every range.",
             )
         tensors.append(tensor.to(example.dtype))
     return tuple(tensors)

@@ -42,7 +42,7 @@ class Format:
     how far that may be from the PyTorch model; raises :class:`ParityError`. ``external``: the work is done by another process, so
     it can overlap this one's. ``calibrated``: it needs calibration data. ``extra``: what its packages are installed by. ``dtypes``: the
     real types that it is sure to hold. ``metadata(path)``: what a file says about itself, as JSON; ``parts(path)``: what its bytes are
-    spent on; both None where the format does not tell. ``kernel(spec, in_width, out_width)``: the file of a single kernel, for engines
+    spent on; both None where the format does not say. ``kernel(spec, in_width, out_width)``: the file of a single kernel, for engines
     whose kernels can be timed one by one. ``options``: the export options that change its files.
     """
 

@@ -24,7 +24,7 @@ def compare(name: str, expected: Sequence[Tensor], produced: Sequence[Tensor], t
     """Compare the outputs of the exported file ``name`` with the PyTorch model's, output by output.
 
     An element of a floating-point output may differ by ``tolerance`` times the output's largest magnitude; integers and booleans must be
-    equal.  Infinities of one sign are equal, as in masked scores, but an output of nothing else is no evidence, and NaN on either side
+    equal.  Infinities of one sign are equal, as in masked scores, but an output of nothing else is not evidence, and NaN on either side
     never is: what made it is unknown. Raises :class:`ParityError` naming the format, the output, its worst element and the tolerance.
     """
     if len(expected) != len(produced):
@@ -117,7 +117,7 @@ class Fidelity:
 
     def __str__(self) -> str:
         same = "" if self.agreement is None else f", the same top class in {100 * self.agreement:.0f} %"
-        rare = f" ({100 * self.balanced:.0f} % with every class counted alike)" if self.balanced < 1.0 else ""
+        rare = f" ({100 * self.balanced:.0f} % with every class counted equally)" if self.balanced < 1.0 else ""
         return f"output {self.output}: signal to noise {self.sqnr_db:.1f} dB{same}{rare}{f'; {self.lost}' if self.lost else ''}"
 
 

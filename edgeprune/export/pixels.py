@@ -35,7 +35,7 @@ class Normalisation:
 
     @classmethod
     def of(cls, preprocessing: Mapping[str, Any]) -> Normalisation | None:
-        """From what a task tells: ``mean`` and ``std``, numbers or lists of them, and ``scale`` (255); None where it tells neither."""
+        """From a task's preprocessing: ``mean`` and ``std``, numbers or lists of them, and ``scale`` (255); None where it has neither."""
         if "mean" not in preprocessing and "std" not in preprocessing:
             return None
         try:

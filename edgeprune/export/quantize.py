@@ -2,7 +2,7 @@
 
 Weights are int8 by channel, symmetric; activations int8 by tensor, asymmetric (the specification of 8-bit quantization that TFLite's
 kernels follow: https://ai.google.dev/edge/litert/models/quantization_spec).  What a quantized kernel does not exist for stays float, and so
-does what eight bits would spoil (:mod:`edgeprune.export.keep`).
+does what eight bits would ruin (:mod:`edgeprune.export.keep`).
 Tables of embeddings, and the weights of fully-connected layers whose inputs stay float, have one scale: runtimes up to 2.14 take no more,
 and do not say so.  Depthwise convolutions whose inputs stay float stay float themselves: no fast kernel quantizes as it runs (a MobileNetV2
 of theirs took four times as long), and their weights are few; so do transposed convolutions, which such runtimes have no kernel for.

@@ -37,7 +37,7 @@ class Sizes:
 
 
 def sizes(path: str | Path) -> Sizes | None:
-    """The parts of an exported file, by its suffix; None where the format does not tell them (``.pte``).
+    """The parts of an exported file, by its suffix; None where the format does not say (``.pte``).
 
     Raises :class:`ExportError` when the file is missing, damaged, or of an unknown kind.
     """

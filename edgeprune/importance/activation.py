@@ -26,14 +26,14 @@ def activation(task: Task, analysis: Analysis) -> Saliency:
 def apoz(task: Task, analysis: Analysis) -> Saliency:
     """Share of the channel's activations that are not zero where weights read it: one less the average percentage of zeros.
 
-    It tells channels apart behind activations that cut off at zero (ReLU and its kin); behind any other it is uniform.
+    It distinguishes channels behind activations that cut off at zero (ReLU and its kin); behind any other it is uniform.
     """
     require_whole(analysis, "criterion apoz")
     return by_group(analysis, _means(task, analysis, lambda value: value != 0))
 
 
 def _means(task: Task, analysis: Analysis, statistic: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """For every channel the mean of ``statistic`` over all that its reading places hold of it, places counted alike."""
+    """For every channel the mean of ``statistic`` over all that its reading places hold of it, places counted equally."""
     places, channels = reading_places(analysis), len(analysis.roots)
     sums, counts = ({node: np.zeros(channels) for node in places} for _ in range(2))
     for values in observe(task, analysis, places):

@@ -93,8 +93,8 @@ def require_supported(graph: MicroGraph, name: str) -> None:
     found = unsupported(graph)
     if found:
         remedies = dict.fromkeys(finding.remedy for finding in found)
-        told = [*map(str, found[:SHOWN]), *([f"and {len(found) - SHOWN} more operators"] if len(found) > SHOWN else [])]
-        raise ExportError(f"{name} does not run on TFLite Micro: {'; '.join(told)}", remedy=" ".join(remedies))
+        shown = [*map(str, found[:SHOWN]), *([f"and {len(found) - SHOWN} more operators"] if len(found) > SHOWN else [])]
+        raise ExportError(f"{name} does not run on TFLite Micro: {'; '.join(shown)}", remedy=" ".join(remedies))
 
 
 def resolver_methods(operators: Sequence[Operator]) -> list[str]:

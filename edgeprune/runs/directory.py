@@ -210,7 +210,7 @@ class _Line:
 
 
 def record_sha256(value: Mapping[str, object]) -> str:
-    """The SHA-256 of a record's value, which tells whether the value was changed since; the order of its fields does not count."""
+    """The SHA-256 of a record's value, which shows whether the value was changed since; the order of its fields does not count."""
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

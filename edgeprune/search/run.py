@@ -38,7 +38,7 @@ class Result:
 
     ``model``: pruned and tuned, in eval mode. ``summary``: all figures (:class:`edgeprune.runs.summary.RunSummary` in JSON's types).
     ``artifacts``: files by format. ``checkpoint``: for :func:`edgeprune.load`. ``met``: whether every budget is measured to be met;
-    ``verdict`` tells ``missed`` from ``undecided``. ``run``: the run directory.
+    ``verdict`` distinguishes ``missed`` from ``undecided``. ``run``: the run directory.
     """
 
     model: nn.Module

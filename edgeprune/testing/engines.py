@@ -13,7 +13,7 @@ class EngineContract:
     """Fixtures to give.
 
     ``engine``: an engine; ``model``: the path of a model that multiplies its only input, float32 of shape (1, n), by a matrix; ``weights``:
-    that matrix, (m, n); ``specs``: what to tell about inputs the file does not describe, or None; ``refused``: the class of error for
+    that matrix, (m, n); ``specs``: what to say about inputs the file does not describe, or None; ``refused``: the class of error for
     a file that cannot be loaded.
     """
 

@@ -108,7 +108,7 @@ def _graph(model: Any) -> MicroGraph:
 
 
 def _times(model: Any) -> list[int]:
-    """How often one inference runs each graph; a loop whose steps the file does not tell counts as one step."""
+    """How often one inference runs each graph; a loop whose steps the file does not give counts as one step."""
     times = [1] * len(model.subgraphs)
     for name, _, entry, part in flatbuffer.operators(model):
         if name == "WHILE":

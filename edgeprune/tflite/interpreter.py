@@ -19,7 +19,7 @@ class _Scales(TypedDict):
 
 
 class TensorDetail(TypedDict):
-    """What the interpreter tells of a tensor, as far as it is used here."""
+    """What the interpreter reports of a tensor, as far as it is used here."""
 
     index: int
     name: str

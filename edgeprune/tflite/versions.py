@@ -3,10 +3,10 @@
 Every operator of a TFLite file has a version, and a runtime refuses the versions that are newer than itself, or, worse, computes an old
 kernel's result.  The table says in which TensorFlow release each version first shipped, from TensorFlow's own
 (tensorflow/lite/tools/versioning/runtime_version.cc, to release 2.13); what came with 2.14 is what tflite-runtime 2.14.0 finds when it is
-asked for every operator and version.  Versions do not tell all: of a fully-connected layer with a scale for each channel, tflite-runtime
-computes nonsense without a word, up to 2.9.1 with int8 inputs (zeros) and up to 2.14 with float ones, and of an embedding with a scale for
-each row up to 2.14; it has no int8 division or square root, nor transposed convolutions with int8 weights and float inputs, of any
-version.  Measured on releases from 2.7.
+asked for every operator and version.  Versions do not say everything: of a fully-connected layer with a scale for each channel,
+tflite-runtime computes nonsense without a word, up to 2.9.1 with int8 inputs (zeros) and up to 2.14 with float ones, and of an embedding
+with a scale for each row up to 2.14; it has no int8 division or square root, nor transposed convolutions with int8
+weights and float inputs, of any version.  Measured on releases from 2.7.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FIRST_LITERT = Version("2.17")
 T = TypeVar("T")
 
 _PER_CHANNEL_INT8, _PER_CHANNEL_FLOAT = Version("2.10"), Version("2.15")
-"""The releases whose kernels heed a scale for each channel, by the type of what they compute with."""
+"""The releases whose kernels use a scale for each channel, by the type of what they compute with."""
 
 # by operator: the releases of its versions 1, 2, 3, ...
 _RELEASES = {
@@ -277,7 +277,7 @@ def _needs_of(model: Any) -> list[tuple[str, Version]]:
 
 
 def _beside_versions(kind: str, operator: Any, graph: Any, types: Any) -> list[tuple[str, Version]]:
-    """What an operator needs by the types of its tensors, which its version does not tell."""
+    """What an operator needs by the types of its tensors, which its version does not say."""
     if kind in ("FULLY_CONNECTED", "EMBEDDING_LOOKUP"):
         scales = graph.Tensors(operator.Inputs(1)).Quantization()
         if scales is not None and scales.ScaleLength() > 1:

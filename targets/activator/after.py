@@ -19,7 +19,7 @@ def after(root: str, shell: str, timeout_s: float) -> Dict[str, Any]:
     """Run a shell command in the folder that ``current`` leads to, for ``timeout_s`` at most.
 
     Its exit code (None when it was ended), the end of what it said, and ``ended``: why it was, with all that it had started: it took too
-    long, or the host fell silent, which sends a line every few seconds.  What goes on beside it when it ends by itself is left alone.
+    long, or the host fell silent, which sends a line every few seconds.  What continues beside it when it ends by itself is left alone.
     """
     folder = os.path.join(root, "current")
     process = subprocess.Popen(

@@ -38,7 +38,7 @@ def _change(command: str, root: str, arguments: Dict[str, Any]) -> Dict[str, Any
     if not os.path.isdir(os.path.join(root, "releases")):
         raise Refused("unknown", "there are no releases in %s" % root)
     if command not in _CHANGING:
-        raise Refused("unknown", "%r is no command" % command)
+        raise Refused("unknown", "%r is not a command" % command)
     with open(os.path.join(root, ".lock"), "a") as file:
         end = time.monotonic() + _LOCK_WAIT_S
         while True:
@@ -89,7 +89,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
             break
         line += data
     request = json.loads(line)
-    mark = request.pop("mark", "")  # what the answer begins with: what others print is no answer
+    mark = request.pop("mark", "")  # what the answer begins with: what others print is not an answer
     _share(os.path.dirname(os.path.expanduser(request["root"])))
     print(mark + json.dumps(answer(command, request)))
     return 0

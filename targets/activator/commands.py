@@ -62,7 +62,7 @@ def begin(
     replace: bool,
     trust: Optional[Dict[str, Any]] = None,
 ) -> Dict[str, Any]:
-    """Start a push: put right what an earlier one left, refuse what is too old, tell which objects are missing.
+    """Start a push: put right what an earlier one left, refuse what is too old, say which objects are missing.
 
     ``signers``: the text of ``allowed_signers`` for a device that has none yet, or with ``replace`` for any.  ``trust``: the ``namespace``
     of signatures and the time ``now_s`` by which they count.
@@ -195,7 +195,7 @@ def commit(root: str, token: str, version: str, now_s: float, trust: Optional[Di
     highest = _highest(store, about, trust)
     if before == version:
         before = state["previous"]
-    elif before in releases and releases[before]["sequence"] > about["sequence"]:  # a rollback: what was left is no way back
+    elif before in releases and releases[before]["sequence"] > about["sequence"]:  # a rollback: what was left is not a way back
         older = [name for name, other in releases.items() if other["sequence"] < about["sequence"]]
         before = older[-1] if older else None
     if highest is None or about["sequence"] > highest["sequence"]:
@@ -222,8 +222,10 @@ def rollback(root: str, token: str, version: Optional[str] = None, trust: Option
         return {"from": wanted, "version": wanted}
     damaged = store.damaged(store.place(wanted))
     if damaged:
-        told = "release %s is damaged there (%s): a push of the one in use mends what both have; else build it anew, of a newer version"
-        raise Refused("unknown", told % (wanted, ", ".join(damaged)))
+        message = (
+            "release %s is damaged there (%s): a push of the one in use mends what both have; else build it again, with a newer version"
+        )
+        raise Refused("unknown", message % (wanted, ", ".join(damaged)))
     if trust is not None:
         recheck(store.place(wanted), store.path(SIGNERS), trust["namespace"], max(trust["now_s"], state["latest_s"]))
     store.save(token=token)
@@ -251,7 +253,7 @@ def prune(root: str, keep: int) -> Dict[str, Any]:
     """Keep the newest releases, the one in use and the one before; remove others, and objects that none needs."""
     store = Store(root)
     store.settle()
-    store.save(token="")  # a push that is under way must not go on without its objects
+    store.save(token="")  # a push that is under way must not continue without its objects
     releases = list(store.releases())
     kept = {*releases[max(0, len(releases) - keep) :], store.state["committed"], store.state["previous"]}
     removed = [version for version in (*releases, *(set(store.versions()) - set(releases))) if version not in kept]

@@ -35,8 +35,8 @@ def verify_signatures(folder: str, signers: str, check: Dict[str, Any]) -> int:
             if said:
                 good.add(found)
     if len(good) < check["threshold"]:
-        told = "%s accepts %d of the %d signers asked for" % (signers, len(good), check["threshold"])
-        raise Refused("signature", "%s (ssh-keygen: %s)" % (told, why) if why else told)
+        message = "%s accepts %d of the %d signers asked for" % (signers, len(good), check["threshold"])
+        raise Refused("signature", "%s (ssh-keygen: %s)" % (message, why) if why else message)
     return len(good)
 
 

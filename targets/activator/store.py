@@ -54,7 +54,7 @@ _STALE_PART_S = 3600.0
 def check_names(about: Dict[str, Any]) -> None:
     """Nothing in a release may lead out of its folder; :class:`Refused` otherwise."""
     if not _NAME.fullmatch(about["version"]):
-        raise Refused("name", "%r is no version" % about["version"])
+        raise Refused("name", "%r is not a version" % about["version"])
     for name, entry in about["files"].items():
         if not all(_NAME.fullmatch(part) for part in name.split("/")) or name in (ABOUT, SUMS):
             raise Refused("name", "a file of a release cannot be named %r" % name)
@@ -185,7 +185,7 @@ class Store:
         return tried
 
     def fill(self, folder: str, about: Dict[str, Any]) -> None:
-        """Bring a folder to what a release must be: whole files stay, damaged and missing ones are linked anew."""
+        """Bring a folder to what a release must be: whole files stay, damaged and missing ones are linked again."""
         folders = {folder}
         for name, entry in sorted(about["files"].items()):
             path = os.path.join(folder, name)

@@ -118,16 +118,16 @@ class Server:
         its file. Pages of
         the runtime's libraries do not count: they are the same for every model, and how many are resident is chance.
         """
-        told = self._models[key].memory()
-        if told is not None:
-            return {"peak_bytes": told[1], "model_bytes": told[0]}
+        sizes = self._models[key].memory()
+        if sizes is not None:
+            return {"peak_bytes": sizes[1], "model_bytes": sizes[0]}
         peak, private = memory.peak_bytes(), memory.private_peak_bytes()
         if not private:  # an old kernel: all that came since
             return {"peak_bytes": peak, "model_bytes": max(_PAGE, peak - self._baseline)}
         return {"peak_bytes": peak, "model_bytes": max(_PAGE, max(0, private - self._private) + memory.mapped_bytes(self._path))}
 
     def sizes(self, key: str) -> Dict[str, Any]:
-        """What the runtime or the file tell of a model's memory, in bytes; null where they do not."""
+        """What the runtime or the file report of a model's memory, in bytes; null where they do not."""
         return self._models[key].sizes()
 
     def profile(self, key: str) -> Dict[str, Any]:

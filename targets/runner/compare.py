@@ -2,9 +2,9 @@
 
 Two things make a comparison lie: the machine drifts, and a process is luckier than another with its memory layout (Kalibera & Jones,
 "Rigorous benchmarking in reasonable time", 2013; Mytkowicz et al., "Producing wrong data without doing anything obviously wrong",
-2009).  Against the first, short blocks alternate and a ratio is of neighbours; against the second, all processes are started anew in
+2009).  Against the first, short blocks alternate and a ratio is of neighbours; against the second, all processes are started again in
 each round, and the interval is that of the rounds' ratios.  It is a 99 % interval of a trimmed mean, so that of a hundred models compared
-with themselves about one is called different, and a burst of other work that spoils one round neither decides nor hides the rest.
+with themselves about one is called different, and a burst of other work that disturbs one round neither decides nor hides the rest.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def _turns(
 ) -> Dict[str, List[List[int]]]:
     """Blocks of samples by model's name, as many of each, in turns; none of a model that failed, and then the others stop too.
 
-    Ten blocks each, and more where the ratios of neighbours are noisy, for up to ``started_s``, which starting the processes took: to start
-    anew is no better use of the time than to go on (Kalibera & Jones, 2013, section 6).
+    Ten blocks each, and more where the ratios of neighbours are noisy, for up to ``started_s``, which starting the processes took: a new
+    start is not a better use of the time than to continue (Kalibera & Jones, 2013, section 6).
     """
     block_ns = int(options.min_time_s * 1e9 / options.rounds / _BLOCKS_PER_ROUND)
     blocks: Dict[str, List[List[int]]] = {series.model["name"]: [] for series in turn}

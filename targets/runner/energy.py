@@ -54,7 +54,7 @@ def window_s(least_s: float, period_s: float) -> Tuple[float, int]:
     length = max(period_s * max(_PERIODS, math.ceil(least_s / period_s)), least_s) if period_s > 0 else least_s
     pairs = min(_PAIRS, int(_LONGEST_S / (2 * (length + _LEAD_PERIODS * period_s))))
     if pairs < _LEAST_PAIRS:
-        raise MeterError(f"a new value only every {period_s:.1f} s is too slow to tell an inference's energy")
+        raise MeterError(f"a new value only every {period_s:.1f} s is too slow for an inference's energy")
     return length, pairs
 
 
@@ -73,7 +73,7 @@ def _joules(meter: Meter, work: Callable[[], int]) -> Tuple[float, float, int]:
 def per_inference(run: Callable[[int], int], least_s: float, meter: Meter) -> Dict[str, Any]:
     """Pairs of an idle and an active window, so that idle power may drift; ``run(ns)`` runs for that long; how many times.
 
-    What a meter tells may be one period old, of an average over one: each window's work begins two periods before it.
+    What a meter reports may be one period old, of an average over one: each window's work begins two periods before it.
     """
 
     def rest() -> int:

@@ -110,13 +110,13 @@ class DeviceLock:
         """Wait for the lock; ``RunnerError``: ``busy`` when it is not free within ``timeout_s``, ``gone`` when the host falls silent."""
         heard = time.monotonic()
         end = heard + timeout_s
-        told = False
+        announced = False
         while not self._try():
             if time.monotonic() >= end:
                 raise RunnerError("busy", f"the device is in use by {self.holder()}", holder=self.holder())
-            if not told:
+            if not announced:
                 emit("waiting", holder=self.holder())
-                told = True
+                announced = True
             said = hear(_POLL_S)
             heard = time.monotonic() if said else heard
             if said == b"" or time.monotonic() - heard > MAX_SILENCE_S:

@@ -125,7 +125,7 @@ class LoadedModel:
         return int(self.child.call("run", key=self.name, time_ns=time_ns)["runs"])
 
     def energy(self, options: Options) -> Dict[str, Any]:
-        """Energy of one inference, where it can be told: a runtime in a process of its own would have its loading counted too."""
+        """Energy of one inference, where it can be measured: a runtime in a process of its own would have its loading counted too."""
         return measure_energy(self.runs, options.min_time_s, options.energy and not self.loaded["own_window"], options.meter)
 
     def warm_up(self, limit_s: float) -> None:
@@ -141,7 +141,7 @@ class LoadedModel:
                 return
 
     def facts(self) -> Dict[str, Any]:
-        """What loading told, and memory so far: take it before sampling, since samples themselves take memory."""
+        """What loading reported, and memory so far: take it before sampling, since samples themselves take memory."""
         memory = self.child.call("memory", key=self.name)
         loaded = self.loaded
         return {

@@ -53,7 +53,7 @@ def peak_bytes() -> int:
 
 
 def private_bytes() -> int:
-    """What is resident and belongs to this process alone: no pages of libraries and other files.  0 where the kernel does not tell."""
+    """What is resident and belongs to this process alone: no pages of libraries and other files.  0 where the kernel does not report it."""
     return status().get("RssAnon", 0)
 
 

@@ -12,7 +12,7 @@ _BUSY = (0, 1, 2, 5, 6, 7)  # user, nice, system, irq, softirq, steal; idle, iow
 
 
 def machine_ticks(root: str = "/") -> Optional[int]:
-    """Ticks that all processors were busy since boot; None where the kernel does not tell."""
+    """Ticks that all processors were busy since boot; None where the kernel does not report it."""
     fields = (text(root, "proc/stat") or "").partition("\n")[0].split()
     try:
         return sum(int(fields[1 + index]) for index in _BUSY if 1 + index < len(fields)) if fields[:1] == ["cpu"] else None
@@ -38,7 +38,7 @@ class Others:
         return sum(process_ticks(pid, self._root) for pid in self._pids)
 
     def share(self) -> Optional[float]:
-        """Their share of the time of all processors, 0 to 1; None where the kernel does not tell."""
+        """Their share of the time of all processors, 0 to 1; None where the kernel does not report it."""
         now, elapsed_s = machine_ticks(self._root), time.monotonic() - self._begin
         if now is None or self._machine is None or elapsed_s <= 0:
             return None

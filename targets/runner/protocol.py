@@ -20,7 +20,7 @@ class Output:
         self._file = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
         os.dup2(2, 1)
         self._lock = threading.Lock()
-        self.mark = ""  # every line's first field, as the host asks: what others print is no answer
+        self.mark = ""  # every line's first field, as the host asks: what others print is not an answer
 
     def write(self, message: Dict[str, Any]) -> None:
         """Send one object as one line, at once."""
@@ -35,7 +35,7 @@ class Output:
 
 
 class RunnerError(Exception):
-    """A failure that is told to the host: ``kind`` is one word, ``details`` are more fields."""
+    """A failure that is reported to the host: ``kind`` is one word, ``details`` are more fields."""
 
     def __init__(self, kind: str, message: str, **details: Any) -> None:
         super().__init__(message)

@@ -96,8 +96,8 @@ def mean_interval(values: Sequence[float]) -> Tuple[float, float, float]:
 def trimmed_interval(values: Sequence[float]) -> Tuple[float, float, float]:
     """Trimmed mean and its 99 % confidence interval: an eighth of the values at each end is cut off (none of fewer than 8).
 
-    By Tukey & McLaughlin's t with the winsorized deviation (Wilcox, "Introduction to robust estimation", 4.3): one value spoilt by a burst
-    of other work neither moves it far nor makes it wide.  Infinitely wide for a single value, and around 0 for none.
+    By Tukey & McLaughlin's t with the winsorized deviation (Wilcox, "Introduction to robust estimation", 4.3): one value disturbed by a
+    burst of other work neither moves it far nor makes it wide.  Infinitely wide for a single value, and around 0 for none.
     """
     ordered = sorted(values)
     count = len(ordered)

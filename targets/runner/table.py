@@ -89,7 +89,7 @@ class _Table:
 
 
 def table(archive: str, engine: str, rounds: int, options: Options, emit: Emit) -> Dict[str, Any]:
-    """Measure every model of a zip archive.  A model that kills the child has that as its result; the others go on in a new one.
+    """Measure every model of a zip archive.  A model that kills the child has that as its result; the others continue in a new one.
 
     Windows in which the device was throttled are measured again.
     """

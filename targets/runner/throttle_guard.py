@@ -34,7 +34,7 @@ def reasons(before: State, now: State, limit_c: Optional[float] = None, margin_c
 
 
 def _clocks(before: State, now: State) -> List[str]:
-    """A lower limit; and a clock below it, which is no sign of rest only under the governor ``performance``."""
+    """A lower limit; and a clock below it, which is not a sign of rest only under the governor ``performance``."""
     limit, old = now.get("limit_mhz"), before.get("limit_mhz")
     if limit and old and limit < old:
         return [f"the clock limit fell from {old:.0f} to {limit:.0f} MHz"]
@@ -48,7 +48,7 @@ class ThrottleGuard:
     """Watches the device during one measurement.
 
     ``discarded`` windows, seconds of ``cooldown_s`` and the ``causes`` are for the report.  When the device has not recovered within
-    ``patience_s`` of cooling down in all, it gives up: the measurement goes on and is ``unreliable``.  Each second of
+    ``patience_s`` of cooling down in all, it gives up: the measurement continues and is ``unreliable``.  Each second of
     cooling is reported by the event ``cooling``.
     """
 

@@ -44,7 +44,7 @@ def _jetson_clocks(*arguments: str) -> None:
     try:
         subprocess.run(
             [*root, "jetson_clocks", *arguments],
-            stdin=subprocess.DEVNULL,  # it may ask, and the protocol's input is no answer
+            stdin=subprocess.DEVNULL,  # it may ask, and the protocol's input is not an answer
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             timeout=_TOOL_S,
@@ -114,9 +114,9 @@ def _put_back(state: Dict[str, Any]) -> None:
 
 
 def restore(path: str) -> bool:
-    """Put back what the state file tells and remove it; False when there is none, or its owner still lives.
+    """Put back what the state file says and remove it; False when there is none, or its owner still lives.
 
-    A file that cannot be read is removed: it was never complete, hence nothing had been changed.  What cannot be put back raises
+    A file that cannot be read is removed: it was never complete, so nothing had been changed.  What cannot be put back raises
     :class:`RunnerError` when all the rest is, and the file stays for the next attempt.
     """
     try:
@@ -134,7 +134,7 @@ def restore(path: str) -> bool:
     except (FileNotFoundError, BlockingIOError):
         return False
     except OSError as error:
-        raise RunnerError("tune", f"{path}, which tells the clocks to put back, cannot be used: {error.strerror}") from error
+        raise RunnerError("tune", f"{path}, which holds the clocks to put back, cannot be used: {error.strerror}") from error
     except (ValueError, KeyError, TypeError):
         os.remove(path)
         return False

@@ -120,7 +120,7 @@ def test_another_python_keeps_the_engines_in_wheels_that_fit_it(bare: SshServer,
     assert after.runtimes == before.runtimes == {"torchscript": ("torch", "2.0"), "tflite": ("ai-edge-litert", "9.0")}
 
 
-def test_a_runtime_that_does_not_import_is_told(bare: SshServer) -> None:
+def test_a_runtime_that_does_not_import_is_reported(bare: SshServer) -> None:
     kept = wheels_folder(system_python(bare.address))
     make_wheel(kept, "ai-edge-litert", "9.1", files={"ai_edge_litert/interpreter.py": "import nowhere_to_be_found\n"})
     with pytest.raises(NoRuntimeError, match=r"cannot be used.*nowhere_to_be_found"):

@@ -99,7 +99,7 @@ def test_a_rollback_to_what_has_expired_is_refused(device: Device, monkeypatch: 
 DAMAGED: dict[str, Any] = {
     "empty": "{}",
     "a newer schema": {"schema": 2},
-    "a schema that is no number": {"schema": True},
+    "a schema that is not a number": {"schema": True},
     "a field too few": {"latest_s": None},
     "a field too many": {"more": 1},
     "a text for a number": {"latest_s": "0"},

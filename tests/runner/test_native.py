@@ -126,7 +126,7 @@ def test_a_damaged_output_raises(output: str) -> None:
 def test_a_missing_profile_raises(output: str) -> None:
     with pytest.raises(native.DamagedOutput, match="operator"):
         native.parse_operators(output)
-    with pytest.raises(native.DamagedOutput, match="told"):
+    with pytest.raises(native.DamagedOutput, match="printed"):
         native.parse_operators(NEW.replace("4.011", "?"))
 
 
@@ -183,7 +183,7 @@ def test_without_the_binary_there_is_no_runtime(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(ImportError, match="no benchmark_model on the PATH"):
         ENGINES.get("native")().runtime()
     monkeypatch.setenv(native.BINARY_VARIABLE, "/no/such/binary")
-    with pytest.raises(ImportError, match="/no/such/binary is no program"):
+    with pytest.raises(ImportError, match="/no/such/binary is not a program"):
         ENGINES.get("native")().runtime()
 
 
@@ -199,7 +199,7 @@ def test_a_device_measures_with_the_binary(
     assert (found.latency_ms, found.load_ms, found.first_ms) == (141.253, 92.318, 187.533)
     assert (found.runtime, found.peak_bytes) == ("benchmark_model", int(73.4102 * 2**20))
     assert [item["type"] for item in found.operators or ()] == ["TfLiteNnapiDelegate", "RESIZE_NEAREST_NEIGHBOR"]
-    assert "each sample is the median of a window, as benchmark_model tells it; its energy is not measured" in found.warnings
+    assert "each sample is the median of a window, as benchmark_model reports it; its energy is not measured" in found.warnings
     assert found.energy_mj is None
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     with pytest.raises(NoRuntimeError, match="native"):

@@ -259,7 +259,7 @@ def test_big_and_little_processors(tmp_path: Path, name: str, monkeypatch: pytes
 def test_processors_that_are_all_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(affinity.os, "sched_getaffinity", lambda _: {0, 1})
     assert affinity.choose("big", str(tmp_path)) == []
-    assert "does not tell how fast the processors are: affinity big" in affinity.doubt("big", str(tmp_path))
+    assert "does not report how fast the processors are: affinity big" in affinity.doubt("big", str(tmp_path))
     assert affinity.doubt("0,1", str(tmp_path)) == ""
     _cores(tmp_path, "cpu_capacity", [1024, 1024])
     assert affinity.choose("big", str(tmp_path)) == affinity.choose("little", str(tmp_path)) == [0, 1]

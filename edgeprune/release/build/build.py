@@ -41,7 +41,7 @@ def build(spec: BuildSpec, output: Path | None = None, note: Callable[[str], Non
     files = _shared(spec, product, created, variants, runs, contents)
     try:
         manifest = Manifest(product, spec.version, spec.number, created, spec.expiry(created), variants, files, spec.threshold)
-        Manifest.from_bytes(manifest.to_bytes())  # no reader shall refuse what was built
+        Manifest.from_bytes(manifest.to_bytes())  # no reader may refuse what was built
     except (ValueError, BundleError) as error:
         raise InputError(f"the release cannot be built: {error}") from error
     if manifest.expires is not None and parse_time(manifest.expires) <= datetime.now(UTC):

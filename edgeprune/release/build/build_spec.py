@@ -1,4 +1,4 @@
-"""What a release shall be: the words of the user, checked before any work."""
+"""What the user asks a release to be, checked before any work."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ def _variant(variant: Variant, result: RunSummary) -> list[str]:
     measured = {item.artifact for item in variant.evidence}
     for file in variant.files:
         if file.role in ("model", "alternative"):
-            told = "yes" if file.sha256 in measured else "no"
-            lines.append(f"| {file.path} | {file.format} | {format_quantity('size', file.bytes)} | {told} |")
+            mark = "yes" if file.sha256 in measured else "no"
+            lines.append(f"| {file.path} | {file.format} | {format_quantity('size', file.bytes)} | {mark} |")
     lines += ["", *_evidence(variant.evidence)]
     return [*lines, "", *_pruning(result)]
 

@@ -24,7 +24,7 @@ from edgeprune.runs.finished import Exported, FinishedRun, Score
 T = TypeVar("T")
 
 PRIVATE = ("address", "hostname", "python_path", "machine", "key")
-"""What a release does not tell of the device that was measured: it goes to every customer."""
+"""What a release does not reveal of the device that was measured: it goes to every customer."""
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def judge(
 ) -> Gate:
     """The gate as the manifest keeps it, met by the evidence.
 
-    ``file_bytes``, ``metric``: of the exported file. ``dense_metric``: of the original, which tells whether it is a percentage. Raises
+    ``file_bytes``, ``metric``: of the exported file. ``dense_metric``: of the original, which shows whether it is a percentage. Raises
     :class:`GateError` when it is not met or cannot be decided, :class:`EvidenceError` when there is nothing to judge it by.
     """
     where = f"variant {variant}: the gate {wanted.text}"
@@ -104,7 +104,7 @@ def judge(
 
 
 def _metric_limit(text: str, metric_name: str, largest: float) -> float:
-    """The limit in the metric's own unit. An accuracy may be a fraction or in percent; ``largest`` known one above 1 tells the latter, and
+    """The limit in the metric's own unit. An accuracy may be a fraction or in percent; ``largest`` known one above 1 means the latter, and
     then 0.91 and 91% are the same. Of other metrics a plain number is meant as it is."""
     match = _VALUE.fullmatch(text.partition(":")[2])
     assert match is not None

@@ -40,7 +40,7 @@ def check_samples(bundle: Bundle) -> None:
             if item.samples_sha256 is not None and (problem := _problem(bundle, variant, item)) is not None:
                 raise BundleError(
                     f"{bundle.path}: the evidence of variant {name} does not follow from {item.raw}: {problem}",
-                    remedy="Do not use it: its builder must measure again, and build and sign it anew.",
+                    remedy="Do not use it: its builder must measure again, and build and sign it again.",
                 )
 
 

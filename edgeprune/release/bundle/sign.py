@@ -34,6 +34,6 @@ def _ssh_keygen(key: Path, message: bytes) -> bytes:
     except FileNotFoundError as error:
         raise SignatureError("there is no ssh-keygen to sign with", remedy="Install OpenSSH's client.") from error
     if done.returncode:
-        told = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise SignatureError(f"{key} cannot sign: {told[-1] if told else 'ssh-keygen failed'}", remedy="Try: ssh-keygen -y -f KEY")
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise SignatureError(f"{key} cannot sign: {lines[-1] if lines else 'ssh-keygen failed'}", remedy="Try: ssh-keygen -y -f KEY")
     return done.stdout

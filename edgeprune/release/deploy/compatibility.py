@@ -43,8 +43,8 @@ def choose(manifest: Manifest, device: DeviceInfo, wanted: str | None = None) ->
     fitting = sorted((name for name in names if not why[name]), key=lambda name: _demand(manifest, name), reverse=True)
     what = f"{manifest.product} {manifest.version}"
     if not fitting:
-        told = "; ".join(f"{name}: {', '.join(reasons)}" for name, reasons in why.items())
-        raise IncompatibleError(f"{what} is not for {device.address} ({told})")
+        listed = "; ".join(f"{name}: {', '.join(reasons)}" for name, reasons in why.items())
+        raise IncompatibleError(f"{what} is not for {device.address} ({listed})")
     best = [name for name in fitting if _demand(manifest, name) == _demand(manifest, fitting[0])]
     if len(best) > 1:
         raise IncompatibleError(f"{device.address} could take {' or '.join(best)} of {what}", remedy="Say which: --variant NAME")

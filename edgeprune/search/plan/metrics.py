@@ -11,7 +11,7 @@ from edgeprune.search.measure.paired import PairedMeasurement
 
 @dataclass(frozen=True)
 class ModelMetrics:
-    """Of one model, predicted or measured: latency (ms), peak memory (bytes; None where a device does not tell), energy (mJ), file
+    """Of one model, predicted or measured: latency (ms), peak memory (bytes; None where a device does not report it), energy (mJ), file
     (bytes); and counted: multiply-accumulates, parameters."""
 
     latency_ms: float

@@ -94,7 +94,7 @@ def _end(writer: Writer, cell: Cell, result: int, y: int) -> None:
 
 
 def _last_cell_state(writer: Writer, cell: Cell, result: int, c: int, last: int) -> None:
-    """Read the state tensor after the operator ran.  Delegates order operators by what they read: hence behind the last output."""
+    """Read the state tensor after the operator ran: behind the last output, since delegates order operators by what they read."""
     file = writer.file
     batch, (width, hidden) = file.shape(c)[0], (cell.output, cell.hidden)
     final = writer.step(result, cell.time, file.shape(result)[cell.time] - 1)

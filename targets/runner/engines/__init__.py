@@ -25,7 +25,7 @@ class Model:
     own_window = False
     """Whether the runtime times itself, in a process of its own: then :meth:`window` is asked for figures, and :meth:`run` does nothing."""
     told_ns: Optional[Tuple[int, int]] = None
-    """Times of loading and of the first inference, where the runtime tells them itself."""
+    """Times of loading and of the first inference, where the runtime reports them itself."""
     note = ""
     """What a reader of the figures has to know."""
 
@@ -50,7 +50,7 @@ class Model:
         return None
 
     def sizes(self) -> Dict[str, Optional[int]]:
-        """``weights_bytes``: constants of the model; ``arena_bytes``: what the runtime planned for activations.  None: not told."""
+        """``weights_bytes``: constants of the model; ``arena_bytes``: what the runtime planned for activations.  None: not reported."""
         return {"weights_bytes": None, "arena_bytes": None}
 
     def profile(self) -> Optional[List[Operator]]:

@@ -39,7 +39,7 @@ def _number(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise DamagedOutput(f"benchmark_model told {text!r} where a time or a size was expected")
+        raise DamagedOutput(f"benchmark_model printed {text!r} where a time or a size was expected")
     return value
 
 
@@ -113,7 +113,7 @@ class NativeEngine(Engine):
         found = self.installed()
         if found is None:
             named = os.environ.get(BINARY_VARIABLE)
-            raise ImportError(f"{named} is no program that can be run" if named else "there is no benchmark_model on the PATH")
+            raise ImportError(f"{named} is not a program that can be run" if named else "there is no benchmark_model on the PATH")
         return found
 
     def load(self, source: Union[str, bytes], threads: int, specs: Optional[List[Spec]]) -> Model:
@@ -145,7 +145,7 @@ class NativeModel(Model):
             raise ModelRefused(str(error)) from error
         self.told_ns = (int(found["init"] * 1e3), int(found["first"] * 1e3))
         self._memory_mb = found["memory"]
-        self.note = f"each sample is the {found['figure']} of a window, as benchmark_model tells it; its energy is not measured"
+        self.note = f"each sample is the {found['figure']} of a window, as benchmark_model reports it; its energy is not measured"
 
     def _start(self, least_s: float, warmup_s: float, *more: str) -> str:
         command = [self._binary, f"--graph={self._path}", f"--num_threads={self._threads}", "--num_runs=1", "--warmup_runs=1"]

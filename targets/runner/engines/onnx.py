@@ -35,7 +35,7 @@ class OnnxEngine(Engine):
 
 
 class OnnxModel(Model):
-    """One session; unknown dimensions of its inputs are 1 unless ``specs`` tell them."""
+    """One session; unknown dimensions of its inputs are 1 unless ``specs`` give them."""
 
     def __init__(self, source: Union[str, bytes], threads: int, specs: Optional[List[Spec]]) -> None:
         self._source, self._threads = source, threads

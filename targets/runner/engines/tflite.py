@@ -83,8 +83,8 @@ def _resize(interpreter: Any, given: Optional[List[Spec]]) -> None:
         if spec["shape"] == shape:
             continue
         if len(open_shape) != len(spec["shape"]) or any(free not in (-1, size) for free, size in zip(open_shape, spec["shape"])):
-            told = ", ".join("any" if free == -1 else str(free) for free in open_shape)
-            raise ModelRefused(f"the input {detail['name']} is ({told}), and {spec['shape']} was asked for")
+            sizes = ", ".join("any" if free == -1 else str(free) for free in open_shape)
+            raise ModelRefused(f"the input {detail['name']} is ({sizes}), and {spec['shape']} was asked for")
         interpreter.resize_tensor_input(detail["index"], spec["shape"], strict=True)
 
 
@@ -110,7 +110,7 @@ class TfliteModel(Model):
         return [self._interpreter.get_tensor(detail["index"]) for detail in self._outputs]
 
     def sizes(self) -> Dict[str, Optional[int]]:
-        """Weights are the file's constants; the Python interpreter does not tell its arena."""
+        """Weights are the file's constants; the Python interpreter does not report its arena."""
         if isinstance(self._source, str):
             with open(self._source, "rb") as file:
                 return {"weights_bytes": constant_bytes(file.read()), "arena_bytes": None}

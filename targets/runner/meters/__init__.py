@@ -1,4 +1,4 @@
-"""Energy meters: one file for each way a device tells what it draws."""
+"""Energy meters: one file for each way a device reports what it draws."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..registry import Registry
 
 
 class MeterError(Exception):
-    """A meter does not answer, or answers something that is no reading."""
+    """A meter does not answer, or answers something that is not a reading."""
 
 
 class Meter:
@@ -68,7 +68,7 @@ def joules(samples: Sequence[Tuple[float, float]], begin: float, end: float) -> 
 
 
 class PowerMeter(Meter):
-    """A meter that tells watts: sampled by a thread, once each period, integrated by :func:`joules`.  Its readings are :meth:`watts`."""
+    """A meter that reports watts: sampled by a thread, once each period, integrated by :func:`joules`.  Its readings are :meth:`watts`."""
 
     def __init__(self) -> None:
         self._samples: List[Tuple[float, float]] = []

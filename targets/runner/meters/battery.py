@@ -19,7 +19,7 @@ _LEAST_MICROAMPERES = 10_000  # a computing device draws more than 10 mA, and le
 
 
 def volts(value: int) -> float:
-    """A voltage told in microvolts, or by some vendors in millivolts; :class:`MeterError` when it can be neither."""
+    """A voltage reported in microvolts, or by some vendors in millivolts; :class:`MeterError` when it can be neither."""
     if _MICROVOLTS[0] <= value <= _MICROVOLTS[1]:
         return value / 1e6
     if _MILLIVOLTS[0] <= value <= _MILLIVOLTS[1]:
@@ -34,7 +34,7 @@ def ampere_scale(values: List[int]) -> float:
     """
     largest = max((abs(value) for value in values), default=0)
     if largest == 0:
-        raise MeterError("the battery tells a current of 0: its gauge does not measure, or something else feeds the device")
+        raise MeterError("the battery reports a current of 0: its gauge does not measure, or something else feeds the device")
     return 1e-6 if largest >= _LEAST_MICROAMPERES else 1e-3
 
 
@@ -79,7 +79,7 @@ class BatteryMeter(PowerMeter):
             raise MeterError(f"the battery is {status.lower() or 'in an unknown state'}: unplug the charger, which would be measured too")
 
     def prepare(self) -> None:
-        """Watch the reading until it changed a few times: that tells how often, and the largest tells its unit."""
+        """Watch the reading until it changed a few times: that shows how often, and the largest shows its unit."""
         begin = time.monotonic()
         values, changes = [self._read("current_now")], []
         while len(changes) < _CHANGES and time.monotonic() - begin < _DETECT_S:

@@ -15,7 +15,7 @@ def reading(path: str) -> int:
     try:
         return int(content)
     except ValueError:
-        raise MeterError(f"{path} holds {content[:40]!r}, which is no whole number") from None
+        raise MeterError(f"{path} holds {content[:40]!r}, which is not a whole number") from None
 
 
 def word(path: str) -> str:

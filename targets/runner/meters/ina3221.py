@@ -48,15 +48,15 @@ def _iio(root: str) -> List[_Rail]:
     return rails
 
 
-def _told(root: str, name: str) -> List[int]:
-    """A number that the hwmon driver tells."""
+def _numbers(root: str, name: str) -> List[int]:
+    """A number that the hwmon driver reports."""
     words = [word(path) for path in glob.glob(os.path.join(root, _BUS, "hwmon/hwmon*", name))]
     return [int(value) for value in words if value.isdigit() and int(value) > 0]
 
 
 def _period_s(root: str) -> float:
     """``update_interval`` is in ms (kernel doc: hwmon/sysfs-interface.rst)."""
-    return max([_DEFAULT_S, *(interval / 1e3 for interval in _told(root, "update_interval"))])
+    return max([_DEFAULT_S, *(interval / 1e3 for interval in _numbers(root, "update_interval"))])
 
 
 @METERS.register("ina3221")
@@ -83,7 +83,7 @@ class Ina3221Meter(PowerMeter):
     @classmethod
     def find(cls, root: str = "/") -> Optional[Ina3221Meter]:
         rails = [rail for rail in _hwmon(root) or _iio(root) if rail.label and not _UNUSED.match(rail.label)]
-        return cls(rails, _period_s(root), _told(root, "samples")) if rails else None
+        return cls(rails, _period_s(root), _numbers(root, "samples")) if rails else None
 
     def watts(self) -> float:
         return sum(rail.watts() for rail in self._rails)

@@ -27,7 +27,9 @@ def parse(output: str) -> Dict[str, float]:
     rails = {name: pair for name, pair in found.items() if "A" in pair}
     lonely = sorted(name for name, pair in rails.items() if "V" not in pair)
     if lonely or not rails:
-        raise MeterError(f"vcgencmd pmic_read_adc told no voltage of {lonely[0]}" if lonely else "vcgencmd pmic_read_adc told no current")
+        raise MeterError(
+            f"vcgencmd pmic_read_adc printed no voltage of {lonely[0]}" if lonely else "vcgencmd pmic_read_adc printed no current"
+        )
     return {name: pair["A"] * pair["V"] for name, pair in rails.items()}
 
 

@@ -3,7 +3,7 @@
 A line is a number of watts; or the first line names the columns, and the others hold their values, separated by commas, semicolons or white
 space.  Known columns: ``power_w``, ``power_mw``, ``voltage_v`` and ``current_a`` or ``current_ma``, and ``energy_j`` or ``energy_mwh``,
 counted from whenever.  Other columns are ignored.  A line's time is when it arrives.  A serial port is heard in the middle of a line,
-and may have told its columns long ago: the first line is dropped, and what follows the speed names the columns.
+and may have printed its columns long ago: the first line is dropped, and what follows the speed names the columns.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Lines:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise MeterError(f"the line {line[:80]!r} holds {word!r}, which is no number")
+            raise MeterError(f"the line {line[:80]!r} holds {word!r}, which is not a number")
         return value
 
     @staticmethod

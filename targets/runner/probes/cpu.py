@@ -87,7 +87,7 @@ def probe(root: str = "/") -> Dict[str, Any]:
 
 
 def state(root: str = "/") -> Dict[str, Any]:
-    """Governors and clocks now; empty where the kernel does not tell."""
+    """Governors and clocks now; empty where the kernel does not report them."""
     base = "sys/devices/system/cpu/cpu[0-9]*/cpufreq/"
     governors = {text(root, path) for path in paths(root, base + "scaling_governor")}
     clocks = [number(root, path) for path in paths(root, base + "scaling_cur_freq")]

@@ -14,7 +14,7 @@ def _limit(root: str, zone: str) -> Optional[float]:
     """The highest passive trip point of a zone in Celsius, or a hot one below it; None where it has none.
 
     Of two passive ones, the lower only switches the governor on that keeps the zone below the higher (kernel doc:
-    driver-api/thermal/power_allocator.rst).  That a processor is being slowed is what its cooling devices tell, see
+    driver-api/thermal/power_allocator.rst).  That a processor is being slowed is what its cooling devices report, see
     :mod:`throttle <.throttle>`.
     """
     limits: Dict[str, List[float]] = {"passive": [], "hot": []}

@@ -63,7 +63,7 @@ def _cooling(root: str) -> List[str]:
 
 
 def state(root: str = "/") -> Dict[str, Any]:
-    """What throttles now and has since boot (None: the device does not tell), counted events, and the Jetson's power mode."""
+    """What throttles now and has since boot (None: the device does not report it), counted events, and the Jetson's power mode."""
     firmware = _firmware()
     events = {path: number(root, path) for pattern in _COUNTERS for path in paths(root, pattern)}
     cooling = _cooling(root)
