@@ -18,7 +18,7 @@ from edgeprune.export import export
 from edgeprune.export.calibration import calibration_of
 from edgeprune.export.evaluate import score_file
 from edgeprune.importance import score as saliency_of
-from edgeprune.search.plan.sensitivity import measure_curves
+from edgeprune.search.plan.sensitivity import importance_curves
 from edgeprune.surgery import apply, load, plan_from_saliency, reconstruct, save
 from edgeprune.tuning import finetune, recalibrate, score
 
@@ -87,7 +87,7 @@ def test_a_model_of_keyword_inputs_is_analysed_cut_tuned_and_loaded(model: Calla
     for criterion in ("taylor", "fisher", "activation"):
         saliency = saliency_of(job, analysis, criterion)
     choices = {group.name: [group.size // 2, group.size] for group in analysis.groups}
-    assert set(measure_curves(job, analysis, saliency, choices)) == set(choices)
+    assert set(importance_curves(job, analysis, saliency, choices)) == set(choices)
     plan = plan_from_saliency(analysis, saliency, {name: widths[0] for name, widths in choices.items()})
     pruned = apply(reconstruct(job.model, analysis, plan, list(job.batches("train"))), analysis, plan)
     assert recalibrate(pruned.model, job.batches("train")) == 3

@@ -81,7 +81,7 @@ class Methods:
         session = self.session
 
         def measure(built: Built) -> Timed:
-            predicted = session.setting.latency_ms(built.widths) if built.widths else None
+            predicted = session.context.latency_ms(built.widths) if built.widths else None
             calibrated = len(session.observed)
             trial = session.measure(built.model, built.key)
             timed = Timed(trial.ratio, trial.low, trial.high, trial.ratio * session.dense.latency_ms)
@@ -119,16 +119,16 @@ class Methods:
         }
 
     def _own(self, method: str, x: float) -> Built:
-        setting, task = self.session.setting, self.session.task
-        dense_ms = setting.latency_ms(setting.planner.dense)
-        plan = BASELINES[method](setting, x * dense_ms)
-        widths = {group.name: plan.width(group) for group in setting.analysis.groups}
-        pruned = apply(task.model, setting.analysis, plan)
+        context, task = self.session.context, self.session.task
+        dense_ms = context.latency_ms(context.planner.dense)
+        plan = BASELINES[method](context, x * dense_ms)
+        widths = {group.name: plan.width(group) for group in context.analysis.groups}
+        pruned = apply(task.model, context.analysis, plan)
 
         def keep(folder: Path) -> None:
-            save(folder / "model.safetensors", pruned, setting.analysis, task.example_inputs, tuple(task.protect))
+            save(folder / "model.safetensors", pruned, context.analysis, task.example_inputs, tuple(task.protect))
 
-        return Built(pruned.model, _digest(plan), setting.latency_ms(widths) / dense_ms, keep, widths)
+        return Built(pruned.model, _digest(plan), context.latency_ms(widths) / dense_ms, keep, widths)
 
     def _peer(self, method: str) -> TorchPruning | FastNAS:
         if method not in self._peers:
@@ -145,9 +145,9 @@ class Methods:
         folder = self._folder("edgeprune", budget)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.safetensors").write_bytes(result.checkpoint.read_bytes())
-        widths = {group.name: result.plan.width(group) for group in self.session.setting.analysis.groups}
+        widths = {group.name: result.plan.width(group) for group in self.session.context.analysis.groups}
         measured = result.summary["pruned"]["latency_ms"]
-        predicted, calibrated = self.session.setting.latency_ms(widths), len(self.session.observed)
+        predicted, calibrated = self.session.context.latency_ms(widths), len(self.session.observed)
         self.session.observe(widths, measured)
         return self.figures(result) | {
             "final": {"widths": widths, "predicted_ms": predicted, "measured_ms": measured, "calibrated_on": calibrated}

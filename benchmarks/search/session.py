@@ -114,7 +114,7 @@ class Session:
         self.prepare_s = time.perf_counter() - started
         self.backend, self.dense = job.backend, job.dense
         self.teacher = Remembered(self.task.model)
-        self.setting = SearchContext(self.task, job.analysis, job.planner)
+        self.context = SearchContext(self.task, job.analysis, job.planner)
         self.observed: list[tuple[dict[str, int], float, float | None]] = [(job.planner.dense, job.dense.latency_ms, job.dense.peak_bytes)]
 
     @property
@@ -126,7 +126,7 @@ class Session:
         """Correct the planner by a measured plan."""
         if all(widths != known for known, _, _ in self.observed):
             self.observed.append((widths, latency_ms, None))
-            self.setting.planner.observe(self.observed)
+            self.context.planner.observe(self.observed)
 
     def measure(self, model: nn.Module, key: str) -> PairedMeasurement:
         """Export and time a model in turns with the dense one; what has been measured under ``key`` is recalled."""
@@ -193,7 +193,7 @@ class Session:
     @property
     def kernels(self) -> int:
         """How many entries of the device table the model's widths need."""
-        planner = self.setting.planner
+        planner = self.context.planner
         return len({point_key(point) for kernel in planner.kernels for point in grid_of(kernel, planner.choices).points()})
 
     def provenance(self) -> Row:

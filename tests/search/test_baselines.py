@@ -42,7 +42,7 @@ class Network(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def setting() -> SearchContext:
+def context() -> SearchContext:
     torch.manual_seed(0)
     model = Network().eval()
     labels = torch.arange(96) % 4
@@ -54,60 +54,60 @@ def setting() -> SearchContext:
     return SearchContext(task, analysis, Planner(analysis, PriorTimes(profile), all_choices(analysis, 8), power_of(profile)))
 
 
-def widths_of(setting: SearchContext, plan) -> dict[str, int]:
-    return {group.name: plan.width(group) for group in setting.analysis.groups}
+def widths_of(context: SearchContext, plan) -> dict[str, int]:
+    return {group.name: plan.width(group) for group in context.analysis.groups}
 
 
 @pytest.mark.parametrize("method", BASELINES)
 @pytest.mark.parametrize("share", [0.7, 0.4])
-def test_each_meets_its_predicted_budget_and_uses_it(setting: SearchContext, method: str, share: float) -> None:
-    target = share * setting.latency_ms(setting.planner.dense)
-    plan = BASELINES[method](setting, target)
-    widths = widths_of(setting, plan)
-    assert 0.7 * target <= setting.latency_ms(widths) <= target
-    assert all(width in setting.choices[name] for name, width in widths.items())
-    pruned = apply(setting.task.model, setting.analysis, plan).model
+def test_each_meets_its_predicted_budget_and_uses_it(context: SearchContext, method: str, share: float) -> None:
+    target = share * context.latency_ms(context.planner.dense)
+    plan = BASELINES[method](context, target)
+    widths = widths_of(context, plan)
+    assert 0.7 * target <= context.latency_ms(widths) <= target
+    assert all(width in context.choices[name] for name, width in widths.items())
+    pruned = apply(context.task.model, context.analysis, plan).model
     assert outputs_of(pruned, (torch.zeros(2, 3, 16, 16),))[0].shape == (2, 4)
 
 
 @pytest.mark.parametrize("method", BASELINES)
-def test_what_cannot_be_reached_is_said(setting: SearchContext, method: str) -> None:
+def test_what_cannot_be_reached_is_said(context: SearchContext, method: str) -> None:
     with pytest.raises(InfeasibleBudgetError, match="the least is"):
-        BASELINES[method](setting, 1e-6)
+        BASELINES[method](context, 1e-6)
 
 
-def test_uniform_keeps_about_one_share_of_every_group(setting: SearchContext) -> None:
-    widths = widths_of(setting, BASELINES["uniform"](setting, 0.5 * setting.latency_ms(setting.planner.dense)))
-    shares = [widths[name] / size for name, size in setting.planner.dense.items()]
+def test_uniform_keeps_about_one_share_of_every_group(context: SearchContext) -> None:
+    widths = widths_of(context, BASELINES["uniform"](context, 0.5 * context.latency_ms(context.planner.dense)))
+    shares = [widths[name] / size for name, size in context.planner.dense.items()]
     assert max(shares) - min(shares) <= 0.25  # a step of 8 of the narrowest group's 32
 
 
-def test_global_magnitude_takes_from_the_group_whose_channels_are_weak(setting: SearchContext) -> None:
-    saliency = setting.saliency("l2")
+def test_global_magnitude_takes_from_the_group_whose_channels_are_weak(context: SearchContext) -> None:
+    saliency = context.saliency("l2")
     even = {name: np.ones_like(rows) for name, rows in saliency.items()}
     weak = "tail.0"
     even[weak][:, 24:] = 0.1
-    other = SearchContext(setting.task, setting.analysis, setting.planner, _saliency={"l2": even})
-    just_less = 0.99 * setting.latency_ms(setting.planner.dense)
+    other = SearchContext(context.task, context.analysis, context.planner, _saliency={"l2": even})
+    just_less = 0.99 * context.latency_ms(context.planner.dense)
     widths = widths_of(other, BASELINES["global"](other, just_less))
-    assert widths == {**setting.planner.dense, weak: 24}
+    assert widths == {**context.planner.dense, weak: 24}
 
 
-def test_halp_keeps_the_group_the_loss_depends_on(setting: SearchContext) -> None:
-    important = {name: np.ones_like(rows) for name, rows in setting.saliency("taylor").items()}
+def test_halp_keeps_the_group_the_loss_depends_on(context: SearchContext) -> None:
+    important = {name: np.ones_like(rows) for name, rows in context.saliency("taylor").items()}
     important["inner.0"][:] = 1e6
-    other = SearchContext(setting.task, setting.analysis, setting.planner, _saliency={"taylor": important})
-    widths = widths_of(other, halp(other, 0.6 * setting.latency_ms(setting.planner.dense)))
+    other = SearchContext(context.task, context.analysis, context.planner, _saliency={"taylor": important})
+    widths = widths_of(other, halp(other, 0.6 * context.latency_ms(context.planner.dense)))
     assert widths["inner.0"] == 64
     assert widths["tail.0"] < 96
 
 
-def test_frozen_costs_are_the_table_s_differences(setting: SearchContext) -> None:
-    now = {**setting.planner.dense, "stem.0": 24}
-    costs = frozen_costs(setting, "tail.0", [8, 48, 96], now)
-    exact = [setting.latency_ms({**now, "tail.0": width}) for width in (8, 48, 96)]
-    (head,) = (kernel for kernel in setting.planner.kernels if kernel.spec.kind == "fully_connected")
-    heads = [setting.planner.latency.kernel_ms(head, width, 4) for width in (8, 48, 96)]  # its input is frozen, so not in the costs
+def test_frozen_costs_are_the_table_s_differences(context: SearchContext) -> None:
+    now = {**context.planner.dense, "stem.0": 24}
+    costs = frozen_costs(context, "tail.0", [8, 48, 96], now)
+    exact = [context.latency_ms({**now, "tail.0": width}) for width in (8, 48, 96)]
+    (head,) = (kernel for kernel in context.planner.kernels if kernel.spec.kind == "fully_connected")
+    heads = [context.planner.latency.kernel_ms(head, width, 4) for width in (8, 48, 96)]  # its input is frozen, so not in the costs
     wanted = [one - other - (exact[0] - heads[0]) for one, other in zip(exact, heads, strict=True)]
     assert costs == pytest.approx(wanted, abs=1e-9)
 
@@ -128,9 +128,9 @@ def test_the_knapsack_is_optimal(seed: int) -> None:
     assert total(values, tuple(chosen)) == pytest.approx(best)
 
 
-def test_netadapt_continues_from_the_rounds_it_has(setting: SearchContext) -> None:
-    fresh = SearchContext(setting.task, setting.analysis, setting.planner)
-    dense = setting.latency_ms(setting.planner.dense)
+def test_netadapt_continues_from_the_rounds_it_has(context: SearchContext) -> None:
+    fresh = SearchContext(context.task, context.analysis, context.planner)
+    dense = context.latency_ms(context.planner.dense)
     netadapt(fresh, 0.8 * dense)
     first = list(fresh.notes["netadapt"])
     deeper = netadapt(fresh, 0.6 * dense)
@@ -146,7 +146,7 @@ def test_netadapt_continues_from_the_rounds_it_has(setting: SearchContext) -> No
         assert after.widths[changed[0]] < before.widths[changed[0]]
 
 
-def test_netadapt_without_data_says_so(setting: SearchContext) -> None:
-    bare = Task(setting.task.model, setting.task.example_inputs)
+def test_netadapt_without_data_says_so(context: SearchContext) -> None:
+    bare = Task(context.task.model, context.task.example_inputs)
     with pytest.raises(InputError, match="training data"):
-        netadapt(SearchContext(bare, setting.analysis, setting.planner), 1.0)
+        netadapt(SearchContext(bare, context.analysis, context.planner), 1.0)

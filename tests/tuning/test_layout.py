@@ -13,7 +13,7 @@ from torch.nn import functional
 from edgeprune import analyze
 from edgeprune.batches import as_batch
 from edgeprune.importance import score as saliency_of
-from edgeprune.search.plan.sensitivity import measure_curves
+from edgeprune.search.plan.sensitivity import importance_curves
 from edgeprune.surgery import apply, plan_from_saliency, reconstruct
 from edgeprune.task import Task
 from edgeprune.tuning import finetune, outputs_on, recalibrate, score
@@ -95,7 +95,7 @@ def test_a_network_with_a_view_is_scored_cut_and_trained() -> None:
     analysis = analyze(job.model, job.example_inputs)
     saliency = saliency_of(job, analysis, "taylor")
     choices = {group.name: [2, 4, 8] for group in analysis.groups}
-    assert set(measure_curves(job, analysis, saliency, choices)) == {group.name for group in analysis.groups}
+    assert set(importance_curves(job, analysis, saliency, choices)) == {group.name for group in analysis.groups}
     plan = plan_from_saliency(analysis, saliency, {group.name: 4 for group in analysis.groups})
     for mode in ("modules", "graph"):
         pruned = apply(reconstruct(job.model, analysis, plan, data()), analysis, plan, mode)  # type: ignore[arg-type]

@@ -59,27 +59,27 @@ class SearchContext:
 
 
 Allocator = Callable[[SearchContext, float], Plan]
-"""``allocate(setting, target_ms)``: what to keep so that the predicted latency is at most ``target_ms``."""
+"""``allocate(context, target_ms)``: what to keep so that the predicted latency is at most ``target_ms``."""
 
 
-def widest(setting: SearchContext, widths_at: Callable[[float], dict[str, int]], target_ms: float, method: str) -> dict[str, int]:
+def widest(context: SearchContext, widths_at: Callable[[float], dict[str, int]], target_ms: float, method: str) -> dict[str, int]:
     """``widths_at(share)`` at the largest share in 0..1 (by bisection) whose predicted latency is at most ``target_ms``.
 
     Many groups may change at once there, as widths lie on a grid: from the output on, those go over to the next share's widths for which
     there is time. Raises :class:`InfeasibleBudgetError` when the latency of share 0 is above the target.
     """
     best = widths_at(0.0)
-    setting.require(best, target_ms, method)
+    context.require(best, target_ms, method)
     low, high = 0.0, 1.0
     for share in [1.0] + [0.0] * HALVINGS:
         share = share or (low + high) / 2
         widths = widths_at(share)
-        if setting.latency_ms(widths) <= target_ms:
+        if context.latency_ms(widths) <= target_ms:
             best, low = widths, share
         else:
             high = share
     for name, width in reversed(widths_at(high).items()):
-        if setting.latency_ms({**best, name: width}) <= target_ms:
+        if context.latency_ms({**best, name: width}) <= target_ms:
             best = {**best, name: width}
     return best
 

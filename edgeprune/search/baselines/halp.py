@@ -17,27 +17,27 @@ UNITS = 20_000
 """Parts the capacity of the knapsack is divided in; costs are rounded up to them."""
 
 
-def halp(setting: SearchContext, target_ms: float) -> Plan:
+def halp(context: SearchContext, target_ms: float) -> Plan:
     """Keep the most first-order Taylor importance under a latency target, by a knapsack over steps of channels.
 
     In every one of 30 steps a group's cost at a width is looked up with all other widths frozen at their present values (a layer's with
     its input width frozen), channels go in the order of their importance, in blocks of the device's step, and never come back. Importance
     is that of the dense model; the paper estimates it again while it trains on between the steps. Raises :class:`InfeasibleBudgetError`.
     """
-    choices, saliency = setting.choices, setting.saliency("taylor")
-    setting.require({name: widths[0] for name, widths in choices.items()}, target_ms, "HALP")
+    choices, saliency = context.choices, context.saliency("taylor")
+    context.require({name: widths[0] for name, widths in choices.items()}, target_ms, "HALP")
     worth = {name: dict(zip(widths, saliency_curve(saliency[name], widths), strict=True)) for name, widths in choices.items()}
-    widths = dict(setting.planner.dense)
-    start, step = setting.latency_ms(widths), 0
-    while step < STEPS or setting.latency_ms(widths) > target_ms:  # more steps only where frozen costs promised too much
+    widths = dict(context.planner.dense)
+    start, step = context.latency_ms(widths), 0
+    while step < STEPS or context.latency_ms(widths) > target_ms:  # more steps only where frozen costs promised too much
         step += 1
         limit = start + (target_ms - start) * min(step / STEPS, 1.0)
-        widths = _narrowed(setting, choices, worth, widths, limit)
-    return setting.plan("taylor", widths)
+        widths = _narrowed(context, choices, worth, widths, limit)
+    return context.plan("taylor", widths)
 
 
 def _narrowed(
-    setting: SearchContext,
+    context: SearchContext,
     choices: Mapping[str, Sequence[int]],
     worth: Mapping[str, Mapping[int, float]],
     now: Mapping[str, int],
@@ -46,19 +46,19 @@ def _narrowed(
     """One step: the widths, none above ``now``, of most worth whose latency by frozen costs is at most ``limit_ms``."""
     names = list(choices)
     allowed = [[width for width in choices[name] if width <= now[name]] for name in names]
-    costs = [frozen_costs(setting, name, widths, now) for name, widths in zip(names, allowed, strict=True)]
-    capacity = limit_ms - setting.latency_ms(now) + sum(cost[-1] for cost in costs)  # each group's last cost is that of now
+    costs = [frozen_costs(context, name, widths, now) for name, widths in zip(names, allowed, strict=True)]
+    capacity = limit_ms - context.latency_ms(now) + sum(cost[-1] for cost in costs)  # each group's last cost is that of now
     values = [[worth[name][width] for width in widths] for name, widths in zip(names, allowed, strict=True)]
     chosen = knapsack(values, costs, capacity) if capacity > 0 else [0] * len(names)
     return {name: widths[place] for name, widths, place in zip(names, allowed, chosen, strict=True)}
 
 
-def frozen_costs(setting: SearchContext, group: str, widths: Sequence[int], now: Mapping[str, int]) -> list[float]:
+def frozen_costs(context: SearchContext, group: str, widths: Sequence[int], now: Mapping[str, int]) -> list[float]:
     """Milliseconds above the narrowest of ``widths``, never falling, of the kernels whose output has channels of ``group``.
 
     Everything else, the input of layers with weights included, keeps its width of ``now``.
     """
-    latency = setting.planner.latency
+    latency = context.planner.latency
     touched = [kernel for kernel in latency.kernels if group in kernel.out_width.groups]
     found = []
     for width in widths:

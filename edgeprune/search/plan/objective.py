@@ -12,7 +12,7 @@ from edgeprune.importance import Saliency, score
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.events import EventStream
 from edgeprune.search.plan.program import saliency_curve
-from edgeprune.search.plan.sensitivity import Curves, measure_curves
+from edgeprune.search.plan.sensitivity import ImportanceCurves, importance_curves
 from edgeprune.task import Task
 
 
@@ -21,7 +21,7 @@ class Objective:
     """``saliency`` orders the channels within each group; ``curves`` weigh the groups' widths against each other."""
 
     saliency: Saliency
-    curves: Curves
+    curves: ImportanceCurves
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def objective_of(
     events.begin("scoring", f"channels by {criterion or ('taylor' if has_data else 'l2')}")
     saliency = score(task, analysis, criterion or ("taylor" if has_data else "l2"))
     if has_data and sensitivity:
-        curves = measure_curves(task, analysis, saliency, choices, lambda done, total: events.progress("sensitivity", done, total))
+        curves = importance_curves(task, analysis, saliency, choices, lambda done, total: events.progress("sensitivity", done, total))
     elif has_data:
         curves = {name: saliency_curve(saliency[name], choices[name]) for name in choices}
     else:

@@ -23,17 +23,17 @@ PRIOR = 0.05
 POINTS, CALIBRATION, BATCHES = 3, 2, 4
 """Widths tried for every group; training batches for batch-norm statistics, and for the loss."""
 
-Curves = dict[str, list[float]]
+ImportanceCurves = dict[str, list[float]]
 """For every group, the value kept at each of its width choices: larger is better, at most 0 at the whole width."""
 
 
-def measure_curves(
+def importance_curves(
     task: Task,
     analysis: Analysis,
     saliency: Saliency,
     choices: Mapping[str, Sequence[int]],
     on_progress: Callable[[int, int], None] | None = None,
-) -> Curves:
+) -> ImportanceCurves:
     """For every group minus the divergence from the whole model at each of its widths, all other groups whole.
 
     The least salient channels are masked, batch-norm statistics recalibrated, and the answers on a few training batches compared with the
@@ -52,7 +52,7 @@ def measure_curves(
     for block in analysis.blocks:  # the block as a whole counts once, with its first group
         if choices[block.groups[0]][0] == 0:
             tried[block.groups[0]].append(0)
-    total, done, curves = sum(map(len, tried.values())), 0, Curves()
+    total, done, curves = sum(map(len, tried.values())), 0, ImportanceCurves()
     for group in analysis.groups:
         growth = {choices[group.name][-1]: 0.0}
         for width in tried[group.name]:
@@ -69,7 +69,7 @@ def measure_curves(
     return _with_prior(curves, choices)
 
 
-def _with_prior(curves: Curves, choices: Mapping[str, Sequence[int]]) -> Curves:
+def _with_prior(curves: ImportanceCurves, choices: Mapping[str, Sequence[int]]) -> ImportanceCurves:
     scale = PRIOR * float(np.mean([-min(curve) for curve in curves.values()]))
     return {
         name: [value - scale * (1.0 - width / max(choices[name][-1], 1)) ** 2 for value, width in zip(curve, choices[name], strict=True)]
