@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from edgeprune.surgery import load
     from edgeprune.task import Task
 
+__version__ = "0.2.0"
+
 __all__ = ["Budget", "Options", "Result", "Task", "analyze", "bench", "load", "prune"]
 
 _HOME = {

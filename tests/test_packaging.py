@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+import edgeprune
 from edgeprune.resources import resource
 
 ROOT = Path(__file__).parents[1]
-SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SETUPTOOLS = PROJECT["tool"]["setuptools"]
 MAPPED = {name: ROOT / folder for name, folder in SETUPTOOLS["package-dir"].items()}
 
 
@@ -21,6 +24,12 @@ def folder_of(package: str) -> Path:
     """The folder that pyproject.toml maps ``package`` to: by its longest mapped prefix."""
     prefix = max((name for name in MAPPED if package == name or package.startswith(f"{name}.")), key=len)
     return MAPPED[prefix].joinpath(*package.removeprefix(prefix).strip(".").split("."))
+
+
+def test_the_version_is_the_same_everywhere_and_the_changelog_has_it():
+    version = edgeprune.__version__
+    assert PROJECT["project"]["version"] == version
+    assert re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
 def test_the_packages_are_the_folders_on_disk():

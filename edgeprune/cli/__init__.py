@@ -12,10 +12,10 @@ import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from edgeprune import __version__
 from edgeprune.cli.exit_codes import Exit, epilog, of_error
 from edgeprune.cli.options import Settings, debug_option
 from edgeprune.cli.output import print_failure, show_error
@@ -82,15 +82,8 @@ def _accept_debug(command: click.Command) -> None:
             _accept_debug(inner)
 
 
-def _version() -> str:
-    try:
-        return version("edgeprune")
-    except PackageNotFoundError:
-        return "unknown (not installed)"
-
-
 @click.group(cls=LazyGroup, epilog=epilog(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(_version(), prog_name="edgeprune")
+@click.version_option(__version__, prog_name="edgeprune")
 @debug_option
 def group() -> None:
     """Prune a trained PyTorch model to latency, memory, energy and size budgets, measured on your own device."""

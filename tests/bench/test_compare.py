@@ -202,7 +202,8 @@ def test_the_commands_over_ssh(sshd: SshServer, tmp_path: Path) -> None:
     listed = json.loads(_edgeprune("targets", "list", "--json").stdout)
     assert listed == [{"name": "bench", "address": sshd.address, "profile": None}]
     probed = json.loads(_edgeprune("probe", "bench", "--json").stdout)
-    assert (probed["address"], set(probed["runtimes"])) == (sshd.address, {"tflite", "torchscript"})
+    assert probed["address"] == sshd.address
+    assert {"tflite", "torchscript"} <= set(probed["runtimes"])
     quick = ["--threads", "1", "--min-time", "0.1", "--max-time", "0.2", "--json"]
     measured = json.loads(_edgeprune("bench", model.path, "--target", "bench", *quick).stdout)
     assert measured["device"]["machine"] == probed["machine"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
+import edgeprune
 from edgeprune.cli import main
 from edgeprune.cli.options import budget_options, json_option
 from edgeprune.cli.output import print_json
@@ -53,7 +54,7 @@ def test_python_m_works() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-m", "edgeprune", "--version"], capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("edgeprune, version ")
+    assert done.stdout == f"edgeprune, version {edgeprune.__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["prnue"], ["--unknown"], ["prune", "--unknown"]])
