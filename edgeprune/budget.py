@@ -132,6 +132,15 @@ def format_quantity(kind: str, value: float) -> str:
     return f"{value:.3g} {base}" if abs(value) >= 1 or value == 0 else f"{value * 1e3:.3g} {small}"
 
 
+def format_score(value: float, error: float | None, unit: str = "") -> str:
+    """A score for people, with its standard error and its unit: ``91.2 ± 0.4 %``."""
+    if error is None:
+        return f"{format_metric(value)} {unit}".rstrip()
+    place = math.floor(math.log10(error)) if error > 0 else -2
+    digits = max(0, -place + (error > 0 and error < 2 * 10.0**place))  # one digit of the error, two where the first is a 1
+    return f"{value:.{digits}f} ± {error:.{digits}f} {unit}".rstrip()
+
+
 def format_metric(value: float, size: float | None = None, sign: str = "") -> str:
     """A score for people: two decimals of percentages and the like, four digits of what is smaller.  A difference is written as scores
     of that ``size`` are, and with a ``sign`` of "+" always with one."""

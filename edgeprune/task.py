@@ -35,6 +35,11 @@ def accuracy(outputs: Tensor, targets: Tensor) -> float:
     return 100.0 * (outputs.argmax(1) == targets).float().mean().item()
 
 
+def has_state(metric: Any) -> bool:
+    """Whether a metric gathers batches (``update``, ``compute``, ``reset``) rather than being a function of one."""
+    return all(callable(getattr(metric, name, None)) for name in ("update", "compute", "reset"))
+
+
 def _shape(value: Any) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
@@ -50,7 +55,9 @@ class Task:
     both, with the targets under "labels" or "label". ``unpack(batch) -> (args, kwargs, targets)`` takes any other batch apart.
     ``loss(outputs, targets)``: a scalar tensor; "model" where the model computes it, from labels that it is given by keyword, and
     returns it as ``outputs.loss``. ``metric(outputs, targets)``: a float, averaged over validation batches by their size; the default is
-    accuracy in percent. ``higher_is_better``: False for errors and losses.
+    accuracy in percent. Or an object with ``update(outputs, targets)``, ``compute()`` and ``reset()``, as those of torchmetrics, which are
+    given ``outputs.logits`` where a model returns these. ``metric_unit``: shown behind the metric. ``higher_is_better``: False for errors
+    and losses.
     ``fit(model)`` and ``evaluate(model) -> float`` replace the built-in training and scoring. ``epochs``, ``learning_rate``,
     ``weight_decay``, ``distillation``: length and strength of the fine-tuning. ``protect``: names of modules whose output channels stay.
     ``attention``: attention layers lose whole "heads", or the same number of "dimensions" in every head. ``labels``: the classes' names,
@@ -65,7 +72,7 @@ class Task:
     train: Batches | None = None
     validation: Batches | None = None
     loss: Callable[[Any, Any], Tensor] | Literal["model"] = nn.functional.cross_entropy
-    metric: Callable[[Any, Any], float] = accuracy
+    metric: Any = accuracy
     metric_name: str = "accuracy"
     higher_is_better: bool = True
     fit: Callable[[nn.Module], None] | None = None
@@ -82,6 +89,7 @@ class Task:
     unfreeze: bool = False
     steps_per_epoch: int | None = None
     unpack: Callable[[Any], Any] | None = None
+    metric_unit: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -98,6 +106,15 @@ class Task:
             )
         if self.loss != "model" and not callable(self.loss):
             raise RecipeError(f'task.loss is {self.loss!r}, not a function (outputs, targets) -> Tensor and not "model"')
+        if not has_state(self.metric) and not callable(self.metric):
+            raise RecipeError(
+                f"task.metric is a {type(self.metric).__name__}, not a function (outputs, targets) -> float",
+                remedy="Or give an object with update, compute and reset, as those of torchmetrics.",
+            )
+        if self.metric_name == "accuracy" and has_state(self.metric):
+            self.metric_name = type(self.metric).__name__
+        if self.metric is accuracy:
+            self.metric_unit = self.metric_unit or "%"
         if self.attention not in ("heads", "dimensions"):
             raise RecipeError(f'task.attention is {self.attention!r}, not "heads" or "dimensions"')
         for what in ("train", "validation"):

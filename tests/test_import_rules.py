@@ -18,7 +18,7 @@ LAYERS = [
     {"errors", "resources", "files", "decode", "engines"},
     {"budget", "profile", "tflite", "parametrization", "recipes", "batches"},
     {"task", "graph"},
-    {"importers", "importance", "surgery", "cost", "devices"},
+    {"tasks", "importers", "importance", "surgery", "cost", "devices"},
     {"tuning", "bench", "micro"},
     {"execute", "runs", "export", "criteria"},
     {"search", "release", "report"},

@@ -19,7 +19,7 @@ from edgeprune.export.metadata import read_metadata
 from edgeprune.export.pixels import Normalisation, image_places
 from edgeprune.graph.batch import batch_of
 from edgeprune.task import Task
-from edgeprune.tuning import score
+from edgeprune.tuning import Score, score, score_with_error
 
 
 class ExportedModel(nn.Module):
@@ -56,6 +56,15 @@ def score_file(path: str | Path, task: Task, format_name: str | None = None) -> 
     ``format_name``: given by the suffix by default.  Quantized inputs and outputs, and inputs laid out as (N, ..., C), are seen to.
     Raises :class:`ExportError` when the file cannot be loaded, and what :func:`edgeprune.tuning.score` raises.
     """
+    return score(_model_of(path, task, format_name), task)
+
+
+def score_file_with_error(path: str | Path, task: Task, format_name: str | None = None) -> Score:
+    """:func:`score_file` with the standard error over validation samples."""
+    return score_with_error(_model_of(path, task, format_name), task)
+
+
+def _model_of(path: str | Path, task: Task, format_name: str | None) -> ExportedModel:
     path = Path(path)
     entry = formats.of_path(path) if format_name is None else formats.find(format_name)
     if not path.is_file():
@@ -71,7 +80,7 @@ def score_file(path: str | Path, task: Task, format_name: str | None = None) -> 
         structure = call(task.model.eval(), task.example_inputs)
     task.model.train(training)
     loaded = _taking_values(loaded, read_metadata(path).get("pixels"), tensors_of(task.example_inputs))
-    return score(ExportedModel(loaded, task.example_inputs, structure), task)
+    return ExportedModel(loaded, task.example_inputs, structure)
 
 
 def _taking_values(loaded: Loaded, pixels: Any, example_inputs: Sequence[Tensor]) -> Loaded:

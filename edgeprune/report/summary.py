@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from edgeprune import verdict as rule
-from edgeprune.budget import COUNTED, format_metric, format_quantity
+from edgeprune.budget import COUNTED, format_metric, format_quantity, format_score
 from edgeprune.runs.summary import BudgetSummary, ModelSummary, RunSummary
 from edgeprune.verdict import Interval
 
@@ -76,7 +76,7 @@ def rows(run: Run) -> list[Row]:
     dense, pruned = run.dense, run.pruned
     latency = figure(f"latency, median ({label(run)})", "latency")
     return [
-        row(run.metric_name or "metric", dense.metric, pruned.metric, format_metric, _difference),
+        _score_row(run),
         Row(latency.name, latency.dense + _interval(dense), latency.pruned + _interval(pruned), _ratio(run) or latency.change),
         figure(_named("peak memory", run, "memory"), "memory"),
         figure(f"energy an inference ({_energy_method(pruned)})", "energy"),
@@ -84,6 +84,22 @@ def rows(run: Run) -> list[Row]:
         figure("multiply-accumulates", "macs"),
         figure("parameters", "parameters"),
     ]
+
+
+def _score_row(run: RunSummary) -> Row:
+    """The metric of both models with its standard errors."""
+    dense, pruned = run.dense, run.pruned
+
+    def shown(model: ModelSummary) -> str:
+        return DASH if model.metric is None else format_score(model.metric, model.metric_error, run.metric_unit)
+
+    change = DASH if dense.metric is None or pruned.metric is None else _difference(dense.metric, pruned.metric)
+    return Row(_score_name(run), shown(dense), shown(pruned), change)
+
+
+def _score_name(run: RunSummary) -> str:
+    name = run.metric_name or "metric"
+    return f"{name} (± standard error: {run.metric_error_method})" if run.metric_error_method else name
 
 
 def verdicts(run: Run) -> list[Verdict]:

@@ -21,10 +21,12 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """The figures of one model; None where one is not known.  ``low_ms``..``high_ms``: the interval of ``latency_ms``, a median.
+    """The figures of one model; None where one is not known.  ``metric_error``: its standard error. ``low_ms``..``high_ms``: the interval
+    of ``latency_ms``, a median.
     ``energy_method``: the meter, or how the energy was modelled."""
 
     metric: float | None = None
+    metric_error: float | None = None
     latency_ms: float | None = None
     low_ms: float | None = None
     high_ms: float | None = None
@@ -145,6 +147,8 @@ class RunSummary:
     measured_kinds: list[str] | None = None
     methods: dict[str, str] | None = None
     metric_name: str | None = None
+    metric_unit: str = ""
+    metric_error_method: str | None = None
     higher_is_better: bool = True
     dense: ModelSummary = ModelSummary()
     pruned: ModelSummary = ModelSummary()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from edgeprune.cost.kernels import kernels
 from edgeprune.cost.prior import power_of
 from edgeprune.cost.width import Widths
 from edgeprune.errors import CaptureError, InfeasibleBudgetError
-from edgeprune.export.evaluate import score_file
 from edgeprune.export.formats import find
 from edgeprune.graph import Analysis, analyze
 from edgeprune.profile import Profile
@@ -39,12 +38,13 @@ from edgeprune.search.plan.objective import Objective, objective_of
 from edgeprune.search.plan.planner import Planner, all_choices
 from edgeprune.search.precision import Precision, check_precisions
 from edgeprune.search.preflight import check_graph
-from edgeprune.search.records import KnownPlans, Scored
+from edgeprune.search.records import KnownPlans
 from edgeprune.search.request import RunRequest
 from edgeprune.search.schedule import EARLY_SHARE, limits_of_stage, stage_shares
+from edgeprune.search.scores import DENSE, Scores
 from edgeprune.surgery import Plan, outputs_of, plan_from_saliency, restore, save
 from edgeprune.task import device_inputs
-from edgeprune.tuning import score
+from edgeprune.tuning import Score
 from edgeprune.tuning.rehearse import rehearse
 
 RETRIES = 2
@@ -381,7 +381,7 @@ class Job:
 
     def score(self, model: nn.Module, key: str) -> float | None:
         """The task's metric; None when the task cannot score."""
-        return self._scored(key, lambda: score(model, self.task))
+        return self._scores.of_model(model, key)
 
     def score_final(self, final: PrunedCandidate) -> float | None:
         """The task's metric of what is shipped: of the file itself where it is quantized."""
@@ -389,15 +389,13 @@ class Job:
 
     def score_file(self, final: PrunedCandidate) -> float | None:
         """The task's metric of the file that was measured; None when the task cannot score."""
-        path, engine = final.files[self.engine], self.engine
-        return self._scored(f"score-file-{final.key}", lambda: score_file(path, self.task, engine))
+        return self._scores.of_file(final.files[self.engine], self.engine, f"score-file-{final.key}")
 
-    def _scored(self, key: str, compute: Callable[[], float]) -> float | None:
-        """What ``compute`` says, once in a run; None when the task cannot score."""
-        if not self.task.scores:
-            return None
-        known = self.run_directory.recall_as(key, Scored)
-        if known is None:
-            known = Scored(compute())
-            self.run_directory.record(key, asdict(known))
-        return known.metric
+    def scores(self, final: PrunedCandidate) -> tuple[Score | None, Score | None]:
+        """The dense model's score and that of what is shipped, as far as they were made, with their errors."""
+        shipped = f"score-file-{final.key}" if self.precision.lossy else f"score-{final.key}"
+        return self._scores.recorded(DENSE), self._scores.recorded(shipped)
+
+    @property
+    def _scores(self) -> Scores:
+        return Scores(self.task, self.run_directory)

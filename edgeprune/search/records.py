@@ -16,6 +16,9 @@ class KnownPlans:
 
 @dataclass(frozen=True)
 class Scored:
-    """A model's value of the task's metric."""
+    """A model's value of the task's metric, its standard error, how that was found, and its parts (see :class:`edgeprune.tuning.Score`)."""
 
     metric: float
+    error: float | None = None
+    how: str | None = None
+    parts: str | None = None

@@ -23,6 +23,7 @@ from edgeprune.search.fingerprint import Fingerprint, refuse_another
 from edgeprune.search.job import Job
 from edgeprune.search.preflight import check_task
 from edgeprune.search.request import RunRequest
+from edgeprune.search.scores import DENSE
 from edgeprune.search.summary import summarize, versions
 from edgeprune.search.verdicts import verdict_of
 from edgeprune.surgery import Plan
@@ -147,13 +148,13 @@ def _said(error: BaseException) -> str:
 
 def _work(job: Job, run: RunDirectory) -> Result:
     try:
-        before = job.score(job.task.model, "score-dense")
+        job.score(job.task.model, DENSE)
         job.prepare()
         best = prune_in_precisions(job)
     finally:
         job.backend.release()
     job, final = best.job, best.final
-    summary = summarize(job, final, (before, best.score), best.precision)
+    summary = summarize(job, final, best.precision)
     verdict = verdict_of(summary)
     spent = summary.seconds
     job.events.note(f"took {spent['total']:.0f} s, {100 * spent['export'] / max(spent['total'], 1e-9):.0f} % of it exporting")

@@ -33,6 +33,7 @@ from edgeprune.search.plan.loop import MeasuredPlan
 from edgeprune.search.plan.metrics import ModelMetrics
 from edgeprune.search.verdicts import judge_budget
 from edgeprune.task import Task
+from edgeprune.tuning import Score
 
 PACKAGES = ("edgeprune", "torch", "litert-torch", "ai-edge-litert", "scipy", "numpy")
 
@@ -48,8 +49,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def summarize(job: Job, final: PrunedCandidate, metrics: tuple[float | None, float | None], precision: str) -> RunSummary:
-    """The result of ``job``.  ``metrics``: of the dense and of the final model."""
+def summarize(job: Job, final: PrunedCandidate, precision: str) -> RunSummary:
+    """The result of ``job``."""
+    metrics = job.scores(final)
     pair, task, before = final.pair, job.task, job.run_directory.summary
     widths = {group.name: final.pruned.plan.width(group) for group in job.analysis.groups}
     shown = (job.dense, final.metrics) if pair is None else (_of_session(job.dense, pair.dense), _of_session(final.metrics, pair.model))
@@ -67,6 +69,8 @@ def summarize(job: Job, final: PrunedCandidate, metrics: tuple[float | None, flo
         artifacts={name: _artifact(path, job, final) for name, path in final.files.items()},
         measured=pair is not None,
         metric_name=task.metric_name,
+        metric_unit=task.metric_unit,
+        metric_error_method=metrics[1].how if metrics[1] else None,
         higher_is_better=task.higher_is_better,
         dense=dense,
         pruned=pruned,
@@ -109,9 +113,10 @@ def _of_session(figures: ModelMetrics, measured: Measurement) -> ModelMetrics:
     return replace(figures, latency_ms=measured.latency_ms, peak_bytes=measured.peak_bytes, energy_mj=energy)
 
 
-def _model(figures: ModelMetrics, metric: float | None, measured: Measurement | None, energy: EnergyModel) -> ModelSummary:
+def _model(figures: ModelMetrics, score: Score | None, measured: Measurement | None, energy: EnergyModel) -> ModelSummary:
     return ModelSummary(
-        metric=metric,
+        metric=score.value if score else None,
+        metric_error=score.error if score else None,
         latency_ms=figures.latency_ms,
         low_ms=measured.low_ms if measured else None,
         high_ms=measured.high_ms if measured else None,

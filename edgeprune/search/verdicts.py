@@ -12,6 +12,7 @@ from edgeprune.runs.summary import BudgetSummary, JudgedSummary, RunSummary
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.plan.metrics import ModelMetrics
 from edgeprune.task import Task
+from edgeprune.tuning.metrics import NORMAL_95, Score
 from edgeprune.verdict import Interval, Verdict, judge, overall
 
 EXACT = 1e-6
@@ -53,21 +54,29 @@ def judge_budget(
     dense: ModelMetrics,
     figures: ModelMetrics,
     trial: PairedMeasurement | None,
-    metrics: tuple[float | None, float | None],
+    scores: tuple[Score | None, Score | None],
 ) -> dict[str, BudgetSummary]:
-    """Every limit by kind, judged."""
+    """Every limit by kind, judged.  ``scores``: of the dense and of the final model."""
     result: dict[str, BudgetSummary] = {}
     for kind, limit in budget.limits().items():
         base = dense.of(kind)
         absolute = None if limit.relative and base is None else limit.resolve(base or 0.0)
         result[kind] = _entry(getattr(budget, kind), absolute, judge_limit(limit, dense, figures, trial))
     if budget.max_drop is not None:
-        before, after = metrics
-        drop = None if before is None or after is None else task.drop(before, after)
-        found = None if drop is None else Interval.exact(drop)
+        found = drop_between(task, *scores)
         judged = Judged(judge(found, budget.max_drop + EXACT), found, budget.max_drop)
         result["max_drop"] = _entry(f"{budget.max_drop:g}", budget.max_drop, judged)
     return result
+
+
+def drop_between(task: Task, before: Score | None, after: Score | None) -> Interval | None:
+    """By how much the metric is worse ``after``, with its 95 % interval from the paired differences on the validation samples; a single
+    number where its error is not known (``task.evaluate`` scores)."""
+    if before is None or after is None:
+        return None
+    drop, error = task.drop(before.value, after.value), after.difference_error(before)
+    margin = NORMAL_95 * (error or 0.0)
+    return Interval(drop, drop - margin, drop + margin)
 
 
 def _entry(text: str, limit: float | None, judged: Judged) -> BudgetSummary:

@@ -4,6 +4,7 @@ from edgeprune.tuning.batchnorm import recalibrate
 from edgeprune.tuning.calibration import mean_divergence, outputs_on
 from edgeprune.tuning.finetune import TuneResult, finetune
 from edgeprune.tuning.initialize import initialized
-from edgeprune.tuning.scoring import score
+from edgeprune.tuning.metrics import Score
+from edgeprune.tuning.scoring import score, score_with_error
 
-__all__ = ["TuneResult", "finetune", "initialized", "mean_divergence", "outputs_on", "recalibrate", "score"]
+__all__ = ["Score", "TuneResult", "finetune", "initialized", "mean_divergence", "outputs_on", "recalibrate", "score", "score_with_error"]

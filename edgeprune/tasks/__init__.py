@@ -1,0 +1,6 @@
+"""Tasks made of what other libraries hold: a model, its data, and how it is trained."""
+
+from edgeprune.tasks.lightning import from_lightning
+from edgeprune.tasks.transformers import from_transformers
+
+__all__ = ["from_lightning", "from_transformers"]
