@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from edgeprune import Task, analyze
 from edgeprune.errors import RecipeError
+from edgeprune.export import export
+from edgeprune.export.evaluate import score_file
 from edgeprune.importance import score as saliency_of
 from edgeprune.surgery import apply, plan_from_saliency
 from edgeprune.tasks import from_lightning, from_transformers
@@ -193,6 +196,12 @@ def test_a_module_is_cut_and_trained(mode: str) -> None:
     assert tuned.score is not None
     assert tuned.before is not None
     assert 0 <= tuned.score <= 1
+
+
+def test_a_module_is_exported_although_it_has_no_trainer(tmp_path: Path) -> None:
+    task = made(monitor="val_acc", mode="max")
+    path = export(task.model, task.example_inputs, ("torchscript",), tmp_path, "module")["torchscript"]
+    assert score_file(path, task) == pytest.approx(score(task.model, task))
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "val_acc", "val_f1"])

@@ -48,7 +48,15 @@ def from_lightning(
     example = settings.pop("example_inputs", None)
     if example is None:
         example = _example(module, train, (given | settings)["unpack"])
-    return Task(module, example, **(given | settings))
+    return Task(_detached(module), example, **(given | settings))
+
+
+def _detached(module: nn.Module) -> nn.Module:
+    """The same module without its trainer, which would be copied with it; TorchScript reads all attributes, and this one would raise."""
+    made: Any = copy.copy(module)
+    made._trainer, made._jit_is_scripting = None, True
+    plain: nn.Module = made
+    return plain
 
 
 class Steps:
