@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Required, TypedDict
 
 import click
 
@@ -15,8 +14,11 @@ from edgeprune.engines import FORMATS, TFLITE, engine_of
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgeprune.decode import JsonObject
     from edgeprune.export.pixels import Normalisation
+    from edgeprune.export.sizes import SizesDocument
     from edgeprune.task import Task
+    from edgeprune.tflite.graph import TensorDescription
 
 
 def parse_numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[float, ...]:
@@ -113,7 +115,7 @@ def _written(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     score: bool,
-) -> dict[str, Any]:
+) -> dict[str, WrittenFile]:
     from edgeprune.errors import RecipeError
     from edgeprune.export import ExportOptions, export
     from edgeprune.export.formats import calibration_for, find_all
@@ -171,13 +173,42 @@ def _loaded(source: Path, recipe: Path | None) -> tuple[Task, nn.Module]:
     return task, load(task.model, source)
 
 
-def _described(name: str, path: Path, task: Task, model_score: float | None) -> dict[str, Any]:
-    from edgeprune.export import read_metadata
+class WrittenFile(TypedDict, total=False):
+    """A file that was written.  ``score``: of the file, ``model_score``: of the PyTorch model, both in ``metric``, where wanted."""
+
+    path: Required[Path]
+    size_bytes: Required[int]
+    sizes: Required[SizesDocument | None]
+    notes: Required[list[str]]
+    metric: str
+    score: float
+    model_score: float
+
+
+class ShownFile(TypedDict, total=False):
+    """What is known of a file; of TFLite files the last four too."""
+
+    path: Required[Path]
+    size_bytes: Required[int]
+    metadata: Required[JsonObject]
+    sizes: Required[SizesDocument | None]
+    inputs: list[TensorDescription]
+    outputs: list[TensorDescription]
+    tensorflow_lite: str
+    custom_operators: list[str]
+
+
+def _described(name: str, path: Path, task: Task, model_score: float | None) -> WrittenFile:
+    from edgeprune.export.metadata import notes_of
     from edgeprune.export.sizes import sizes
 
     parts = sizes(path)
-    entry: dict[str, Any] = {"path": path, "size_bytes": path.stat().st_size, "sizes": parts.to_json() if parts else None}
-    entry["notes"] = read_metadata(path).get("notes", [])
+    entry: WrittenFile = {
+        "path": path,
+        "size_bytes": path.stat().st_size,
+        "sizes": parts.to_json() if parts else None,
+        "notes": notes_of(path),
+    }
     if model_score is not None:
         from edgeprune.export.evaluate import score_file
 
@@ -185,7 +216,7 @@ def _described(name: str, path: Path, task: Task, model_score: float | None) -> 
     return entry
 
 
-def _shown(path: Path) -> dict[str, Any]:
+def _shown(path: Path) -> ShownFile:
     from edgeprune.errors import ExportError
     from edgeprune.export import read_metadata
     from edgeprune.export.sizes import sizes
@@ -195,23 +226,27 @@ def _shown(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ExportError(f"{path} does not exist", remedy="--show takes a file that was exported before.")
     parts = sizes(path)
-    found: dict[str, Any] = {"path": path, "size_bytes": path.stat().st_size, "metadata": read_metadata(path)}
-    found["sizes"] = parts.to_json() if parts else None
+    found: ShownFile = {
+        "path": path,
+        "size_bytes": path.stat().st_size,
+        "metadata": read_metadata(path),
+        "sizes": parts.to_json() if parts else None,
+    }
     if engine_of(path.name) == TFLITE:
         content = path.read_bytes()
         graph = read_graph(content, path.name)
-        found |= {side: [tensor.describe() for tensor in getattr(graph, side)] for side in ("inputs", "outputs")}
+        found |= {"inputs": [tensor.describe() for tensor in graph.inputs], "outputs": [tensor.describe() for tensor in graph.outputs]}
         found["tensorflow_lite"] = str(minimum_runtime(path))
-        found["custom_operators"] = custom_operators(content, path.name)
+        found["custom_operators"] = list(custom_operators(content, path.name))
     return found
 
 
-def _tensor_line(tensor: Mapping[str, Any]) -> str:
+def _tensor_line(tensor: TensorDescription) -> str:
     scale = f", value = {tensor['scales'][0]:.6g} * (stored - {tensor['zero_points'][0]})" if tensor["scales"] else ""
     return f"{tensor['name']}: {tensor['dtype']} ({', '.join(map(str, tensor['shape']))}){scale}"
 
 
-def _print_shown(found: Mapping[str, Any]) -> None:
+def _print_shown(found: ShownFile) -> None:
     from edgeprune.budget import format_quantity
 
     def size(value: float) -> str:
@@ -222,9 +257,9 @@ def _print_shown(found: Mapping[str, Any]) -> None:
         click.echo(f"needs TensorFlow Lite {found['tensorflow_lite']} or newer")
         if found["custom_operators"]:
             click.echo(f"and the custom operators {', '.join(found['custom_operators'])}")
-    for side in ("inputs", "outputs"):
-        for tensor in found.get(side, ()):
-            click.echo(f"{side[:-1]} {_tensor_line(tensor)}")
+    for side, tensors in (("input", found.get("inputs", [])), ("output", found.get("outputs", []))):
+        for tensor in tensors:
+            click.echo(f"{side} {_tensor_line(tensor)}")
     for name, value in found["metadata"].items():
         click.echo(f"{name}: {value}")
     parts = found["sizes"]

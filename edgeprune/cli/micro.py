@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +15,9 @@ from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
 
 if TYPE_CHECKING:
-    from edgeprune.micro import MicroGraph
+    from edgeprune.decode import JsonObject
+    from edgeprune.micro import Arena, MicroGraph
+    from edgeprune.micro.flash import Flash
     from edgeprune.profile import Profile
 
 
@@ -38,7 +41,9 @@ def command(file: Path, out: Path | None, name: str, profile: str | None, as_jso
     content = file.read_bytes()
     graph, arena = read_graph(content, file.name), measure_arena(content, file.name)
     flash = estimate_flash(graph, len(content))
-    found: dict[str, Any] = {
+    on_profile = _on_profile(known, graph, arena.needed_bytes, flash.total_bytes) if known is not None else None
+    paths = write_c_array(content, out, name, arena) if out is not None else []
+    document: JsonObject = {
         "file": file,
         "arena": asdict(arena),
         "flash": asdict(flash) | {"total_bytes": flash.total_bytes},
@@ -47,12 +52,23 @@ def command(file: Path, out: Path | None, name: str, profile: str | None, as_jso
         "macs": macs_of(graph),
         "inputs": [tensor.describe() for tensor in graph.inputs],
         "outputs": [tensor.describe() for tensor in graph.outputs],
-        "c_files": write_c_array(content, out, name, arena) if out is not None else [],
+        "c_files": paths,
     }
-    if known is not None:
-        found |= _on_profile(known, graph, arena.needed_bytes, flash.total_bytes)
-    print_json(found) if as_json else _show(found)
-    return 0 if all(fit is not False for fit in found.get("fits", {}).values()) else Exit.MISSED
+    if as_json:
+        print_json(document | (asdict(on_profile) if on_profile else {}))
+    else:
+        _show(graph, arena, flash, on_profile, paths)
+    return 0 if on_profile is None or all(fit is not False for fit in on_profile.fits.values()) else Exit.MISSED
+
+
+@dataclass(frozen=True)
+class OnProfile:
+    """What is predicted for a microcontroller.  ``fits``: by kind of memory; None where the profile does not say how much there is."""
+
+    profile: str
+    latency_ms: float | None
+    latency_method: str
+    fits: dict[str, bool | None]
 
 
 def _profile(name: str | None) -> Profile | None:
@@ -68,7 +84,7 @@ def _profile(name: str | None) -> Profile | None:
     return profile
 
 
-def _on_profile(profile: Profile, graph: MicroGraph, arena_bytes: int, flash_bytes: int) -> dict[str, Any]:
+def _on_profile(profile: Profile, graph: MicroGraph, arena_bytes: int, flash_bytes: int) -> OnProfile:
     """The predicted latency, and whether arena and flash fit: None where the profile does not say how much there is."""
     from edgeprune.micro import is_int8, predict_ms
 
@@ -77,37 +93,34 @@ def _on_profile(profile: Profile, graph: MicroGraph, arena_bytes: int, flash_byt
     published = is_int8(graph)
     if profile.prior and not published:
         method = "not known: the published figures are of int8 kernels, and this file has others (export tflite-int8)"
-    return {
-        "profile": profile.name,
-        "latency_ms": predict_ms(graph, profile) if profile.prior and published else None,
-        "latency_method": method,
-        "fits": {
-            "ram": None if memory.bytes is None else arena_bytes <= memory.bytes,
-            "flash": None if memory.flash_bytes is None else flash_bytes <= memory.flash_bytes,
-        },
+    fits = {
+        "ram": None if memory.bytes is None else arena_bytes <= memory.bytes,
+        "flash": None if memory.flash_bytes is None else flash_bytes <= memory.flash_bytes,
     }
+    return OnProfile(profile.name, predict_ms(graph, profile) if profile.prior and published else None, method, fits)
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(graph: MicroGraph, arena: Arena, flash: Flash, on_profile: OnProfile | None, paths: Sequence[Path]) -> None:
     from edgeprune.budget import format_quantity
+    from edgeprune.micro import macs_of
 
     out = console()
 
     def line(name: str, text: str) -> None:
         out.print(f"{name:10} {text}", highlight=False, soft_wrap=True)
 
-    arena, flash = found["arena"], found["flash"]
-    line("operators", ", ".join(f"{name} x {count}" for name, count in found["operators"].items()) + ": TFLite Micro runs them all")
-    if found["resource_variables"]:
-        line("state", f"{found['resource_variables']} resource variables: the interpreter needs MicroResourceVariables, as the header says")
-    line("arena", f"{arena['needed_bytes']} B needed, {arena['used_bytes']} B used: measured with tflite-micro {arena['version']}")
-    line("flash", f"{flash['total_bytes']} B: file {flash['file_bytes']} B + code {flash['code_bytes']} B, estimated ({flash['method']})")
-    line("work", f"{found['macs']:.0f} multiply-accumulates")
-    if "profile" in found:
-        latency = "" if found["latency_ms"] is None else f"{format_quantity('latency', found['latency_ms'])}, "
-        line("latency", f"{latency}{found['latency_method']}")
+    operators = Counter(operator.name for operator in graph.operators)
+    line("operators", ", ".join(f"{name} x {count}" for name, count in operators.items()) + ": TFLite Micro runs them all")
+    if graph.resource_variables:
+        line("state", f"{graph.resource_variables} resource variables: the interpreter needs MicroResourceVariables, as the header says")
+    line("arena", f"{arena.needed_bytes} B needed, {arena.used_bytes} B used: measured with tflite-micro {arena.version}")
+    line("flash", f"{flash.total_bytes} B: file {flash.file_bytes} B + code {flash.code_bytes} B, estimated ({flash.method})")
+    line("work", f"{macs_of(graph):.0f} multiply-accumulates")
+    if on_profile is not None:
+        latency = "" if on_profile.latency_ms is None else f"{format_quantity('latency', on_profile.latency_ms)}, "
+        line("latency", f"{latency}{on_profile.latency_method}")
         words = {True: "fits", False: "does not fit", None: "not judged: the profile does not say how much there is"}
-        for kind, fits in found["fits"].items():
-            line(kind, f"{words[fits]} ({found['profile']})")
-    for path in found["c_files"]:
+        for kind, fits in on_profile.fits.items():
+            line(kind, f"{words[fits]} ({on_profile.profile})")
+    for path in paths:
         line("C", str(path))

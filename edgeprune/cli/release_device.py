@@ -96,7 +96,7 @@ def push(bundle: Path, target: str, as_json: bool, **given: Any) -> int:
     if as_json:
         print_json(release | _rollout_json(rollout))
     else:
-        _print_rollout(release, rollout)
+        _print_rollout(f"{opened.manifest.product} {opened.manifest.version}", opened.manifest.version, verified.signers, rollout)
     return failures_code([outcome.error for outcome in rollout.outcomes])
 
 
@@ -109,8 +109,8 @@ def _outcome_json(outcome: Outcome[Any], result: JsonObject) -> JsonObject:
     return {"target": outcome.target.name} | result | error_json(outcome.error)
 
 
-def _print_rollout(release: dict[str, Any], rollout: Rollout) -> None:
-    click.echo(f"{release['product']} {release['version']}, signed by {', '.join(release['signers'])}")
+def _print_rollout(name: str, version: str, signers: Sequence[str], rollout: Rollout) -> None:
+    click.echo(f"{name}, signed by {', '.join(signers)}")
     for outcome in rollout.outcomes:
         if outcome.result:
             click.echo(f"  {_name(outcome.target.name)}: {_outcome_text(outcome.result)}")
@@ -121,7 +121,7 @@ def _print_rollout(release: dict[str, Any], rollout: Rollout) -> None:
         names = ", ".join(target.name for target in rollout.spared)
         show_error(f"stopped: {rollout.failed} of {len(rollout.outcomes)} devices failed", f"Not touched: {names}")
         if any(outcome.result for outcome in rollout.outcomes):
-            again = f"edgeprune release rollback --from {release['version']} --target ..."
+            again = f"edgeprune release rollback --from {version} --target ..."
             click.echo(f"to roll back the devices that use it now, and no others: {again}", err=True)
 
 

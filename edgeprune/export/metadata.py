@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from edgeprune.cost.counts import parameters_of
-from edgeprune.decode import JsonObject
+from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import ExportError
 from edgeprune.export.formats import of_path
 from edgeprune.files import parse_json
@@ -62,6 +63,19 @@ def read_metadata(path: str | Path) -> JsonObject:
     except Exception as error:  # zipfile, zlib, protobuf and JSON each have their own
         raise ExportError(f"the metadata of {path} cannot be read: {error}") from error
     return dict(found) if isinstance(found, Mapping) else {}
+
+
+def notes_of(path: str | Path) -> list[str]:
+    """What an exported file's own metadata note about it.  Raises as :func:`read_metadata`."""
+    try:
+        return convert(read_metadata(path), _Noted).notes
+    except ValueError as error:
+        raise ExportError(f"the notes in {path} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Noted:
+    notes: list[str] = field(default_factory=list)
 
 
 def of_tflite(path: Path) -> bytes | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
-from edgeprune.decode import JsonObject, convert
+from edgeprune.decode import convert
 from edgeprune.errors import ExportError
 from edgeprune.export.formats import Parts, of_path
 from edgeprune.files import parse_json
@@ -14,6 +15,23 @@ from edgeprune.tflite import schema as flatbuffer
 
 TOP = 10
 """Layers that are listed."""
+
+
+class LayerSize(TypedDict):
+    """Bytes of one layer's weights."""
+
+    name: str
+    bytes: int
+
+
+class SizesDocument(TypedDict):
+    """:class:`Sizes` in JSON's types."""
+
+    total: int
+    weights: int
+    metadata: int
+    layers: list[LayerSize]
+    graph: int
 
 
 @dataclass(frozen=True)
@@ -31,9 +49,10 @@ class Sizes:
         """The operators, their options and names, and the container's own bytes."""
         return self.total - self.weights - self.metadata
 
-    def to_json(self) -> JsonObject:
+    def to_json(self) -> SizesDocument:
         """As plain JSON values."""
-        return asdict(self) | {"graph": self.graph, "layers": [{"name": name, "bytes": size} for name, size in self.layers]}
+        layers: list[LayerSize] = [{"name": name, "bytes": size} for name, size in self.layers]
+        return {"total": self.total, "weights": self.weights, "metadata": self.metadata, "layers": layers, "graph": self.graph}
 
 
 def sizes(path: str | Path) -> Sizes | None:

@@ -244,7 +244,7 @@ _GEOMETRY = ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
 
 
 def _tuple(node: fx.Node, place: int, name: str, default: int, dims: int) -> tuple[Any, ...]:
-    value: Any = node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+    value = argument(node, place, name, default)
     if isinstance(value, (list, tuple)) and len(value) == dims:
         return tuple(value)
     return (value[0] if isinstance(value, (list, tuple)) else value,) * dims

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgeprune.decode import JsonObject
 from edgeprune.errors import ExportError
 from edgeprune.tflite import schema as flatbuffer
 
@@ -17,6 +16,16 @@ _TYPES: Final[dict[int, str]] = {code: name.lower() for name, code in vars(schem
 
 ELEMENT_BYTES: Final = {"float64": 8, "int64": 8, "uint64": 8, "float32": 4, "int32": 4, "uint32": 4, "float16": 2, "int16": 2}
 """Of one element; all other types take one byte."""
+
+
+class TensorDescription(TypedDict):
+    """A tensor as its user needs to know it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -36,9 +45,15 @@ class Tensor:
         """Of its content."""
         return prod(self.shape) * ELEMENT_BYTES.get(self.dtype, 1)
 
-    def describe(self) -> JsonObject:
+    def describe(self) -> TensorDescription:
         """What its user must know, as plain JSON values."""
-        return {name: getattr(self, name) for name in ("name", "shape", "dtype", "scales", "zero_points")}
+        return {
+            "name": self.name,
+            "shape": self.shape,
+            "dtype": self.dtype,
+            "scales": self.scales,
+            "zero_points": self.zero_points,
+        }
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
 from edgeprune.bench import Measurement
 from edgeprune.bench.consistency import check_ratio
-from edgeprune.decode import convert
+from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import EvidenceError
 from edgeprune.release.bundle.samples import difference
 from edgeprune.runs.directory import record_sha256
@@ -50,10 +50,20 @@ def _check_figures(run: FinishedRun, record: Record, measured: Measurement) -> N
         raise ValueError("{} is {}, and run.json says {}".format(*found))
 
 
-def _check_ratio(run: FinishedRun, pair: Mapping[str, Any]) -> None:
-    ratio, low, high = (convert(pair.get(name), float) for name in ("ratio", "low", "high"))
-    check_ratio(ratio, low, high, convert(pair.get("log_ratios", []), list[float]))
+@dataclass(frozen=True)
+class _Ratio:
+    """Of a record of a pair: the ratio of its latencies, and the logarithms of the rounds' ratios that it is made of."""
+
+    ratio: float
+    low: float
+    high: float
+    log_ratios: list[float] = field(default_factory=list)
+
+
+def _check_ratio(run: FinishedRun, pair: JsonObject) -> None:
+    found = convert(pair, _Ratio)
+    check_ratio(found.ratio, found.low, found.high, found.log_ratios)
     shown = run.result.ratio or RatioSummary()
-    for name, value, other in (("ratio", ratio, shown.value), ("low", low, shown.low), ("high", high, shown.high)):
+    for name, value, other in (("ratio", found.ratio, shown.value), ("low", found.low, shown.low), ("high", found.high, shown.high)):
         if other not in (None, value):
             raise ValueError(f"{name} is {value}, and run.json says {other}")

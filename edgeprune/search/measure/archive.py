@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from platformdirs import user_cache_path
 from torch import Tensor
 
 from edgeprune.cost.width import Widths
-from edgeprune.decode import convert
+from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import InputError
 from edgeprune.export.cache import REVISION
 from edgeprune.files import append_line, parse_json
@@ -30,7 +29,7 @@ RECENT = 16
 @dataclass(frozen=True)
 class _Entry:
     widths: dict[str, int]
-    trial: dict[str, Any]
+    trial: JsonObject
 
 
 class Archive:
