@@ -81,7 +81,7 @@ def test_a_kernels_time_is_what_the_longer_chain_has_on_top() -> None:
 
 def test_the_fit_finds_the_devices_numbers() -> None:
     points = [SparsePoint(rows, 8 * size, 16 * size, zeros) for rows in ((4, 4), (16, 16)) for size in (1, 4) for zeros in (0.7, 0.9)]
-    measured = [(point, TRUE_COST.milliseconds(point.rows, point.source, point.result, point.zeros)) for point in points]
+    measured = [(point, TRUE_COST.milliseconds(point.rows, point.in_width, point.out_width, point.zeros)) for point in points]
     found = SparseCost.fit([*measured, (POINT, 0.0)])
     assert found.milliseconds((8, 8), 64, 96, 0.8) == pytest.approx(TRUE_COST.milliseconds((8, 8), 64, 96, 0.8), rel=1e-6)
     assert found.per_weight_ms == pytest.approx(2e-6, rel=1e-6)
@@ -89,7 +89,7 @@ def test_the_fit_finds_the_devices_numbers() -> None:
 
 def test_a_model_is_measured_at_the_largest_kernel_of_each_map(planner: Planner) -> None:
     points = sparse_points(planner.kernels, planner.dense)
-    assert {(point.rows, point.source, point.result) for point in points} == {((16, 16), 16, 128), ((8, 8), 128, 128)}
+    assert {(point.rows, point.in_width, point.out_width) for point in points} == {((16, 16), 16, 128), ((8, 8), 128, 128)}
     assert len(points) == 4
     assert sum(is_pointwise(kernel.spec) for kernel in planner.kernels) == 2
 

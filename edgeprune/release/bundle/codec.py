@@ -1,8 +1,7 @@
 """Data classes of plain fields, to canonical JSON and strictly back.
 
 Only what is signed is read here; all else is decoded by :mod:`edgeprune.decode`.  This is stricter: nothing is converted (a 5 stays a 5
-where a number may have a fraction), so that what was read is written again to the byte; a field of a newer version is refused by name; and
-texts are printable before anything is verified.
+where a number may have a fraction); a field of a newer version is refused by name; and texts are printable before anything is verified.
 """
 
 from __future__ import annotations
