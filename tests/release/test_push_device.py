@@ -33,7 +33,7 @@ from edgeprune.errors import (
     TransientError,
 )
 from edgeprune.release import Bundle
-from edgeprune.release.deploy import checkup
+from edgeprune.release.deploy import health_check
 from edgeprune.release.deploy.installed import Status, prune_releases, rollback, status
 from edgeprune.release.deploy.push import Pushed, PushOptions, push
 from edgeprune.testing.models import crashing_tflite
@@ -237,8 +237,8 @@ def test_a_release_that_gives_another_answer_goes_back_by_itself(box: Box) -> No
 
 
 def test_a_release_that_is_too_slow_goes_back_by_itself(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    measure = checkup._measure  # as on a device where nothing else runs: what other tests take here would leave the gate undecided
-    monkeypatch.setattr(checkup, "_measure", lambda *asked: replace(measure(*asked), others=0.0))
+    measure = health_check._measure  # as on a device where nothing else runs: what other tests take here would leave the gate undecided
+    monkeypatch.setattr(health_check, "_measure", lambda *asked: replace(measure(*asked), others=0.0))
     box.kit.runs = True
     good = box.kit.bundle("1.0.0", 1, {"any": {"gates": (Gate("latency", 1000.0), Gate("accuracy", 0.9))}})
     done = box.push(good)
