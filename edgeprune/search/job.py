@@ -355,16 +355,8 @@ class Job:
         if self.run_directory.recall(key) is None:
             self.backend.release()  # this takes a while and no device
         task = replace(self.task, model=model)
-        return objective_of(
-            task,
-            self.analysis,
-            self.planner.choices,
-            self.options.criterion,
-            self.options.sensitivity,
-            self.run_directory,
-            key,
-            self.events,
-        )
+        options, choices = self.options, self.planner.choices
+        return objective_of(task, self.analysis, choices, options.criterion, options.sensitivity, self.run_directory, key, self.events)
 
     def _plan(self, objective: Objective, widths: Mapping[str, int]) -> Plan:
         return plan_from_saliency(self.analysis, objective.saliency, widths)
