@@ -141,6 +141,11 @@ def format_score(value: float, error: float | None, unit: str = "") -> str:
     return f"{value:.{digits}f} ± {error:.{digits}f} {unit}".rstrip()
 
 
+def counted(number: int, noun: str) -> str:
+    """How many there are of something, as a person says it: "1 file", "2,000 files"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def format_metric(value: float, size: float | None = None, sign: str = "") -> str:
     """A score for people: two decimals of percentages and the like, four digits of what is smaller.  A difference is written as scores
     of that ``size`` are, and with a ``sign`` of "+" always with one."""

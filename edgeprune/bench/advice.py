@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeprune.bench.answers import ModelAnswer
 from edgeprune.bench.conditions import Conditions
+from edgeprune.budget import counted
 
 MANY_OUTLIERS = 0.01
 LARGE_DRIFT = 0.05
@@ -44,7 +45,7 @@ def _throttled(result: ModelAnswer) -> list[str]:
     if not causes:
         return []
     if result.discarded:
-        return [f"the device was throttled ({causes}): {result.discarded} windows were discarded and repeated after a cooldown"]
+        return [f"the device was throttled ({causes}): {counted(result.discarded, 'window')} discarded and repeated after a cooldown"]
     return [f"the device was throttled ({causes}): cool it, or give it a better power supply"]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from edgeprune.bench.advice import is_busy
 from edgeprune.bench.history import Entry, History
 from edgeprune.bench.results import Measurement, Ratio, Verdict, comparable, differences
+from edgeprune.budget import counted
 from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import InputError
 from edgeprune.files import parse_json
@@ -103,7 +104,7 @@ def distrust(item: Measurement) -> str | None:
     if item.unreliable:
         return f"{item.name}: the device was throttled ({', '.join(item.throttled)}) all the time"
     if len(item.samples_ns) < _LEAST_RUNS:
-        return f"{item.name}: {len(item.samples_ns)} runs are too few for an interval"
+        return f"{item.name}: {counted(len(item.samples_ns), 'run')} {'is' if len(item.samples_ns) == 1 else 'are'} too few for an interval"
     if item.others is None and is_busy(item.before):
         return f"{item.name}: something else was running (load average {item.before['loadavg']:.1f})"
     return None

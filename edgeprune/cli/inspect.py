@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprune.budget import counted
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
 
@@ -80,10 +81,11 @@ def _show(document: Structure) -> None:
         out.print(text, highlight=False, soft_wrap=True)
     made = document["outputs"]
     units = sum(group["rows"] * group["units"] for group in document["groups"])
+    groups, blocks = counted(len(document["groups"]), "group"), counted(len(document["blocks"]), "block")
     out.print(
-        f"{document['model']}: {len(document['groups'])} groups of {units:,} channels own {_percent(document['prunable'])} of "
-        f"{document['parameters']:,} parameters; {len(document['blocks'])} blocks can be removed. Of {made['channels']:,} channels "
-        f"that layers make, {made['channels'] - made['free']:,} stay.",
+        f"{document['model']}: {groups} of {units:,} channels own {_percent(document['prunable'])} of {document['parameters']:,} "
+        f"parameters; {blocks} can be removed. "
+        f"Of {made['channels']:,} channels that layers make, {made['channels'] - made['free']:,} stay.",
         highlight=False,
         soft_wrap=True,
     )

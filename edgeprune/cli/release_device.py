@@ -132,17 +132,17 @@ def _name(target: str) -> str:
 
 def _outcome_text(done: Pushed) -> str:
     """A device's part in a line."""
-    from edgeprune.budget import format_quantity
+    from edgeprune.budget import counted, format_quantity
 
     if done.state == "unchanged":
         return f"unchanged, nothing sent ({done.path})"
-    parts = [f"variant {done.variant}", f"sent {format_quantity('size', done.sent_bytes)} in {done.sent_files} files"]
+    parts = [f"variant {done.variant}", f"sent {format_quantity('size', done.sent_bytes)} in {counted(done.sent_files, 'file')}"]
     if done.health.deviation is not None:
         parts.append(f"outputs within {done.health.deviation:.1g}" if done.health.deviation else "outputs equal")
     if done.health.latency_ms is not None:
         parts.append(f"{done.health.latency_ms:.3f} ms")
     if done.signed:
-        parts.append(f"{done.signed} signer{'s' if done.signed > 1 else ''} verified on the device")
+        parts.append(f"{counted(done.signed, 'signer')} verified on the device")
     came = f"was {done.previous}" if done.previous else "the first release"
     gave_up = f"; {done.recovered}, left on trial, was given up" if done.recovered else ""
     did = "mended" if done.previous == done.version else f"switched ({came}{gave_up})"

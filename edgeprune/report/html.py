@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from edgeprune.budget import counted
 from edgeprune.files import write_atomically
 from edgeprune.report import charts
 from edgeprune.report.summary import DASH, Run, headline, label, rows, title, verdicts
@@ -143,7 +144,9 @@ def _plan(run: RunSummary) -> str:
     if not groups:
         return ""
     kept, total = sum(group.kept for group in groups), sum(group.total for group in groups)
-    return _section("Plan: channels kept", charts.kept_widths(groups), f"{kept} of {total} channels in {len(groups)} groups")
+    return _section(
+        "Plan: channels kept", charts.kept_widths(groups), f"{kept} of {counted(total, 'channel')} in {counted(len(groups), 'group')}"
+    )
 
 
 def _tuning(run: RunSummary) -> str:

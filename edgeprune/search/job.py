@@ -13,7 +13,7 @@ from torch import nn
 
 from edgeprune.batches import tensors_of
 from edgeprune.bench import Measurement
-from edgeprune.budget import COUNTED, format_quantity
+from edgeprune.budget import COUNTED, counted, format_quantity
 from edgeprune.cost.counts import parameters_of
 from edgeprune.cost.kernels import kernels
 from edgeprune.cost.prior import power_of
@@ -254,7 +254,7 @@ class Job:
         loop.tighten(max(0.01 * attempt, missed))
         loop.avoid(over)
         if archive is not None and (known := self._known_plans(archive, attempt)):
-            self.events.note(f"calibrated with {len(known)} plans that earlier runs measured")
+            self.events.note(f"calibrated with {counted(len(known), 'plan')} that earlier runs measured")
             loop.remember(known)
         chosen = loop.run()
         self.candidates += loop.candidates

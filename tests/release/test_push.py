@@ -66,7 +66,7 @@ def test_push_status_rollback_and_prune_as_a_user_calls_them(client_home: Path, 
     assert main(["release", "status", "--target", "local", "--check"]) == 3
     assert "damaged: labels.txt" in capsys.readouterr().out
     assert main(["release", "push", bundle, "--target", "local", *signers]) == 0
-    assert "  local: mended; variant any, sent 9 B in 1 files" in capsys.readouterr().out
+    assert "  local: mended; variant any, sent 9 B in 1 file" in capsys.readouterr().out
 
 
 def test_a_bundle_that_is_not_to_be_trusted_comes_to_no_device(

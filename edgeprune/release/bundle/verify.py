@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from edgeprune.budget import counted
 from edgeprune.errors import InputError, SignatureError
 from edgeprune.release.bundle.file import NAMESPACE, Bundle
 from edgeprune.release.bundle.samples import check_samples
@@ -78,4 +79,4 @@ def _too_few(bundle: Bundle, signers: Sequence[str], refusals: Sequence[str], th
         return f"{bundle.path} is not signed"
     has = f"allowed and signed: {', '.join(signers)}" if signers else "no allowed signer has signed"
     why = f"; not counted: {'; '.join(refusals)}" if refusals else ""
-    return f"{bundle.path} needs {threshold} allowed signer{'s' if threshold > 1 else ''}, and {has}{why}"
+    return f"{bundle.path} needs {counted(threshold, 'allowed signer')}, and {has}{why}"
