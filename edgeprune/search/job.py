@@ -38,7 +38,7 @@ from edgeprune.search.plan.objective import Objective, objective_of
 from edgeprune.search.plan.planner import Planner, all_choices
 from edgeprune.search.precision import Precision, check_precisions
 from edgeprune.search.preflight import check_graph
-from edgeprune.search.records import KnownPlans
+from edgeprune.search.records import known_plans
 from edgeprune.search.request import RunRequest
 from edgeprune.search.schedule import EARLY_SHARE, limits_of_stage, stage_shares
 from edgeprune.search.scores import DENSE, Scores
@@ -267,11 +267,7 @@ class Job:
 
     def _known_plans(self, archive: Archive, attempt: int) -> list[tuple[Widths, float, float | None]]:
         """What earlier runs measured when this search began: a resumed one solves the same program, whatever was added since."""
-        key = f"known-plans-{attempt}"
-        if self.run_directory.recall(key) is None:
-            fitting = [item for item in archive.observed() if item[0].keys() == self.planner.dense.keys()]
-            self.run_directory.record(key, {"plans": fitting})
-        return (self.run_directory.recall_as(key, KnownPlans) or KnownPlans([])).plans
+        return known_plans(self.run_directory, f"known-plans-{attempt}", archive.observed(), set(self.planner.dense))
 
     def _try(self, model: nn.Module, objective: Objective, widths: dict[str, int], archive: Archive | None) -> PairedMeasurement:
         """A candidate measured, now or by an earlier run."""
