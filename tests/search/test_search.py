@@ -172,7 +172,7 @@ def test_a_plan_whose_tuned_model_misses_is_not_taken_again(planner: Planner) ->
     assert other.run().widths != first.widths
     none = loop()
     none.planner.choices = {name: [width] for name, width in first.widths.items()}
-    none.value = {name: [1.0] for name in first.widths}
+    none.curves = {name: [1.0] for name in first.widths}
     none.avoid({tuple(first.widths.values()): 1.02})
     with pytest.raises(InfeasibleBudgetError, match="no further plan can meet the budget"):
         none.run()

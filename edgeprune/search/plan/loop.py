@@ -33,7 +33,7 @@ class MeasuredPlan:
     trial: PairedMeasurement
     figures: ModelMetrics
     value: float
-    use: float  # the largest share of any budget it takes
+    utilization: float  # the largest share of any budget it takes
 
 
 def refuse_narrowest(figures: ModelMetrics, limits: Mapping[str, float]) -> None:
@@ -51,27 +51,21 @@ def refuse_narrowest(figures: ModelMetrics, limits: Mapping[str, float]) -> None
 
 
 class Loop:
-    """``build_and_try(widths) -> PairedMeasurement`` makes and measures a plan; ``value``: by group what each of its
+    """``build_and_try(widths) -> PairedMeasurement`` makes and measures a plan; ``curves``: by group what each of its
     width choices keeps."""
 
     def __init__(
         self,
         planner: Planner,
-        value: Mapping[str, Sequence[float]],
+        curves: Mapping[str, Sequence[float]],
         budget: Budget,
         dense: ModelMetrics,
         build_and_try: Callable[[dict[str, int]], PairedMeasurement],
         events: EventStream,
         most: int,
     ) -> None:
-        self.planner, self.value, self.dense, self.build_and_try, self.events, self.most = (
-            planner,
-            value,
-            dense,
-            build_and_try,
-            events,
-            most,
-        )
+        self.planner, self.curves, self.dense = planner, curves, dense
+        self.build_and_try, self.events, self.most = build_and_try, events, most
         self.limits, self.latency_limit = resolved(budget, dense), budget.limits().get("latency")
         self.candidates: list[MeasuredPlan] = []
         self.margin = MARGIN
@@ -101,26 +95,26 @@ class Loop:
             self.events.progress("measuring plans", number, self.most)
             left, candidate = self._left("latency"), self._measure(widths)
             error = abs(left * candidate.figures.latency_ms / candidate.predicted.latency_ms - 1.0) if number else 0.0
-            found = any(known.use <= 1.0 for known in self.candidates)  # then nothing is lost by a miss
+            found = any(known.utilization <= 1.0 for known in self.candidates)  # then nothing is lost by a miss
             margin = self.margin if found else min(max(error / 2, margin + 0.01), WIDEST_MARGIN)
         self.events.progress("measuring plans", self.most, self.most)
-        met = [candidate for candidate in self.candidates if candidate.use <= 1.0]
+        met = [candidate for candidate in self.candidates if candidate.utilization <= 1.0]
         if not met:
             raise self._missed()
         return max(met, key=lambda candidate: candidate.value)
 
     def _worth_measuring(self, widths: dict[str, int]) -> bool:
-        best = max((candidate.value for candidate in self.candidates if candidate.use <= 1.0), default=None)
-        whole = sum(curve[-1] for curve in self.value.values())
-        return best is None or self.planner.value_of(self.value, widths) > best + GAIN * (whole - best)
+        best = max((candidate.value for candidate in self.candidates if candidate.utilization <= 1.0), default=None)
+        whole = sum(curve[-1] for curve in self.curves.values())
+        return best is None or self.planner.value_of(self.curves, widths) > best + GAIN * (whole - best)
 
     def _next(self, margin: float) -> dict[str, int] | None:
         """The best plan by the present models that was not measured yet; None when there is nothing better to try."""
-        measured = {tuple(candidate.widths.values()): candidate.use for candidate in self.candidates} | self.over
+        measured = {tuple(candidate.widths.values()): candidate.utilization for candidate in self.candidates} | self.over
         while margin <= PAST_A_MISS:
             try:
                 inside = {kind: limit * (1.0 - margin) * self._left(kind) for kind, limit in self.limits.items()}
-                widths = self.planner.solve(self.value, inside)
+                widths = self.planner.solve(self.curves, inside)
             except InfeasibleBudgetError:
                 if any(use <= 1.0 for use in measured.values()):
                     return None
@@ -128,7 +122,7 @@ class Loop:
                     widths = self.planner.narrowest
                     return widths if tuple(widths.values()) not in measured else None
                 try:
-                    widths = self.planner.solve(self.value, self.limits)  # no room for the margin
+                    widths = self.planner.solve(self.curves, self.limits)  # no room for the margin
                 except InfeasibleBudgetError:
                     widths = self.planner.narrowest  # measured, it may fit
             use = measured.get(tuple(widths.values()))
@@ -142,7 +136,7 @@ class Loop:
     def _left(self, kind: str) -> float:
         """What the corrected models still say of the plan nearest to the budget over what it measured: they will be about as wrong of the
         next."""
-        nearest = min(self.candidates, key=lambda candidate: abs(candidate.use - 1.0), default=None)
+        nearest = min(self.candidates, key=lambda candidate: abs(candidate.utilization - 1.0), default=None)
         measured = nearest.figures.of(kind) if nearest else None
         if nearest is None or not measured or (kind == "energy" and nearest.trial.model.energy_mj is None):
             return 1.0
@@ -152,13 +146,13 @@ class Loop:
         predicted = self.planner.predict(widths)
         trial = self.build_and_try(widths)
         figures = measured_metrics(trial, self.dense.latency_ms, self.latency_limit, predicted)
-        value = self.planner.value_of(self.value, widths)
+        value = self.planner.value_of(self.curves, widths)
         candidate = MeasuredPlan(widths, predicted, trial, figures, value, budget_utilization(figures, self.limits))
         self.candidates.append(candidate)
         self._observe()
         measured = {kind: amount for kind in self.limits if (amount := figures.of(kind)) is not None}
         expected = {kind: predicted.predicted(kind) for kind in measured}
-        self.events.emit(PlanMeasured(len(self.candidates), expected, measured, candidate.use))
+        self.events.emit(PlanMeasured(len(self.candidates), expected, measured, candidate.utilization))
         return candidate
 
     def _observe(self) -> None:
@@ -169,7 +163,7 @@ class Loop:
     def _missed(self) -> InfeasibleBudgetError:
         if not self.candidates:
             return InfeasibleBudgetError("no further plan can meet the budget")
-        nearest = min(self.candidates, key=lambda candidate: candidate.use)
+        nearest = min(self.candidates, key=lambda candidate: candidate.utilization)
         over = [
             f"{kind} {format_quantity(kind, value)} instead of {format_quantity(kind, limit)}"
             for kind, limit in self.limits.items()
@@ -178,5 +172,5 @@ class Loop:
         return InfeasibleBudgetError(
             f"no plan was measured to meet the budget in {len(self.candidates)} measurements; the nearest plan has {', '.join(over)}",
             remedy="Relax that budget a little, or raise the number of measurements.",
-            share=nearest.use,
+            share=nearest.utilization,
         )

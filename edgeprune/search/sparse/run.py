@@ -157,7 +157,7 @@ class _Search:
         self.task, self.target, self.run_directory, self.events, self.settings = task, target, run, events, settings
         options = Options(engine=TFLITE, formats=(TFLITE,), epochs=settings.epochs, threads=settings.threads, seed=settings.seed)
         self.job = Job(RunRequest(task, Budget(latency=latency), target, options=options), run, events)
-        self.value: Objective
+        self.objective: Objective
         self._losses: dict[tuple[float, tuple[int, ...]], float] = {}
 
     def run(self) -> SparseOutcome:
@@ -166,7 +166,7 @@ class _Search:
             dense_score = score(self.task.model, self.task) if self.task.scores else None
             self.job.prepare()
             key, choices = "value-sparse", self.job.planner.choices
-            self.value = objective_of(self.task, self.job.analysis, choices, None, True, self.run_directory, key, self.events)
+            self.objective = objective_of(self.task, self.job.analysis, choices, None, True, self.run_directory, key, self.events)
             option = self._choose()
             return self._finish(option, dense_score)
         finally:
@@ -181,7 +181,7 @@ class _Search:
         limit, planner, factor = self.job.limits["latency"], self.job.planner, 1.0
         cost, observed = self._cost(), [(planner.dense, self.job.dense.latency_ms, None)]
         for attempt in range(MEASUREMENTS):
-            ways = sparse_options(planner, cost, self.value.curves, {"latency": limit}, factor)
+            ways = sparse_options(planner, cost, self.objective.curves, {"latency": limit}, factor)
             option, losses = sparse_choice(ways, self._loss)
             ways_text = ", ".join(f"{way.kind} {100 * way.sparsity:g} %: {loss:.3g}" for way, loss in zip(ways, losses, strict=True))
             self.events.note(f"divergence from the dense model by option: {ways_text}")
@@ -211,7 +211,7 @@ class _Search:
         return measure_sparse(self.target, points, table, BenchOptions(threads=threads)) if points else None
 
     def _build(self, option: SparseOption) -> Pruned:
-        plan = plan_from_saliency(self.job.analysis, self.value.saliency, option.widths)
+        plan = plan_from_saliency(self.job.analysis, self.objective.saliency, option.widths)
         return apply(self.task.model, self.job.analysis, plan)
 
     def _loss(self, option: SparseOption) -> float:
