@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from anything import BROKEN, VALUES, failure, tried
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,11 +21,16 @@ from hypothesis import strategies as st
 from edgeprune import profile
 from edgeprune.bench.info import facts_of
 from edgeprune.budget import Budget
+from edgeprune.cli import main
 from edgeprune.cost.table import Table
+from edgeprune.devices import provision
 from edgeprune.devices.process import Completed
 from edgeprune.devices.pythons import Python, discover
 from edgeprune.devices.runner import Runner, runtimes_of
 from edgeprune.devices.targets import damaged_entries, list_groups, list_targets, resolve_target, targets_file
+from edgeprune.export.converter import Converter
+from edgeprune.export.metadata import notes_of, read_metadata
+from edgeprune.export.sizes import sizes
 from edgeprune.release import Compatibility, Manifest, Variant
 from edgeprune.release.bundle.manifest import File
 from edgeprune.release.deploy import answers
@@ -222,12 +230,18 @@ class Saying:
     def run(
         self, argv: Any, input: bytes = b"", timeout_s: Any = None, on_line: Any = None, heartbeat_s: Any = None, mark: str = ""
     ) -> Any:
-        for line in self.lines:
+        for line in self.lines if on_line else ():
             on_line(line)
         return Completed(0, b"", b"")
 
     def exists(self, remote: str) -> bool:
         return True
+
+    def __enter__(self) -> Saying:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
 
 
 @FEW
@@ -300,3 +314,61 @@ def test_a_manifest_with_any_value_in_it_is_refused_by_field(data: st.DataObject
         return
     found, said = tried(lambda: Manifest.from_bytes(content))
     assert "manifest" in said if found is None else Manifest.from_bytes(found.to_bytes()) == found
+
+
+# what is kept in model files, and what the programs beside a session answer
+
+
+def archive_with(name: str, content: bytes) -> Path:
+    path = folder() / "model.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"model/{name}", content)
+    return path
+
+
+@FEW
+@given(VALUES)
+def test_metadata_of_any_value(value: Any) -> None:
+    for content in (value, {"notes": value}):
+        path = archive_with("extra/edgeprune.json", text(content).encode())
+        for read in (read_metadata, notes_of, sizes):
+            said = failure(lambda read=read, path=path: read(path))
+            assert said is None or "model.pt" in said
+    path = archive_with("data/weights/model_weights_config.json", text({"config": {"weight": value}}).encode())
+    said = failure(lambda: sizes(path))
+    assert said is None or "model.pt" in said
+
+
+@FEW
+@given(VALUES, VALUES)
+def test_an_installer_that_answers_anything(value: Any, other: Any) -> None:
+    python = text(["/usr/bin/python3", [3, 11, 2], "aarch64", "glibc 2.36", "/usr/bin/python3"])
+    for answer in (value, {"exists": True, "manifest": value, "unfinished": other, "free_bytes": 1}, {"error": value, "full": other}):
+        session: Any = Saying("/home/u", "/home/u/.cache", "GNU/Linux", python, text(answer))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(provision, "connect", lambda address, session=session: session)
+            patch.setattr(provision, "collect", lambda *asked, **more: [])
+            said = failure(lambda: provision.set_up("ssh://board", dry_run=True, offline=True, retries=0))
+        assert said is None or "ssh://board" in said
+
+
+@pytest.mark.parametrize("answer", ["", "no json", "[]", '{"error": 1}', '{"error": "no", "op": []}'])
+def test_a_converter_that_answers_something_else(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.export, "save", lambda program, path: None)
+    converter = Converter((sys.executable, "-c", f"input(); print({answer!r})"))
+    program: Any = None
+    try:
+        assert "tflite" in (failure(lambda: converter.convert(program, 60.0)) or "")
+    finally:
+        converter.stop()
+
+
+@pytest.mark.parametrize(
+    "damage", [{"options": 5}, {"budget": {"latency": []}}, {"options": {"epochs": "many"}}, {"recipe": {}}, {"target": 1}]
+)
+def test_a_command_on_a_damaged_run_says_so(damage: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    path = run_with(INPUTS | damage)
+    assert main(["prune", "--resume", str(path)]) == 1
+    printed = capsys.readouterr().err
+    assert path.name in printed
+    assert "Traceback" not in printed

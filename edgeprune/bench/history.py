@@ -130,10 +130,10 @@ class History:
 
     @staticmethod
     def _query() -> sa.Select[Any]:
-        """All columns; what is JSON as text, so that a damaged row is that row's matter alone."""
-        documents = (results.c.ratio, results.c.result)
-        plain = [column for column in results.c if column not in set(documents)]
-        return sa.select(*plain, *(sa.cast(column, sa.Text).label(column.name) for column in documents))
+        """All columns; what is JSON, and the time, as text, so that a damaged row is that row's matter alone."""
+        texts = (results.c.ratio, results.c.result, results.c.measured_at)
+        plain = [column for column in results.c if column not in set(texts)]
+        return sa.select(*plain, *(sa.cast(column, sa.Text).label(column.name) for column in texts))
 
     def _select(self, query: sa.Select[Any]) -> list[Entry]:
         """The entries; damaged ones are skipped and named in the log, and where all are damaged the first one's error is raised."""
@@ -187,7 +187,7 @@ class History:
             for model, latency_ms, text in connection.execute(query):
                 with suppress(ValueError):  # a damaged one teaches nothing
                     result = convert(with_current_names(parse_json(text)), _Circumstances)
-                    if result.cpus == like.cpus and not result.unreliable and latency_ms > 0:
+                    if result.cpus == like.cpus and not result.unreliable and convert(latency_ms, float) > 0:
                         found.setdefault(model, []).append(latency_ms)
         return list(found.values())
 
@@ -265,6 +265,19 @@ def _ratio(stored: Any) -> Ratio:
     return Ratio(found.name, ratio, low, high, found.verdict, found.log_ratios)
 
 
+@dataclass(frozen=True)
+class _About:
+    """The plain columns of a row, which a database may hold in other types than were asked for."""
+
+    id: int
+    measured_at: str
+    model_name: str
+    model_sha256: str
+    target: str
+    git_commit: str | None
+    label: str | None
+
+
 def _entry(row: Any) -> Entry:
     try:
         packed = zlib.decompress(row["samples_ns"])
@@ -272,7 +285,9 @@ def _entry(row: Any) -> Entry:
         measurement = Measurement.from_json(convert(parse_json(row["result"]), JsonObject) | {"samples_ns": list(samples)})
         stored = None if row["ratio"] is None else parse_json(row["ratio"])
         ratio = None if stored is None else _ratio(stored)
+        about = convert({name: row[name] for name in _About.__dataclass_fields__}, _About)
+        measured_at = datetime.fromisoformat(about.measured_at)
     except (zlib.error, struct.error, TypeError, ValueError, InputError) as error:
         raise HistoryError(f"result {row['id']} of the history is damaged: {error}", remedy="Remove it from the database.") from error
-    same = ("id", "measured_at", "model_name", "model_sha256", "target", "label")
-    return Entry(measurement=measurement, ratio=ratio, commit=row["git_commit"], **{name: row[name] for name in same})
+    model = (about.model_name, about.model_sha256)
+    return Entry(about.id, measured_at, *model, about.target, measurement, about.git_commit, about.label, ratio)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,12 +107,19 @@ def _read(path: Path) -> dict[str, float]:
     except (OSError, ValueError) as error:
         _LOG.warning("the device table %s cannot be read, and is measured again: %s", path, error)
         return {}
-    times = {
-        key: float(value) for key, value in found.items() if isinstance(value, (int, float)) and value is not True and 0 < value < math.inf
-    }
+    times = {key: time for key, value in found.items() if (time := _time(value)) is not None}
     if len(times) < len(found):
         _LOG.warning("the device table %s has %d entries that are not times: they are measured again", path, len(found) - len(times))
     return times
+
+
+def _time(value: object) -> float | None:
+    """Milliseconds; None for what is not a time."""
+    try:
+        found = convert(value, float)
+    except ValueError:
+        return None
+    return found if found > 0 else None
 
 
 def grid_of(kernel: Kernel, choices: Mapping[str, list[int]]) -> Grid:

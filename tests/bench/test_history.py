@@ -236,6 +236,22 @@ def test_a_damaged_row_is_named(tmp_path: Path, model: Artifact, column: str) ->
             history.find("latest")
 
 
+@pytest.mark.parametrize(
+    "column",
+    ["measured_at = 'yesterday'", "target = x'ff'", "model_sha256 = 5", "latency_ms = 'fast'", "samples_ns = 1", "result = '[' || result"],
+)
+def test_a_damaged_row_costs_only_itself(tmp_path: Path, model: Artifact, column: str) -> None:
+    with History(f"sqlite:///{tmp_path}/a.db") as history:
+        for label in ("old", "damaged", "new"):
+            history.add(report(PLAIN), "pi5", model, label=label)
+        with sqlite3.connect(tmp_path / "a.db") as connection:
+            connection.execute(f"UPDATE edgeprune_results SET {column} WHERE label = 'damaged'")
+        connection.close()
+        assert {"old", "new"} <= {entry.label for entry in history.entries()}
+        assert history.find("old").measurement == PLAIN
+        assert history.repeats(PLAIN)
+
+
 @pytest.mark.parametrize(("text", "message"), [("results.db", "is not a database address"), ("nosql://x/y", "no driver")])
 def test_a_wrong_address(text: str, message: str) -> None:
     with pytest.raises(HistoryError, match=message):
