@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from edgeprune.budget import FIGURES
-from edgeprune.decode import JsonObject
+from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import RunError
 from edgeprune.files import parse_json
 from edgeprune.verdict import Verdict
@@ -195,8 +193,8 @@ class RunSummary:
             raise RunError(f"the run's summary has schema {version}, and this edgeprune knows {SCHEMA_VERSION}", remedy="Update edgeprune.")
         known = {name: value for name, value in values.items() if value is not None}
         try:
-            return msgspec.convert(known, cls)
-        except msgspec.ValidationError as error:
+            return convert(known, cls, finite=False)
+        except ValueError as error:
             raise RunError(f"the run's summary is damaged: {error}", remedy="Restore run.json, or run again.") from error
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import msgspec
+from typing import TypedDict
 
 from edgeprune.decode import JsonObject
 
@@ -44,17 +43,11 @@ class Staged:
     signed: int | None
 
 
-class Switched(msgspec.Struct, frozen=True, rename={"before": "from"}):
-    """``before``: the version that was in use."""
+Switched = TypedDict("Switched", {"from": str | None})
+"""``from``: the version that was in use."""
 
-    before: str | None
-
-
-class WentBack(msgspec.Struct, frozen=True, rename={"before": "from"}):
-    """``before``: the version that was in use; ``version``: the one that is now."""
-
-    before: str | None
-    version: str
+WentBack = TypedDict("WentBack", {"from": str | None, "version": str})
+"""``from``: the version that was in use; ``version``: the one that is now."""
 
 
 @dataclass(frozen=True)

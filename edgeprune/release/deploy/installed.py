@@ -82,14 +82,14 @@ def rollback(
         token = uuid.uuid4().hex
         trust = {"namespace": NAMESPACE, "now_s": time.time()}
         begun = store.call(WentBack, "rollback", product, 1 << 30, token=token, version=version, trust=trust)
-        if begun.before == begun.version:
-            return RolledBack(target.name, product, begun.before, begun.version)
+        if begun["from"] == begun["version"]:
+            return RolledBack(target.name, product, begun["from"], begun["version"])
         if failed := run_after(store, product, after):
-            store.call(Done, "abandon", product, token=token, version=begun.version, remove=False)
+            store.call(Done, "abandon", product, token=token, version=begun["version"], remove=False)
             why = restore_after(store, product, failed)
-            raise HealthError(f"{target.name} stayed with {begun.before}: {why}", remedy=AFTER_REMEDY)
-        store.call(Done, "commit", product, 1 << 30, token=token, version=begun.version, now_s=0.0, trust=trust)
-        return RolledBack(target.name, product, begun.before, begun.version)
+            raise HealthError(f"{target.name} stayed with {begun['from']}: {why}", remedy=AFTER_REMEDY)
+        store.call(Done, "commit", product, 1 << 30, token=token, version=begun["version"], now_s=0.0, trust=trust)
+        return RolledBack(target.name, product, begun["from"], begun["version"])
 
 
 @dataclass(frozen=True)

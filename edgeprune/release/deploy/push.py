@@ -226,7 +226,7 @@ class _Push:
         """Switch, run what is to run then, and commit; the version before."""
         version = self._manifest.version
         self._tell({"event": "switching", "name": version})
-        before = self._call(Switched, "switch", version=version).before
+        before = self._call(Switched, "switch", version=version)["from"]
         if failed := run_after(self._store, self._manifest.product, self._options.after):
             self._call(Done, "abandon", version=version)
             why = restore_after(self._store, self._manifest.product, failed)
