@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import os
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 _DEEPEST = 100
 _TOO_DEEP = f"it is nested more than {_DEEPEST} deep"
@@ -70,16 +71,16 @@ def append_line(path: Path, line: str) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Let no other process be in such a block for a file of the same folder: for what reads ``path``, changes it and writes it again.
 
-    The folder itself is locked, and made where there is none.  Raises :class:`OSError`.
+    The folder is made where there is none; the lock is a file in it.  Raises :class:`OSError`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path.parent, os.O_RDONLY)
+    lock = FileLock(path.parent / ".lock")
+    with suppress(OSError, NotImplementedError):  # file systems over a network may know no locks
+        lock.acquire()
     try:
-        with suppress(OSError):  # file systems over a network may know no locks of folders
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def parse_json(text: str | bytes) -> Any:

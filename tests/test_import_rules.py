@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # A layer imports those before it; rooms of one layer do not import each other, but for the pairs listed.
 LAYERS = [
     {"verdict"},
-    {"errors", "resources", "files", "decode", "engines"},
+    {"errors", "resources", "files", "host", "decode", "engines"},
     {"budget", "profile", "tflite", "parametrization", "recipes", "batches"},
     {"task", "graph"},
     {"tasks", "importers", "importance", "surgery", "cost", "devices"},

@@ -18,9 +18,18 @@ def is_busy(conditions: Conditions) -> bool:
     return (conditions.get("loadavg") or 0) > BUSY * (conditions.get("cores") or 1)
 
 
-def advice(result: ModelAnswer, tuned: tuple[str, ...] = ()) -> list[str]:
-    """Warnings about one model of the runner's result, each with what to do; nothing when all is well.  ``tuned``: what held the clocks."""
-    return [*_unstable(result), *_throttled(result), *_surroundings(result, tuned), *_energy(result), *filter(None, [result.note])]
+def advice(result: ModelAnswer, tuned: tuple[str, ...] = (), disturber: str = "") -> list[str]:
+    """Warnings about one model of the runner's result, each with what to do; nothing when all is well.
+
+    ``tuned``: what held the clocks. ``disturber``: the program that took most of the processors' time meanwhile, if known.
+    """
+    return [
+        *_unstable(result),
+        *_throttled(result),
+        *_surroundings(result, tuned, disturber),
+        *_energy(result),
+        *filter(None, [result.note]),
+    ]
 
 
 def _unstable(result: ModelAnswer) -> list[str]:
@@ -49,14 +58,15 @@ def _throttled(result: ModelAnswer) -> list[str]:
     return [f"the device was throttled ({causes}): cool it, or give it a better power supply"]
 
 
-def _surroundings(result: ModelAnswer, tuned: tuple[str, ...]) -> list[str]:
+def _surroundings(result: ModelAnswer, tuned: tuple[str, ...], disturber: str) -> list[str]:
     before = result.before
     found = []
     if before.get("governor") not in ("", "performance", None) and not tuned:
         found.append(f"the clock governor is {before['governor']}: clocks vary (tune fixes them)")
     others = result.others
     if others is not None and others > OTHERS:
-        found.append(f"something else was running (it took {others:.0%} of the processors' time): end it and measure again")
+        who = f"{disturber} of a core; all together" if disturber else "it"
+        found.append(f"something else was running ({who} took {others:.0%} of the processors' time): end it and measure again")
     elif others is None and is_busy(before):
         found.append(f"something else was running (load average {before['loadavg']:.1f}): end it and measure again")
     return found

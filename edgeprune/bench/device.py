@@ -23,6 +23,7 @@ from edgeprune.devices.runner import Runner, open_runner, runtimes_of
 from edgeprune.devices.targets import Target, resolve_target
 from edgeprune.engines import TFLITE
 from edgeprune.errors import ConnectionLostError, DeviceError, RunnerError
+from edgeprune.host import Disturber, Watch, own_processes
 from edgeprune.tflite.versions import check_runtime
 
 if TYPE_CHECKING:
@@ -100,20 +101,34 @@ class Device:
 
         def work(runner: Runner) -> JsonObject:
             models = [self._model(runner, artifact) for artifact in artifacts]
-            return runner.request(action, limit_s, self._on_event, models=models, options=options.request(self.info.cores))
+            return runner.request(action, limit_s, self._on_event, models=models, options=self._options(options))
 
+        watch = Watch() if self._is_here else None
         begin = time.monotonic()
         answer = self._attempt(work)
+        elsewhere = watch.others() if watch is not None else None
         results = model_answers(answer, [artifact.name for artifact in artifacts], self.target.name)
         tuned = decoded(answer.get("tuned"), tuple[str, ...], self.target.name, "the answer")
         elapsed_s = time.monotonic() - begin
-        measured = [self._measurement(item.name, result, tuned, elapsed_s) for item, result in zip(artifacts, results, strict=True)]
+        measured = [
+            self._measurement(item.name, _with_others(result, elsewhere), tuned, elapsed_s, _disturber(elsewhere))
+            for item, result in zip(artifacts, results, strict=True)
+        ]
         return results, measured
 
-    def _measurement(self, name: str, result: JsonObject, tuned: tuple[str, ...], elapsed_s: float) -> Measurement:
+    @property
+    def _is_here(self) -> bool:
+        """Whether the device is this machine."""
+        return self.target.address == "local:"
+
+    def _options(self, options: BenchOptions) -> JsonObject:
+        """For the runner; here, what this program runs beside it does not count as another one."""
+        return options.request(self.info.cores) | ({"own": own_processes()} if self._is_here else {})
+
+    def _measurement(self, name: str, result: JsonObject, tuned: tuple[str, ...], elapsed_s: float, disturber: str) -> Measurement:
         """One model's, with samples that fit into the time that passed here."""
         where = self.target.name
-        item = Measurement.from_answer(result, self._sent[name], self.info.identity, where, tuned)
+        item = Measurement.from_answer(result, self._sent[name], self.info.identity, where, tuned, disturber)
         if (ran_s := sum(item.samples_ns) / 1e9) > elapsed_s:
             raise RunnerError(
                 f"the measurement of {name} of {where} cannot be believed: samples of {ran_s:.3g} s in {elapsed_s:.3g} s", remedy=REMEDY
@@ -211,6 +226,20 @@ class Device:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+Elsewhere = tuple[float, list[Disturber]]
+"""The share of the processors' time that other programs took, and which of them."""
+
+
+def _with_others(result: JsonObject, elsewhere: Elsewhere | None) -> JsonObject:
+    """The runner's answer, with what this machine tells of other programs where its kernel tells the runner nothing (macOS)."""
+    return result if elsewhere is None or result.get("others") is not None else result | {"others": elsewhere[0]}
+
+
+def _disturber(elsewhere: Elsewhere | None) -> str:
+    """The program that took most of the processors' time meanwhile; "" where none is known."""
+    return str(elsewhere[1][0]) if elsewhere is not None and elsewhere[1] else ""
 
 
 def _kernel_time(item: KernelAnswer | str) -> KernelTime:

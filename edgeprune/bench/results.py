@@ -219,8 +219,17 @@ class Measurement:
         return found
 
     @classmethod
-    def from_answer(cls, answer: JsonObject, file: tuple[int, str], identity: str, target: str, tuned: tuple[str, ...] = ()) -> Measurement:
-        """From one model of the runner's answer.  ``file``: size and SHA-256 of what was sent; ``identity``: of the device.
+    def from_answer(
+        cls,
+        answer: JsonObject,
+        file: tuple[int, str],
+        identity: str,
+        target: str,
+        tuned: tuple[str, ...] = (),
+        disturber: str = "",
+    ) -> Measurement:
+        """From one model of the runner's answer.  ``file``: size and SHA-256 of what was sent; ``identity``: of the device;
+        ``disturber``: the program there that took most of the processors' time meanwhile, if known.
 
         Raises :class:`RunnerError` naming ``target`` when anything of it is missing, of another type or cannot be true.
         """
@@ -229,7 +238,7 @@ class Measurement:
         same = {item.name: getattr(found, item.name) for item in fields(cls) if hasattr(found, item.name)}
         times = {f"{key}_ms": getattr(found, f"{key}_ns") / 1e6 for key in ("low", "high", "p90", "p99")}
         operators = None if found.operators is None else tuple(map(asdict, found.operators))
-        warnings = tuple(advice(found, tuned))
+        warnings = tuple(advice(found, tuned, disturber))
         known = {
             "file_bytes": file[0],
             "file_sha256": file[1],

@@ -18,7 +18,8 @@ def ending_cleanly() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    wanted = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
+    wanted = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]
     before = {number: signal.signal(number, _interrupt) for number in wanted}
     try:
         yield

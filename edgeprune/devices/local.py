@@ -6,11 +6,10 @@ import errno
 import hashlib
 import os
 import shutil
-import signal
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgeprune.budget import format_quantity
@@ -18,6 +17,7 @@ from edgeprune.devices.process import Process
 from edgeprune.devices.session import Progress, Session
 from edgeprune.errors import DeviceError, DeviceFullError
 from edgeprune.files import replacing
+from edgeprune.host import end_tree
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -51,8 +51,7 @@ class LocalProcess(Process):
     def _cut(self) -> None:
         self.close_input()
         if self._popen.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._popen.pid, signal.SIGKILL)
+            end_tree(self._popen.pid, group=True)
 
     def _read(self, stream: str) -> bytes:
         file = self._popen.stdout if stream == "stdout" else self._popen.stderr

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
-import select
+import queue
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from torch.export import ExportedProgram
 from edgeprune.decode import convert
 from edgeprune.errors import ExportError
 from edgeprune.files import parse_json
+from edgeprune.host import end_tree
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,10 @@ class Converter:
             process.stdin.write(json.dumps(job).encode() + b"\n")
         except BrokenPipeError:
             raise self._died(process) from None
-        if not select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        line = _line(process.stdout, max(0.0, deadline - time.monotonic()))
+        if line is None:
             self.stop()
             raise ExportError(f"tflite: the conversion did not end within {time_limit_s:g} s and was stopped")
-        line = process.stdout.readline()
         if not line:
             raise self._died(process)
         try:
@@ -112,18 +114,33 @@ class Converter:
         assert self._log is not None
         self._log.seek(0)
         tail = self._log.read().decode(errors="replace").strip().splitlines()[-1:]
-        remedy = "SIGKILL usually means that the machine ran out of memory." if code == -signal.SIGKILL else None
+        remedy = "SIGKILL usually means that the machine ran out of memory." if code == -9 else None
         return ExportError(f"tflite: the converter process ended {how}" + "".join(f": {line}" for line in tail), remedy=remedy)
 
     def stop(self) -> None:
         """End the worker, if it runs; the next conversion starts another."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
+            end_tree(process.pid)
             process.wait()
             for pipe in (process.stdin, process.stdout, self._log):
                 if pipe is not None:
                     pipe.close()
+
+
+def _line(stream: IO[bytes], seconds: float) -> bytes | None:
+    """The next line; None where none came in time.  By a thread, since Windows cannot wait for a pipe."""
+    found: queue.Queue[bytes] = queue.Queue(1)
+
+    def read() -> None:
+        with contextlib.suppress(OSError, ValueError):  # it was closed meanwhile
+            found.put(stream.readline())
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        return found.get(timeout=seconds)
+    except queue.Empty:
+        return None
 
 
 def _raise(error: str, operation: str | None) -> None:

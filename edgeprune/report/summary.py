@@ -99,7 +99,8 @@ def _score_row(run: RunSummary) -> Row:
 
 def _score_name(run: RunSummary) -> str:
     name = run.metric_name or "metric"
-    return f"{name} (± standard error: {run.metric_error_method})" if run.metric_error_method else name
+    kind = (run.metric_error_method or "").partition(",")[0]
+    return f"{name} ± standard error ({kind})" if kind else name
 
 
 def verdicts(run: Run) -> list[Verdict]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import time
 from collections.abc import Mapping
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
 
 from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import RunError
@@ -61,13 +62,11 @@ class RunDirectory:
         try:
             for folder in (path, self.artifacts, self.plans):
                 folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(path / "lock", "w")  # noqa: SIM115  (held until the run ends)
+            self._lock = FileLock(path / "lock", timeout=0, thread_local=False)
+            self._lock.acquire()
         except OSError as error:
-            raise RunError(f"the run directory {path} cannot be written: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
+            if not isinstance(error, Timeout):
+                raise RunError(f"the run directory {path} cannot be written: {error.strerror}") from error
             raise RunError(f"the run {path} is in use by another process", remedy="Wait until it ends, or stop it first.") from error
         self._read()
 
@@ -168,7 +167,7 @@ class RunDirectory:
 
     def close(self) -> None:
         """Let others have the directory."""
-        self._lock.close()
+        self._lock.release()
 
     def _read(self) -> None:
         path = self.path / "measurements.jsonl"

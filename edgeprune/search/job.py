@@ -40,6 +40,7 @@ from edgeprune.search.precision import Precision, check_precisions
 from edgeprune.search.preflight import check_graph
 from edgeprune.search.records import known_plans
 from edgeprune.search.request import RunRequest
+from edgeprune.search.room import warn_of_memory
 from edgeprune.search.schedule import EARLY_SHARE, limits_of_stage, stage_shares
 from edgeprune.search.scores import DENSE, Scores
 from edgeprune.surgery import Plan, outputs_of, plan_from_saliency, restore, save
@@ -85,6 +86,7 @@ class Job:
         for node, op in self.analysis.unsupported:
             self.events.note(f"{op} at {node} has no rule: what it touches stays")
         check_graph(self.task, self.analysis)
+        warn_of_memory(self.task, self.analysis, self.events)
         if (self.task.epochs if self.options.epochs is None else self.options.epochs) > 0:
             rehearse(self.task)
         self.profile = self.request.known_profile or load_profile(self.backend.facts.get("profile") or "generic-linux")

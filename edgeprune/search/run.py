@@ -23,6 +23,7 @@ from edgeprune.search.fingerprint import Fingerprint, refuse_another
 from edgeprune.search.job import Job
 from edgeprune.search.preflight import check_task
 from edgeprune.search.request import RunRequest
+from edgeprune.search.room import own_threads
 from edgeprune.search.scores import DENSE
 from edgeprune.search.summary import summarize, versions
 from edgeprune.search.verdicts import verdict_of
@@ -67,7 +68,8 @@ def prune_in(run: RunDirectory, request: RunRequest, events: EventStream, resume
         resumed = _begin(run, request.fingerprint)
         kept.emit(RunStarted(str(run.path), request.task.name, request.target, request.profile, resumed))
         warm()
-        result = _work(Job(request, run, kept), run)
+        with own_threads():
+            result = _work(Job(request, run, kept), run)
         kept.emit(RunEnded(STATES[result.verdict], time.monotonic() - begun))
     except BaseException as error:
         if (state := _ended(run, error)) is not None:

@@ -71,7 +71,7 @@ def _round(all_series: List[ModelSeries], options: Options, number: int, guard: 
         running = [series for series in order if not series.error]
         if all_series[0].error:
             return False
-        others = Others([loaded.pid for loaded in loaded_models.values()])
+        others = Others([*(loaded.pid for loaded in loaded_models.values()), *options.own])
         blocks = _turns(running, all_series[0], loaded_models, options, time.monotonic() - begin)
         share = others.share()
         counts = guard.passes(sum(map(len, blocks.values())))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional
 
 from . import affinity, stats
@@ -29,7 +29,8 @@ class Options:
     ``relative_width``: the interval, as a share of its middle, that ends the sampling.  ``affinity``: all, big, little, or a list of
     processors.  ``tune``: hold the clocks still.  ``limit_c``: a temperature above which nothing is measured, ``cooldown_s``: the most that
     is waited for the device to recover.  ``meter``: which energy meter, the first that works unless given.  ``profile``: time of each
-    operator.  ``native``: path of the binary of the engine ``native``.
+    operator.  ``native``: path of the binary of the engine ``native``.  ``own``: processes here that belong to whoever
+    measures, and do not count as other programs.
     """
 
     threads: int = 1
@@ -51,6 +52,7 @@ class Options:
     meter: Optional[str] = None
     profile: bool = False
     native: Optional[str] = None
+    own: List[int] = field(default_factory=list)
 
     def guard(self, emit: Optional[Emit] = None) -> ThrottleGuard:
         """The guard that these options describe."""
@@ -170,7 +172,7 @@ def sample(loaded: LoadedModel, options: Options, guard: ThrottleGuard) -> Dict[
     middles: List[float] = []
     passed, sampled_s, look = 0, 0.0, 0
     precise = ready = False
-    others = Others([loaded.pid])
+    others = Others([loaded.pid, *options.own])
     while not ready:
         begin = time.monotonic()
         blocks.append(loaded.block(block_ns))

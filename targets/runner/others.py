@@ -30,7 +30,7 @@ class Others:
     """Counts from its making on what all programs but this one and ``pids`` take."""
 
     def __init__(self, pids: Sequence[int], root: str = "/") -> None:
-        self._pids, self._root = [os.getpid(), *pids], root
+        self._pids, self._root = {os.getpid(), *pids}, root
         self._begin = time.monotonic()
         self._machine, self._own = machine_ticks(root), self._ticks()
 
