@@ -71,7 +71,7 @@ def test_a_rare_class_that_is_lost_is_not_fidelity() -> None:
     found = fidelity(want, got)
     assert (found.agreement, found.balanced) == (60 / 64, 0.5)
     assert not found.good
-    assert "50 % with every class counted alike" in str(found)
+    assert "50 % with every class counted equally" in str(found)
 
 
 def test_an_output_without_dimensions_stays_one(tmp_path: Path) -> None:

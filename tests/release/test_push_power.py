@@ -367,7 +367,7 @@ def test_a_file_that_rots_in_two_releases_is_mended_in_both(root: Path) -> None:
         file.write(b"rotten")
     refused = answer("rollback", {"root": str(root), "token": "r"})
     assert "is damaged there" in refused["error"]
-    assert "of a newer version" in refused["error"]  # an older one cannot be pushed again
+    assert "with a newer version" in refused["error"]  # an older one cannot be pushed again
     push(root, "1.1.0", 2)
     assert [release["damaged"] for release in do(root, "status", deep=True)["releases"]] == [[], []]
     do(root, "rollback", token="r")
