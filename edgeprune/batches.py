@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -93,7 +94,7 @@ class Batch:
 
     def to(self, device: Any) -> Batch:
         """The batch with all its tensors on ``device``."""
-        return self.mapped(lambda value: value.to(device))
+        return self.mapped(lambda value: value.to(device, non_blocking=torch.device(device).type != "cpu"))
 
 
 def as_batch(value: Any) -> Batch:

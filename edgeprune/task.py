@@ -58,13 +58,21 @@ class Task:
     accuracy in percent. Or an object with ``update(outputs, targets)``, ``compute()`` and ``reset()``, as those of torchmetrics, which are
     given ``outputs.logits`` where a model returns these. ``metric_unit``: shown behind the metric. ``higher_is_better``: False for errors
     and losses.
-    ``fit(model)`` and ``evaluate(model) -> float`` replace the built-in training and scoring. ``epochs``, ``learning_rate``,
-    ``weight_decay``, ``distillation``: length and strength of the fine-tuning. ``protect``: names of modules whose output channels stay.
+    ``fit(model)`` and ``evaluate(model) -> float`` replace the built-in training and scoring. ``epochs``, ``distillation``: length of the
+    fine-tuning, and the weight of the dense model's answers in it. ``protect``: names of modules whose output channels stay.
     ``attention``: attention layers lose whole "heads", or the same number of "dimensions" in every head. ``labels``: the classes' names,
     in the order of the outputs. ``preprocessing``: how raw data become the model's inputs, in JSON's types, for users of the exported
     files: usually ``input`` (what a sample is), ``scale``, ``mean`` and ``std`` (inputs are (raw / scale - mean) / std), and anything else
     that they need. ``unfreeze``: train the parameters that pruning changes, even if they are frozen (``requires_grad=False``).
     ``steps_per_epoch``: number of training batches in an epoch, for data without a length.
+
+    How it is trained: ``optimizer``: "auto", "sgd" (with Nesterov momentum), "adamw", or a function of the list of parameters that returns
+    a ``torch.optim.Optimizer``. ``learning_rate`` (the peak), ``weight_decay``, ``warmup`` (a share of all steps) and ``clip_norm`` (of the
+    whole gradient; 0 clips nothing): None means what suits the kind of network. ``lr_schedule``: "cosine", "linear", "constant", or a
+    function of the part done (0 to 1) that returns a share of the peak. ``label_smoothing``: of cross-entropy. ``ema``: decay of an average
+    of the weights, which the training ends with; None keeps none. ``device``: "auto" (the best there is), "cpu", "cuda", "cuda:1", "mps";
+    several, "cuda:0,cuda:1" or "cpu:2", share one tuning. ``mixed_precision``: compute in half precision where the device is good at it.
+    ``compile``: train through ``torch.compile``.
     """
 
     model: nn.Module
@@ -78,8 +86,8 @@ class Task:
     fit: Callable[[nn.Module], None] | None = None
     evaluate: Callable[[nn.Module], float] | None = None
     epochs: float = 5.0
-    learning_rate: float = 0.02
-    weight_decay: float = 5e-4
+    learning_rate: float | None = None
+    weight_decay: float | None = None
     distillation: float = 0.5
     protect: Sequence[str] = field(default_factory=tuple)
     attention: Literal["heads", "dimensions"] = "heads"
@@ -90,6 +98,15 @@ class Task:
     steps_per_epoch: int | None = None
     unpack: Callable[[Any], Any] | None = None
     metric_unit: str = ""
+    optimizer: str | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = "auto"
+    lr_schedule: str | Callable[[float], float] = "cosine"
+    warmup: float | None = None
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    ema: float | None = None
+    device: str = "auto"
+    mixed_precision: bool = True
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):

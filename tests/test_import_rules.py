@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"verdict"},
     {"errors", "resources", "files", "host", "decode", "engines"},
-    {"budget", "profile", "tflite", "parametrization", "recipes", "batches"},
+    {"budget", "profile", "tflite", "parametrization", "placement", "recipes", "batches"},
     {"task", "graph"},
     {"tasks", "importers", "importance", "surgery", "cost", "devices"},
     {"tuning", "bench", "micro"},

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 SCHEDULES = ("auto", "one-shot", "iterative", "online")
 TRAININGS = ("fine-tune", "scratch")
 _PASSED = (
-    *("criterion", "schedule", "training", "distillation", "weight_decay"),
+    *("criterion", "schedule", "training", "distillation", "weight_decay", "optimizer", "learning_rate"),
+    *("lr_schedule", "warmup", "clip_norm", "label_smoothing", "ema"),
     *("epochs", "engine", "threads", "step", "measurements", "seed", "unfreeze"),
 )
 
@@ -73,7 +74,26 @@ _OPTIONS = (
     click.option(
         "--distillation", type=click.FloatRange(0, 1), help="Weight of the dense model's answers in the loss [default: the task's]."
     ),
+    click.option(
+        "--optimizer",
+        type=click.Choice(("auto", "sgd", "adamw")),
+        help="Optimizer of the training; auto goes by the kind of network [default: the task's].",
+    ),
+    click.option("--learning-rate", type=click.FloatRange(min=0), help="Peak learning rate [default: the task's]."),
+    click.option(
+        "--lr-schedule", type=click.Choice(("cosine", "linear", "constant")), help="How the learning rate falls [default: the task's]."
+    ),
+    click.option("--warmup", type=click.FloatRange(0, 1), help="Share of the steps over which the rate rises [default: the task's]."),
     click.option("--weight-decay", type=click.FloatRange(min=0), help="Weight decay of the training [default: the task's]."),
+    click.option("--clip-norm", type=click.FloatRange(min=0), help="Largest norm of the gradient; 0 clips nothing [default: the task's]."),
+    click.option(
+        "--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="Label smoothing of cross-entropy [default: the task's]."
+    ),
+    click.option(
+        "--ema",
+        type=click.FloatRange(0, 1, max_open=True),
+        help="Decay of an average of the weights, which the training ends with; 0 keeps none [default: the task's].",
+    ),
     click.option("--criterion", metavar="NAME", help="Importance criterion for channels [default: taylor with data, else l2]."),
     click.option("--no-sensitivity", is_flag=True, help="Do not measure how the loss depends on each group."),
     click.option("--no-reconstruction", is_flag=True, help="Do not refit the remaining weights to calibration data."),

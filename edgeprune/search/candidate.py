@@ -29,6 +29,7 @@ from edgeprune.task import Task
 from edgeprune.tuning import TuneResult, finetune, initialized, recalibrate
 from edgeprune.tuning.context import seeded
 from edgeprune.tuning.frozen import changed, frozen_note, trains, unfreeze
+from edgeprune.tuning.optimizer import settings_for
 
 RECONSTRUCTION = 4
 """Training batches that weights are reconstructed from."""
@@ -153,6 +154,8 @@ def _tune(
         epochs = 0.0
     else:
         events.begin("fine-tuning", f"for {epochs:.3g} {'epoch' if epochs == 1 else 'epochs'}")
+        if task.fit is None and task.train is not None and epochs:
+            events.note(settings_for(pruned.model, task).text)
     if frozen := frozen_note(pruned.model, touched):
         events.warn(frozen)
     return finetune(

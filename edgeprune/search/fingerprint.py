@@ -20,7 +20,10 @@ from edgeprune.runs.directory import read_inputs
 from edgeprune.search.options import Options
 from edgeprune.task import Task
 
-SETTINGS = ("epochs", "learning_rate", "weight_decay", "distillation", "protect", "attention", "metric_name", "higher_is_better")
+SETTINGS = (
+    *("epochs", "learning_rate", "weight_decay", "distillation", "protect", "attention", "metric_name", "higher_is_better"),
+    *("optimizer", "lr_schedule", "warmup", "clip_norm", "label_smoothing", "ema"),
+)
 """What a task sets that results depend on, beside its model and its data."""
 
 
@@ -32,7 +35,7 @@ def fingerprint_of(task: Task, model: str, budget: Budget, options: Options, ask
     """Fingerprint of a run's inputs.  ``model``: hash of its structure and weights. ``asked``: the target, the profile, the recipe."""
     given = {"task": task.name, "budget": asdict(budget), "options": asdict(options), **asked}
     task_is = {"model": model, "settings": {name: getattr(task, name) for name in SETTINGS}}
-    plain: Fingerprint = json.loads(json.dumps(given | task_is, default=list))
+    plain: Fingerprint = json.loads(json.dumps(given | task_is, default=_plain))
     return plain
 
 
@@ -66,6 +69,11 @@ def asked_of(path: Path) -> Asked:
         return convert(inputs, Asked)
     except ValueError as error:
         raise RunError(f"{path} was made by another edgeprune, or its run.json is damaged: {error}", remedy="Start a new run.") from error
+
+
+def _plain(value: object) -> object:
+    """A function by its name; a sequence as a list."""
+    return f"{value.__module__}.{value.__qualname__}" if callable(value) and hasattr(value, "__qualname__") else list(value)  # type: ignore[call-overload]
 
 
 def refuse_another(path: Path, known: Mapping[str, object], inputs: Mapping[str, object]) -> None:

@@ -19,6 +19,7 @@ from edgeprune.task import Task
 from edgeprune.tuning import finetune
 from edgeprune.tuning.frozen import changed, unfreeze
 from edgeprune.tuning.gates import GatedModel
+from edgeprune.tuning.optimizer import RATE, settings_for
 
 STEPS = 5
 """How often the model shrinks."""
@@ -56,7 +57,7 @@ def train_online(
         share = there[tightest] / here[tightest]
         if task.unfreeze:
             unfreeze(pruned.model, changed(analysis, pruned))
-        gated = GatedModel(pruned, analysis, prices(planner, widths, tightest), share, steps, task.learning_rate / 2)
+        gated = GatedModel(pruned, analysis, prices(planner, widths, tightest), share, steps, _mean_rate(task))
         events.note(f"training with gates, stage {stage + 1} of {STEPS}: down to {100 * share:.0f} % of the present {tightest}")
         finetune(
             gated,
@@ -76,6 +77,11 @@ def train_online(
             planner.choices = {name: [one for one in choices if one <= widths[name]] for name, choices in planner.choices.items()}
             events.note(f"kept {sum(widths.values())} of {sum(planner.dense.values())} units")
     return model, Objective(saliency, {name: saliency_curve(saliency[name], choices) for name, choices in planner.choices.items()})
+
+
+def _mean_rate(task: Task) -> float:
+    """Of a cosine schedule."""
+    return (settings_for(task.model, task).learning_rate or RATE["sgd"]) / 2
 
 
 def prices(planner: Planner, widths: Widths, kind: str) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -9,9 +10,17 @@ from edgeprune.engines import DEFAULT_FORMATS
 from edgeprune.errors import InputError
 from edgeprune.search.precision import find_precision
 from edgeprune.task import Task
+from edgeprune.tuning.optimizer import OPTIMIZERS, SCHEDULES
 
 Schedule = Literal["auto", "one-shot", "iterative", "online"]
 Training = Literal["fine-tune", "scratch"]
+
+
+OF_TRAINING = (
+    *("distillation", "weight_decay", "optimizer", "learning_rate"),
+    *("lr_schedule", "warmup", "clip_norm", "label_smoothing", "ema"),
+)
+"""What takes the place of the task's fields of the same names."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +30,11 @@ class Options:
     ``criterion``: how channels are scored; None means Taylor with training data, L2 without. ``sensitivity``: weigh groups by the measured
     calibration loss. ``reconstruction``: refit the remaining weights to calibration data. ``schedule``: "one-shot"; "iterative", in two
     stages; "online", step by step while the model trains; "auto", iterative below 40 % of the dense latency. ``training``: "fine-tune" the
-    remaining weights, or train from "scratch". ``distillation``, ``weight_decay``: None means the task's. ``epochs``: training epochs in
-    total; None means the task's, 0 none. ``engine``: what the device runs; None means TFLite where it can. ``precision``: the precisions
-    to try (see :mod:`edgeprune.search.precision`); the best one is kept. ``formats``: formats to export at the end. ``threads``: None
+    remaining weights, or train from "scratch". ``epochs``: training epochs in total; None means the task's, 0 none. ``distillation``,
+    ``optimizer``, ``learning_rate``, ``lr_schedule``, ``warmup``, ``weight_decay``, ``clip_norm``, ``label_smoothing``, ``ema``: see
+    :class:`edgeprune.Task`; None means the task's. ``engine``: what the device runs; None means TFLite where it can.
+    ``precision``: the precisions to try (see :mod:`edgeprune.search.precision`); the best one is kept. ``formats``: formats to export at
+    the end. ``threads``: None
     means the device's cores, at most 4. ``step``: widths are multiples of this number; None means the profile's. ``measurements``: the
     largest number of pruned models to measure. ``reuse``: use what earlier runs measured of the same plans on this device.
     ``unfreeze``: train the parameters that pruning changed, even if they are frozen. ``seed``: random seed.
@@ -46,6 +57,13 @@ class Options:
     reuse: bool = True
     unfreeze: bool = False
     seed: int = 0
+    optimizer: str | None = None
+    learning_rate: float | None = None
+    lr_schedule: str | None = None
+    warmup: float | None = None
+    clip_norm: float | None = None
+    label_smoothing: float | None = None
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("schedule", get_args(Schedule)), ("training", get_args(Training))):
@@ -53,10 +71,15 @@ class Options:
                 raise InputError(f"unknown {name} {getattr(self, name)!r}", remedy=f"Known: {', '.join(known)}.")
         if self.training == "scratch" and self.schedule in ("iterative", "online"):
             raise InputError(f"training from scratch and the {self.schedule} schedule cannot be combined", remedy="Choose one of them.")
-        if self.distillation is not None and not 0 <= self.distillation <= 1:
-            raise InputError(f"distillation {self.distillation} is not between 0 and 1")
-        if self.weight_decay is not None and not self.weight_decay >= 0:
-            raise InputError(f"weight_decay {self.weight_decay} must be zero or more")
+        for name, choices in (("optimizer", OPTIMIZERS), ("lr_schedule", tuple(SCHEDULES))):
+            if (chosen := getattr(self, name)) is not None and chosen not in choices:
+                raise InputError(f"unknown {name} {chosen!r}", remedy=f"Known: {', '.join(choices)}.")
+        for name in ("distillation", "warmup", "label_smoothing", "ema"):
+            if (value := getattr(self, name)) is not None and not 0 <= value <= 1:
+                raise InputError(f"{name} {value} is not between 0 and 1")
+        for name in ("weight_decay", "learning_rate", "clip_norm"):
+            if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
+                raise InputError(f"{name} {value} must be zero or more")
         for name in self.precision:
             find_precision(name)
         if not self.precision or len(set(self.precision)) < len(self.precision):
@@ -73,7 +96,7 @@ class Options:
 
     def applied(self, task: Task) -> Task:
         """The task, trained as these options say."""
-        changed: dict[str, Any] = {name: value for name in ("distillation", "weight_decay") if (value := getattr(self, name)) is not None}
+        changed: dict[str, Any] = {name: value for name in OF_TRAINING if (value := getattr(self, name)) is not None}
         if self.unfreeze:
             changed["unfreeze"] = True
         return replace(task, **changed) if changed else task

@@ -17,7 +17,7 @@ from edgeprune.importance.registry import known as known_criterion
 from edgeprune.profile import load as load_profile
 from edgeprune.search.events import EventStream
 from edgeprune.search.measure.opening import check_backend
-from edgeprune.search.options import Options
+from edgeprune.search.options import OF_TRAINING, Options
 from edgeprune.search.precision import check_precisions
 from edgeprune.search.request import RunRequest
 from edgeprune.surgery import apply, plan_from_saliency
@@ -25,6 +25,7 @@ from edgeprune.task import Task
 from edgeprune.tuning import initialized
 from edgeprune.tuning.context import seeded
 from edgeprune.tuning.frozen import refuse_frozen
+from edgeprune.tuning.optimizer import check_settings
 
 _ERRORS = re.compile(r"(?<![a-z])(loss|error|err|mse|mae|rmse|perplexity|wer|cer|eer)(?![a-z])", re.IGNORECASE)
 """Names of metrics of which less is better, as a rule."""
@@ -65,7 +66,7 @@ def check_task(request: RunRequest, events: EventStream) -> None:
     _check_training(task, options)
     _check_batches(task, "train")
     _check_batches(task, "validation")
-    given = [name for name in ("epochs", "distillation", "weight_decay") if getattr(options, name) is not None]
+    given = [name for name in ("epochs", *OF_TRAINING) if getattr(options, name) is not None]
     if task.fit is not None and given:
         events.note(f"task {task.name} is trained by its own fit: the options {', '.join(given)} have no effect")
     if task.fit is None and task.train is None:
@@ -78,6 +79,7 @@ def check_task(request: RunRequest, events: EventStream) -> None:
 
 
 def _check_training(task: Task, options: Options) -> None:
+    check_settings(options.applied(task))
     epochs = task.epochs if options.epochs is None else options.epochs
     if options.schedule == "online":
         if task.train is None:

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from edgeprune.batches import as_batch
+from edgeprune.placement import device_of
 from edgeprune.task import Batches, Task
-from edgeprune.tuning.context import as_float32, autocast, is_image, native_bf16, preserved_modes
+from edgeprune.tuning.context import as_float32, autocast, is_image, preserved_modes, reduced_precision
 from edgeprune.tuning.distill import distillation_loss
 from edgeprune.tuning.layout import laid_out
 
@@ -19,12 +20,12 @@ from edgeprune.tuning.layout import laid_out
 def outputs_on(model: nn.Module, batches: Batches, loss: bool = False) -> list[Any]:
     """The model's outputs on every batch, in evaluation mode, without gradients; images in bfloat16 where the CPU has it.  ``loss``: with
     the loss, of a model that computes its own."""
-    found = []
+    found, device = [], device_of(model)
     with preserved_modes(model), torch.no_grad():
         model.eval()
         for given in batches:
             batch = laid_out(model, as_batch(given))
-            with autocast(native_bf16() and any(map(is_image, batch.leaves))):
+            with autocast(reduced_precision(device, any(map(is_image, batch.leaves))), device):
                 found.append(as_float32(batch.call(model, loss)))
     return found
 

@@ -21,7 +21,7 @@ _BF16_FEATURES = ("avx512_bf16", "amx_bf16", "avx10_1", "bf16")
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's, numpy's and Python's global generators inside, so that shuffles and dropout repeat; restore them after."""
     states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _accelerator_forked(seed):
         torch.default_generator.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
@@ -30,6 +30,21 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
+
+
+@contextmanager
+def _accelerator_forked(seed: int) -> Iterator[None]:
+    """The same for the generators of CUDA and Metal, once they are in use."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        kind, devices = "cuda", list(range(torch.cuda.device_count()))
+    elif torch.backends.mps.is_available():
+        kind, devices = "mps", [0]
+    else:
+        yield
+        return
+    with torch.random.fork_rng(devices, device_type=kind):
+        (torch.cuda.manual_seed_all if kind == "cuda" else torch.mps.manual_seed)(seed)
+        yield
 
 
 @contextmanager
@@ -55,11 +70,21 @@ def native_bf16() -> bool:
     return any(bool(capabilities.get(feature)) for feature in _BF16_FEATURES)
 
 
-def autocast(wanted: bool) -> AbstractContextManager[Any]:
-    """bfloat16 autocast when ``wanted``, else nothing."""
-    return torch.autocast("cpu", dtype=torch.bfloat16) if wanted else nullcontext()
+def reduced_precision(device: torch.device, images: bool) -> torch.dtype | None:
+    """What models train in on ``device``: bfloat16 where it multiplies that natively (a CPU only with ``images``), else float16 on CUDA;
+    None is float32."""
+    if device.type == "cpu":
+        return torch.bfloat16 if images and native_bf16() else None
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return None
+
+
+def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast to ``dtype`` on ``device``; nothing without one."""
+    return torch.autocast(device.type, dtype=dtype) if dtype is not None else nullcontext()
 
 
 def as_float32(outputs: Any) -> Any:
-    """A model's outputs, of whatever structure, with bfloat16 tensors widened: losses are computed in float32."""
-    return pytree.tree_map(lambda value: value.float() if isinstance(value, Tensor) and value.dtype == torch.bfloat16 else value, outputs)
+    """A model's outputs, of whatever structure, with half-precision tensors widened: losses are computed in float32."""
+    return pytree.tree_map_only(Tensor, lambda value: value.float() if value.dtype in (torch.bfloat16, torch.float16) else value, outputs)

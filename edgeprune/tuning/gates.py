@@ -15,7 +15,7 @@ from edgeprune.graph import Analysis
 from edgeprune.surgery import Pruned
 from edgeprune.surgery.parameters import compacted, keep_masks
 from edgeprune.surgery.plan import removed_channels
-from edgeprune.tuning.trainer import MOMENTUM
+from edgeprune.tuning.optimizer import MOMENTUM
 
 
 class GatedModel(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgeprune.batches import Batch, tensors_of
 from edgeprune.graph.twin import twin
+from edgeprune.placement import device_of
 from edgeprune.tuning.context import is_image, preserved_modes, seeded
 
 _KNOWN: WeakKeyDictionary[nn.Module, dict[bool, bool]] = WeakKeyDictionary()
@@ -21,8 +22,9 @@ SAMPLES = 2
 
 
 def laid_out(model: nn.Module, batch: Batch, training: bool = False) -> Batch:
-    """The batch with its images (4-D floating tensors) channels-last where ``model`` takes them so."""
-    return _laid_out(batch) if takes_channels_last(model, batch, training) else batch
+    """The batch where the weights of ``model`` are, with its images (4-D floating tensors) channels-last where ``model`` takes them so."""
+    batch = batch.to(device_of(model))
+    return channels_last_batch(batch) if takes_channels_last(model, batch, training) else batch
 
 
 def takes_channels_last(model: nn.Module, batch: Batch, training: bool = False) -> bool:
@@ -36,8 +38,8 @@ def takes_channels_last(model: nn.Module, batch: Batch, training: bool = False) 
         return False
     known = _KNOWN.setdefault(model, {})
     if training not in known:
-        few = _few(batch)
-        known[training] = _evaluates(model, few, training) and (not training or _trains(model, few))
+        tried = few(batch.to(device_of(model)))
+        known[training] = _evaluates(model, tried, training) and (not training or _trains(model, tried))
     return known[training]
 
 
@@ -47,7 +49,7 @@ def _trains(model: nn.Module, batch: Batch) -> bool:
     weights = [parameter for parameter in tried.parameters() if parameter.requires_grad]
     try:
         with seeded(0), torch.enable_grad(), channels_last(tried, True):
-            sums = [value.float().sum() for value in _outputs(tried, _laid_out(batch)) if value.requires_grad]
+            sums = [value.float().sum() for value in _outputs(tried, channels_last_batch(batch)) if value.requires_grad]
             if sums:
                 torch.autograd.grad(torch.stack(sums).sum(), weights, allow_unused=True)
     except Exception:
@@ -61,7 +63,7 @@ def _evaluates(model: nn.Module, batch: Batch, weights: bool) -> bool:
         try:
             wanted = _outputs(model, batch)
             with channels_last(model, weights):
-                got = _outputs(model, _laid_out(batch))
+                got = _outputs(model, channels_last_batch(batch))
         except Exception:  # what is wrong with the model or the batch shows when it is run
             return False
     same = len(got) == len(wanted) and all(one.shape == other.shape for one, other in zip(got, wanted, strict=True))
@@ -78,14 +80,15 @@ def _outputs(model: nn.Module, batch: Batch) -> list[Tensor]:
     return tensors_of(batch.call(model))
 
 
-def _few(batch: Batch) -> Batch:
-    """The first samples, where all tensors hold equally many."""
+def few(batch: Batch) -> Batch:
+    """The first samples of a batch, where all of its inputs hold equally many."""
     if len({value.shape[0] if value.dim() else 0 for value in tensors_of(batch.leaves)}) > 1:
         return batch
     return batch.mapped(lambda value: value[:SAMPLES], targets=False)
 
 
-def _laid_out(batch: Batch) -> Batch:
+def channels_last_batch(batch: Batch) -> Batch:
+    """The batch with its images (4-D floating tensors) channels-last."""
     return batch.mapped(lambda value: value.contiguous(memory_format=torch.channels_last) if is_image(value) else value, targets=False)
 
 

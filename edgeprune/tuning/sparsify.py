@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgeprune.importance.unstructured import Masks, Scope, apply_masks, quantile_masks, sparse_parameters, sparsity_of
 from edgeprune.task import Task
-from edgeprune.tuning.finetune import EpochCallback, ProgressCallback, TuneResult, finetune
+from edgeprune.tuning.finetune import EpochCallback, ProgressCallback, TuneResult, Tuning, finetune, tune
 from edgeprune.tuning.frozen import trains, unfreeze
 from edgeprune.tuning.scoring import score
 
@@ -69,16 +69,8 @@ def sparsify(
     if task.fit is not None or task.train is None or (task.epochs if epochs is None else epochs) == 0 or not trains(model):
         tuned = _at_once(model, job, schedule, checkpoint, seed)
     else:
-
-        def after_step(done: int, total: int, loss: float) -> None:
-            schedule.step(done, total)
-            if on_progress is not None:
-                on_progress(done, total, loss)
-
         with _watched(model, schedule):
-            tuned = finetune(
-                model, job, teacher=teacher, epochs=epochs, on_progress=after_step, on_epoch=on_epoch, checkpoint=checkpoint, seed=seed
-            )
+            tuned = tune(Tuning(model, job, teacher, epochs, checkpoint, seed, schedule.step), on_progress, on_epoch)
     return SparseResult(sparsity_of(parameters), {name: sparsity_of({name: value}) for name, value in parameters.items()}, tuned)
 
 

@@ -2,50 +2,74 @@
 
 from __future__ import annotations
 
-import copy
-import math
-
 import torch
 from torch import Tensor, nn
 
 from edgeprune.batches import Batch
 from edgeprune.errors import EdgepruneError, TrainingError
+from edgeprune.placement import device_of
 from edgeprune.task import Task
-from edgeprune.tuning.context import as_float32, autocast, native_bf16
+from edgeprune.tuning.average import WeightAverage
+from edgeprune.tuning.context import as_float32
 from edgeprune.tuning.distill import distillation_loss
+from edgeprune.tuning.engine import Engine
 from edgeprune.tuning.layout import laid_out
-
-MOMENTUM = 0.9
-WARMUP = 0.05  # the part of all steps over which the learning rate rises
-CLIP_NORM = 5.0  # of the gradient of all parameters together
+from edgeprune.tuning.losses import READ_EVERY, Losses
+from edgeprune.tuning.memory import Parts, out_of_memory
+from edgeprune.tuning.optimizer import OptimizerSettings, smoothed
+from edgeprune.tuning.teacher import Teacher
 
 
 class Trainer:
-    """Trains ``model`` for ``total`` steps, ``length`` an epoch, on ``task``; ``images`` says that its inputs are, and train in bfloat16
-    where the CPU has it."""
+    """Trains ``model``, where it is, for ``total`` steps, ``length`` an epoch, on ``task``, as ``settings`` say.
 
-    def __init__(self, model: nn.Module, task: Task, teacher: nn.Module | None, total: int, images: bool, length: int) -> None:
-        self.model, self.task, self.total, self.length = model, task, total, length
-        self.bf16 = images and native_bf16()
-        self.teacher = _frozen_copy(teacher) if teacher is not None and task.distillation > 0 else None
+    A batch that does not fit into the memory is split, and its parts' gradients are added. ``pieces``: how many parts that takes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        teacher: Teacher | None,
+        settings: OptimizerSettings,
+        engine: Engine,
+        total: int,
+        length: int,
+    ) -> None:
+        self.model, self.task, self.teacher, self.settings = model, smoothed(task), teacher, settings
+        self.engine, self.total, self.length = engine, total, length
+        self.device = device_of(model)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        # biases, norms and other vectors do not decay: He et al., "Bag of Tricks for Image Classification", 2019, section 3.1
-        groups = [
-            {"params": [value for value in self.parameters if value.dim() > 1], "weight_decay": task.weight_decay},
-            {"params": [value for value in self.parameters if value.dim() <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.SGD(groups, lr=task.learning_rate, momentum=MOMENTUM, nesterov=True)
+        self.optimizer = settings.make(self.parameters)
+        self.peaks = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.average = WeightAverage(model, settings.ema) if settings.ema else None
+        self.losses = Losses(task.name, total, 1 if self.device.type == "cpu" else READ_EVERY, engine.scales)
+        self.parts = Parts(self.task, self.device)
+        self._called = engine.prepare(torch.compile(model) if task.compile else model, self.optimizer)  # type: ignore[arg-type]
+
+    @property
+    def averages(self) -> dict[str, Tensor] | None:
+        """The average of the weights, by name; None where none is kept."""
+        return self.average.values if self.average is not None else None
+
+    def finish(self) -> None:
+        """After the last step: the model takes the average of its weights."""
+        if self.average is not None:
+            self.average.apply()
+
+    def rate(self, step: int) -> float:
+        """The learning rate of ``step`` (from 0): the first group's."""
+        return self.settings.rate(step, self.total, self.peaks[0])
 
     def step(self, batch: Batch, step: int, epoch: int = 0) -> float:
-        """One step on one batch; ``step`` and ``epoch`` count from 0. Returns the loss.  Raises :class:`TrainingError` when not finite."""
-        rate = learning_rate(step, self.total, self.task.learning_rate)
+        """One step on one batch; ``step`` and ``epoch`` count from 0. Returns the loss as last read.
+
+        Raises :class:`TrainingError` when a loss or a gradient is not finite (on an accelerator up to ``READ_EVERY`` steps later), or the
+        batch fits neither the model nor the memory.
+        """
         try:
-            loss = self._loss(batch, step)
-            value, norm = float(loss.item()), 0.0
-            if math.isfinite(value):
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                norm = torch.nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM).item()
+            loss = self._gradients(batch, step)
+            norm = self.engine.clip(self.parameters, self.settings.clip_norm)
         except EdgepruneError:
             raise
         except Exception as error:
@@ -53,40 +77,46 @@ class Trainer:
                 f"training {self.task.name} raised {type(error).__name__} at step {step + 1}: {error}",
                 remedy="Check that the training batches fit the model, and that task.loss takes its outputs and the targets.",
             ) from error
-        for what, number in (("loss", value), ("gradient", norm)):
-            if not math.isfinite(number):
-                where = f"step {step + 1} of {self.total} (epoch {epoch + 1}, learning rate {rate:.3g})"
-                raise TrainingError(
-                    f"the {what} of {self.task.name} became {number} at {where}",
-                    remedy="Lower the task's learning_rate, or look for such values in the training data and the loss.",
-                )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        return value
+        self.losses.add(step, epoch, self.rate(step), loss, norm)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = self.settings.rate(step, self.total, peak)
+        self.engine.step()
+        if self.average is not None:
+            self.average.update(step)
+        return self.losses.last
 
-    def _loss(self, batch: Batch, step: int) -> Tensor:
-        with autocast(self.bf16):
-            outputs = laid_out(self.model, batch, training=True).call(self.model, loss=True)
-        outputs = as_float32(outputs)
-        loss = self.task.loss_of(outputs, batch.targets, f"in training at step {step + 1}")
+    def _gradients(self, batch: Batch, step: int) -> Tensor:
+        """The gradient of the loss of ``batch`` in all parameters; returns the loss."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                return self._add_up(batch, step)
+            except Exception as error:
+                if not out_of_memory(error) or self.engine.ranks > 1:
+                    raise
+                refused = error
+            self.parts.split(batch, refused)
+
+    def _add_up(self, batch: Batch, step: int) -> Tensor:
+        total: Tensor | None = None
+        for part, share in self.parts.of(batch):
+            loss = self._loss(part, share, step)
+            self.engine.backward(loss)
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        return total
+
+    def _loss(self, batch: Batch, share: float, step: int) -> Tensor:
+        """What a part of a batch, ``share`` of it, adds to the batch's loss."""
+        given = laid_out(self.model, batch, training=True)
+        with self.engine.autocast():
+            outputs = given.call(self._called, loss=True)
+        outputs, targets = as_float32(outputs), given.targets
+        loss = self.task.loss_of(outputs, targets, f"in training at step {step + 1}")
+        if share != 1.0:
+            loss = loss * self.parts.weight(share, outputs, targets)
         if self.teacher is None:
             return loss
-        with torch.no_grad(), autocast(self.bf16):
-            wanted = laid_out(self.teacher, batch).call(self.teacher)
-        distance = distillation_loss(outputs, as_float32(wanted), batch.targets)
+        distance = distillation_loss(outputs, self.teacher(batch), targets)
         strength = self.task.distillation
-        return loss if distance is None else (1 - strength) * loss + strength * distance
-
-
-def learning_rate(step: int, total: int, peak: float) -> float:
-    """The rate of ``step`` (from 0): linear warm-up, then a half cosine to zero (Loshchilov & Hutter, "SGDR", 2017)."""
-    warmup = math.ceil(WARMUP * total)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-
-def _frozen_copy(teacher: nn.Module) -> nn.Module:
-    """A copy in evaluation mode and without gradients."""
-    return copy.deepcopy(teacher).eval().requires_grad_(False)
+        return loss if distance is None else (1 - strength) * loss + strength * share * distance
