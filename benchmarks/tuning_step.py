@@ -1,6 +1,6 @@
-"""How long a training step takes on the CPU beside what it took before it was made faster, in turns in one process.
+"""How long a training step takes on the CPU beside what it took before it was made faster, in turns.
 
-``python -m benchmarks.tuning_step [--rounds 8] [--keep]`` prunes the CIFAR-10 ResNet-20 to 70 % of its channels (about
+``python -m benchmarks.tuning_step [--rounds 20] [--keep]`` prunes the CIFAR-10 ResNet-20 to 70 % of its channels (about
 half of its multiply-accumulates), trains it with the dense one as teacher, and writes the ratio to ``results/tuning_step.json``.
 """
 
@@ -14,7 +14,9 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +27,12 @@ from edgeprune.batches import Batch
 from edgeprune.graph import analyze
 from edgeprune.surgery import apply, plan_from_saliency
 from edgeprune.task import Task, load_recipe
+from edgeprune.tuning.allocator import kept_memory
 from edgeprune.tuning.context import as_float32, native_bf16, reduced_precision
 from edgeprune.tuning.distill import distillation_loss
 from edgeprune.tuning.engine import engine
 from edgeprune.tuning.layout import channels_last, laid_out, takes_channels_last
+from edgeprune.tuning.norms import quick_norms
 from edgeprune.tuning.optimizer import settings_for
 from edgeprune.tuning.teacher import Teacher
 from edgeprune.tuning.trainer import Trainer
@@ -60,18 +64,22 @@ class Before:
         self.optimizer.step()
 
     def _loss(self, batch: Batch) -> Tensor:
-        def cast() -> torch.autocast | nullcontext[None]:
-            return torch.autocast("cpu", dtype=torch.bfloat16) if native_bf16() else nullcontext()
-
-        with cast():
+        with _cast():
             outputs = laid_out(self.model, batch, training=True).call(self.model)
         outputs = as_float32(outputs)
         loss: Tensor = self.task.loss_of(outputs, batch.targets, "in training")
-        with torch.no_grad(), cast():
-            wanted = laid_out(self.teacher, batch).call(self.teacher)
-        distance = distillation_loss(outputs, as_float32(wanted), batch.targets)
+        distance = distillation_loss(outputs, self.answers(batch), batch.targets)
         assert distance is not None
         return (1 - self.task.distillation) * loss + self.task.distillation * distance
+
+    def answers(self, batch: Batch) -> object:
+        """The teacher's."""
+        with torch.no_grad(), _cast():
+            return as_float32(laid_out(self.teacher, batch).call(self.teacher))
+
+
+def _cast() -> torch.autocast:
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=native_bf16())
 
 
 def pruned(task: Task) -> nn.Module:
@@ -84,61 +92,68 @@ def pruned(task: Task) -> nn.Module:
 
 
 def timed(function: Callable[[], object]) -> float:
-    """Seconds of one call."""
-    begun = time.perf_counter()
+    """CPU seconds of one call, of all threads: others on the machine do not count."""
+    begun = time.process_time()
     function()
-    return time.perf_counter() - begun
+    return time.process_time() - begun
+
+
+def child(side: str, pipe: Connection) -> None:
+    """Time steps of one side whenever asked to: each has a process of its own, since the memory's settings are a process's."""
+    torch.set_num_threads(1)
+    task = load_recipe(RECIPE)
+    batch, cpu, model = next(task.batches("train")), torch.device("cpu"), pruned(task)
+    dtype = reduced_precision(cpu, True)
+    with ExitStack() as stack:
+        stack.enter_context(channels_last(model, takes_channels_last(model, batch, training=True)))
+        ways: dict[str, Callable[[], object]] = {}
+        if side == "before":
+            before = Before(model.train(), task, task.model)
+            ways = {"step": lambda: before.step(batch), "teacher": lambda: before.answers(batch)}
+        else:
+            stack.enter_context(quick_norms(model))
+            stack.enter_context(kept_memory())
+            running = stack.enter_context(engine(cpu, dtype))
+            teacher = Teacher(task.model, batch, cpu, dtype, remember=False)
+            now = Trainer(model.train(), task, teacher, settings_for(model, task), running, 10_000, 196)
+            ways = {"step": lambda: now.step(batch, 5000), "teacher": lambda: teacher(batch)}
+        for way in (*ways.values(), *ways.values()):
+            way()
+        pipe.send(None)
+        while pipe.recv():
+            pipe.send({name: timed(way) for name, way in ways.items()})
 
 
 def compare(rounds: int) -> dict[str, object]:
-    """Median seconds of a step and of the teacher alone, before and now, in turns; and their ratios."""
-    task = load_recipe(RECIPE)
-    batch = next(task.batches("train"))
-    cpu, small = torch.device("cpu"), pruned(task)
-    other = copy.deepcopy(small)
-    with channels_last(small, takes_channels_last(small, batch, training=True)), channels_last(other, True):
-        dtype = reduced_precision(cpu, True)
-        before = Before(other.train(), task, task.model)
-        takes_channels_last(other, batch, training=True)
-        with engine(cpu, dtype) as running:
-            teacher = Teacher(task.model, batch, cpu, dtype, remember=False)
-            now = Trainer(small.train(), task, teacher, settings_for(small, task), running, 10_000, 196)
-            ways: dict[str, Callable[[], object]] = {
-                "step_before": lambda: before.step(batch),
-                "step_now": lambda: now.step(batch, 5000),
-                "teacher_before": lambda: _asked(before, batch),
-                "teacher_now": lambda: teacher(batch),
-            }
-            for way in ways.values():
-                way()
-            times: dict[str, list[float]] = {name: [] for name in ways}
-            for _ in range(rounds):
-                for name, way in ways.items():
-                    times[name].append(timed(way))
-    pairs = {
-        what: [now / then for now, then in zip(times[f"{what}_now"], times[f"{what}_before"], strict=True)] for what in ("step", "teacher")
-    }
-    return {
-        "machine": platform.machine(),
-        "bf16": native_bf16(),
-        "threads": torch.get_num_threads(),
-        "batch": batch.size,
-        "rounds": rounds,
-        "torch": torch.__version__,
-        **{f"{name}_s": statistics.median(values) for name, values in times.items()},
-        **{f"{name}_ratio": statistics.median(values) for name, values in pairs.items()},
-    }
-
-
-def _asked(before: Before, batch: Batch) -> object:
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=native_bf16()):
-        return laid_out(before.teacher, batch).call(before.teacher)
+    """Median CPU seconds of a step and of the teacher alone, before and now, in turns; and the medians of their ratios."""
+    pipes: dict[str, Connection] = {}
+    for side in ("before", "now"):
+        pipes[side], other = get_context("spawn").Pipe()
+        get_context("spawn").Process(target=child, args=(side, other), daemon=True).start()
+    for pipe in pipes.values():
+        pipe.recv()
+    times: dict[str, list[dict[str, float]]] = {side: [] for side in pipes}
+    for _ in range(rounds):
+        for side, pipe in pipes.items():
+            pipe.send(True)
+            times[side].append(pipe.recv())
+    for pipe in pipes.values():
+        pipe.send(False)
+    result: dict[str, object] = {
+        "machine": platform.machine(), "bf16": native_bf16(), "threads": 1, "batch": 128, "rounds": rounds, "torch": torch.__version__
+    }  # fmt: skip
+    for what in ("step", "teacher"):
+        for side, found in times.items():
+            result[f"{what}_{side}_s"] = round(statistics.median(one[what] for one in found), 4)
+        pairs = [now[what] / then[what] for now, then in zip(times["now"], times["before"], strict=True)]
+        result[f"{what}_ratio"] = round(statistics.median(pairs), 3)
+    return result
 
 
 def main() -> None:
     """Compare, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--keep", action="store_true", help="write results/tuning_step.json")
     options = parser.parse_args()
     result = compare(options.rounds)

@@ -125,9 +125,9 @@ def to_cpu(value: Any) -> Any:
     return pytree.tree_map_only(Tensor, lambda tensor: tensor.to(CPU), value)
 
 
-def host_double(value: Tensor) -> Tensor:
-    """``value`` in float64 on the CPU; widened there where the device cannot."""
-    return value.detach().cpu().double() if value.device.type == "mps" else value.detach().double().cpu()
+def wide(value: Tensor) -> Tensor:
+    """``value`` in float64; on the CPU where its device has none."""
+    return value.cpu().double() if value.device.type == "mps" else value.double()
 
 
 @contextmanager
@@ -148,23 +148,29 @@ def placed(device: torch.device, *models: nn.Module | None) -> Iterator[None]:
 def move(model: nn.Module, device: torch.device) -> None:
     """Bring ``model`` to ``device``, in place: weights, buffers, gradients, and what the graphs in it create."""
     for module in model.modules():
-        if isinstance(module, fx.GraphModule):
+        if graphs_of(module):
             _redirect(module, device)
     model.to(device)
 
 
-def _redirect(module: fx.GraphModule, device: torch.device) -> None:
+def _redirect(module: nn.Module, device: torch.device) -> None:
     """Let a graph create its tensors on ``device``: where it was captured is written into it."""
     changed = False
-    for node in module.graph.nodes:
-        if "device" in node.kwargs and node.kwargs["device"] not in (None, device):
-            node.kwargs = {**node.kwargs, "device": device}
-            changed = True
+    for graph in graphs_of(module):
+        for node in graph.nodes:
+            if node.kwargs.get("device") not in (None, device):
+                node.kwargs = {**node.kwargs, "device": device}
+                changed = True
     for name, value in list(vars(module).items()):
         if isinstance(value, Tensor):
             setattr(module, name, value.to(device))
     if changed:
-        module.recompile()
+        module.recompile()  # type: ignore[operator]
+
+
+def graphs_of(module: nn.Module) -> list[fx.Graph]:
+    """The graphs that a module runs; none where it is code."""
+    return [value for value in vars(module).values() if isinstance(value, fx.Graph)]
 
 
 class PlacedInterpreter(fx.Interpreter):

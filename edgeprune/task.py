@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +17,7 @@ from torch.utils import _pytree as pytree
 from edgeprune.batches import Batch, Inputs, Signature, Unpacker
 from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
 from edgeprune.parametrization import folded
+from edgeprune.placement import CPU, move, placed, resolve, to_cpu
 from edgeprune.recipes import expected, run_recipe
 
 Batches = Iterable[Any]
@@ -111,12 +114,13 @@ class Task:
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
             raise RecipeError(f"task.model is a {type(self.model).__name__}, not a torch.nn.Module")
-        self.model = folded(self.model)
+        self.model = _on_cpu(folded(self.model))
         if isinstance(self.example_inputs, Tensor):
             self.example_inputs = (self.example_inputs,)
         if isinstance(self.example_inputs, Mapping):
             self.example_inputs = dict(self.example_inputs)
             Signature(self.model).refuse_unknown(list(self.example_inputs), "task.example_inputs")
+        self.example_inputs = to_cpu(self.example_inputs)
         if not any(isinstance(value, Tensor) for value in pytree.tree_leaves(self.example_inputs)):
             raise RecipeError(
                 "task.example_inputs must be a tuple of tensors, the positional inputs of one inference, or a dict of keyword arguments"
@@ -146,6 +150,14 @@ class Task:
             raise RecipeError(
                 f"task.preprocessing is not of JSON's types: {error}", remedy="Use texts, numbers, lists and dicts."
             ) from error
+
+    @contextmanager
+    def on_device(self, *models: nn.Module | None) -> Iterator[torch.device]:
+        """Hold ``models``, and a loss that has weights, on the task's device inside; they are back where they were afterwards.  Raises
+        :class:`InputError` where there is no such device."""
+        device = resolve(self.device).device
+        with placed(device, *models, self.loss if isinstance(self.loss, nn.Module) else None):
+            yield device
 
     def drop(self, before: float, after: float) -> float:
         """By how much the metric is worse ``after``; negative when it is better."""
@@ -231,6 +243,21 @@ def _described(value: Any) -> str:
         return f"a tensor {tuple(value.shape)}"
     names = f" ({', '.join(map(str, value))})" if isinstance(value, dict) else f" of {len(value)}" if hasattr(value, "__len__") else ""
     return f"a {type(value).__name__}{names}"
+
+
+def _on_cpu(model: nn.Module) -> nn.Module:
+    """``model``, where it is on an accelerator a copy: models are analysed and cut on the CPU."""
+    places = {value.device for value in (*model.parameters(), *model.buffers())}
+    if places <= {CPU}:
+        return model
+    if len(places) > 1 or torch.device("meta") in places:
+        raise RecipeError(
+            f"the weights of task.model are on {', '.join(sorted(map(str, places)))}",
+            remedy="Load them on one device, without device_map: edgeprune moves the model where task.device says.",
+        )
+    copied = copy.deepcopy(model)
+    move(copied, CPU)
+    return copied
 
 
 MOST_BATCHES = 100_000

@@ -18,6 +18,7 @@ from edgeprune.errors import TrainingError
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
 from edgeprune.importance.data import SAMPLES, captured_size, pieces
+from edgeprune.placement import to_cpu
 from edgeprune.surgery import Plan, masked
 from edgeprune.task import Task
 from edgeprune.tuning import recalibrate
@@ -71,7 +72,9 @@ class Removals:
 
     def _both(self, model: nn.Module) -> Removal:
         plain = self._effect(model)
-        return Removal(plain, self._effect(model) if recalibrate(model, self.calibration) else plain)
+        with self.task.on_device(model):
+            again = recalibrate(model, self.calibration)
+        return Removal(plain, self._effect(model) if again else plain)
 
     def _effect(self, model: nn.Module) -> Effect:
         losses, divergences, sizes = list[float](), list[float](), list[int]()
@@ -88,8 +91,8 @@ class Removals:
 
     def _run(self, model: nn.Module, loss: bool = False) -> list[Any]:
         """The outputs on all measured pieces, in float32: the smallest removals change less than bfloat16 resolves."""
-        with eval_mode(model), torch.no_grad():
-            return [laid_out(model, batch).call(model, loss) for batch in self.measured]
+        with self.task.on_device(model), eval_mode(model), torch.no_grad():
+            return [to_cpu(laid_out(model, batch).call(model, loss)) for batch in self.measured]
 
 
 def _last(batches: Iterable[Batch], samples: int) -> list[Batch]:

@@ -12,6 +12,7 @@ from edgeprune.graph import Analysis
 from edgeprune.importance.reduce import add_per_channel, by_group
 from edgeprune.importance.registry import Saliency, criterion
 from edgeprune.importance.watch import observe, reading_places, require_whole
+from edgeprune.placement import wide
 from edgeprune.task import Task
 
 
@@ -39,7 +40,7 @@ def _means(task: Task, analysis: Analysis, statistic: Callable[[Tensor], Tensor]
     for values in observe(task, analysis, places):
         for node, value in values.items():
             held = places[node]
-            add_per_channel(sums[node], statistic(value).double(), held)
+            add_per_channel(sums[node], wide(statistic(value)), held)
             counts[node] += np.bincount(held.flatten().numpy(), minlength=channels) * (value.numel() / held.numel())
     means = np.array([sums[node] / np.maximum(counts[node], 1) for node in places])
     seen = np.array([counts[node] > 0 for node in places])

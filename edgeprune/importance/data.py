@@ -8,6 +8,7 @@ from edgeprune.batches import Batch
 from edgeprune.errors import InputError
 from edgeprune.graph import Analysis
 from edgeprune.graph.batch import batch_of
+from edgeprune.placement import device_of
 from edgeprune.task import Task
 
 SAMPLES = 768
@@ -15,17 +16,17 @@ SAMPLES = 768
 
 
 def pieces(task: Task, size: int, samples: int = SAMPLES) -> Iterator[Batch]:
-    """The training batches in pieces of at most ``size`` samples, until there were ``samples``.
+    """The training batches in pieces of at most ``size`` samples, where the task's model is, until there were ``samples``.
 
     A batch whose inputs and targets are not all tensors of one first dimension is a piece by itself. Raises :class:`InputError` when
     there is no batch.
     """
     assert task.train is not None
-    left = samples
+    left, device = samples, device_of(task.model)
     for batch in task.batches("train"):
         held = batch.samples
         for start in range(0, held or 1, size):
-            yield batch if held is None else batch.sliced(start, start + size)
+            yield (batch if held is None else batch.sliced(start, start + size)).to(device)
             left -= min(size, (held or size) - start)
             if left <= 0:
                 return

@@ -41,5 +41,5 @@ def _drawn(outputs: Any, targets: Any) -> Any:
     scores = outputs.detach().movedim(1, -1) if outputs.dim() >= 2 else outputs
     if outputs.dim() < 2 or scores.shape[:-1] != targets.shape:
         return targets
-    drawn = torch.multinomial(scores.softmax(-1).reshape(-1, scores.shape[-1]), 1)
-    return drawn.reshape(targets.shape).to(targets.dtype)
+    drawn = torch.multinomial(scores.softmax(-1).reshape(-1, scores.shape[-1]).cpu(), 1)  # the same ones whatever the device
+    return drawn.reshape(targets.shape).to(targets)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import tensor_at
 from edgeprune.importance.registry import Saliency
+from edgeprune.placement import wide
 
 
 def owned(analysis: Analysis, model: nn.Module, wanted: Callable[[bool], bool]) -> Iterator[tuple[nn.Parameter, Tensor]]:
@@ -31,7 +32,7 @@ def per_channel(
     for parameter, channels in owned(analysis, model, wanted):
         elements = value(parameter)
         if elements is not None:
-            add_per_channel(total, elements.double(), channels)
+            add_per_channel(total, wide(elements), channels)
     return total
 
 
@@ -39,7 +40,7 @@ def add_per_channel(total: np.ndarray, elements: Tensor, channels: Tensor) -> No
     """Add every element to its channel's ``total``.  ``channels``: broadcastable to the shape of ``elements``."""
     dims = [dim for dim in range(channels.dim()) if channels.shape[dim] == 1 and elements.shape[dim] > 1]
     summed = elements.sum(dims, keepdim=True) if dims else elements
-    total += np.bincount(channels.flatten().numpy(), summed.flatten().numpy(), minlength=len(total))
+    total += np.bincount(channels.flatten().numpy(), summed.flatten().cpu().numpy(), minlength=len(total))
 
 
 def vectors(parameter: Tensor, channels: Tensor, row: np.ndarray) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,14 +65,15 @@ def find(name: str, task: Task) -> Criterion:
 
 
 def score(task: Task, analysis: Analysis, name: str) -> Saliency:
-    """The saliency of every channel by criterion ``name``: finite, zero or more, and comparable between groups.
+    """The saliency of every channel by criterion ``name``: finite, zero or more, and comparable between groups.  What needs data runs on
+    the task's device.
 
     Losses (taylor, fisher) and shares (lamp) compare as they are. All others are divided by their group's mean, so that 1 is an ordinary
     channel of any group. The same each time: random numbers, those of a shuffling loader too, are seeded. Raises :class:`InputError` for an
     unknown name, missing data, or scores that are not numbers.
     """
     criterion = find(name, task)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), task.on_device(task.model) if criterion.needs_data else nullcontext():
         torch.default_generator.manual_seed(0)
         found = criterion.function(task, analysis)
     result = {group.name: _checked(name, group.name, found.get(group.name), group.rows.shape) for group in analysis.groups}

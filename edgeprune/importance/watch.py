@@ -16,14 +16,15 @@ from edgeprune.graph.batch import batch_of
 from edgeprune.graph.capture import eval_mode
 from edgeprune.graph.flow import ParamView
 from edgeprune.importance.data import SAMPLES, captured_size, example_size, pieces
+from edgeprune.placement import PlacedInterpreter, device_of
 from edgeprune.task import Task
 
 
-class Watch(fx.Interpreter):
+class Watch(PlacedInterpreter):
     """Runs the captured graph with ``model``'s weights and keeps what some of its nodes compute."""
 
     def __init__(self, model: nn.Module, analysis: Analysis, wanted: set[fx.Node]) -> None:
-        super().__init__(analysis.captured.module)
+        super().__init__(analysis.captured.module, device_of(model))
         self.wanted, self.found = wanted, dict[fx.Node, Tensor]()
         self.state = {**model.state_dict(keep_vars=True), **dict(model.named_buffers())}
 

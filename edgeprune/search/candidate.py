@@ -20,6 +20,7 @@ from edgeprune.export.formats import calibration_for, find
 from edgeprune.export.metadata import task_metadata
 from edgeprune.export.options import ExportOptions
 from edgeprune.graph import Analysis, analyze
+from edgeprune.placement import resolve
 from edgeprune.search.events import SILENT, EventStream
 from edgeprune.search.fingerprint import code_version, digest_of
 from edgeprune.search.measure.paired import PairedMeasurement
@@ -129,8 +130,9 @@ def prune_and_reconstruct(
     with seeded(settings.seed):  # the same batches after an interruption
         batches = list(islice(task.batches("train"), RECONSTRUCTION))
     events.begin("reconstructing", "weights from calibration data")
-    pruned = _cut(reconstruct(model, analysis, plan, batches), analysis, plan, events)
-    recalibrate(pruned.model, task.batches("train"))
+    pruned = _cut(reconstruct(model, analysis, plan, batches, resolve(task.device).device), analysis, plan, events)
+    with task.on_device(pruned.model):
+        recalibrate(pruned.model, task.batches("train"))
     return pruned
 
 

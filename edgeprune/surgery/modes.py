@@ -17,6 +17,10 @@ class TrainableGraph(nn.Module):
         _mount(self, evaluation)
         _mount(self, training)
         self.graph, self.training_graph = evaluation.graph, training.graph
+        self.recompile()
+
+    def recompile(self) -> None:
+        """Follow changes of the graphs."""
         self._functions = {False: _function(self, self.graph), True: _function(self, self.training_graph)}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -19,6 +19,7 @@ from edgeprune.graph.capture import eval_mode, tensor_at
 from edgeprune.graph.flow import name_of
 from edgeprune.graph.nodes import argument
 from edgeprune.graph.rules.contraction import CONVOLUTIONS, groups_of
+from edgeprune.placement import PlacedInterpreter, device_of, placed, to_device
 from edgeprune.surgery.parameters import keep_masks, masked_copy
 from edgeprune.surgery.plan import Plan, dropped_blocks, removed_channels
 from edgeprune.surgery.reference import Masked
@@ -35,7 +36,7 @@ DAMPING = 0.01
 CONVOLVE = frozenset(CONVOLUTIONS)
 
 
-def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, batches: Sequence[Any]) -> nn.Module:
+def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, batches: Sequence[Any], device: torch.device | None = None) -> nn.Module:
     """A copy of ``model``, in its own shapes, whose weights make up for what ``plan`` will remove.
 
     ``batches``: calibration data, of ``task.batches`` or ``(inputs, targets)``; all are run at once.
@@ -45,7 +46,7 @@ def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, batches: Seque
     that are used twice, buffers, and models captured by part or at a fixed batch size are left as they are; batches that do not have the
     shape of the example inputs are left out, and so are samples beyond what ``MOST_ELEMENTS`` of the largest activation hold.
     Source: He, Zhang & Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", 2017, section 3.1 (the least squares, from the
-    outputs of the whole model and the inputs of the pruned one).
+    outputs of the whole model and the inputs of the pruned one). ``device``: where it is computed; where the model is, unless given.
     """
     if not batches:
         raise InputError("reconstruction needs at least one calibration batch")
@@ -59,9 +60,10 @@ def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, batches: Seque
     blocks = dropped_blocks(analysis, plan)
     lost = {node for block in blocks for node in block.nodes}
     nothing = {name: torch.zeros((), dtype=torch.bool) for block in blocks for name in block.last}
-    pair = _Pair(Masked(masked_copy(model, masks | nothing), analysis, gone, masks), model, lost)
-    with eval_mode(model), torch.no_grad():
-        solved = pair.walk(inputs)
+    small = masked_copy(model, masks | nothing)
+    with placed(device or device_of(model), model, small), eval_mode(model), torch.no_grad():
+        pair = _Pair(Masked(small, analysis, gone, masks), model, lost)
+        solved = pair.walk(to_device(inputs, device_of(model)))
     result = copy.deepcopy(model)
     with torch.no_grad():
         for name, value in solved.items():
@@ -105,7 +107,7 @@ class _Pair:
 
     def __init__(self, masked: Masked, model: nn.Module, lost: set[fx.Node]) -> None:
         self.small, self.lost = masked, lost
-        self.whole = fx.Interpreter(masked.analysis.captured.module)
+        self.whole = PlacedInterpreter(masked.analysis.captured.module, masked.device)
         self.whole_state = {**model.state_dict(keep_vars=True), **dict(model.named_buffers())}
         self.graph: fx.Graph = masked.analysis.captured.module.graph
         self.solved: dict[str, Tensor] = {}
@@ -186,7 +188,7 @@ class _Layer:
             rows, wanted = _patches(node, self.weight, values, wanted, self.groups)
         most = max(ROWS, 4 * rows.shape[-1])
         if len(rows) > most:
-            chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most]
+            chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most].to(rows.device)
             rows, wanted = rows[chosen], wanted[chosen]
         self.rows = rows  # (rows, groups, columns)
         self.wanted = wanted.reshape(len(wanted), self.groups, -1)  # (rows, groups, outputs of a group)
@@ -207,9 +209,8 @@ class _Layer:
         new = old.clone()
         rows = rows[..., used]
         gram = rows.transpose(1, 2) @ rows
-        ridge = DAMPING * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * torch.eye(gram.shape[-1]) + 1e-9 * torch.eye(
-            gram.shape[-1]
-        )
+        identity = torch.eye(gram.shape[-1], device=gram.device)
+        ridge = DAMPING * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * identity + 1e-9 * identity
         residual = wanted - rows @ old[..., used].transpose(1, 2)
         change = torch.linalg.solve(gram + ridge, rows.transpose(1, 2) @ residual)
         new[..., used] += change.transpose(1, 2)
@@ -231,11 +232,12 @@ def _patches(node: fx.Node, weight: Tensor, values: Tensor, wanted: Tensor, grou
     chosen = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[:most]
     places = places[chosen]
     offsets = torch.cartesian_prod(*(torch.arange(window) for window in windows)).reshape(-1, dims)
+    chosen = chosen.to(values.device)
     index = places[:, None] * torch.tensor(stride) + offsets[None] * torch.tensor(dilation)  # (places, window, dims)
     flat, size = torch.zeros(index.shape[:-1], dtype=torch.int64), values.shape[2:]
     for dim in range(dims):
         flat = flat * size[dim] + index[..., dim]
-    taken = values.flatten(2)[:, :, flat]  # (batch, channels, places, window)
+    taken = values.flatten(2)[:, :, flat.to(values.device)]  # (batch, channels, places, window)
     rows = taken.movedim(2, 1).reshape(len(values) * len(places), groups, -1)
     return rows, wanted.flatten(2)[:, :, chosen].movedim(2, 1).reshape(len(rows), -1)
 

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from edgeprune.graph import Analysis
 from edgeprune.graph.flow import writes_in_place
 from edgeprune.graph.registry import REFERENCES
+from edgeprune.placement import PlacedInterpreter, device_of
 from edgeprune.surgery.rewrite import is_view, stays_of
 
 
@@ -49,30 +50,39 @@ class Reference(nn.Module):
         return self._run(*inputs, *named.values())
 
 
-class Masked(fx.Interpreter):
+class Masked(PlacedInterpreter):
     """Runs the captured graph, or ``module``, with ``model``'s state, everything that goes zero or left out."""
 
     def __init__(
         self, model: nn.Module, analysis: Analysis, gone: np.ndarray, masks: dict[str, Tensor], module: fx.GraphModule | None = None
     ) -> None:
-        super().__init__(analysis.captured.module if module is None else module)
+        super().__init__(analysis.captured.module if module is None else module, device_of(model))
         self.model, self.analysis = model, analysis
-        self.state = {**model.state_dict(keep_vars=True), **dict(model.named_buffers())}
         self.masks, self.stays = masks, {}
         for node in self.graph.nodes:
             stays = stays_of(analysis, gone, masks, node)
             self.stays[node] = None if stays is None or bool(stays.all()) else stays
         self.inputs = [node.name for node in self.graph.nodes if node.op == "placeholder"]
+        self._follow()
+
+    def _follow(self) -> None:
+        """Take the model's state from where it is now."""
+        self.device = device_of(self.model)
+        self.state = {**self.model.state_dict(keep_vars=True), **dict(self.model.named_buffers())}
+        self.masks = {name: mask.to(self.device) for name, mask in self.masks.items()}
+        self.stays = {node: None if stays is None else stays.to(self.device) for node, stays in self.stays.items()}
 
     def __call__(self, *inputs: Any) -> Any:
         flat = pytree.tree_leaves(inputs)
+        if device_of(self.model) != self.device:
+            self._follow()
         result = self.run(*flat[: len(self.inputs)], enable_io_processing=False)
         return self.graph.process_outputs(result)
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "get_attr":
             name = str(n.target)
-            value = self.state[name] if name in self.state else self.fetch_attr(name)
+            value = self.state[name] if name in self.state else self.fetch_attr(name).to(self.device)
             return value * self.masks[name] if name in self.masks else value
         known = REFERENCES.get(n.target)
         norm = self._batch_norm(n)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgeprune.batches import as_batch
-from edgeprune.placement import device_of
+from edgeprune.placement import device_of, to_device
 from edgeprune.task import Batches, Task
 from edgeprune.tuning.context import as_float32, autocast, is_image, preserved_modes, reduced_precision
 from edgeprune.tuning.distill import distillation_loss
@@ -35,8 +35,9 @@ def mean_divergence(model: nn.Module, task: Task, batches: Sequence[Any], wanted
     mean ``task.loss``."""
     values = []
     taken = [as_batch(batch) for batch in batches]
-    for outputs, answer, batch in zip(outputs_on(model, taken, loss=True), wanted, taken, strict=True):
-        targets = batch.targets
-        divergence = distillation_loss(outputs, answer, targets)
-        values.append(float(divergence if divergence is not None else task.loss_of(outputs, targets, "in an evaluation")))
+    with task.on_device(model) as device:
+        for outputs, answer, batch in zip(outputs_on(model, taken, loss=True), wanted, taken, strict=True):
+            answer, targets = to_device((answer, batch.targets), device)
+            divergence = distillation_loss(outputs, answer, targets)
+            values.append(float(divergence if divergence is not None else task.loss_of(outputs, targets, "in an evaluation")))
     return math.fsum(values) / len(values)

@@ -35,7 +35,7 @@ def seeded(seed: int) -> Iterator[None]:
 @contextmanager
 def _accelerator_forked(seed: int) -> Iterator[None]:
     """The same for the generators of CUDA and Metal, once they are in use."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         kind, devices = "cuda", list(range(torch.cuda.device_count()))
     elif torch.backends.mps.is_available():
         kind, devices = "mps", [0]

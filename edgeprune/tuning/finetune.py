@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -16,12 +17,14 @@ from edgeprune.batches import Batch
 from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
 from edgeprune.placement import device_of, placed, resolve
 from edgeprune.task import Task, no_batches
+from edgeprune.tuning.allocator import kept_memory
 from edgeprune.tuning.batchnorm import recalibrate
 from edgeprune.tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from edgeprune.tuning.context import is_image, preserved_modes, reduced_precision, seeded
 from edgeprune.tuning.engine import engine
 from edgeprune.tuning.frozen import trains
 from edgeprune.tuning.layout import channels_last, takes_channels_last
+from edgeprune.tuning.norms import quick_norms
 from edgeprune.tuning.optimizer import settings_for
 from edgeprune.tuning.scoring import score
 from edgeprune.tuning.teacher import Teacher
@@ -104,16 +107,14 @@ def tune(asked: Tuning, on_progress: ProgressCallback | None, on_epoch: EpochCal
     return train_on(placement.device, replace(asked, epochs=wanted), on_progress, on_epoch)
 
 
-def train_on(
-    device: torch.device, asked: Tuning, on_progress: ProgressCallback | None, on_epoch: EpochCallback | None
-) -> TuneResult:
+def train_on(device: torch.device, asked: Tuning, on_progress: ProgressCallback | None, on_epoch: EpochCallback | None) -> TuneResult:
     """Train on one device; as one of several ranks where ``torch.distributed`` is initialised."""
     model, task, path, seed = asked.model, replace(asked.task, device=str(device)), asked.path, asked.seed
     assert asked.epochs is not None
     with seeded(seed):
         length, first = _survey(task)
     total = math.ceil(asked.epochs * length) if trains(model) else 0
-    with placed(device, model), preserved_modes(model), channels_last(model, takes_channels_last(model, first, training=True)):
+    with _made_ready(model, task, first, device):
         dtype = reduced_precision(device, any(map(is_image, first.leaves))) if task.mixed_precision else None
         teacher = None
         if asked.teacher is not None and task.distillation > 0 and total:
@@ -131,6 +132,19 @@ def train_on(
                 recalibrate(model, task.batches("train"))
                 _record(progress, None, trainer)
     return _result(progress)
+
+
+@contextmanager
+def _made_ready(model: nn.Module, task: Task, first: Batch, device: torch.device) -> Iterator[None]:
+    """``model`` on the device, laid out for its batches; all is put back."""
+    with ExitStack() as stack:
+        stack.enter_context(task.on_device(model))
+        stack.enter_context(preserved_modes(model))
+        stack.enter_context(channels_last(model, takes_channels_last(model, first, training=True)))
+        if device.type == "cpu" and not task.compile:
+            stack.enter_context(quick_norms(model))
+            stack.enter_context(kept_memory())
+        yield
 
 
 def _train(

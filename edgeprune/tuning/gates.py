@@ -30,6 +30,7 @@ class GatedModel(nn.Module):
 
     taylor: Tensor
     count: Tensor
+    _price: Tensor
 
     def __init__(self, pruned: Pruned, analysis: Analysis, cost: Mapping[str, float], target: float, steps: int, rate: float) -> None:
         """``cost``: by group, of one channel in any unit; ``target``: the share of the cost of all that may stay; ``steps`` and the mean
@@ -50,7 +51,7 @@ class GatedModel(nn.Module):
             alive[index.flatten()] = True
         self._alive = alive.numpy()
         prices[~alive] = 0.0
-        self._price = prices / prices.sum().clamp(min=1e-30)
+        self.register_buffer("_price", prices / prices.sum().clamp(min=1e-30), persistent=False)
         self._target, self._mean_price = target, float(self._price[self._price > 0].mean()) if bool((self._price > 0).any()) else 1.0
         self._strength = (1 - MOMENTUM) / (rate * max(steps, 1))
         self.gates = nn.Parameter(torch.ones(len(analysis.roots)))
@@ -66,7 +67,7 @@ class GatedModel(nn.Module):
         gates = self.gates.clamp(min=0)
         found: dict[str, Tensor] = {}
         for name, index in self._places:
-            found[name] = found.get(name, self.model.get_parameter(name)) * gates[index]
+            found[name] = found.get(name, self.model.get_parameter(name)) * gates[index.to(gates.device)]
         return found
 
     def _learned(self, gradient: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ class GatedModel(nn.Module):
 
     def saliency(self) -> dict[str, np.ndarray]:
         """For every group the (R, K) mean squared first-order loss of closing each gate; less than zero for channels that are gone."""
-        mean = (self.taylor / self.count.clamp(min=1)).double().numpy()
+        mean = (self.taylor / self.count.clamp(min=1)).cpu().double().numpy()
         mean = np.where(self._alive, mean, -1e-30)
         return {name: mean[rows] for name, rows in self._rows.items()}
 

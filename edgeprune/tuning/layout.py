@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgeprune.batches import Batch, tensors_of
 from edgeprune.graph.twin import twin
-from edgeprune.placement import device_of
+from edgeprune.placement import device_of, wide
 from edgeprune.tuning.context import is_image, preserved_modes, seeded
 
 _KNOWN: WeakKeyDictionary[nn.Module, dict[bool, bool]] = WeakKeyDictionary()
@@ -72,8 +72,9 @@ def _evaluates(model: nn.Module, batch: Batch, weights: bool) -> bool:
 
 def _close(one: Tensor, other: Tensor) -> bool:
     """Equal but for sums in another order."""
-    scale = float(other.double().abs().amax()) if other.numel() else 0.0
-    return torch.allclose(one.double(), other.double(), rtol=1e-3, atol=1e-3 * scale, equal_nan=True)
+    one, other = wide(one), wide(other)
+    scale = float(other.abs().amax()) if other.numel() else 0.0
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-3 * scale, equal_nan=True)
 
 
 def _outputs(model: nn.Module, batch: Batch) -> list[Tensor]:

@@ -10,12 +10,14 @@ from typing import Any, Final, Literal
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgeprune.batches import call
 from edgeprune.errors import RecipeError
 from edgeprune.graph.twin import twin
+from edgeprune.placement import device_of, graphs_of, to_device
 from edgeprune.task import Task
 
 Kind = Literal["attention", "recurrent", "batch-normalised", "layer-normalised", "plain"]
@@ -262,7 +264,7 @@ def kind_of(model: nn.Module, task: Task) -> Kind:
 
 def _kind(model: nn.Module, task: Task) -> Kind:
     modules = list(model.modules())
-    calls = [str(node.target) for module in modules if isinstance(module, fx.GraphModule) for node in module.graph.nodes]
+    calls = [str(node.target) for module in modules for graph in graphs_of(module) for node in graph.nodes]
     if any(isinstance(module, nn.MultiheadAttention) for module in modules) or _attends(model, task):
         return "attention"
     if any(isinstance(module, (nn.RNNBase, nn.RNNCellBase)) for module in modules) or any(map(_is_recurrent, calls)):
@@ -285,7 +287,7 @@ def _attends(model: nn.Module, task: Task) -> bool:
     watch = _WatchAttention()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), watch:
-            twin(model).eval()(*task.example_inputs)
+            call(twin(model).eval(), to_device(task.example_inputs, device_of(model)))
     except Exception:  # what is wrong with the model or its example inputs shows when it is run
         return watch.found
     return watch.found

@@ -14,10 +14,11 @@ def rehearse(task: Task) -> None:
     """Run a twin of the task's model in training on one batch, and its loss.  Raises :class:`TrainingError` when either raises."""
     if task.train is None or task.fit is not None:
         return
-    with seeded(0), torch.enable_grad():
+    with seeded(0), torch.enable_grad(), task.on_device(task.model) as device:
         first = next(task.batches("train"), None)
         if first is None:
             return
+        first = first.to(device)
         try:
             outputs = first.call(twin(task.model).train(), loss=True)
         except Exception as error:

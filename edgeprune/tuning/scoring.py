@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import nn
 
 from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
+from edgeprune.placement import to_cpu
 from edgeprune.task import Task
 from edgeprune.tuning.context import preserved_modes, seeded
 from edgeprune.tuning.layout import laid_out
@@ -16,7 +19,8 @@ def score(model: nn.Module, task: Task) -> float:
     """The task's metric of ``model``: ``task.evaluate``, or ``task.metric`` over the validation batches: a function weighted by their
     size, or an object with ``update``, ``compute`` and ``reset``.
 
-    Runs in evaluation mode, without gradients, in float32; training flags are restored. Raises :class:`RecipeError` when the task
+    Runs on the task's device in evaluation mode, without gradients, in float32; the metric gets outputs on the CPU, and ``task.evaluate``
+    the model where it is. Training flags are restored. Raises :class:`RecipeError` when the task
     cannot score or has no validation batch, :class:`TrainingError` when scoring fails or the result is not a finite number.
     """
     return _score(model, task, errors=False).value
@@ -28,7 +32,8 @@ def score_with_error(model: nn.Module, task: Task) -> Score:
 
 
 def _score(model: nn.Module, task: Task, errors: bool) -> Score:
-    with seeded(0), preserved_modes(model), torch.no_grad():
+    place = task.on_device(model) if task.evaluate is None else nullcontext()
+    with seeded(0), place, preserved_modes(model), torch.no_grad():
         model.eval()
         try:
             found = Score(float(task.evaluate(model))) if task.evaluate is not None else _over_validation(model, task, errors)
@@ -48,7 +53,7 @@ def _over_validation(model: nn.Module, task: Task, errors: bool) -> Score:
         raise RecipeError(f"task {task.name} cannot be scored", remedy="Give it `validation` batches, or `evaluate(model) -> float`.")
     gathered, count = accumulator(task, errors), 0
     for batch in task.batches("validation"):
-        gathered.add(laid_out(model, batch).call(model), batch)
+        gathered.add(to_cpu(laid_out(model, batch).call(model)), batch)
         count += batch.size
     if count == 0:
         raise RecipeError(f"the validation data of task {task.name} has no batches", remedy="Give batches that can be iterated again.")

@@ -134,4 +134,4 @@ def _at_once(model: nn.Module, job: Task, schedule: _Schedule, checkpoint: Path 
 
 
 def _masked(mask: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda gradient: gradient * mask
+    return lambda gradient: gradient * mask.to(gradient.device)

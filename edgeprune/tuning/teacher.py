@@ -14,7 +14,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.utils import _pytree as pytree
 
 from edgeprune.batches import Batch, tensors_of
-from edgeprune.placement import device_of, move
+from edgeprune.placement import device_of, move, wide
 from edgeprune.tuning.context import as_float32, autocast, is_image
 from edgeprune.tuning.layout import channels_last_batch, few
 
@@ -123,7 +123,7 @@ def _folded(model: nn.Module) -> nn.Module | None:
 
 def _answers(form: _Form, batch: Batch) -> list[Tensor] | None:
     try:
-        return [value.double() for value in tensors_of(form(batch)) if value.is_floating_point()]
+        return [wide(value) for value in tensors_of(form(batch)) if value.is_floating_point()]
     except Exception:
         return None
 

@@ -46,7 +46,8 @@ def importance_curves(
         batches = list(islice(task.batches("train"), CALIBRATION + BATCHES))
     if not batches:
         raise no_batches(task)
-    teacher = outputs_on(task.model, batches[CALIBRATION:] or batches)
+    with task.on_device(task.model):
+        teacher = outputs_on(task.model, batches[CALIBRATION:] or batches)
     base = _divergence(copy.deepcopy(task.model), task, batches, teacher)
     tried = {group.name: _widths_to_try(choices[group.name]) for group in analysis.groups}
     for block in analysis.blocks:  # the block as a whole counts once, with its first group
@@ -96,8 +97,9 @@ def _curve(group: Group, saliency: np.ndarray, growth: Mapping[int, float], choi
 
 def _divergence(model: nn.Module, task: Task, batches: list[Batch], teacher: Sequence[Any]) -> float:
     """After batch-norm statistics are measured again, as they will be for every pruned model."""
-    recalibrate(model, batches[:CALIBRATION])
-    value = mean_divergence(model, task, batches[CALIBRATION:] or batches, teacher)
+    with task.on_device(model):
+        recalibrate(model, batches[:CALIBRATION])
+        value = mean_divergence(model, task, batches[CALIBRATION:] or batches, teacher)
     if not np.isfinite(value):
         raise TrainingError(f"the loss on calibration data is {value}", remedy="Check the data and the model's weights.")
     return value

@@ -231,7 +231,9 @@ class _Search:
             else:
                 finetune(model, quiet, teacher=self.task.model, epochs=steps, seed=self.settings.seed)
             batches = list(islice(self.task.batches("train"), TRIAL_BATCHES))
-            self._losses[key] = mean_divergence(model, self.task, batches, outputs_on(self.task.model, batches))
+            with self.task.on_device(self.task.model):
+                answers = outputs_on(self.task.model, batches)
+            self._losses[key] = mean_divergence(model, self.task, batches, answers)
         return self._losses[key]
 
     def _try(self, option: SparseOption, attempt: int) -> PairedMeasurement:
