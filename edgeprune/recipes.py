@@ -12,6 +12,9 @@ from typing import Any
 
 from edgeprune.errors import RecipeError
 
+MODULE_PREFIX = "edgeprune_recipe_"
+"""How the names begin under which recipes are modules."""
+
 
 def expected(function: str) -> str:
     """The remedy for a path that is not a recipe's."""
@@ -27,7 +30,7 @@ def run_recipe(path: str | Path, function: str) -> Any:
     remedy = expected(function)
     if not path.is_file():
         raise RecipeError(f"recipe {path} {'is a folder' if path.is_dir() else 'does not exist'}", remedy=remedy)
-    spec = importlib.util.spec_from_file_location(f"edgeprune_recipe_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{MODULE_PREFIX}{path.stem}", path)
     if path.suffix != ".py" or spec is None or spec.loader is None:
         raise RecipeError(f"recipe {path} is not a Python file: its name does not end in .py", remedy=remedy)
     module = importlib.util.module_from_spec(spec)

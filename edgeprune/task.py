@@ -245,12 +245,16 @@ def _described(value: Any) -> str:
     return f"a {type(value).__name__}{names}"
 
 
+NOWHERE = torch.device("meta")
+"""Where weights are that were never loaded."""
+
+
 def _on_cpu(model: nn.Module) -> nn.Module:
     """``model``, where it is on an accelerator a copy: models are analysed and cut on the CPU."""
     places = {value.device for value in (*model.parameters(), *model.buffers())}
     if places <= {CPU}:
         return model
-    if len(places) > 1 or torch.device("meta") in places:
+    if len(places) > 1 or NOWHERE in places:
         raise RecipeError(
             f"the weights of task.model are on {', '.join(sorted(map(str, places)))}",
             remedy="Load them on one device, without device_map: edgeprune moves the model where task.device says.",

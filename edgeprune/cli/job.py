@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from edgeprune.budget import FIGURES, Budget
-from edgeprune.cli.options import budget_options, seed_option
+from edgeprune.cli.options import budget_options, device_option, seed_option
 from edgeprune.cli.output import progress
 from edgeprune.engines import DEFAULT_FORMATS
 
@@ -25,7 +25,7 @@ SCHEDULES = ("auto", "one-shot", "iterative", "online")
 TRAININGS = ("fine-tune", "scratch")
 _PASSED = (
     *("criterion", "schedule", "training", "distillation", "weight_decay", "optimizer", "learning_rate"),
-    *("lr_schedule", "warmup", "clip_norm", "label_smoothing", "ema"),
+    *("lr_schedule", "warmup", "clip_norm", "label_smoothing", "ema", "device", "compile"),
     *("epochs", "engine", "threads", "step", "measurements", "seed", "unfreeze"),
 )
 
@@ -53,7 +53,7 @@ _OPTIONS = (
         metavar="RUN",
         type=click.Path(path_type=Path),
         callback=enter_directory,
-        help="Continue an earlier run. All other settings come from that run, and so does the working folder.",
+        help="Continue an earlier run. All other settings but --device come from that run, and so does the working folder.",
     ),
     click.option("--runs", metavar="DIR", default="runs", show_default=True, type=click.Path(path_type=Path), help="Folder of the runs."),
     click.option("--epochs", type=click.FloatRange(min=0), help="Training epochs in total [default: the task's]."),
@@ -117,6 +117,9 @@ _OPTIONS = (
     click.option(
         "--unfreeze", is_flag=True, help="Train the parameters that pruning changed, even if they are frozen (requires_grad=False)."
     ),
+    device_option,
+    click.option("--compile", is_flag=True, help="Train through torch.compile: slower at first, faster in long trainings."),
+    click.option("--no-mixed-precision", is_flag=True, help="Train in float32, whatever the device is good at."),
     seed_option,
 )
 
@@ -165,6 +168,7 @@ def new_job(recipe: str | None, given: dict[str, Any]) -> AskedJob:
         sensitivity=not given["no_sensitivity"],
         reconstruction=not given["no_reconstruction"],
         reuse=not given["no_reuse"],
+        mixed_precision=not given["no_mixed_precision"],
         formats=tuple(name.strip() for name in given["formats"].split(",") if name.strip()),
         precision=tuple(name.strip() for name in given["precision"].split(",") if name.strip()),
         **{name: given[name] for name in _PASSED},
@@ -172,8 +176,8 @@ def new_job(recipe: str | None, given: dict[str, Any]) -> AskedJob:
     return AskedJob(str(Path(recipe).resolve()), given["target"], given["profile"], budget, options)
 
 
-def resumed_job(path: Path) -> AskedJob:
-    """The job that an earlier run was started with."""
+def resumed_job(path: Path, device: str | None = None) -> AskedJob:
+    """The job that an earlier run was started with, on another ``device`` if one is given."""
     from edgeprune.errors import RunError
     from edgeprune.search.fingerprint import asked_of
 
@@ -182,7 +186,7 @@ def resumed_job(path: Path) -> AskedJob:
         raise RunError(
             f"{path} was not started from a recipe file", remedy="Resume it from Python: edgeprune.prune(task, ..., resume=path)."
         )
-    return AskedJob(asked.recipe, asked.target, asked.profile, asked.budget, asked.options)
+    return AskedJob(asked.recipe, asked.target, asked.profile, asked.budget, replace(asked.options, device=device))
 
 
 @contextmanager

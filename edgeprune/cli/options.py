@@ -50,6 +50,12 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, callback=keep_stdout, help=text)(function)
 
 
+def device_option(function: F) -> F:
+    """Add ``--device``: what this machine computes on."""
+    text = "What this machine computes on: auto, cpu, cuda, cuda:1, mps; cuda:0,cuda:1 or cpu:2 share the training [default: the task's]."
+    return click.option("--device", metavar="NAME", help=text)(function)
+
+
 def seed_option(function: F) -> F:
     """Add ``--seed``."""
     return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Random seed.")(function)

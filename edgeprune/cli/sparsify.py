@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 
 from edgeprune.budget import format_metric, format_quantity, parse_limit
 from edgeprune.cli.exit_codes import OF_VERDICT, Exit
-from edgeprune.cli.options import json_option, seed_option
+from edgeprune.cli.options import device_option, json_option, seed_option
 from edgeprune.cli.output import console, print_json
 from edgeprune.decode import JsonObject
 
@@ -64,6 +65,7 @@ def _latency(_: click.Context, __: click.Parameter, value: str | None) -> str | 
 @click.option("--no-linear", is_flag=True, help="Keep linear layers dense: only 1x1 convolutions get faster.")
 @click.option("--epochs", type=click.FloatRange(min=0), help="Epochs of training [default: the task's].")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads on the device [default: its cores, at most 4].")
+@device_option
 @seed_option
 @click.option(
     "--output",
@@ -107,11 +109,15 @@ def _check(path: Path, as_json: bool) -> int:
 
 def _run(recipe: Path, given: dict[str, Any]) -> Any:
     from edgeprune.cli.job import shown_progress
+    from edgeprune.placement import resolve
     from edgeprune.runs.directory import RunDirectory
     from edgeprune.search.sparse.run import SparseSettings, make_sparse, sparsify_to
     from edgeprune.task import load_recipe
 
     task = load_recipe(recipe)
+    if given["device"] is not None:
+        resolve(given["device"])
+        task = replace(task, device=given["device"])
     settings = SparseSettings(
         given["scope"], int(given["block"]), not given["no_linear"], given["epochs"], threads=given["threads"], seed=given["seed"]
     )

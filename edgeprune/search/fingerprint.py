@@ -22,7 +22,7 @@ from edgeprune.task import Task
 
 SETTINGS = (
     *("epochs", "learning_rate", "weight_decay", "distillation", "protect", "attention", "metric_name", "higher_is_better"),
-    *("optimizer", "lr_schedule", "warmup", "clip_norm", "label_smoothing", "ema"),
+    *("optimizer", "lr_schedule", "warmup", "clip_norm", "label_smoothing", "ema", "mixed_precision", "compile"),
 )
 """What a task sets that results depend on, beside its model and its data."""
 
@@ -33,7 +33,8 @@ Fingerprint = JsonObject
 
 def fingerprint_of(task: Task, model: str, budget: Budget, options: Options, asked: Mapping[str, str | None]) -> Fingerprint:
     """Fingerprint of a run's inputs.  ``model``: hash of its structure and weights. ``asked``: the target, the profile, the recipe."""
-    given = {"task": task.name, "budget": asdict(budget), "options": asdict(options), **asked}
+    how = {name: value for name, value in asdict(options).items() if name != "device"}  # a run may be resumed on another
+    given = {"task": task.name, "budget": asdict(budget), "options": how, **asked}
     task_is = {"model": model, "settings": {name: getattr(task, name) for name in SETTINGS}}
     plain: Fingerprint = json.loads(json.dumps(given | task_is, default=_plain))
     return plain

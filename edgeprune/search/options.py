@@ -34,10 +34,11 @@ class Options:
     ``optimizer``, ``learning_rate``, ``lr_schedule``, ``warmup``, ``weight_decay``, ``clip_norm``, ``label_smoothing``, ``ema``: see
     :class:`edgeprune.Task`; None means the task's. ``engine``: what the device runs; None means TFLite where it can.
     ``precision``: the precisions to try (see :mod:`edgeprune.search.precision`); the best one is kept. ``formats``: formats to export at
-    the end. ``threads``: None
-    means the device's cores, at most 4. ``step``: widths are multiples of this number; None means the profile's. ``measurements``: the
-    largest number of pruned models to measure. ``reuse``: use what earlier runs measured of the same plans on this device.
-    ``unfreeze``: train the parameters that pruning changed, even if they are frozen. ``seed``: random seed.
+    the end. ``threads``: None means the device's cores, at most 4. ``step``: widths are multiples of this number; None means the
+    profile's. ``measurements``: the largest number of pruned models to measure. ``reuse``: use what earlier runs measured of the same
+    plans on this device. ``unfreeze``: train the parameters that pruning changed, even if they are frozen. ``seed``: random seed.
+    ``device``: what this machine computes on, as ``Task.device``; None means the task's. A run can be resumed on another. ``compile``,
+    ``mixed_precision``: as of the task, changed to True and to False.
     """
 
     criterion: str | None = None
@@ -64,6 +65,9 @@ class Options:
     clip_norm: float | None = None
     label_smoothing: float | None = None
     ema: float | None = None
+    device: str | None = None
+    compile: bool = False
+    mixed_precision: bool = True
 
     def __post_init__(self) -> None:
         for name, known in (("schedule", get_args(Schedule)), ("training", get_args(Training))):
@@ -97,6 +101,9 @@ class Options:
     def applied(self, task: Task) -> Task:
         """The task, trained as these options say."""
         changed: dict[str, Any] = {name: value for name in OF_TRAINING if (value := getattr(self, name)) is not None}
-        if self.unfreeze:
-            changed["unfreeze"] = True
+        if self.device is not None:
+            changed["device"] = self.device
+        changed |= {"unfreeze": True} if self.unfreeze else {}
+        changed |= {"compile": True} if self.compile else {}
+        changed |= {} if self.mixed_precision else {"mixed_precision": False}
         return replace(task, **changed) if changed else task

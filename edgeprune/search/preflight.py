@@ -14,6 +14,7 @@ from edgeprune.export.formats import find as find_format
 from edgeprune.graph import Analysis
 from edgeprune.importance.registry import find as find_criterion
 from edgeprune.importance.registry import known as known_criterion
+from edgeprune.placement import resolve
 from edgeprune.profile import load as load_profile
 from edgeprune.search.events import EventStream
 from edgeprune.search.measure.opening import check_backend
@@ -42,6 +43,8 @@ def preflight(target: str | None, profile: str | None, budget: Budget, options: 
     facts = load_profile(profile) if profile is not None else None
     if target is not None:
         resolve_target(target)
+    if options.device is not None:
+        resolve(options.device)
     for name in options.formats:
         find_format(name)
     if options.criterion is not None:
@@ -55,12 +58,16 @@ def preflight(target: str | None, profile: str | None, budget: Budget, options: 
 def check_task(request: RunRequest, events: EventStream) -> None:
     """Refuse options that the task cannot follow; note those that have no effect on it.
 
-    Raises :class:`BudgetError` for a floor without a score, :class:`InputError` and :class:`RecipeError` for ways of training that lack
-    what they need and batches that are not pairs, :class:`TrainingError` for a model that cannot start again.
+    Raises :class:`BudgetError` for a floor without a score, :class:`InputError` for a device that is not there, :class:`InputError` and
+    :class:`RecipeError` for ways of training that lack what they need and batches that are not pairs, :class:`TrainingError` for a model
+    that cannot start again.
     """
     task, budget, options = request.task, request.budget, request.options
     if budget.max_drop is not None and not task.scores:
         raise BudgetError(f"max_drop needs a score, and task {task.name} has none", remedy="Give the task `validation` or `evaluate`.")
+    placement = resolve(options.applied(task).device)
+    if placement.asked != "cpu":
+        events.note(f"computing on {placement.text}")
     if options.criterion is not None:
         find_criterion(options.criterion, task)
     _check_training(task, options)
@@ -79,7 +86,8 @@ def check_task(request: RunRequest, events: EventStream) -> None:
 
 
 def _check_training(task: Task, options: Options) -> None:
-    check_settings(options.applied(task))
+    if task.fit is None:
+        check_settings(options.applied(task))
     epochs = task.epochs if options.epochs is None else options.epochs
     if options.schedule == "online":
         if task.train is None:

@@ -30,6 +30,12 @@ class Engine:
         """Which of them this one is."""
         return int(self._accelerator.process_index)
 
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of ``values`` over all ranks."""
+        if self.ranks == 1:
+            return values
+        return summed(values) / self.ranks
+
     @property
     def scales(self) -> bool:
         """Whether gradients are scaled, so that a step may be left out where they overflow."""
@@ -67,6 +73,18 @@ class Engine:
     def step(self) -> None:
         """The optimizer's step."""
         self._optimizer.step()
+
+
+def summed(values: Tensor) -> Tensor:
+    """The sum of ``values`` over all ranks of ``torch.distributed``."""
+    total = values.clone()
+    torch.distributed.all_reduce(total)
+    return total
+
+
+def shared() -> bool:
+    """Whether this process is one of several ranks."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
 
 
 @contextmanager

@@ -9,23 +9,26 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from edgeprune.batches import Batch
 from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
-from edgeprune.placement import device_of, placed, resolve
+from edgeprune.placement import Placement, device_of, placed, resolve
 from edgeprune.task import Task, no_batches
 from edgeprune.tuning.allocator import kept_memory
 from edgeprune.tuning.batchnorm import recalibrate
 from edgeprune.tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from edgeprune.tuning.context import is_image, preserved_modes, reduced_precision, seeded
-from edgeprune.tuning.engine import engine
+from edgeprune.tuning.engine import engine, shared, summed
 from edgeprune.tuning.frozen import trains
+from edgeprune.tuning.gates import GatedModel
 from edgeprune.tuning.layout import channels_last, takes_channels_last
 from edgeprune.tuning.norms import quick_norms
 from edgeprune.tuning.optimizer import settings_for
+from edgeprune.tuning.ranks import run_ranks
 from edgeprune.tuning.scoring import score
 from edgeprune.tuning.teacher import Teacher
 from edgeprune.tuning.trainer import Trainer
@@ -104,12 +107,30 @@ def tune(asked: Tuning, on_progress: ProgressCallback | None, on_epoch: EpochCal
     placement = resolve(task.device)
     if wanted and not trains(asked.model):
         warnings.warn(f"all parameters of {task.name} are frozen (requires_grad=False): nothing is trained", stacklevel=3)
-    return train_on(placement.device, replace(asked, epochs=wanted), on_progress, on_epoch)
+    asked = replace(asked, epochs=wanted)
+    if placement.ranks == 1 or not wanted or not trains(asked.model):
+        return train_on(placement.device, asked, on_progress, on_epoch)
+    if not isinstance(asked.model, GatedModel):
+        return _in_ranks(placement, asked, on_progress, on_epoch)
+    warnings.warn(f"gates learn from whole batches: {task.name} trains on {placement.device} alone", stacklevel=3)
+    return train_on(placement.device, asked, on_progress, on_epoch)
+
+
+def _in_ranks(placement: Placement, asked: Tuning, on_progress: ProgressCallback | None, on_epoch: EpochCallback | None) -> TuneResult:
+    def heard(report: dict[str, Any]) -> None:
+        if "step" in report and on_progress is not None:
+            on_progress(*report["step"])
+        if "epoch" in report and on_epoch is not None:
+            on_epoch(report["epoch"])
+
+    history = run_ranks(placement, asked, asked.model, heard)
+    return TuneResult(history[0]["score"], history[-1]["score"], int(history[-1]["step"] or 0), history)
 
 
 def train_on(device: torch.device, asked: Tuning, on_progress: ProgressCallback | None, on_epoch: EpochCallback | None) -> TuneResult:
     """Train on one device; as one of several ranks where ``torch.distributed`` is initialised."""
-    model, task, path, seed = asked.model, replace(asked.task, device=str(device)), asked.path, asked.seed
+    model, path, seed = asked.model, asked.path, asked.seed
+    task = replace(asked.task, device=str(device)) if shared() else asked.task
     assert asked.epochs is not None
     with seeded(seed):
         length, first = _survey(task)
@@ -142,7 +163,7 @@ def _made_ready(model: nn.Module, task: Task, first: Batch, device: torch.device
         stack.enter_context(preserved_modes(model))
         stack.enter_context(channels_last(model, takes_channels_last(model, first, training=True)))
         if device.type == "cpu" and not task.compile:
-            stack.enter_context(quick_norms(model))
+            stack.enter_context(quick_norms(model, summed if shared() else None))
             stack.enter_context(kept_memory())
         yield
 

@@ -57,14 +57,16 @@ class GatedModel(nn.Module):
         self.gates = nn.Parameter(torch.ones(len(analysis.roots)))
         self.register_buffer("taylor", torch.zeros(len(analysis.roots)))
         self.register_buffer("count", torch.zeros(()))
-        self.gates.register_hook(self._learned)  # type: ignore[no-untyped-call]
 
     def forward(self, *inputs: Any, **named: Any) -> object:
         """What the model computes with its gates."""
         return functional_call(self.model, self._gated(), inputs, named)
 
     def _gated(self) -> dict[str, Tensor]:
-        gates = self.gates.clamp(min=0)
+        gates = self.gates.view_as(self.gates)
+        if gates.requires_grad:
+            gates.register_hook(self._learned)  # type: ignore[no-untyped-call]
+        gates = gates.clamp(min=0)
         found: dict[str, Tensor] = {}
         for name, index in self._places:
             found[name] = found.get(name, self.model.get_parameter(name)) * gates[index.to(gates.device)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,12 +19,13 @@ READ_EVERY: Final = 16
 @dataclass
 class Losses:
     """The losses and gradient norms of the steps of ``name``, ``total`` steps in all, read ``every`` so many.  ``skips``: a step whose
-    gradients overflow is left out, which is no error."""
+    gradients overflow is left out, which is no error. ``mean``: over all ranks."""
 
     name: str
     total: int
     every: int
     skips: bool = False
+    mean: Callable[[Tensor], Tensor] = lambda values: values
     last: float = math.nan
     _read: list[float] = field(default_factory=list)
     _pending: list[tuple[int, int, float, Tensor, Tensor]] = field(default_factory=list)
@@ -39,7 +41,8 @@ class Losses:
         if not self._pending:
             return
         pending, self._pending = self._pending, []
-        values = torch.stack([torch.stack([loss.float().reshape(()), norm.float().reshape(())]) for *_, loss, norm in pending]).tolist()
+        found = torch.stack([torch.stack([loss.float().reshape(()), norm.float().reshape(())]) for *_, loss, norm in pending])
+        values = self.mean(found).cpu().tolist()
         for (step, epoch, rate, _, _), (loss, norm) in zip(pending, values, strict=True):
             for what, number in (("loss", loss), ("gradient", norm)):
                 if not math.isfinite(number) and not (self.skips and what == "gradient"):

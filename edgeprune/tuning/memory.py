@@ -6,6 +6,7 @@ import gc
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -26,27 +27,52 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
+@dataclass(frozen=True)
+class Part:
+    """The ``share`` of a batch that is computed at once.  ``times``: what its gradient counts more, where those of ranks are averaged."""
+
+    batch: Batch
+    share: float = 1.0
+    times: int = 1
+
+
 class Parts:
-    """How batches are split for ``task`` on ``device``; ``count`` parts, one until that turns out to be too much."""
+    """How batches are split for ``task`` on ``device``: among ``ranks``, of which this one is ``rank``, or, in one process, in ``count``
+    parts, one until that turns out to be too much."""
 
-    def __init__(self, task: Task, device: torch.device) -> None:
-        self.task, self.device, self.count = task, device, 1
+    def __init__(self, task: Task, device: torch.device, rank: int = 0, ranks: int = 1) -> None:
+        self.task, self.device, self.rank, self.ranks, self.count = task, device, rank, ranks, 1
         self._sums: bool | None = None
+        self._told = False
 
-    def of(self, batch: Batch) -> Iterator[tuple[Batch, float]]:
-        """The parts of ``batch``, each with the share of the batch that it is."""
-        samples = batch.samples if self.count > 1 else None
-        if samples is None:
-            yield batch, 1.0
-            return
-        size = math.ceil(samples / self.count)
-        for start in range(0, samples, size):
-            part = min(size, samples - start)
-            yield batch.sliced(start, start + part), part / samples
+    def of(self, batch: Batch) -> Iterator[Part]:
+        """The parts of ``batch`` that this process computes.  A batch that cannot be divided among the ranks is computed by each."""
+        samples = batch.samples if max(self.count, self.ranks) > 1 else None
+        if samples is None or samples < self.ranks:
+            if self.ranks > 1 and samples is None and not self._told:
+                self._told = True
+                warnings.warn(
+                    f"the batches of {self.task.name} cannot be divided: every process computes all of them, which makes nothing faster",
+                    stacklevel=2,
+                )
+            yield Part(batch)
+        elif self.ranks > 1:
+            start, end = (samples * place // self.ranks for place in (self.rank, self.rank + 1))
+            yield Part(batch.sliced(start, end), (end - start) / samples, self.ranks)
+        else:
+            size = math.ceil(samples / self.count)
+            for start in range(0, samples, size):
+                part = min(size, samples - start)
+                yield Part(batch.sliced(start, start + part), part / samples)
 
     def split(self, batch: Batch, error: BaseException) -> None:
         """Split further, after ``batch`` did not fit.  Raises :class:`TrainingError` where it cannot be."""
         samples = batch.samples
+        if self.ranks > 1:
+            raise TrainingError(
+                f"training {self.task.name} does not fit into the memory of {self.device} (rank {self.rank} of {self.ranks})",
+                remedy="Use smaller batches, more devices, or one device, where batches are split.",
+            ) from error
         if samples is None or self.count >= samples:
             why = "cannot be split" if samples is None else f"was split into {self.count} parts of one sample"
             raise TrainingError(
@@ -79,12 +105,11 @@ class Parts:
             return False  # the model's own: a mean, as all libraries have it
         size = next((len(value) for value in pytree.tree_leaves(outputs) if isinstance(value, Tensor) and value.dim()), 0)
         with torch.no_grad():
-            twice = [
-                pytree.tree_map_only(Tensor, lambda value: torch.cat([value, value]) if holds(value, size) else value, given)
-                for given in (outputs, targets)
-            ]
+            more, wanted = pytree.tree_map_only(
+                Tensor, lambda value: torch.cat([value, value]) if holds(value, size) else value, (outputs, targets)
+            )
             one = float(self.task.loss_of(outputs, targets, "for a part of a batch"))
-            two = float(self.task.loss_of(*twice, "for a part of a batch, twice"))
+            two = float(self.task.loss_of(more, wanted, "for a part of a batch, twice"))
         if one and abs(two / one - 2) < _SAME:
             return True
         if one and abs(two / one - 1) >= _SAME:

@@ -208,7 +208,8 @@ def smoothed(task: Task) -> Task:
     if not task.label_smoothing:
         return task
     if task.loss is nn.functional.cross_entropy:
-        return replace(task, loss=functools.partial(nn.functional.cross_entropy, label_smoothing=task.label_smoothing))
+        usual: Any = nn.functional.cross_entropy
+        return replace(task, loss=functools.partial(usual, label_smoothing=task.label_smoothing))
     if isinstance(task.loss, nn.CrossEntropyLoss):
         loss = nn.CrossEntropyLoss(
             task.loss.weight,

@@ -15,7 +15,7 @@ from edgeprune.tuning.distill import distillation_loss
 from edgeprune.tuning.engine import Engine
 from edgeprune.tuning.layout import laid_out
 from edgeprune.tuning.losses import READ_EVERY, Losses
-from edgeprune.tuning.memory import Parts, out_of_memory
+from edgeprune.tuning.memory import Part, Parts, out_of_memory
 from edgeprune.tuning.optimizer import OptimizerSettings, smoothed
 from edgeprune.tuning.teacher import Teacher
 
@@ -43,8 +43,8 @@ class Trainer:
         self.optimizer = settings.make(self.parameters)
         self.peaks = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.average = WeightAverage(model, settings.ema) if settings.ema else None
-        self.losses = Losses(task.name, total, 1 if self.device.type == "cpu" else READ_EVERY, engine.scales)
-        self.parts = Parts(self.task, self.device)
+        self.losses = Losses(task.name, total, 1 if self.device.type == "cpu" else READ_EVERY, engine.scales, engine.mean)
+        self.parts = Parts(self.task, self.device, engine.rank, engine.ranks)
         self._called = engine.prepare(torch.compile(model) if task.compile else model, self.optimizer)  # type: ignore[arg-type]
 
     @property
@@ -92,31 +92,32 @@ class Trainer:
             try:
                 return self._add_up(batch, step)
             except Exception as error:
-                if not out_of_memory(error) or self.engine.ranks > 1:
+                if not out_of_memory(error):
                     raise
                 refused = error
             self.parts.split(batch, refused)
 
     def _add_up(self, batch: Batch, step: int) -> Tensor:
         total: Tensor | None = None
-        for part, share in self.parts.of(batch):
-            loss = self._loss(part, share, step)
+        for part in self.parts.of(batch):
+            loss = self._loss(part, step)
             self.engine.backward(loss)
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         return total
 
-    def _loss(self, batch: Batch, share: float, step: int) -> Tensor:
-        """What a part of a batch, ``share`` of it, adds to the batch's loss."""
-        given = laid_out(self.model, batch, training=True)
+    def _loss(self, part: Part, step: int) -> Tensor:
+        """What a part of a batch adds to the batch's loss."""
+        given = laid_out(self.model, part.batch, training=True)
         with self.engine.autocast():
             outputs = given.call(self._called, loss=True)
         outputs, targets = as_float32(outputs), given.targets
         loss = self.task.loss_of(outputs, targets, f"in training at step {step + 1}")
-        if share != 1.0:
-            loss = loss * self.parts.weight(share, outputs, targets)
+        share = part.share * part.times
+        if part.share != 1.0:
+            loss = loss * (self.parts.weight(part.share, outputs, targets) * part.times)
         if self.teacher is None:
             return loss
-        distance = distillation_loss(outputs, self.teacher(batch), targets)
+        distance = distillation_loss(outputs, self.teacher(part.batch), targets)
         strength = self.task.distillation
         return loss if distance is None else (1 - strength) * loss + strength * share * distance
