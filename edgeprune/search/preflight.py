@@ -65,9 +65,7 @@ def check_task(request: RunRequest, events: EventStream) -> None:
     task, budget, options = request.task, request.budget, request.options
     if budget.max_drop is not None and not task.scores:
         raise BudgetError(f"max_drop needs a score, and task {task.name} has none", remedy="Give the task `validation` or `evaluate`.")
-    placement = resolve(options.applied(task).device)
-    if placement.asked != "cpu":
-        events.note(f"computing on {placement.text}")
+    resolve(options.applied(task).device)
     if options.criterion is not None:
         find_criterion(options.criterion, task)
     _check_training(task, options)

@@ -12,6 +12,7 @@ from torch import nn
 
 from edgeprune.errors import InfeasibleBudgetError, RunError
 from edgeprune.export import warm
+from edgeprune.placement import resolve
 from edgeprune.report import write_report
 from edgeprune.report.html import summary_table
 from edgeprune.report.summary import headline, title
@@ -67,6 +68,7 @@ def prune_in(run: RunDirectory, request: RunRequest, events: EventStream, resume
     try:
         resumed = _begin(run, request.fingerprint)
         kept.emit(RunStarted(str(run.path), request.task.name, request.target, request.profile, resumed))
+        kept.note(f"computing on {resolve(request.options.applied(request.task).device).text}")
         warm()
         with own_threads():
             result = _work(Job(request, run, kept), run)

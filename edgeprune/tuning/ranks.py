@@ -13,8 +13,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import IO, Any, Final
 
 import torch
@@ -169,8 +171,9 @@ def _can_be_packed(cloudpickle: Any, value: Any) -> bool:
 
 @contextmanager
 def _by_value(cloudpickle: Any) -> Iterator[None]:
-    """Send what recipes define, not where it is: their modules have names that no process can import."""
-    modules = [module for name, module in list(sys.modules.items()) if name.startswith(MODULE_PREFIX)]
+    """Send what recipes and the like define, not where it is: another process cannot import their modules by name."""
+    folders = _import_folders()
+    modules = [module for name, module in list(sys.modules.items()) if name != "__main__" and not _importable(name, module, folders)]
     for module in modules:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -178,6 +181,21 @@ def _by_value(cloudpickle: Any) -> Iterator[None]:
     finally:
         for module in modules:
             cloudpickle.unregister_pickle_by_value(module)
+
+
+def _importable(name: str, module: ModuleType, folders: list[str]) -> bool:
+    """Whether a new process finds that module; installed ones count without a look."""
+    file = getattr(module, "__file__", None)
+    if file is None or Path(file).is_relative_to(sys.prefix) or Path(file).is_relative_to(sys.base_prefix):
+        return True
+    top, *rest = name.split(".")
+    found, path = PathFinder.find_spec(top, folders), Path(file).resolve()
+    if found is None:
+        return False
+    if not rest:
+        return found.origin is not None and Path(found.origin).resolve() == path
+    places = [Path(place).resolve().joinpath(*rest) for place in found.submodule_search_locations or ()]
+    return any(path in (place.with_suffix(".py"), place / "__init__.py") for place in places)
 
 
 def _wait(ranks: list[_Rank], listener: Listener) -> None:

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 from torch.utils import _pytree as pytree
 
 from edgeprune.batches import Batch, tensors_of
 from edgeprune.placement import device_of, move, wide
 from edgeprune.tuning.context import as_float32, autocast, is_image
+from edgeprune.tuning.fusion import folded, joined
 from edgeprune.tuning.layout import channels_last_batch, few
 
 CLOSE: Final = 1e-3
@@ -93,13 +93,24 @@ def _forms(plain: _Form, tried: Batch) -> Iterator[_Form]:
     model, dtype = plain.model, plain.cast
     images = any(map(is_image, tried.leaves))
     layouts: list[Callable[[Batch], Batch]] = [channels_last_batch, lambda batch: batch] if images else [lambda batch: batch]
-    folded = _folded(model)
-    for whole in [model] if folded is None else [folded, model]:
+    for whole in _wholes(model, plain.device):
         for layout in layouts:
             laid = copy.deepcopy(whole).to(memory_format=torch.channels_last) if layout is channels_last_batch else whole  # type: ignore[call-overload]
             if dtype is not None and images:
                 yield replace(plain, model=copy.deepcopy(laid).to(dtype), inputs=_Cast(layout, dtype), cast=None)
             yield replace(plain, model=laid, inputs=layout)
+
+
+def _wholes(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    """The model with what can be put together, and as it is."""
+    found = folded(model)
+    if found is not None and device.type == "cpu" and torch.backends.mkldnn.is_available():
+        quick = copy.deepcopy(found)
+        if joined(quick):
+            yield quick
+    if found is not None:
+        yield found
+    yield model
 
 
 @dataclass(frozen=True)
@@ -109,16 +120,6 @@ class _Cast:
 
     def __call__(self, batch: Batch) -> Batch:
         return self.layout(batch.mapped(lambda value: value.to(self.dtype) if value.is_floating_point() else value, targets=False))
-
-
-def _folded(model: nn.Module) -> nn.Module | None:
-    """With batch norms multiplied into the weights before them; None where the model cannot be traced."""
-    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        return None
-    try:
-        return fuse(model).eval().requires_grad_(False)
-    except Exception:  # its code depends on its inputs
-        return None
 
 
 def _answers(form: _Form, batch: Batch) -> list[Tensor] | None:
