@@ -14,7 +14,9 @@ _ADD: Final = (operator.add, operator.iadd, torch.add, "add", "add_")
 
 
 def folded(model: nn.Module) -> fx.GraphModule | None:
-    """With batch norms multiplied into the weights before them; None where the model cannot be traced."""
+    """With batch norms multiplied into the weights before them; None where there is nothing to put together, or it cannot be traced."""
+    if not any(isinstance(module, (nn.Conv2d, nn.modules.batchnorm._BatchNorm)) for module in model.modules()):
+        return None
     try:
         found = fuse(model).eval().requires_grad_(False)
     except Exception:  # its code depends on its inputs
