@@ -91,6 +91,10 @@ FAMILIES: dict[str, Row] = {
         "HunYuanDenseV1 Arcee Apertus RecurrentGemma BitNet Lfm2 DiffLlama ModernBertDecoder GPTBigCode NanoChat Mixtral Ministral "
         "VaultGemma SeedOss Doge Git",
     ),
+    **_named(
+        "{}ForCausalLM", TEXT, None, "Olmoe Qwen3Moe", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32
+    ),
+    **_named("{}ForCausalLM", TEXT, None, "GptOss GraniteMoe", num_local_experts=4, num_experts_per_tok=2),
     "gptneo": ("GPTNeoForCausalLM", TEXT, None, {"attention_types": [[["global", "local"], 1]], "window_size": 8}),
     **_named("{}LMHeadModel", TEXT, None, "GPT2 CTRL OpenAIGPT"),
     **_named(

@@ -16,12 +16,13 @@ from edgeprune.cost.width import WidthExpr, Widths, alive
 from edgeprune.graph import Analysis
 from edgeprune.graph.flow import name_of, shape_of
 from edgeprune.graph.rules.contraction import CONVOLUTIONS, TRANSPOSED
-from edgeprune.graph.rules.product import equation_of
+from edgeprune.graph.rules.product import GROUPED, equation_of
 from edgeprune.graph.rules.recurrent import CELLS, GATES
 
 aten = torch.ops.aten
 
 PRODUCTS: dict[Any, int] = {
+    **dict.fromkeys(GROUPED, 0),
     **dict.fromkeys((aten.linear.default, aten.matmul.default, aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default), 0),
     **dict.fromkeys((aten.addmm.default, aten.baddbmm.default), 1),
 }
@@ -125,8 +126,8 @@ def _products(analysis: Analysis, node: fx.Node) -> Iterator[tuple[float, list[f
         x, weight = _nodes(args[:2])
         places = math.prod(extent(x if node.target in TRANSPOSED else node))
         yield float(places * math.prod(extent(weight)[1:])), [x, weight]
-    elif node.target in PRODUCTS:
-        first = PRODUCTS[node.target]
+    elif node.target in PRODUCTS or str(node.target) in PRODUCTS:
+        first = PRODUCTS.get(node.target, 0)
         x, y = _nodes(args[first : first + 2])
         yield float(math.prod(extent(node)) * extent(x)[-1]), [x, y]
     elif node.target is aten.einsum.default:

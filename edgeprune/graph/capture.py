@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,13 +19,14 @@ from edgeprune.batches import Inputs, call
 from edgeprune.errors import CaptureError
 from edgeprune.graph.batch import FOLLOWS, SIZES, batch_of, first_tensor, generalized, holds, resized
 from edgeprune.graph.decompose import decompose_unknown
-from edgeprune.graph.nodes import store
-from edgeprune.graph.parts import Part, Parts, joined, record_calls
+from edgeprune.graph.nodes import argument
+from edgeprune.graph.parts import Part, Parts, joined, record_any_batch, record_calls, set_tensor, with_shared
 from edgeprune.graph.training import Still, Training, look
 from edgeprune.graph.twin import twin
 from edgeprune.parametrization import folded
 
 CONVERSIONS = tuple(getattr(torch.ops.aten.to, name) for name in ("dtype", "dtype_layout", "device", "other"))
+JOINS = (torch.ops.aten.cat.default, torch.ops.aten.concat.default, torch.ops.aten.concatenate.default)
 REGIONS = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
 """Parts of a graph that export sets apart, and which of their arguments is the graph of the part."""
 EXPORT_SHOWS = "Data-dependent control flow is the usual cause: torch.export.export(model, inputs) shows where."
@@ -52,10 +54,14 @@ class Captured:
         if value is None:
             return ()
         sizes = [size if isinstance(size, int) else int(size.node.hint) for size in value.shape]
-        return tuple(size * self.batch // batch_of(self.inputs) if dim in follows else size for dim, size in enumerate(sizes))
+        held = SIZES[0] if self.parts else batch_of(self.inputs)
+        return tuple(size * self.batch // held if dim in follows else size for dim, size in enumerate(sizes))
 
     def misfit(self, inputs: Any) -> str:
         """Why the graph does not take ``inputs`` of a batch; "" where it does."""
+        if self.parts:
+            fits = self.any_batch or batch_of(inputs) == self.batch
+            return "" if fits else f"its parts were captured for a batch of {self.batch}, and a batch has {batch_of(inputs)} samples"
         given, examples, held = pytree.tree_leaves(inputs), pytree.tree_leaves(self.inputs), batch_of(self.inputs)
         if len(given) != len(examples):
             return f"a batch has {len(given)} inputs, and the example {len(examples)}"
@@ -84,7 +90,7 @@ def capture(model: nn.Module, example_inputs: Inputs) -> Captured:
         watch = _WatchShapes()  # type: ignore[no-untyped-call]
         try:
             with watch:
-                calls = record_calls(model, _with_weights(model, ""), example_inputs)
+                calls = record_calls(twin(model), _with_weights(model, ""), example_inputs)
         except Exception as error:
             shapes = ", ".join(str(tuple(value.shape)) for value in pytree.tree_leaves(example_inputs) if isinstance(value, Tensor))
             raise CaptureError(
@@ -119,9 +125,10 @@ class _WatchShapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _with_weights(model: nn.Module, name: str) -> list[str]:
-    """The submodules of ``name`` that have parameters."""
-    children = model.get_submodule(name).named_children()
-    return [f"{name}.{leaf}".lstrip(".") for leaf, child in children if next(child.parameters(), None) is not None]
+    """The submodules of ``name`` that have parameters, each by the first name it has in the model."""
+    first = set(dict(model.named_modules()))
+    children = [(f"{name}.{leaf}".lstrip("."), child) for leaf, child in model.get_submodule(name).named_children()]
+    return [child for child, module in children if child in first and next(module.parameters(), None) is not None]
 
 
 def _capture_parts(model: nn.Module, example_inputs: Inputs, calls: dict[str, Part], whole: CaptureError) -> Captured:
@@ -129,29 +136,51 @@ def _capture_parts(model: nn.Module, example_inputs: Inputs, calls: dict[str, Pa
     found: list[tuple[Part, fx.GraphModule]] = []
     names = _with_weights(model, "")
     while names:
-        failed = []
+        failed, dynamic = [], record_any_batch(model, names, example_inputs)
         for name in names:
-            graph = _part(model, calls.get(name))
-            if graph is None:
+            part = _part_any_batch(model, dynamic.get(name)) or _part(model, calls.get(name))
+            if part is None:
                 failed.append(name)
             else:
-                found.append((replace(calls[name], codegen=graph.graph._codegen), graph))
+                found.append(part)
         names = [child for name in failed for child in _with_weights(model, name)]
         calls = record_calls(model, names, example_inputs) if names else {}
     if not found:
         raise whole
-    inputs = tuple(leaf for part, _ in found for leaf in part.leaves)
-    return Captured(joined(found), inputs, any_batch=False, parts=tuple(part for part, _ in found), whole=whole)
+    found = with_shared(found)
+    parts, inputs = tuple(part for part, _ in found), tuple(leaf for part, _ in found for leaf in part.leaves)
+    any_batch = all(part.follows is not None for part in parts)
+    return Captured(joined(found), inputs, any_batch, batch_of(example_inputs) or 1, parts=parts, whole=whole)
 
 
-def _part(model: nn.Module, call: Part | None) -> fx.GraphModule | None:
-    """The graph of a submodule; None when it is not called, or cannot be captured either."""
+def _part(model: nn.Module, call: Part | None) -> tuple[Part, fx.GraphModule] | None:
+    """A submodule with its graph; None when it is not called, or cannot be captured either."""
     if call is None:
         return None
     try:
-        return _export(model.get_submodule(call.name), call.args, None, call.kwargs)
+        graph = _export(model.get_submodule(call.name), call.args, None, call.kwargs)
     except CaptureError:
         return None
+    return replace(call, codegen=graph.graph._codegen), graph
+
+
+def _part_any_batch(model: nn.Module, call: Part | None) -> tuple[Part, fx.GraphModule] | None:
+    """The same for any number of samples; None where its code fixes it."""
+    if call is None or call.follows is None:
+        return None
+    leaves, shapes = list(zip(call.leaves, call.follows, strict=True)), torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+    for value, dims in leaves:
+        if dims:
+            shapes[value] = dict.fromkeys(dims, torch.export.Dim.AUTO)
+    try:
+        graph = _export(model.get_submodule(call.name), call.args, shapes if any(call.follows) else None, call.kwargs)
+    except CaptureError:
+        return None
+    given = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    if any(not _free(node.meta["val"].shape[dim]) for node, (_, dims) in zip(given, leaves, strict=True) for dim in dims):
+        return None
+    _note_batch(graph)
+    return replace(call, codegen=graph.graph._codegen), graph
 
 
 @contextlib.contextmanager
@@ -184,9 +213,7 @@ def _any_batch(model: nn.Module, inputs: Inputs, training: bool = False) -> fx.G
     try:
         module = _export(model, inputs, follows, training=training)
         if _any_size(module, inputs):
-            for node in module.graph.nodes:  # noted now: whoever asks a symbolic size for its number makes it that number
-                value = first_tensor(node)
-                node.meta[FOLLOWS] = () if value is None else tuple(d for d, size in enumerate(value.shape) if not isinstance(size, int))
+            _note_batch(module)
             return module
     except CaptureError:
         pass
@@ -197,7 +224,19 @@ def _any_size(module: fx.GraphModule, inputs: Inputs) -> bool:
     """Whether no tensor of samples was found to hold one number of them."""
     batch, given = batch_of(inputs), [node for node in module.graph.nodes if node.op == "placeholder"]
     sizes = [node.meta["val"].shape[0] for node, value in zip(given, pytree.tree_leaves(inputs), strict=True) if holds(value, batch)]
-    return all(isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None for size in sizes)
+    return all(map(_free, sizes))
+
+
+def _free(size: Any) -> bool:
+    """Whether a size was not found to be one number."""
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
+
+
+def _note_batch(module: fx.GraphModule) -> None:
+    """Note which dimensions follow the batch size, now: whoever asks a symbolic size for its number makes it that number."""
+    for node in module.graph.nodes:
+        value = first_tensor(node)
+        node.meta[FOLLOWS] = () if value is None else tuple(dim for dim, size in enumerate(value.shape) if not isinstance(size, int))
 
 
 def _from_two(model: nn.Module, inputs: Inputs, training: bool) -> fx.GraphModule | None:
@@ -258,27 +297,34 @@ def _export(
     model: nn.Module, inputs: Inputs, dynamic_shapes: Any, kwargs: dict[str, Any] | None = None, *, training: bool = False
 ) -> fx.GraphModule:
     args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, kwargs)
-    logging.disable(logging.CRITICAL)  # the error reports failures; the graphs that torch logs and prints are thousands of lines
-    model = twin(model).train(training)  # what a failed export leaves in a model's attributes is not a tensor
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model(*args, **(kwargs or {}))  # what it keeps for these shapes, it keeps before it is captured
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes)
-            module = program.module(check_guards=False)
-    except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise CaptureError(
-            f"torch.export cannot capture {type(model).__name__}: {reason}",
-            remedy=EXPORT_SHOWS,
-        ) from error
-    finally:
-        logging.disable(logging.NOTSET)
+        module = _traced(twin(model).train(training), args, dynamic_shapes, kwargs)
+    except Exception:
+        try:
+            kept = twin(model).train(training)
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                kept(*args, **(kwargs or {}))  # what it keeps for these shapes (anchors), it keeps before it is captured
+            module = _traced(kept.train().train(training), args, dynamic_shapes, kwargs)
+        except Exception as error:
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise CaptureError(f"torch.export cannot capture {type(model).__name__}: {reason}", remedy=EXPORT_SHOWS) from error
     _inline_regions(module)
+    _require_known_shapes(module, type(model).__name__)
     _drop_guards(module)
     _name_parameters(module, model)
     decompose_unknown(module)
     return module
+
+
+def _traced(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, kwargs: dict[str, Any] | None) -> fx.GraphModule:
+    """By ``torch.export``, without the thousands of lines that it logs and prints.  ``model`` is used up: what export leaves in its
+    attributes is not a tensor."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+            return torch.export.export(model, inputs, kwargs, dynamic_shapes=dynamic_shapes).module(check_guards=False)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _inline_regions(module: fx.GraphModule) -> None:
@@ -299,6 +345,14 @@ def _inline_regions(module: fx.GraphModule) -> None:
         module.graph.erase_node(node)
 
 
+def _require_known_shapes(module: fx.GraphModule, what: str) -> None:
+    """Raise :class:`CaptureError` naming the first operation with as many elements as the data say (tokens of an expert)."""
+    for node in module.graph.nodes:
+        value = first_tensor(node)
+        if value is not None and any(free_unbacked_symbols(size) for size in value.shape if isinstance(size, torch.SymInt)):
+            raise CaptureError(f"the shapes in {what} depend on the data: {node.target}", remedy=EXPORT_SHOWS)
+
+
 def _name_parameters(module: fx.GraphModule, model: nn.Module) -> None:
     """Parameters that a model reads past its modules (Keras does) are constants in the graph: give them back their names."""
     names = {(tensor.data_ptr(), tensor.shape): name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
@@ -307,21 +361,13 @@ def _name_parameters(module: fx.GraphModule, model: nn.Module) -> None:
             tensor = tensor_at(module, str(node.target))
             name = names.get((tensor.data_ptr(), tensor.shape))
             if name is not None and tensor.numel():
-                _set_tensor(module, name, tensor_at(model, name))
+                set_tensor(module, name, tensor_at(model, name))
                 node.target = name
 
 
-def _set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
-    owner, _, leaf = name.rpartition(".")
-    for step in filter(None, owner.split(".")):
-        if not hasattr(module, step):
-            module.add_module(step, nn.Module())
-        module = getattr(module, step)
-    store(module, leaf, tensor)
-
-
 def _drop_guards(module: fx.GraphModule) -> None:
-    """Take out the checks that export adds, and conversions to the type that a tensor has already."""
+    """Take out the checks that export adds, conversions to the type that a tensor has already, and parts of a tensor that hold nothing; let
+    no operation depend on how its operand lies in memory."""
     for node in list(module.graph.nodes):
         guard = node.op == "call_module" and "_guards_fn" in str(node.target)
         if guard or node.target is torch.ops.aten._assert_tensor_metadata.default:
@@ -329,6 +375,12 @@ def _drop_guards(module: fx.GraphModule) -> None:
         elif node.target in CONVERSIONS and node.meta["val"].dtype == node.args[0].meta["val"].dtype:
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
+        elif node.target in JOINS:
+            parts = argument(node, 0)
+            filled = [part for part in parts if not any(size == 0 for size in part.meta["val"].shape if isinstance(size, int))]
+            node.args = (filled or parts, *node.args[1:])
+        elif node.target is torch.ops.aten.view.default:  # other kernels (of attention) lay their results out in another way
+            node.target = torch.ops.aten.reshape.default
     module.graph.eliminate_dead_code()
     if hasattr(module, "_guards_fn"):
         del module._guards_fn

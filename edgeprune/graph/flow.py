@@ -272,8 +272,10 @@ def writes_in_place(node: fx.Node) -> bool:
 
 
 def draws(node: fx.Node) -> bool:
-    """Whether a node draws random numbers: dropout does in training mode alone."""
+    """Whether a node draws random numbers: dropout does in training mode alone, attention where it drops out."""
     if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
         return False
     name = name_of(node)
+    if name == "scaled_dot_product_attention":
+        return bool(node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p"))
     return node.args[2] is True if "dropout" in name else name not in ("lstm", "gru", "rnn_tanh", "rnn_relu")

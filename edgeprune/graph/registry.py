@@ -28,11 +28,12 @@ FALLBACKS: dict[torch.Tag, Rule] = {}
 def rule_of(target: Any) -> Rule | None:
     """The rule of an operation, or of all operations of its kind; None where there is none."""
     tagged = (FALLBACKS[tag] for tag in FALLBACKS if tag in getattr(target, "tags", ()))
-    return RULES.get(target) or next(tagged, None)
+    return RULES.get(target) or RULES.get(str(target)) or next(tagged, None)
 
 
-def rule(*ops: OpOverload) -> Callable[[Rule], Rule]:
-    """Register the rule of ``ops``.  A second rule for the same operation is an error."""
+def rule(*ops: OpOverload | str) -> Callable[[Rule], Rule]:
+    """Register the rule of ``ops``, by their names where other libraries define them when they are imported.  A second rule for the same
+    operation is an error."""
     return _register(RULES, ops)
 
 
@@ -47,7 +48,9 @@ def reference(*ops: OpOverload) -> Callable[[Reference], Reference]:
     return _register(REFERENCES, ops)
 
 
-def _register(table: dict[Any, Callable[..., Any]], ops: tuple[OpOverload, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _register(
+    table: dict[Any, Callable[..., Any]], ops: tuple[OpOverload | str, ...]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
         for op in ops:
             if op in table:

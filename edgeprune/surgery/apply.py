@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from edgeprune.batches import Inputs, call
 from edgeprune.errors import VerificationError
 from edgeprune.graph import Analysis
 from edgeprune.graph.capture import eval_mode
-from edgeprune.graph.parts import split
+from edgeprune.graph.parts import set_tensor, split
 from edgeprune.graph.training import still_outputs
 from edgeprune.parametrization import folded
 from edgeprune.surgery.inplace import apply_in_place
@@ -59,7 +60,7 @@ def apply(model: nn.Module, analysis: Analysis, plan: Plan, mode: Mode | None = 
         try:
             smaller = apply_in_place(model, masks)
             return Pruned(smaller, plan, "modules", check.error(smaller))
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, VerificationError) as error:
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, VerificationError) as error:
             reason = str(error)
             if mode == "modules":
                 raise VerificationError(f"the plan cannot be applied to the modules themselves: {reason}") from error
@@ -117,10 +118,22 @@ def _inactive(analysis: Analysis, reason: str) -> tuple[str, ...]:
 
 
 def _with_parts(model: nn.Module, parts: dict[str, fx.GraphModule]) -> nn.Module:
-    """A copy of ``model`` with these in the places of its submodules."""
+    """A copy of ``model`` with these in the places of its submodules; parameters that they share with the rest stay shared."""
     result = copy.deepcopy(model)
-    for name, part in parts.items():
-        result.set_submodule(name, part)
+    known = dict(model.named_modules())
+    for name, module in model.named_modules(remove_duplicate=False):
+        found = next((part for own, part in parts.items() if known[own] is module), None)
+        if found is not None:
+            result.set_submodule(name, found)
+    places: dict[int, list[str]] = defaultdict(list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        places[id(parameter)].append(name)
+    made = dict(result.named_parameters(remove_duplicate=False))
+    for names in places.values():
+        cut = next((made[name] for name in names if name in made and name.startswith(tuple(f"{part}." for part in parts))), None)
+        if cut is not None:
+            for name in made.keys() & set(names):
+                set_tensor(result, name, cut)
     return result
 
 
@@ -130,8 +143,11 @@ def masked(model: nn.Module, analysis: Analysis, plan: Plan) -> nn.Module:
     model, gone = folded(model), removed_channels(analysis, plan)
     masks = keep_masks(analysis, gone)
     nothing = {name: torch.zeros((), dtype=torch.bool) for block in dropped_blocks(analysis, plan) for name in block.last}
-    copied = masked_copy(model, masks | nothing)
-    return Reference(copied, analysis, gone, masks) if needs_reference(analysis, analysis.captured.module, gone, masks) else copied
+    held = {name for name, _ in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]}
+    constants = masks.keys() - held  # of the graph alone: what the model keeps outside its parameters and buffers
+    copied = masked_copy(model, {name: mask for name, mask in (masks | nothing).items() if name not in constants})
+    needed = bool(constants) or needs_reference(analysis, analysis.captured.module, gone, masks)
+    return Reference(copied, analysis, gone, masks) if needed else copied
 
 
 def restore(model: nn.Module, analysis: Analysis, pruned: Pruned) -> nn.Module:

@@ -89,12 +89,17 @@ def _places(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
 
 def expanded(dense: nn.Module, masks: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A compacted model's ``state`` in the dense model's shapes, zeros where channels went: the inverse of compacting."""
-    result = {}
-    for name, tensor in dense.state_dict().items():
-        if name not in state or name not in masks:  # what is not in the state went with its block
-            result[name] = state[name].clone() if name in state else torch.zeros_like(tensor)
-            continue
-        full = torch.zeros_like(tensor)
-        full[masks[name].expand(tensor.shape)] = state[name].flatten()
+    result, names = {}, defaultdict[int, list[str]](list)
+    held = dense.state_dict(keep_vars=True)
+    for name, tensor in held.items():
+        names[id(tensor)].append(name)
+    for name, tensor in held.items():
+        alike = [name, *names[id(tensor)]]  # a shared parameter may have lost some of its names
+        mask, left = (next((table[one] for one in alike if one in table), None) for table in (masks, state))
+        full = torch.zeros_like(tensor, requires_grad=False)
+        if left is not None and mask is not None:
+            full[mask.expand(tensor.shape)] = left.flatten()
+        elif left is not None:  # what is not in the state went with its block
+            full = left.clone()
         result[name] = full
     return result

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from edgeprune.graph import Analysis
@@ -86,8 +87,8 @@ class Masked(PlacedInterpreter):
             return value * self.masks[name] if name in self.masks else value
         known = REFERENCES.get(n.target)
         norm = self._batch_norm(n)
-        if norm is not None:  # the module itself: in training mode it measures its statistics again
-            value = norm(self.fetch_args_kwargs_from_env(n)[0][0])
+        if norm is not None:  # by the module: in training mode it measures its statistics again.  Its own forward may do more (timm)
+            value = _BatchNorm.forward(norm, self.fetch_args_kwargs_from_env(n)[0][0])
         elif known is None:
             value = super().run_node(n)
         else:
@@ -101,9 +102,9 @@ class Masked(PlacedInterpreter):
             return value.masked_fill_(~stays, 0.0)
         return value.masked_fill(~stays, 0.0)
 
-    def _batch_norm(self, node: fx.Node) -> nn.Module | None:
+    def _batch_norm(self, node: fx.Node) -> _BatchNorm | None:
         if node.target is not torch.ops.aten.batch_norm.default or not isinstance(node.args[3], fx.Node):
             return None
         owner = str(node.args[3].target).rpartition(".")[0]
         module = self.model.get_submodule(owner) if node.args[3].op == "get_attr" else None
-        return module if isinstance(module, nn.modules.batchnorm._BatchNorm) else None
+        return module if isinstance(module, _BatchNorm) else None

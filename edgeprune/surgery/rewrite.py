@@ -24,7 +24,7 @@ from edgeprune.surgery.parameters import box_shape, replace_tensors
 aten = torch.ops.aten
 VIEWS = frozenset({
     "slice", "select", "view", "permute", "transpose", "swapaxes", "t", "movedim", "unsqueeze", "squeeze", "narrow", "expand", "expand_as",
-    "getitem", "split", "split_with_sizes", "chunk", "unbind", "detach", "alias", "unflatten",
+    "getitem", "split", "split_with_sizes", "chunk", "unbind", "detach", "alias", "unflatten", "reshape", "flatten",
 })  # fmt: skip
 """Operations whose result shares its operand's memory."""
 IDEMPOTENT = (aten.relu.default, aten.relu6.default, aten.hardtanh.default)

@@ -38,6 +38,8 @@ def index(flow: Flow, node: fx.Node, x: Any, indices: list[Any]) -> Any:
     for place in indices:
         if isinstance(place, Tensor):
             flow.freeze(place, f"{place_of(node)} uses it as an index")
+    if isinstance(x, ParamView) and x.index is None and len(x.shape) == 2 and len(indices) == 1 and not certain:
+        return _rows(flow, node, x)
     labels = flow.labels(x)
     if certain:
         return aten.index(labels, known)
@@ -47,6 +49,29 @@ def index(flow: Flow, node: fx.Node, x: Any, indices: list[Any]) -> Any:
         return no_labels(shape_of(node))
     nowhere = [None if place is None else torch.zeros(_shape(place), dtype=torch.int64) for place in indices]
     return aten.index(labels, nowhere).expand(shape_of(node))
+
+
+def _rows(flow: Flow, node: fx.Node, table: ParamView) -> Tensor:
+    """Rows of a table (an expert's bias for every sample): the channels begin in its columns, as those of an embedding."""
+    shape = shape_of(node)
+    out = flow.channels.fresh((table.shape[1],))
+    flow.produce(table, 1, out.reshape(1, -1), place_of(node))
+    return along(out, shape, len(shape) - 1)
+
+
+@rule(aten.index_put.default, aten.index_put_.default)
+def put(flow: Flow, node: fx.Node, x: Any, indices: list[Any], values: Any, *rest: Any, **named: Any) -> Tensor:
+    """Values written at computed places, which must be none of channels."""
+    for value in (x, *(place for place in indices if place is not None), values):
+        flow.freeze(value, f"{place_of(node)} writes at computed places")
+    return no_labels(shape_of(node))
+
+
+@rule(aten.histc.default, aten.bincount.default)
+def histogram(flow: Flow, node: fx.Node, x: Any, *rest: Any, **named: Any) -> Tensor:
+    """Counts of values."""
+    flow.freeze(x, f"{place_of(node)} counts its values")
+    return no_labels(shape_of(node))
 
 
 def _shape(place: Any) -> tuple[int, ...]:

@@ -19,6 +19,8 @@ from edgeprune.graph.registry import reference, rewriter, rule
 
 aten = torch.ops.aten
 Names = str
+GROUPED: tuple[Any, ...] = (aten._grouped_mm.default, "transformers.grouped_mm_fallback.default")
+"""Products of rows with the matrix of the expert that each was sent to; the second is transformers' own."""
 
 
 @rule(aten.linear.default)
@@ -44,6 +46,19 @@ def matmul(flow: Flow, node: fx.Node, x: Any, y: Any) -> Tensor:
     sy = "k" if right == 1 else batch[len(batch) - (right - 2) :] + "kj"
     out = batch + ("i" if left > 1 else "") + ("j" if right > 1 else "")
     return contract(flow, node, x, sx, y, sy, out)
+
+
+@rule(*GROUPED)
+def grouped_matmul(flow: Flow, node: fx.Node, x: Any, weight: Any, offsets: Any = None, bias: Any = None, *rest: Any, **named: Any) -> Any:
+    """Rows (rows, in) with weights (experts, in, out): rows of all experts stand in one result, so all experts lose the same channels."""
+    if (_rank(x), _rank(weight)) == (3, 3):
+        return contract(flow, node, x, "eik", weight, "ekj", "eij")
+    if (_rank(x), _rank(weight)) != (2, 3) or not isinstance(weight, ParamView):
+        for value in (x, weight):
+            flow.freeze(value, f"{place_of(node)} multiplies groups of computed matrices")
+        return no_labels(shape_of(node))
+    result = contract(flow, node, x, "sk", weight, "ekj", "sj")
+    return result if bias is None else flow.join([result, bias], place_of(node)).expand(shape_of(node))
 
 
 @rule(aten.baddbmm.default)
