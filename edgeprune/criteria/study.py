@@ -26,7 +26,7 @@ Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
-class Cut:
+class RandomRemoval:
     """A random removal.  ``removed``: for every row of ``group`` the places that go. ``predicted``: each criterion's sum over them."""
 
     group: str
@@ -72,8 +72,8 @@ class Comparison:
     dense: Removal
     images: int
     criteria: list[Judgement]
-    channels: list[Cut]
-    subsets: list[Cut]
+    channels: list[RandomRemoval]
+    subsets: list[RandomRemoval]
     skipped: dict[str, str]
 
 
@@ -106,12 +106,12 @@ def compare_criteria(
     with seeded(seed):
         scored, seconds, skipped = _scores(task, analysis, wanted, names is None, steps)
         steps.total -= len(skipped) * each_criterion
-        trial = _Trial(Removals(task, analysis, images), groups, scored, np.random.default_rng(seed), steps)
-        channels = trial.cuts(each, lambda group: 1)
-        subsets = trial.cuts(half, lambda group: _goes(group, max(shares)))
-        judged = [_judgement(name, trial, channels, subsets, shares, seconds[name]) for name in scored]
+        study = _Study(Removals(task, analysis, images), groups, scored, np.random.default_rng(seed), steps)
+        channels = study.remove(each, lambda group: 1)
+        subsets = study.remove(half, lambda group: _goes(group, max(shares)))
+        judged = [_judgement(name, study, channels, subsets, shares, seconds[name]) for name in scored]
     judged.sort(key=lambda one: one.alone.value)
-    return Comparison(trial.removals.dense, trial.removals.images, judged, channels, subsets, skipped)
+    return Comparison(study.removals.dense, study.removals.images, judged, channels, subsets, skipped)
 
 
 def _check(task: Task, shares: Sequence[float]) -> None:
@@ -161,7 +161,7 @@ def _goes(group: Group, share: float) -> int:
 
 
 @dataclass(frozen=True)
-class _Trial:
+class _Study:
     """What removals are drawn from, and where they are measured."""
 
     removals: Removals
@@ -170,17 +170,17 @@ class _Trial:
     random: np.random.Generator
     steps: _Steps
 
-    def cuts(self, each: int, count: Callable[[Group], int]) -> list[Cut]:
+    def remove(self, each: int, count: Callable[[Group], int]) -> list[RandomRemoval]:
         """``each`` random removals of ``count`` channels a row from every group."""
-        return [self._cut(group, count(group)) for group in self.groups for _ in range(each)]
+        return [self._remove(group, count(group)) for group in self.groups for _ in range(each)]
 
-    def _cut(self, group: Group, count: int) -> Cut:
+    def _remove(self, group: Group, count: int) -> RandomRemoval:
         places = np.stack([np.sort(self.random.choice(group.size, count, replace=False)) for _ in group.rows])
         kept = tuple(tuple(np.setdiff1d(np.arange(group.size), row).tolist()) for row in places)
         effect = self.removals.measure(Plan(self.removals.analysis.fingerprint, {group.name: kept}))
         predicted = {name: float(np.take_along_axis(saliency[group.name], places, 1).sum()) for name, saliency in self.scored.items()}
         self.steps.done(f"removing {count} at random from {group.name}")
-        return Cut(group.name, places.tolist(), effect, predicted)
+        return RandomRemoval(group.name, places.tolist(), effect, predicted)
 
     def followed(self, name: str, share: float, groups: Sequence[Group]) -> Removal:
         """The effect of removing what the criterion ranks lowest."""
@@ -191,25 +191,28 @@ class _Trial:
 
 
 def _judgement(
-    name: str, trial: _Trial, channels: Sequence[Cut], subsets: Sequence[Cut], shares: Sequence[float], seconds: float
+    name: str, study: _Study, channels: Sequence[RandomRemoval], subsets: Sequence[RandomRemoval], shares: Sequence[float], seconds: float
 ) -> Judgement:
-    def within(cuts: Sequence[Cut], key: Callable[[Cut], str], plain: bool = False) -> Estimate:
+    def within(removals: Sequence[RandomRemoval], key: Callable[[RandomRemoval], str], plain: bool = False) -> Estimate:
         strata = dict[str, tuple[list[float], list[float]]]()
-        for cut in cuts:
-            predicted, changes = strata.setdefault(key(cut), ([], []))
-            predicted.append(cut.predicted[name])
-            changes.append((cut.effect.plain if plain else cut.effect.recalibrated).divergence)
+        for removal in removals:
+            predicted, changes = strata.setdefault(key(removal), ([], []))
+            predicted.append(removal.predicted[name])
+            changes.append((removal.effect.plain if plain else removal.effect.recalibrated).divergence)
         return rank_correlation(list(strata.values()))
 
-    chance = [float(np.mean([cut.effect.recalibrated.divergence for cut in subsets if cut.group == group.name])) for group in trial.groups]
-    alone = [trial.followed(name, max(shares), [group]).recalibrated.divergence for group in trial.groups]
+    chance = [
+        float(np.mean([removal.effect.recalibrated.divergence for removal in subsets if removal.group == group.name]))
+        for group in study.groups
+    ]
+    alone = [study.followed(name, max(shares), [group]).recalibrated.divergence for group in study.groups]
     return Judgement(
         name,
-        within(channels, lambda cut: cut.group),
-        within(channels, lambda cut: cut.group, plain=True),
-        within(channels, lambda cut: ""),
-        within(subsets, lambda cut: cut.group),
+        within(channels, lambda removal: removal.group),
+        within(channels, lambda removal: removal.group, plain=True),
+        within(channels, lambda removal: ""),
+        within(subsets, lambda removal: removal.group),
         mean_ratio(alone, chance),
-        [Followed(share, trial.followed(name, share, trial.removals.analysis.groups)) for share in shares],
+        [Followed(share, study.followed(name, share, study.removals.analysis.groups)) for share in shares],
         seconds,
     )

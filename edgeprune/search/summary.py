@@ -103,8 +103,8 @@ def _epoch(entry: Mapping[str, float | None]) -> EpochSummary:
 
 
 def _candidate(item: MeasuredPlan) -> CandidateSummary:
-    model = item.trial.model
-    return CandidateSummary(item.predicted.latency_ms, model.latency_ms, model.low_ms, model.high_ms, item.trial.ratio)
+    model = item.pair.model
+    return CandidateSummary(item.predicted.latency_ms, model.latency_ms, model.low_ms, model.high_ms, item.pair.ratio)
 
 
 def _of_session(figures: ModelMetrics, measured: Measurement) -> ModelMetrics:

@@ -30,19 +30,19 @@ class Judged:
     relative: bool = False
 
 
-def judge_trial(limit: Limit, trial: PairedMeasurement) -> Judged:
+def judge_pair(limit: Limit, pair: PairedMeasurement) -> Judged:
     """The verdict on what was measured: of a relative latency on the ratio of the models measured in turns, else on the session's own
     figure."""
-    ratio = Ratio.judge(trial.model.name, trial.ratio, trial.low, trial.high)
-    judged = Gate(str(limit), limit).judge(trial.model, trial.dense, ratio)
+    ratio = Ratio.judge(pair.model.name, pair.ratio, pair.low, pair.high)
+    judged = Gate(str(limit), limit).judge(pair.model, pair.dense, ratio)
     return Judged(judged.verdict, judged.found, judged.limit, limit.relative and limit.kind == "latency")
 
 
-def judge_limit(limit: Limit, dense: ModelMetrics, figures: ModelMetrics, trial: PairedMeasurement | None) -> Judged:
-    """What ``trial`` measured is judged with its interval, what was counted or predicted as it is."""
-    if trial is not None and trial.measures(limit.kind):
-        return judge_trial(limit, trial)
-    value, base = figures.of(limit.kind), dense.of(limit.kind)
+def judge_limit(limit: Limit, dense: ModelMetrics, metrics: ModelMetrics, pair: PairedMeasurement | None) -> Judged:
+    """What ``pair`` measured is judged with its interval, what was counted or predicted as it is."""
+    if pair is not None and pair.measures(limit.kind):
+        return judge_pair(limit, pair)
+    value, base = metrics.of(limit.kind), dense.of(limit.kind)
     found = None if value is None else Interval.exact(value)
     bound = math.nan if limit.relative and base is None else limit.resolve(base or 0.0)
     return Judged(judge(found, bound), found, bound)
@@ -52,8 +52,8 @@ def judge_budget(
     task: Task,
     budget: Budget,
     dense: ModelMetrics,
-    figures: ModelMetrics,
-    trial: PairedMeasurement | None,
+    metrics: ModelMetrics,
+    pair: PairedMeasurement | None,
     scores: tuple[Score | None, Score | None],
 ) -> dict[str, BudgetSummary]:
     """Every limit by kind, judged.  ``scores``: of the dense and of the final model."""
@@ -61,7 +61,7 @@ def judge_budget(
     for kind, limit in budget.limits().items():
         base = dense.of(kind)
         absolute = None if limit.relative and base is None else limit.resolve(base or 0.0)
-        result[kind] = _entry(getattr(budget, kind), absolute, judge_limit(limit, dense, figures, trial))
+        result[kind] = _entry(getattr(budget, kind), absolute, judge_limit(limit, dense, metrics, pair))
     if budget.max_drop is not None:
         found = drop_between(task, *scores)
         judged = Judged(judge(found, budget.max_drop + EXACT), found, budget.max_drop)

@@ -41,7 +41,7 @@ def run(tmp_path) -> Path:
     return make_run(tmp_path / "run")
 
 
-def order(*runs: Path, version: str = "1.4.0", **fields: object) -> BuildSpec:
+def build_spec(*runs: Path, version: str = "1.4.0", **fields: object) -> BuildSpec:
     names = ["pi4", "pi5", "wear"]
     return BuildSpec(runs=dict(zip(names, runs, strict=False)), version=version, **fields)  # type: ignore[arg-type]
 
@@ -60,7 +60,7 @@ def expected_accuracy() -> float:
 
 
 def test_a_release_holds_the_run_s_files_and_their_evidence(run):
-    path = build(order(run, gates=["latency:15ms,memory:20MB,energy:50mJ,size:1MB"]))
+    path = build(build_spec(run, gates=["latency:15ms,memory:20MB,energy:50mJ,size:1MB"]))
     assert path == Path("gadget-classifier-1.4.0.epb")
     with Bundle.open(path) as bundle:
         bundle.check_contents()
@@ -98,7 +98,7 @@ def test_a_release_holds_the_run_s_files_and_their_evidence(run):
 
 
 def test_the_health_check_is_what_the_model_computes(run):
-    with Bundle.open(build(order(run))) as bundle:
+    with Bundle.open(build(build_spec(run))) as bundle:
         variant = bundle.manifest.variants["pi4"]
         files = {file.path: file for file in variant.files}
         (given,), (wanted,) = (
@@ -111,11 +111,11 @@ def test_the_health_check_is_what_the_model_computes(run):
 
 
 def test_the_same_runs_make_the_same_bytes(run, tmp_path, monkeypatch):
-    first = build(order(run, gates=["accuracy:0.01"]), tmp_path / "a.epb").read_bytes()
-    assert build(order(run, gates=["accuracy:0.01"]), tmp_path / "b.epb").read_bytes() == first
+    first = build(build_spec(run, gates=["accuracy:0.01"]), tmp_path / "a.epb").read_bytes()
+    assert build(build_spec(run, gates=["accuracy:0.01"]), tmp_path / "b.epb").read_bytes() == first
     moved = tmp_path / "elsewhere" / "copy"
     shutil.copytree(run, moved)  # another place, other file times
-    assert build(order(moved, gates=["accuracy:0.01"]), tmp_path / "c.epb").read_bytes() == first
+    assert build(build_spec(moved, gates=["accuracy:0.01"]), tmp_path / "c.epb").read_bytes() == first
     script = (
         f"from edgeprune.cli import main; import sys; sys.exit(main(['release', 'build', '--variants', 'pi4={run}', '--version', '1.4.0', "
     )
@@ -125,18 +125,18 @@ def test_the_same_runs_make_the_same_bytes(run, tmp_path, monkeypatch):
     )
     assert (tmp_path / "d.epb").read_bytes() == first
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1800000000")
-    with Bundle.open(build(order(run), tmp_path / "e.epb")) as bundle:
+    with Bundle.open(build(build_spec(run), tmp_path / "e.epb")) as bundle:
         assert (bundle.manifest.created, bundle.manifest.expires) == ("2027-01-15T08:00:00Z", "2028-01-15T08:00:00Z")
 
 
 def test_a_signed_bundle_is_not_lost_to_another_build(run, tmp_path):
-    path = build(order(run))
+    path = build(build_spec(run))
     unsigned = path.read_bytes()
     sign(path, make_key(tmp_path / "key"))
     signed = path.read_bytes()
-    assert build(order(run)).read_bytes() == signed != unsigned  # the same release keeps its signature
+    assert build(build_spec(run)).read_bytes() == signed != unsigned  # the same release keeps its signature
     with pytest.raises(BundleError, match=r"signed bundle of 1\.4\.0 with another content") as raised:
-        build(order(run, expires="90d"))
+        build(build_spec(run, expires="90d"))
     assert "--output" in raised.value.remedy
     assert path.read_bytes() == signed
 
@@ -146,7 +146,7 @@ def test_copies_of_a_run_make_the_same_bytes_whenever_they_are_scored(tmp_path, 
     for name, hour in (("a", 12), ("b", 13)):
         shutil.copytree(run, tmp_path / name)
         monkeypatch.setattr("edgeprune.runs.directory.time.gmtime", lambda hour=hour: (2031, 1, 1, hour, 0, 0, 0, 1, 0))
-        built.append(build(order(tmp_path / name), tmp_path / f"{name}.epb").read_bytes())
+        built.append(build(build_spec(tmp_path / name), tmp_path / f"{name}.epb").read_bytes())
         assert "2031" in (tmp_path / name / "measurements.jsonl").read_text()  # each was scored
     assert built[0] == built[1]
 
@@ -154,23 +154,23 @@ def test_copies_of_a_run_make_the_same_bytes_whenever_they_are_scored(tmp_path, 
 def test_another_recipe_scores_again(tmp_path):
     run = make_run(tmp_path / "run")
     recipe = Path(json.loads((run / "run.json").read_text())["inputs"]["recipe"])
-    assert build(order(run, gates=["accuracy:0.01"])).is_file()
+    assert build(build_spec(run, gates=["accuracy:0.01"])).is_file()
     scores = (run / "measurements.jsonl").read_text().count("score-file-")
     recipe.write_text(recipe.read_text() + "\n")
-    assert build(order(run, gates=["accuracy:0.01"])).is_file()
+    assert build(build_spec(run, gates=["accuracy:0.01"])).is_file()
     assert (run / "measurements.jsonl").read_text().count("score-file-") == scores + 1
     recipe.unlink()
-    assert build(order(run, gates=["accuracy:0.01"])).is_file()  # the last score counts when nothing can be scored any more
+    assert build(build_spec(run, gates=["accuracy:0.01"])).is_file()  # the last score counts when nothing can be scored any more
 
 
 def test_a_record_that_was_cut_off_does_not_stop_a_release(run):
     with (run / "measurements.jsonl").open("a") as file:
         file.write('{"key": "score-fi')
-    assert build(order(run)).is_file()
+    assert build(build_spec(run)).is_file()
 
 
 def test_a_release_does_not_reveal_where_it_was_measured(run):
-    with Bundle.open(build(order(run))) as bundle:
+    with Bundle.open(build(build_spec(run))) as bundle:
         (file,) = (file for file in bundle.manifest.variants["pi4"].files if file.role == "evidence")
         told = json.loads(bundle.read(file))
     assert told["device"]
@@ -182,28 +182,28 @@ def test_a_release_does_not_reveal_where_it_was_measured(run):
 def test_what_is_there_and_no_bundle_is_not_overwritten(run, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(BundleError, match=r"thesis\.txt exists, and is not a whole bundle"):
-        build(order(run), tmp_path / "thesis.txt")
+        build(build_spec(run), tmp_path / "thesis.txt")
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_release_that_has_expired_already_is_reported(run, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1600000000")
     notes: list[str] = []
-    build(order(run), None, notes.append)
+    build(build_spec(run), None, notes.append)
     assert any("has already expired, at 2021-" in note for note in notes)
 
 
 def test_without_a_date_a_release_is_as_old_as_its_newest_evidence(run):
-    build(order(run))
+    build(build_spec(run))
     age(run, "2026-03-01T12:00:00Z")
-    with Bundle.open(build(order(run, expires="never"))) as bundle:
+    with Bundle.open(build(build_spec(run, expires="never"))) as bundle:
         assert (bundle.manifest.created, bundle.manifest.expires) == ("2026-03-01T12:00:00Z", None)
 
 
 def test_variants_are_of_runs_of_their_own(run, tmp_path):
     facts = BOARD | {"profile": None, "board": "", "arch": "x86_64"}
     other = make_run(tmp_path / "other", facts, WEIGHTS * 2, latency_ms=3.0, low_ms=2.9, high_ms=3.1)
-    path = build(order(run, other, gates=["pi5=latency:5ms", "latency:15ms"], product="gadget"))
+    path = build(build_spec(run, other, gates=["pi5=latency:5ms", "latency:15ms"], product="gadget"))
     with Bundle.open(path) as bundle:
         pi4, pi5 = (bundle.manifest.variants[name] for name in ("pi4", "pi5"))
     assert pi4.model.sha256 != pi5.model.sha256
@@ -226,47 +226,47 @@ def test_variants_are_of_runs_of_their_own(run, tmp_path):
     ],
 )
 def test_a_gate_that_is_not_met_fails_the_build_and_is_named(run, tmp_path, gate, said):
-    fails(order(run, gates=[gate]), GateError, said, tmp_path)
+    fails(build_spec(run, gates=[gate]), GateError, said, tmp_path)
 
 
 def test_a_gate_of_a_variant_without_a_name_is_refused(run, tmp_path):
     with pytest.raises(InputError, match=r"the gate '=latency:1ns' names no variant") as error:
-        order(run, gates=["=latency:1ns"])
+        build_spec(run, gates=["=latency:1ns"])
     assert "pi4=" in error.value.remedy
 
 
 def test_a_gate_without_evidence_fails_the_build(run, tmp_path):
-    fails(order(run, gates=["f1:0.5"]), EvidenceError, "is for f1, and the task's metric is accuracy", tmp_path)
+    fails(build_spec(run, gates=["f1:0.5"]), EvidenceError, "is for f1, and the task's metric is accuracy", tmp_path)
     predicted = make_run(tmp_path / "predicted", device=None)
-    fails(order(predicted, gates=["latency:15ms"]), EvidenceError, "no measurement to be judged by", tmp_path)
+    fails(build_spec(predicted, gates=["latency:15ms"]), EvidenceError, "no measurement to be judged by", tmp_path)
     unscored = make_run(tmp_path / "unscored")
     (unscored / "recipe.py").unlink()
-    error = fails(order(unscored, gates=["accuracy:0.1"]), EvidenceError, "has no accuracy of the exported file", tmp_path)
+    error = fails(build_spec(unscored, gates=["accuracy:0.1"]), EvidenceError, "has no accuracy of the exported file", tmp_path)
     assert "--recipe" in error.remedy
     no_meter = make_run(tmp_path / "no meter", energy_mj=None, energy_low_mj=None, energy_high_mj=None)
-    fails(order(no_meter, gates=["energy:50mJ"]), GateError, "cannot be decided: energy was not measured", tmp_path)
+    fails(build_spec(no_meter, gates=["energy:50mJ"]), GateError, "cannot be decided: energy was not measured", tmp_path)
 
 
 def test_accuracy_as_a_fraction_is_judged_as_one(tmp_path):
     run = make_run(tmp_path / "run", dense={"metric": 0.9, "parameters": 1.0, "macs": 1.0, "file_bytes": 1})
     source = (run / "recipe.py").read_text()
     (run / "recipe.py").write_text(source.replace("validation=", "metric=lambda outputs, labels: 0.95, validation="))
-    with Bundle.open(build(order(run, gates=["accuracy:0.91,accuracy:90%"]))) as bundle:
+    with Bundle.open(build(build_spec(run, gates=["accuracy:0.91,accuracy:90%"]))) as bundle:
         assert bundle.manifest.variants["pi4"].gates == (Gate("accuracy", 0.91), Gate("accuracy", 0.9))
     with pytest.raises(GateError, match=r"accuracy:0.96 is not met: accuracy 0.95, at least 0.96"):
-        build(order(run, gates=["accuracy:0.96"]))
+        build(build_spec(run, gates=["accuracy:0.96"]))
 
 
 def test_a_file_that_is_not_the_measured_one_is_refused(run, tmp_path):
     (run / "artifacts" / "pruned.tflite").write_bytes(dense_tflite(WEIGHTS + 1))
-    error = fails(order(run), EvidenceError, r"pruned\.tflite is not the file that was measured", tmp_path)
+    error = fails(build_spec(run), EvidenceError, r"pruned\.tflite is not the file that was measured", tmp_path)
     assert "measure again" in error.remedy
 
 
 def test_evidence_of_another_file_is_refused(run, tmp_path):
     """The file and run.json agree, but what was measured is another file."""
     edit_result(run, artifacts={"tflite": artifact(run / "artifacts" / "pruned.tflite", dense_tflite(WEIGHTS + 1))})
-    fails(order(run), EvidenceError, r"variant pi4: pruned\.tflite was not measured", tmp_path)
+    fails(build_spec(run), EvidenceError, r"variant pi4: pruned\.tflite was not measured", tmp_path)
 
 
 def test_evidence_older_than_the_file_is_refused(run, tmp_path):
@@ -274,30 +274,30 @@ def test_evidence_older_than_the_file_is_refused(run, tmp_path):
     later = artifact(run / "artifacts" / "pruned.tflite", content, "2026-06-01T00:00:00Z")
     edit_result(run, artifacts={"tflite": later})
     age(run, "2026-05-31T23:59:59Z")
-    fails(order(run), EvidenceError, r"of 2026-05-31T23:59:59Z\) is older than .*pruned\.tflite, written at 2026-06-01", tmp_path)
+    fails(build_spec(run), EvidenceError, r"of 2026-05-31T23:59:59Z\) is older than .*pruned\.tflite, written at 2026-06-01", tmp_path)
     age(run, "2026-06-01T00:00:00Z")
-    assert build(order(run)).is_file()
+    assert build(build_spec(run)).is_file()
 
 
 def test_a_lost_file_a_missed_budget_and_an_unfinished_run_are_refused(run, tmp_path):
     edit_result(run, budget={"latency": {"text": "9ms", "limit": 9.0, "met": False}, "size": {"text": "1MB", "limit": 1e6, "met": True}})
-    fails(order(run), GateError, "was not found to meet its budget: latency 9ms\n", tmp_path)
+    fails(build_spec(run), GateError, "was not found to meet its budget: latency 9ms\n", tmp_path)
     edit_result(run, budget={})
     (run / "artifacts" / "pruned.tflite").unlink()
-    fails(order(run), EvidenceError, r"pruned\.tflite cannot be read: No such file", tmp_path)
+    fails(build_spec(run), EvidenceError, r"pruned\.tflite cannot be read: No such file", tmp_path)
     document = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({"inputs": document["inputs"], "state": "running"}))
-    fails(order(run), RunError, "is not finished", tmp_path)
-    fails(order(tmp_path), RunError, "is not a run directory", tmp_path)
+    fails(build_spec(run), RunError, "is not finished", tmp_path)
+    fails(build_spec(tmp_path), RunError, "is not a run directory", tmp_path)
     del document["result"]["artifacts"]
     (run / "run.json").write_text(json.dumps(document))
-    fails(order(run), RunError, "kept no hashes", tmp_path)
+    fails(build_spec(run), RunError, "kept no hashes", tmp_path)
 
 
 def test_an_unmeasured_release_says_so(tmp_path):
     run = make_run(tmp_path / "run", device=None)
     notes: list[str] = []
-    with Bundle.open(build(order(run), note=notes.append)) as bundle:
+    with Bundle.open(build(build_spec(run), note=notes.append)) as bundle:
         variant = bundle.manifest.variants["pi4"]
         text = bundle.read(next(file for file in bundle.manifest.files if file.role == "card")).decode()
     assert variant.evidence == ()
@@ -308,7 +308,7 @@ def test_an_unmeasured_release_says_so(tmp_path):
 
 def test_a_microcontroller_gets_a_c_array_and_the_arena_as_evidence(tmp_path):
     run = make_micro_run(tmp_path / "run")
-    with Bundle.open(build(order(run, gates=["memory:8kB,size:100kB"]))) as bundle:
+    with Bundle.open(build(build_spec(run, gates=["memory:8kB,size:100kB"]))) as bundle:
         variant = bundle.manifest.variants["pi4"]
         files = {file.path: file for file in variant.files}
         source, header, model = (bundle.read(files[name]) for name in ("c/model.c", "c/model.h", "model.tflite"))
@@ -324,8 +324,8 @@ def test_a_microcontroller_gets_a_c_array_and_the_arena_as_evidence(tmp_path):
     assert f"| {MICRO} | tflite-micro 0.dev1 | 1 |" in text
     assert "| not measured | 4.1 kB | no meter |" in text
     (tmp_path / "gadget-classifier-1.4.0.epb").unlink()
-    fails(order(run, gates=["memory:4kB"]), GateError, "the gate memory:4kB is not met: memory 4.1 kB, limit 4 kB", tmp_path)
-    fails(order(run, gates=["latency:5ms"]), EvidenceError, "for a latency that was not measured on nrf5340", tmp_path)
+    fails(build_spec(run, gates=["memory:4kB"]), GateError, "the gate memory:4kB is not met: memory 4.1 kB, limit 4 kB", tmp_path)
+    fails(build_spec(run, gates=["latency:5ms"]), EvidenceError, "for a latency that was not measured on nrf5340", tmp_path)
 
 
 def test_results_of_the_history_are_evidence_of_the_very_file_only(run, tmp_path):
@@ -339,15 +339,15 @@ def test_results_of_the_history_are_evidence_of_the_very_file_only(run, tmp_path
             device = "Raspberry Pi 5 Model B (aarch64, 4 cores, ffffffffffff)"
             item = measurement(measured, latency_ms=latency, low_ms=latency - 0.1, high_ms=latency + 0.1, device=device)
             history.add(Report(DeviceInfo(**info), (item,), ()), "pi5", Artifact(run / "artifacts" / "pruned.tflite"))  # type: ignore[arg-type]
-    wanted = order(run, gates=["latency:5ms"], evidence={"pi4": ["1"]}, profiles={"pi4": ["raspberry-pi-5"]}, history=url)
+    wanted = build_spec(run, gates=["latency:5ms"], evidence={"pi4": ["1"]}, profiles={"pi4": ["raspberry-pi-5"]}, history=url)
     with Bundle.open(build(wanted)) as bundle:
         variant = bundle.manifest.variants["pi4"]
     assert [(item.latency_ms, item.target) for item in variant.evidence] == [(4.0, "pi5")]
     assert (variant.compatibility.architectures, variant.compatibility.profiles) == (("aarch64",), ("raspberry-pi-5",))
     Path("gadget-classifier-1.4.0.epb").unlink()
-    fails(order(run, evidence={"pi4": ["2"]}, history=url), EvidenceError, "result 2 of the history is of another file", tmp_path)
+    fails(build_spec(run, evidence={"pi4": ["2"]}, history=url), EvidenceError, "result 2 of the history is of another file", tmp_path)
     edit_result(run, artifacts={"tflite": artifact(run / "artifacts" / "pruned.tflite", content, "2999-01-01T00:00:00Z")})
-    fails(order(run, evidence={"pi4": ["1"]}, history=url), EvidenceError, r"result 1 .* is older than", tmp_path)
+    fails(build_spec(run, evidence={"pi4": ["1"]}, history=url), EvidenceError, r"result 1 .* is older than", tmp_path)
 
 
 def test_a_quantized_export_measured_later_is_released_instead(run, tmp_path):
@@ -367,7 +367,7 @@ def test_a_quantized_export_measured_later_is_released_instead(run, tmp_path):
             Artifact(path),
             label="q8",
         )  # type: ignore[arg-type]
-    with Bundle.open(build(order(run, evidence={"pi4": ["q8"]}, history=url))) as bundle:
+    with Bundle.open(build(build_spec(run, evidence={"pi4": ["q8"]}, history=url))) as bundle:
         variant = bundle.manifest.variants["pi4"]
         assert bundle.read(variant.model) == quantized
     assert variant.model.format == "tflite-dynamic"
@@ -381,15 +381,15 @@ def test_several_formats_are_shipped_beside_the_model(run, tmp_path):
     known = json.loads((run / "run.json").read_text())["result"]["artifacts"]
     more = {"torchscript": "pruned.pt", "pt2": "pruned.pt2"}
     edit_result(run, artifacts=known | {name: artifact(run / "artifacts" / file, name.encode()) for name, file in more.items()})
-    with Bundle.open(build(order(run))) as bundle:
+    with Bundle.open(build(build_spec(run))) as bundle:
         roles = {file.path: (file.role, file.engine) for file in bundle.manifest.variants["pi4"].files if file.engine}
     assert roles == {"model.tflite": ("model", "tflite"), "alternatives/pruned.pt": ("alternative", "torchscript")}
-    with Bundle.open(build(order(run, formats=["pt2", "tflite"]))) as bundle:
+    with Bundle.open(build(build_spec(run, formats=["pt2", "tflite"]))) as bundle:
         assert {"alternatives/pruned.pt2"} < {file.path for file in bundle.manifest.variants["pi4"].files}
     (tmp_path / "gadget-classifier-1.4.0.epb").unlink()
-    fails(order(run, model="tflite-int8"), InputError, "has no export in the format tflite-int8", tmp_path)
-    fails(order(run, formats=["torchscript"]), EvidenceError, r"variant pi4: pruned\.pt was not measured", tmp_path)
-    error = fails(order(run, model="torchscript"), EvidenceError, r"variant pi4: pruned\.pt was not measured", tmp_path)
+    fails(build_spec(run, model="tflite-int8"), InputError, "has no export in the format tflite-int8", tmp_path)
+    fails(build_spec(run, formats=["torchscript"]), EvidenceError, r"variant pi4: pruned\.pt was not measured", tmp_path)
+    error = fails(build_spec(run, model="torchscript"), EvidenceError, r"variant pi4: pruned\.pt was not measured", tmp_path)
     assert "--evidence" in error.remedy
 
 
@@ -440,29 +440,29 @@ def test_expiry_is_counted_from_the_creation(text, expires):
 
 
 def test_a_date_before_the_evidence_is_not_an_expiry(run, tmp_path):
-    fails(order(run, expires="2020-01-01"), InputError, "would expire at 2020-01-01T00:00:00Z, before", tmp_path)
+    fails(build_spec(run, expires="2020-01-01"), InputError, "would expire at 2020-01-01T00:00:00Z, before", tmp_path)
 
 
 def test_runs_of_two_tasks_need_a_product(run, tmp_path):
     other = make_run(tmp_path / "other", task="another")
-    fails(order(run, other), InputError, "several tasks: another, gadget-classifier", tmp_path)
+    fails(build_spec(run, other), InputError, "several tasks: another, gadget-classifier", tmp_path)
 
 
 def test_licences_are_put_in(run, tmp_path):
     (tmp_path / "LICENSE.txt").write_text("all mine\n")
-    with Bundle.open(build(order(run, licences=[tmp_path / "LICENSE.txt"]))) as bundle:
+    with Bundle.open(build(build_spec(run, licences=[tmp_path / "LICENSE.txt"]))) as bundle:
         files = {file.path: file for file in bundle.manifest.files if file.role == "licence"}
         assert bundle.read(files["licences/LICENSE.txt"]) == b"all mine\n"
         assert b"| ai-edge-litert | Apache-2.0 |" in bundle.read(files["licences/third-party.md"])
     with pytest.raises(InputError, match=r"the licence .*nothing cannot be read"):
-        build(order(run, licences=[tmp_path / "nothing"]))
+        build(build_spec(run, licences=[tmp_path / "nothing"]))
 
 
 def test_the_bill_of_materials_is_valid_cyclonedx(run):
     validation = pytest.importorskip("cyclonedx.validation.json")
     from cyclonedx.schema import SchemaVersion
 
-    with Bundle.open(build(order(run, gates=["accuracy:0.01"]))) as bundle:
+    with Bundle.open(build(build_spec(run, gates=["accuracy:0.01"]))) as bundle:
         text = bundle.read(next(file for file in bundle.manifest.files if file.role == "sbom")).decode()
         model = bundle.manifest.variants["pi4"].model
     assert validation.JsonStrictValidator(SchemaVersion.V1_5).validate_str(text) is None
@@ -478,7 +478,7 @@ def test_the_bill_of_materials_is_valid_cyclonedx(run):
 
 
 def test_the_card_says_what_was_measured_where(run):
-    with Bundle.open(build(order(run, gates=["latency:15ms"]))) as bundle:
+    with Bundle.open(build(build_spec(run, gates=["latency:15ms"]))) as bundle:
         text = bundle.read(next(file for file in bundle.manifest.files if file.role == "card")).decode()
     assert "# gadget-classifier 1.4.0" in text
     assert "Gates met: latency at most 15 ms" in text

@@ -16,7 +16,7 @@ from edgeprune.budget import Budget
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.measure.decide import MOST_SESSIONS, measure_until_decided, recall_final
 from edgeprune.search.measure.paired import PairedMeasurement
-from edgeprune.search.verdicts import judge_trial
+from edgeprune.search.verdicts import judge_pair
 from edgeprune.verdict import Verdict
 
 
@@ -64,7 +64,7 @@ def test_what_is_clear_is_measured_once(decided, latency: str, verdict: Verdict)
     sessions = Sessions(0.5, 0.01)
     found, directory = decided(sessions, latency)
     assert sessions.asked == ["final"]
-    assert judge_trial(Budget(latency=latency).limits()["latency"], found).verdict == verdict
+    assert judge_pair(Budget(latency=latency).limits()["latency"], found).verdict == verdict
     assert directory.recall("final-together") is None
 
 
@@ -75,7 +75,7 @@ def test_more_rounds_decide_what_a_few_do_not(decided, latency: str) -> None:
     assert 1 < len(sessions.asked) <= MOST_SESSIONS
     assert len(set(sessions.asked)) == len(sessions.asked)
     assert len(found.log_ratios) == 8 * len(sessions.asked)
-    assert judge_trial(Budget(latency=latency).limits()["latency"], found).verdict == Verdict.MET
+    assert judge_pair(Budget(latency=latency).limits()["latency"], found).verdict == Verdict.MET
     kept = directory.recall("final-together")
     assert kept is not None
     assert PairedMeasurement.from_json(kept) == found  # what a release finds is what was judged
@@ -87,4 +87,4 @@ def test_after_the_cap_it_is_undecided(decided, latency: str) -> None:
     sessions = Sessions(0.5, 0.1)
     found, _ = decided(sessions, latency)
     assert len(sessions.asked) == MOST_SESSIONS
-    assert judge_trial(Budget(latency=latency).limits()["latency"], found).verdict == Verdict.UNDECIDED
+    assert judge_pair(Budget(latency=latency).limits()["latency"], found).verdict == Verdict.UNDECIDED

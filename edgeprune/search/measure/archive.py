@@ -29,12 +29,12 @@ RECENT = 16
 @dataclass(frozen=True)
 class _Entry:
     widths: dict[str, int]
-    trial: JsonObject
+    trial: JsonObject  # the name in the file since its first version
 
 
 class Archive:
-    """By widths the trials of models of one structure on one device, runtime and thread count.  What weights they had does not matter to
-    a latency.  A damaged or unwritable file costs only what it would have saved."""
+    """By widths the measured pairs of models of one structure on one device, runtime and thread count.  What weights they had does not
+    matter to a latency.  A damaged or unwritable file costs only what it would have saved."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -61,18 +61,18 @@ class Archive:
         known = self._found.get(_key(widths))
         return known[1] if known else None
 
-    def add(self, widths: Mapping[str, int], trial: PairedMeasurement) -> None:
-        """Keep a trial for later runs."""
-        self._found[_key(widths)] = dict(widths), trial
+    def add(self, widths: Mapping[str, int], pair: PairedMeasurement) -> None:
+        """Keep a measured pair for later runs."""
+        self._found[_key(widths)] = dict(widths), pair
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            append_line(self._path, json.dumps({"widths": dict(widths), "trial": trial.to_json()}))
+            append_line(self._path, json.dumps({"widths": dict(widths), "trial": pair.to_json()}))
         except OSError:
             return
 
     def observed(self) -> list[tuple[Widths, float, float | None]]:
         """(widths, latency relative to the dense model's, peak bytes) of the latest."""
-        return [(widths, trial.ratio, trial.model.peak_bytes) for widths, trial in list(self._found.values())[-RECENT:]]
+        return [(widths, pair.ratio, pair.model.peak_bytes) for widths, pair in list(self._found.values())[-RECENT:]]
 
 
 def structure(analysis: Analysis) -> str:

@@ -10,7 +10,7 @@ from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.events import EventStream
 from edgeprune.search.measure.backend import MeasurementBackend
 from edgeprune.search.measure.paired import PairedMeasurement
-from edgeprune.search.verdicts import judge_trial
+from edgeprune.search.verdicts import judge_pair
 from edgeprune.verdict import Verdict
 
 MOST_SESSIONS = 4
@@ -26,7 +26,7 @@ def measure_until_decided(
     limit = budget.limits().get("latency")
     number = 1
     while pair is not None and limit is not None and pair.log_ratios and number < MOST_SESSIONS:
-        judged = judge_trial(limit, pair)
+        judged = judge_pair(limit, pair)
         if judged.verdict != Verdict.UNDECIDED:
             break
         number += 1

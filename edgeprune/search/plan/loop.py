@@ -30,15 +30,15 @@ class MeasuredPlan:
 
     widths: dict[str, int]
     predicted: ModelMetrics
-    trial: PairedMeasurement
-    figures: ModelMetrics
-    value: float
+    pair: PairedMeasurement
+    metrics: ModelMetrics
+    objective: float  # what the importance curves say it keeps
     utilization: float  # the largest share of any budget it takes
 
 
-def refuse_narrowest(figures: ModelMetrics, limits: Mapping[str, float]) -> None:
+def refuse_narrowest(metrics: ModelMetrics, limits: Mapping[str, float]) -> None:
     """Raise :class:`InfeasibleBudgetError` when what was measured of the narrowest plan is over ``limits``."""
-    over = {kind: value / limit for kind, limit in limits.items() if (value := figures.of(kind)) is not None and value > limit}
+    over = {kind: value / limit for kind, limit in limits.items() if (value := metrics.of(kind)) is not None and value > limit}
     if over:
         said = [
             f"{kind} {format_quantity(kind, limits[kind])} cannot be reached: with every group at its narrowest "
@@ -86,7 +86,7 @@ class Loop:
         self.margin = min(MARGIN + margin, WIDEST_MARGIN)
 
     def run(self) -> MeasuredPlan:
-        """The measured plan of most value that meets every budget.  Raises :class:`InfeasibleBudgetError`."""
+        """The measured plan of the largest objective that meets every budget.  Raises :class:`InfeasibleBudgetError`."""
         margin = self.margin
         for number in range(self.most):
             widths = self._next(margin)
@@ -94,19 +94,19 @@ class Loop:
                 break
             self.events.progress("measuring plans", number, self.most)
             left, candidate = self._left("latency"), self._measure(widths)
-            error = abs(left * candidate.figures.latency_ms / candidate.predicted.latency_ms - 1.0) if number else 0.0
+            error = abs(left * candidate.metrics.latency_ms / candidate.predicted.latency_ms - 1.0) if number else 0.0
             found = any(known.utilization <= 1.0 for known in self.candidates)  # then nothing is lost by a miss
             margin = self.margin if found else min(max(error / 2, margin + 0.01), WIDEST_MARGIN)
         self.events.progress("measuring plans", self.most, self.most)
         met = [candidate for candidate in self.candidates if candidate.utilization <= 1.0]
         if not met:
             raise self._missed()
-        return max(met, key=lambda candidate: candidate.value)
+        return max(met, key=lambda candidate: candidate.objective)
 
     def _worth_measuring(self, widths: dict[str, int]) -> bool:
-        best = max((candidate.value for candidate in self.candidates if candidate.utilization <= 1.0), default=None)
+        best = max((candidate.objective for candidate in self.candidates if candidate.utilization <= 1.0), default=None)
         whole = sum(curve[-1] for curve in self.curves.values())
-        return best is None or self.planner.value_of(self.curves, widths) > best + GAIN * (whole - best)
+        return best is None or self.planner.objective_of(self.curves, widths) > best + GAIN * (whole - best)
 
     def _next(self, margin: float) -> dict[str, int] | None:
         """The best plan by the present models that was not measured yet; None when there is nothing better to try."""
@@ -116,7 +116,7 @@ class Loop:
                 inside = {kind: limit * (1.0 - margin) * self._left(kind) for kind, limit in self.limits.items()}
                 widths = self.planner.solve(self.curves, inside)
             except InfeasibleBudgetError:
-                if any(use <= 1.0 for use in measured.values()):
+                if any(utilization <= 1.0 for utilization in measured.values()):
                     return None
                 if measured:  # what is left to try
                     widths = self.planner.narrowest
@@ -125,39 +125,39 @@ class Loop:
                     widths = self.planner.solve(self.curves, self.limits)  # no room for the margin
                 except InfeasibleBudgetError:
                     widths = self.planner.narrowest  # measured, it may fit
-            use = measured.get(tuple(widths.values()))
-            if use is None:
+            utilization = measured.get(tuple(widths.values()))
+            if utilization is None:
                 return widths
-            if use <= 1.0:
+            if utilization <= 1.0:
                 return None
-            margin += max(MARGIN, use - 1.0)
+            margin += max(MARGIN, utilization - 1.0)
         return None
 
     def _left(self, kind: str) -> float:
         """What the corrected models still say of the plan nearest to the budget over what it measured: they will be about as wrong of the
         next."""
         nearest = min(self.candidates, key=lambda candidate: abs(candidate.utilization - 1.0), default=None)
-        measured = nearest.figures.of(kind) if nearest else None
-        if nearest is None or not measured or (kind == "energy" and nearest.trial.model.energy_mj is None):
+        measured = nearest.metrics.of(kind) if nearest else None
+        if nearest is None or not measured or (kind == "energy" and nearest.pair.model.energy_mj is None):
             return 1.0
         return min(max(self.planner.predict(nearest.widths).predicted(kind) / measured, 1.0 - MOST_LEFT), 1.0 + MOST_LEFT)
 
     def _measure(self, widths: dict[str, int]) -> MeasuredPlan:
         predicted = self.planner.predict(widths)
-        trial = self.build_and_try(widths)
-        figures = measured_metrics(trial, self.dense.latency_ms, self.latency_limit, predicted)
-        value = self.planner.value_of(self.curves, widths)
-        candidate = MeasuredPlan(widths, predicted, trial, figures, value, budget_utilization(figures, self.limits))
+        pair = self.build_and_try(widths)
+        metrics = measured_metrics(pair, self.dense.latency_ms, self.latency_limit, predicted)
+        objective = self.planner.objective_of(self.curves, widths)
+        candidate = MeasuredPlan(widths, predicted, pair, metrics, objective, budget_utilization(metrics, self.limits))
         self.candidates.append(candidate)
         self._observe()
-        measured = {kind: amount for kind in self.limits if (amount := figures.of(kind)) is not None}
+        measured = {kind: amount for kind in self.limits if (amount := metrics.of(kind)) is not None}
         expected = {kind: predicted.predicted(kind) for kind in measured}
         self.events.emit(PlanMeasured(len(self.candidates), expected, measured, candidate.utilization))
         return candidate
 
     def _observe(self) -> None:
         dense = (self.planner.dense, *(self.planner.measured_dense or (self.dense.latency_ms, self.dense.peak_bytes)))
-        mine = [(item.widths, item.figures.latency_ms, item.figures.peak_bytes) for item in self.candidates]
+        mine = [(item.widths, item.metrics.latency_ms, item.metrics.peak_bytes) for item in self.candidates]
         self.planner.observe([dense, *self.known, *mine])
 
     def _missed(self) -> InfeasibleBudgetError:
@@ -167,7 +167,7 @@ class Loop:
         over = [
             f"{kind} {format_quantity(kind, value)} instead of {format_quantity(kind, limit)}"
             for kind, limit in self.limits.items()
-            if (value := nearest.figures.of(kind)) is not None and value > limit
+            if (value := nearest.metrics.of(kind)) is not None and value > limit
         ]
         return InfeasibleBudgetError(
             f"no plan was measured to meet the budget in {len(self.candidates)} measurements; the nearest plan has {', '.join(over)}",

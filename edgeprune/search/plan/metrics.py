@@ -1,4 +1,4 @@
-"""The figures of one model that budgets limit: predicted or measured, and compared with the budget."""
+"""The metrics of one model that budgets limit: predicted or measured, and compared with the budget."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def resolved(budget: Budget, dense: ModelMetrics) -> dict[str, float]:
     return limits
 
 
-def measured_metrics(trial: PairedMeasurement, dense_ms: float, limit: Limit | None, predicted: ModelMetrics) -> ModelMetrics:
-    """What a trial says, in the terms budgets are judged in.
+def measured_metrics(pair: PairedMeasurement, dense_ms: float, limit: Limit | None, predicted: ModelMetrics) -> ModelMetrics:
+    """What ``pair`` measured, in the terms budgets are judged in.
 
     Under a relative latency budget the interleaved ratio counts (times the dense model's latency); under an absolute one the median itself.
     """
-    latency = trial.model.latency_ms if limit is not None and not limit.relative else trial.ratio * dense_ms
-    energy = trial.model.energy_mj if trial.model.energy_mj is not None else predicted.energy_mj
-    return ModelMetrics(latency, trial.model.peak_bytes, energy, trial.model.file_bytes, predicted.macs, predicted.parameters)
+    latency = pair.model.latency_ms if limit is not None and not limit.relative else pair.ratio * dense_ms
+    energy = pair.model.energy_mj if pair.model.energy_mj is not None else predicted.energy_mj
+    return ModelMetrics(latency, pair.model.peak_bytes, energy, pair.model.file_bytes, predicted.macs, predicted.parameters)
 
 
 def budget_utilization(metrics: ModelMetrics, limits: Mapping[str, float]) -> float:
-    """The largest share of any limit that the figures take; at most 1 when all are met."""
+    """The largest share of any limit that ``metrics`` take; at most 1 when all are met."""
     shares = [value / limit for kind, limit in limits.items() if (value := metrics.of(kind)) is not None]
     return max(shares, default=0.0)

@@ -85,40 +85,39 @@ class Planner:
         if peaks:
             self.memory.calibrate(peaks)
 
-    def solve(self, value: Mapping[str, Sequence[float]], limits: Mapping[str, float]) -> dict[str, int]:
-        """The widths of most value whose prediction meets ``limits`` (by kind, in ms, bytes, mJ).
+    def solve(self, curves: Mapping[str, Sequence[float]], limits: Mapping[str, float]) -> dict[str, int]:
+        """The widths of the largest objective whose prediction meets ``limits`` (by kind, in ms, bytes, mJ).
 
-        ``value``: for every group the value kept at each of its choices. The program is solved a few times, each about the plan
-        before and with
-        its limits corrected by the prediction of that plan, since costs that depend on two groups are affine fits in it. Raises
+        ``curves``: for every group what is kept at each of its choices. The program is solved a few times, each about the plan before and
+        with its limits corrected by the prediction of that plan, since costs that depend on two groups are affine fits in it. Raises
         :class:`InfeasibleBudgetError` naming what binds and the least reachable.
         """
         narrowest = self.refuse_impossible(limits)
         about: Widths = {name: choices[-1] for name, choices in self.choices.items()}
         inside = dict(limits)
-        best, best_value = narrowest, self.value_of(value, narrowest)
+        best, most = narrowest, self.objective_of(curves, narrowest)
         for _ in range(ROUNDS):
-            program = self._program(value, inside, about)
+            program = self._program(curves, inside, about)
             widths = program.solve() or narrowest
             prediction = self.predict(widths)
-            use = {kind: prediction.predicted(kind) / limit for kind, limit in limits.items()}
-            if max(use.values(), default=0.0) <= 1.0 and self.value_of(value, widths) >= best_value:
-                best, best_value = widths, self.value_of(value, widths)
-            if NEAR <= max(use.values(), default=1.0) <= 1.0 and (program.exact or widths == about):
+            shares = {kind: prediction.predicted(kind) / limit for kind, limit in limits.items()}
+            if max(shares.values(), default=0.0) <= 1.0 and self.objective_of(curves, widths) >= most:
+                best, most = widths, self.objective_of(curves, widths)
+            if NEAR <= max(shares.values(), default=1.0) <= 1.0 and (program.exact or widths == about):
                 break
-            tightest = max(use, key=lambda kind: use[kind]) if use else None
-            for kind, share in use.items():
+            tightest = max(shares, key=lambda kind: shares[kind]) if shares else None
+            for kind, share in shares.items():
                 if share > 1.0 or (kind == tightest and share < NEAR):
                     inside[kind] /= min(max(share, 0.9), 1.1)
             about = widths
         return best
 
-    def value_of(self, value: Mapping[str, Sequence[float]], widths: Widths) -> float:
+    def objective_of(self, curves: Mapping[str, Sequence[float]], widths: Widths) -> float:
         """What a plan keeps."""
-        return sum(value[name][choices.index(widths[name])] for name, choices in self.choices.items())
+        return sum(curves[name][choices.index(widths[name])] for name, choices in self.choices.items())
 
-    def _program(self, value: Mapping[str, Sequence[float]], limits: Mapping[str, float], about: Widths) -> Program:
-        program = Program(self.choices, value, about, [block.groups for block in self.analysis.blocks])
+    def _program(self, curves: Mapping[str, Sequence[float]], limits: Mapping[str, float], about: Widths) -> Program:
+        program = Program(self.choices, curves, about, [block.groups for block in self.analysis.blocks])
         latency = program.total(self.kernels, self.latency.kernel_ms)
         latency.constant += self.latency.overhead_ms
         if "latency" in limits:

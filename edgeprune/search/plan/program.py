@@ -60,12 +60,12 @@ class Program:
     def __init__(
         self,
         choices: Mapping[str, Sequence[int]],
-        saliency: Mapping[str, Sequence[float]],
+        curves: Mapping[str, Sequence[float]],
         about: Widths,
         blocks: Sequence[tuple[str, ...]] = (),
     ) -> None:
         self.choices = {group: list(widths) for group, widths in choices.items()}
-        self.saliency, self.about, self.exact = saliency, about, True
+        self.curves, self.about, self.exact = curves, about, True
         self.upper: list[float] = []
         self.integral: list[int] = []
         self.rows: list[tuple[Expression, float, float]] = []
@@ -106,11 +106,11 @@ class Program:
         self.rows.append((expression, -np.inf, upper))
 
     def solve(self) -> dict[str, int] | None:
-        """The widths of most kept saliency; None when no widths meet the limits."""
-        scale = sum(max(curve) - min(curve) for curve in self.saliency.values()) or 1.0
+        """The widths of the largest objective; None when no widths meet the limits."""
+        scale = sum(max(curve) - min(curve) for curve in self.curves.values()) or 1.0
         objective = np.zeros(len(self.upper))
         for group, variables in self.pick.items():
-            objective[variables] = -np.asarray(self.saliency[group]) / scale
+            objective[variables] = -np.asarray(self.curves[group]) / scale
         with _silent_stdout():
             result = milp(
                 objective,

@@ -59,18 +59,18 @@ def with_sparse(planner: Planner, cost: SparseCost, sparsity: float, factor: flo
 
 
 def sparse_options(
-    planner: Planner, cost: SparseCost | None, value: Mapping[str, Sequence[float]], limits: Mapping[str, float], factor: float = 1.0
+    planner: Planner, cost: SparseCost | None, curves: Mapping[str, Sequence[float]], limits: Mapping[str, float], factor: float = 1.0
 ) -> list[SparseOption]:
     """Every way to meet ``limits``: fewer channels alone; each sparsity with as many channels as it leaves room for; and the lowest
     sparsity that needs no channel to go.  Without ``cost`` (nothing would run sparse) only the first.
 
-    ``value``: what each group keeps at each of its widths, see :meth:`Planner.solve`. ``limits``: by kind, in ms, bytes, mJ; the file's
+    ``curves``: what each group keeps at each of its widths, see :meth:`Planner.solve`. ``limits``: by kind, in ms, bytes, mJ; the file's
     size and memory count as a dense model's. Raises :class:`InfeasibleBudgetError` when there is no way.
     """
     found: list[SparseOption] = []
     failure: InfeasibleBudgetError | None = None
     try:
-        widths = planner.solve(value, limits)
+        widths = planner.solve(curves, limits)
         found.append(SparseOption("channel", 0.0, widths, planner.predict(widths).latency_ms))
     except InfeasibleBudgetError as error:
         failure = error
@@ -82,7 +82,7 @@ def sparse_options(
             found.append(SparseOption("sparse", sparsity, dict(sparse.dense), whole.latency_ms))
             break
         with suppress(InfeasibleBudgetError):
-            widths = sparse.solve(value, limits)
+            widths = sparse.solve(curves, limits)
             found.append(SparseOption("both", sparsity, widths, sparse.predict(widths).latency_ms))
     if not found and failure is not None:
         raise failure

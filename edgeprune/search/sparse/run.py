@@ -33,7 +33,7 @@ from edgeprune.search.options import Options
 from edgeprune.search.plan.objective import Objective, objective_of
 from edgeprune.search.request import RunRequest
 from edgeprune.search.sparse.choice import SPARSITIES, SparseOption, measure_sparse, sparse_choice, sparse_options
-from edgeprune.search.verdicts import judge_trial
+from edgeprune.search.verdicts import judge_pair
 from edgeprune.surgery import Plan, Pruned, apply, load, plan_from_saliency, save
 from edgeprune.surgery.checkpoint import write_tensors
 from edgeprune.task import Task
@@ -124,16 +124,16 @@ def make_sparse(
     events.note("exporting tflite and tflite-sparse")
     options = ExportOptions(metadata=task_metadata(task, model, {"sparsity": sparsity}))
     files = export(model, task.example_inputs, (TFLITE, SPARSE), run.artifacts, "sparse", options=options)
-    trial = None
+    pair = None
     if target is not None:
         asked = RunRequest(task, Budget(), target, options=Options(engine=TFLITE, threads=settings.threads, seed=settings.seed))
         backend = open_backend(asked, run, events)
         try:
-            trial = backend.measure_pair(f"sparse-{sparsity:g}", files[TFLITE], files[SPARSE])
+            pair = backend.measure_pair(f"sparse-{sparsity:g}", files[TFLITE], files[SPARSE])
         finally:
             backend.release()
     check = sparse_check(files[SPARSE])
-    return SparseOutcome("sparse", reached, layers, dense_score, tuned.score, files, path, check, _interval(trial), None)
+    return SparseOutcome("sparse", reached, layers, dense_score, tuned.score, files, path, check, _interval(pair), None)
 
 
 def sparsify_to(
@@ -258,13 +258,13 @@ class _Search:
         tuned, layers = _train(pruned.model, self.task, option.sparsity, self.run_directory, self.settings, self.events, option.kind)
         path, analysis = self.run_directory.path / "model.safetensors", self.job.analysis
         save(path, pruned, analysis, self.task.example_inputs, tuple(self.task.protect))
-        trial = self._measure(pruned.model, option, "final")
+        pair = self._measure(pruned.model, option, "final")
         kind = SPARSE if option.sparsity else TFLITE
         files = {kind: self.run_directory.artifacts / f"final{FORMATS[kind].suffix}"}
         check = sparse_check(files[SPARSE]) if option.sparsity else None
         reached = _sparsity(pruned.model, self.settings) if option.sparsity else 0.0
-        verdict = judge_trial(self.job.budget.limits()["latency"], trial).verdict
-        return SparseOutcome(option.kind, reached, layers, dense_score, tuned.score, files, path, check, _interval(trial), verdict)
+        verdict = judge_pair(self.job.budget.limits()["latency"], pair).verdict
+        return SparseOutcome(option.kind, reached, layers, dense_score, tuned.score, files, path, check, _interval(pair), verdict)
 
 
 def _runs_sparse(model: nn.Module, task: Task, run: RunDirectory, events: EventStream) -> bool:
@@ -305,8 +305,8 @@ def _sparsity(model: nn.Module, settings: SparseSettings) -> float:
     return sparsity_of(sparse_parameters(model, settings.linear))
 
 
-def _interval(trial: PairedMeasurement | None) -> tuple[float, float, float] | None:
-    return None if trial is None else (trial.ratio, trial.low, trial.high)
+def _interval(pair: PairedMeasurement | None) -> tuple[float, float, float] | None:
+    return None if pair is None else (pair.ratio, pair.low, pair.high)
 
 
 def _save_like(checkpoint: Path, model: nn.Module, path: Path) -> None:
