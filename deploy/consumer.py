@@ -1,7 +1,7 @@
 """A program that uses the release in use, and follows when that changes: ``python consumer.py ~/edgeprune/PRODUCT``.
 
 All files are opened below the folder that ``current`` leads to, found once: they are of one release, even while another comes.  Between
-inferences the link is looked at; a release that cannot be loaded is told about, and the program stays with the one it has.
+inferences the link is looked at; a release that cannot be loaded is reported, and the program stays with the one it has.
 """
 
 import argparse

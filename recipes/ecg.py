@@ -1,4 +1,4 @@
-"""Normal or ventricular heart beats (MIT-BIH), told by a small 1-D CNN, trained here in seconds.
+"""Normal or ventricular heart beats (MIT-BIH), classified by a small 1-D CNN, trained here in seconds.
 
 The data folder holds ``ecg/ecg_nsv.npz``: beats of 128 samples at 180 Hz, int16 (``xtr``, ``xte``), with classes 0 normal, 1
 supraventricular, 2 ventricular (``ytr``, ``yte``). The test beats are other patients'. Supraventricular beats are left out: they

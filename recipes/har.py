@@ -75,7 +75,7 @@ def windows(held_out: bool) -> tuple[Tensor, Tensor]:
 def turned(inputs: Tensor, generator: torch.Generator) -> Tensor:
     """Windows as of a sensor worn otherwise: turned by about half a radian, a tenth louder or quieter, with noise of 0.02 g.
 
-    Without turning 91 % of the held-out windows are told, with it 96 % (two seeds each).
+    Without turning 91 % of the held-out windows are classified correctly, with it 96 % (two seeds each).
     """
     x, y, z = 0.5 * torch.randn(3, len(inputs), generator=generator)
     zero = torch.zeros_like(x)

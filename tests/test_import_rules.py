@@ -92,7 +92,7 @@ def known(module: str, names: set[str]) -> str:
 
 @pytest.mark.parametrize("folder", ["edgeprune", "benchmarks"])
 def test_no_modules_import_each_other(folder):
-    """A package's ``__init__`` gathers its modules, which import each other directly: that is no circle."""
+    """A package's ``__init__`` gathers its modules, which import each other directly: that is not a circle."""
     files = {name_of(path): path for path in sources(folder)}
     graph = {}
     for name, path in files.items():

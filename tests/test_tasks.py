@@ -118,7 +118,7 @@ def test_an_image_classifier_says_how_its_pixels_are_normalised() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"sentences": "what is", "label": 0}], "has sentences, label, and none of text, sentence"),
+        ([{"sentences": "what is", "label": 0}], "has sentences, label, but none of text, sentence"),
         ([{"text": "what is"}], "has text, and no label"),
         ([("what", 0)], "the dataset has rows of type tuple, not dicts"),
         ({"test": []}, "the dataset has the splits test, and no train"),

@@ -33,7 +33,7 @@ def _from_edgeprune() -> bool:
 
 
 def hide() -> None:
-    """From here on edgeprune finds none of it: what is imported already is looked up anew."""
+    """From here on edgeprune finds none of it: what is imported already is looked up again."""
     for name in MODULES:
         sys.modules.pop(name, None)
     sys.meta_path.insert(0, Hidden())

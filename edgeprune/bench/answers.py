@@ -103,7 +103,7 @@ def decoded(value: Any, kind: type[T], device: str, what: str) -> T:
     try:
         return convert(value, kind)
     except ValueError as error:
-        raise RunnerError(f"{what} of {device} cannot be believed: {error}", remedy=REMEDY) from error
+        raise RunnerError(f"{what} of {device} is invalid: {error}", remedy=REMEDY) from error
 
 
 def model_answers(answer: JsonObject, names: Sequence[str], device: str) -> list[JsonObject]:
@@ -114,7 +114,7 @@ def model_answers(answer: JsonObject, names: Sequence[str], device: str) -> list
     models = decoded(answer.get("models"), list[JsonObject], device, "the answer")
     if (found := [model.get("name") for model in models]) != list(names):
         given = ", ".join(map(repr, found)) or "none"
-        raise RunnerError(f"the answer of {device} is of other models: {given}, not {', '.join(map(repr, names))}", remedy=REMEDY)
+        raise RunnerError(f"{device} answered for the models {given}, not for {', '.join(map(repr, names))}", remedy=REMEDY)
     for model in models:
         if "error" in model:
             raise to_error(model["error"], f"{model['name']} on {device}")
@@ -128,7 +128,7 @@ def ratio_of(model: JsonObject, device: str) -> RatioAnswer:
     try:
         check_ratio(found.ratio, found.low, found.high if found.high is not None else float("inf"), found.log_ratios)
     except ValueError as error:
-        raise RunnerError(f"{what} of {device} cannot be believed: {error}", remedy=REMEDY) from error
+        raise RunnerError(f"{what} of {device} is invalid: {error}", remedy=REMEDY) from error
     return found
 
 
@@ -136,7 +136,7 @@ def kernel_answers(answer: JsonObject, names: Sequence[str], device: str) -> dic
     """The kernels of a table: exactly those that were asked for; of one that failed its message.  Raises :class:`RunnerError`."""
     kernels = decoded(answer.get("kernels"), dict[str, JsonObject], device, "the table")
     if kernels.keys() != set(names):
-        raise RunnerError(f"the table of {device} is of other kernels than were asked for", remedy=REMEDY)
+        raise RunnerError(f"the table of {device} lists other kernels than were requested", remedy=REMEDY)
     found: dict[str, KernelAnswer | str] = {}
     for name in names:
         if "error" in kernels[name]:
@@ -144,7 +144,7 @@ def kernel_answers(answer: JsonObject, names: Sequence[str], device: str) -> dic
             continue
         one = decoded(kernels[name], KernelAnswer, device, f"kernel {name}")
         if not 0 < one.min_ns <= one.median_ns or one.spread < 0:
-            raise RunnerError(f"kernel {name} of {device} cannot be believed: its times are not positive and in order", remedy=REMEDY)
+            raise RunnerError(f"the times of kernel {name} on {device} are invalid: not positive, or not in order", remedy=REMEDY)
         found[name] = one
     return found
 

@@ -24,7 +24,7 @@ def check(item: Any) -> None:
     _positive(item)
     _ordered(item)
     if not all(0 <= sample < _LARGEST for sample in item.samples_ns):
-        raise ValueError("a sample is negative, or longer than a clock can tell")
+        raise ValueError("a sample is negative or impossibly long")
     if item.windows:  # all samples are there
         _samples(item)
     convert(item.before, Conditions)
@@ -37,7 +37,7 @@ def check_ratio(ratio: float, low: float, high: float, log_ratios: Sequence[floa
         raise ValueError("the ratio has no rounds")
     for name, claimed, made in zip(("ratio", "low", "high"), (ratio, low, high), trimmed_interval(log_ratios), strict=True):
         if claimed != made and not abs(claimed - made) <= _RATIO_SLACK * made:
-            raise ValueError(f"{name} is {claimed:.6g}, and its rounds make {made:.6g}")
+            raise ValueError(f"{name} is {claimed:.6g}, but its rounds give {made:.6g}")
 
 
 def _positive(item: Any) -> None:
@@ -82,7 +82,7 @@ def _samples(item: Any) -> None:
     """The median, its interval and the tail are those of the samples."""
     ordered = sorted(item.samples_ns)
     if min(item.windows) < 1 or sum(item.windows) != len(ordered):
-        raise ValueError(f"windows of {sum(item.windows)} samples, and there are {len(ordered)}")
+        raise ValueError(f"its windows count {sum(item.windows)} samples, but there are {len(ordered)}")
     half = median_ranks(item.samples_ns, item.windows)
     slack = _RANK_SLACK * half + 1e-3 + 1 / len(ordered)
     shares = {"latency_ms": (0.5, 0.5), "p90_ms": (0.9, 0.9), "p99_ms": (0.99, 0.99)}
@@ -91,7 +91,7 @@ def _samples(item: Any) -> None:
         claimed = getattr(item, name)
         low, high = (_quantile(ordered, min(max(share, 0.0), 1.0)) / 1e6 for share in (least, most))
         if not low - _CLOSE * (low + 1) <= claimed <= high + _CLOSE * (high + 1):
-            raise ValueError(f"{name} is {claimed:.6g}, and its samples make {low:.6g}")
+            raise ValueError(f"{name} is {claimed:.6g}, but its samples give {low:.6g}")
 
 
 def _quantile(ordered: list[int], share: float) -> float:

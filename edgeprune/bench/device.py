@@ -131,7 +131,8 @@ class Device:
         item = Measurement.from_answer(result, self._sent[name], self.info.identity, where, tuned, disturber)
         if (ran_s := sum(item.samples_ns) / 1e9) > elapsed_s:
             raise RunnerError(
-                f"the measurement of {name} of {where} cannot be believed: samples of {ran_s:.3g} s in {elapsed_s:.3g} s", remedy=REMEDY
+                f"the measurement of {name} of {where} is invalid: its samples take {ran_s:.3g} s, and only {elapsed_s:.3g} s passed",
+                remedy=REMEDY,
             )
         return item
 

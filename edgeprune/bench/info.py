@@ -104,7 +104,9 @@ class DeviceInfo:
         }
         found = decoded(probe | known, cls, address, "the description")
         if found.cores < 1 or found.memory_bytes < 0:
-            raise RunnerError(f"{address} has {found.cores} cores and {found.memory_bytes} bytes of memory, it says", remedy=REMEDY)
+            raise RunnerError(
+                f"{address} reports {found.cores} cores and {found.memory_bytes} bytes of memory, which cannot be", remedy=REMEDY
+            )
         return found
 
     @property

@@ -64,7 +64,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a gate said of a measurement, and why: ``found`` was held against ``limit``, both in the kind's base unit, or of a relative
+    """What a gate said of a measurement, and why: ``found`` was compared with ``limit``, both in the kind's base unit, or of a relative
     latency both as shares of the baseline's."""
 
     gate: Gate

@@ -64,7 +64,7 @@ def with_current_names(document: Any) -> Any:
 
 
 def check_engine(name: str) -> None:
-    """Raise :class:`InputError` listing the known engines when ``name`` is none."""
+    """Raise :class:`InputError` listing the known engines when ``name`` is not one."""
     if name not in ENGINES:
         raise InputError(f"unknown engine {name!r}", remedy=suggest(name, ENGINES, "engines"))
 
@@ -253,7 +253,7 @@ class Measurement:
                 raise ValueError("it has no samples")
             check(item)
         except ValueError as error:
-            raise RunnerError(f"{what} of {target} cannot be believed: {error}", remedy=REMEDY) from error
+            raise RunnerError(f"{what} of {target} is invalid: {error}", remedy=REMEDY) from error
         return item
 
 

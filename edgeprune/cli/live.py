@@ -45,7 +45,7 @@ def watch(targets: Sequence[Target]) -> Iterator[Watch]:
         rows = {target: bars.add_task("connecting", total=None, target=Text(target.name).markup) for target in targets}
 
         def show(target: Target, event: DeviceEvent) -> None:
-            if text := told(event):
+            if text := text_of(event):
                 ended = event["event"] in ("done", "failed")
                 done, total = (1, 1) if ended else (event.get("sent", event.get("number", 0)), event.get("total", event.get("rounds")))
                 bars.update(rows[target], description=text, completed=done, total=total)
@@ -53,7 +53,7 @@ def watch(targets: Sequence[Target]) -> Iterator[Watch]:
         yield show
 
 
-def told(event: DeviceEvent) -> str | None:
+def text_of(event: DeviceEvent) -> str | None:
     """An event in words, or None when it is not shown."""
     text = _TEXTS.get(event["event"])
     try:
@@ -67,7 +67,7 @@ def _plain(console: Any, several: bool) -> Watch:
     last: dict[Target, str] = {}
 
     def show(target: Target, event: DeviceEvent) -> None:
-        text = told(event)
+        text = text_of(event)
         if text and last.get(target) != text and (several or event["event"] == "waiting"):
             last[target] = text
             console.print(f"{target.name}  {text}", markup=False, highlight=False, soft_wrap=True)

@@ -144,7 +144,7 @@ def _outcome_text(done: Pushed) -> str:
     if done.signed:
         parts.append(f"{counted(done.signed, 'signer')} verified on the device")
     came = f"was {done.previous}" if done.previous else "the first release"
-    gave_up = f"; {done.recovered}, left on trial, was given up" if done.recovered else ""
+    gave_up = f"; {done.recovered}, left unconfirmed by an interrupted push, was given up" if done.recovered else ""
     did = "mended" if done.previous == done.version else f"switched ({came}{gave_up})"
     return f"{did}; {', '.join(parts)}"
 
@@ -201,7 +201,9 @@ def _print_status(found: list[Status]) -> None:
     for item in found:
         click.echo(f"{_name(item.target)}: {item.product} {item.current or '(nothing in use)'}, {item.path}")
         if item.pending:
-            click.echo(f"  {item.pending} is on trial: a push did not end; the next push, or the device's next start, goes back")
+            click.echo(
+                f"  {item.pending} is not confirmed: its push was interrupted. The next push, or the device's next start, goes back"
+            )
         table = Table("version", "sequence", "variant", "size", "state")
         for release in reversed(item.releases):
             role = {item.committed: "in use", item.previous: "before"}.get(release.version, "")

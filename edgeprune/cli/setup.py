@@ -63,7 +63,7 @@ def _print(done: Setup, dry_run: bool) -> None:
     from edgeprune.budget import format_quantity
 
     size, room = format_quantity("size", done.sent_bytes), format_quantity("size", done.needed_bytes)
-    click.echo(f"{done.address}: {done.python}, of {done.base}")
+    click.echo(f"{done.address}: {done.python}, made from {done.base}")
     if not done.missing:
         click.echo("  already there: " + ", ".join(done.wheels))
     else:
@@ -71,6 +71,6 @@ def _print(done: Setup, dry_run: bool) -> None:
         for name in done.missing:
             click.echo(f"    {name}")
     for engine, (package, version) in done.runtimes.items():
-        click.echo(f"  {engine}: {package} {version}, imported there")
+        click.echo(f"  {engine}: {package} {version}, works there (imported)")
     if "?python=" in done.address:
         click.echo(f"  use it by the address without ?python=, or with ?python={done.python}")

@@ -92,7 +92,7 @@ def compare_criteria(
     ``names``: all that apply unless given. ``shares``: how much of every group goes to see what following a criterion costs.
     ``samples``: how many channels are removed one at a time, spread evenly over at most ``GROUPS`` groups; half as many random
     subsets are; ``EACH`` in each group at least. ``images``: training samples that each is measured on. Raises :class:`InputError`
-    for unknown criteria, missing data, and shares that are none.
+    for unknown criteria, missing data, and shares that are not between 0 and 1.
     """
     _check(task, shares)
     if images < 1:

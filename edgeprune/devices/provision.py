@@ -94,7 +94,7 @@ def set_up(
 def choose(address: str, found: Found, engines: Sequence[str], runtime: str | None = None) -> tuple[Python, list[Wheel]]:
     """The first Python that every engine has a wheel for, and those.  Raises :class:`NoRuntimeError` saying what would fit."""
     if found.is_phone:
-        raise NoRuntimeError(f"{address} runs Android, where no runtime's wheel installs", remedy=PHONE_REMEDY)
+        raise NoRuntimeError(f"{address} runs Android, where runtimes cannot be installed from wheels", remedy=PHONE_REMEDY)
     failures: dict[str, NoRuntimeError] = {}
     for python in found.pythons:
         try:
@@ -159,7 +159,7 @@ class _Job:
             return convert(answer, kind)
         except ValueError as flaw:
             raise SetupError(
-                f"what the installer on {self._session.address} says of {self._place} cannot be believed: {flaw}",
+                f"the report of the installer on {self._session.address} about {self._place} is invalid: {flaw}",
                 remedy="Begin with edgeprune teardown.",
             ) from flaw
 

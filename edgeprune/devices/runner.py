@@ -295,4 +295,4 @@ def runtimes_of(runner: Runner) -> dict[str, RuntimeAnswer]:
     try:
         return convert(runner.probe.get("runtimes"), dict[str, RuntimeAnswer])
     except ValueError as error:
-        raise RunnerError(f"the list of runtimes of {runner.session.address} cannot be believed: {error}") from error
+        raise RunnerError(f"the list of runtimes of {runner.session.address} is invalid: {error}") from error

@@ -69,7 +69,7 @@ class SshProcess(StreamProcess):
             self._channel.exec_command(login_line(argv, mark))  # no shell remains in between: what happens to it is seen here
         except (paramiko.SSHException, EOFError, OSError) as error:
             if transport.is_active() and isinstance(error, paramiko.ChannelException):
-                raise DeviceError(f"{address} opens no more channels: {error}") from error
+                raise DeviceError(f"{address} refuses another SSH channel: {error}") from error
             raise lost(address, error) from error
         self._begin()
 

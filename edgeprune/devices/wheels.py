@@ -76,7 +76,7 @@ def find_wheel(engine: str, python: Python, runtime: str | None = None) -> Wheel
     """
     known = [wheel for wheel in WHEELS if wheel.engine == engine]
     if remedy := _by_hand(engine):
-        raise NoRuntimeError(f"no wheel brings the engine {engine}", remedy=remedy)
+        raise NoRuntimeError(f"no wheel contains the engine {engine}", remedy=remedy)
     if not known:
         raise InputError(f"unknown engine {engine!r}", remedy=suggest(engine, _ENGINES, "engines"))
     wanted = [wheel for wheel in known if runtime in (None, wheel.runtime)]

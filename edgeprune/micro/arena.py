@@ -59,7 +59,7 @@ def measure_arena(content: bytes, name: str = "the model") -> Arena:
         used, head, tail = (int(words.partition(f"allocation {part} ")[2].split()[0]) for part in ("total", "head", "tail"))
     except (ValueError, IndexError) as error:
         raise ExportError(
-            f"{name}: TFLite Micro's interpreter does not say what of the arena it used: {error}",
+            f"{name}: TFLite Micro's interpreter does not report how much of the arena it used: {error}",
             remedy="Install the version of tflite-micro that edgeprune[micro] asks for.",
         ) from error
     parts = {part: int(size) for part, size in _PART.findall(words)}

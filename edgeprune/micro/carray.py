@@ -32,8 +32,8 @@ def write_c_array(content: bytes, folder: Path, name: str, arena: Arena) -> tupl
     """Write ``<name>.c`` and ``<name>.h`` into ``folder`` and return their paths.  The same arguments give the same bytes.
 
     ``content``: a TFLite file, which the array repeats byte for byte. ``name``: a C identifier, the prefix of every symbol. ``arena``: as
-    measured. Both files are C11 and C++11. Raises :class:`ExportError`: a name that is none, an operator that TFLite Micro lacks, a tensor
-    type that C has no name for, a folder that cannot be written.
+    measured. Both files are C11 and C++11. Raises :class:`ExportError`: a name that is not a C identifier, an operator that TFLite
+    Micro lacks, a tensor type that C has no name for, a folder that cannot be written.
     """
     if not _IDENTIFIER.fullmatch(name):
         raise ExportError(f"{name!r} is not a C identifier", remedy="Letters, digits and _, and a letter first.")

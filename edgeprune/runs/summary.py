@@ -52,7 +52,7 @@ class RatioSummary:
 
 @dataclass(frozen=True)
 class JudgedSummary:
-    """What was held against ``limit``: ``value`` with its interval, in the kind's unit, or where ``relative`` as shares of the dense
+    """What was compared with ``limit``: ``value`` with its interval, in the kind's unit, or where ``relative`` as shares of the dense
     model's latency."""
 
     value: float

@@ -85,7 +85,7 @@ def refuse_another(path: Path, known: Mapping[str, object], inputs: Mapping[str,
     remedy = "Start a new run, or give the same inputs."
     if "model" in changed:
         remedy += " A recipe that makes random weights or modules must seed them: torch.manual_seed(0)."
-    raise RunError(f"{path} is a run of another job: {', '.join(changed)} differ", remedy=remedy)
+    raise RunError(f"{path} was started with other settings: {', '.join(changed)} differ", remedy=remedy)
 
 
 def digest_of(model: nn.Module) -> str:

@@ -193,7 +193,7 @@ class Swept:
 
 
 def swept(path: Path) -> Swept | None:
-    """What the sweep at ``path`` was asked; None for a run that is none.  Raises :class:`RunError` when it is damaged."""
+    """What the sweep at ``path`` was asked; None for a run that is not a sweep.  Raises :class:`RunError` when it is damaged."""
     inputs = read_inputs(path)
     if "levels" not in inputs:
         return None

@@ -21,7 +21,7 @@ EXACT = 1e-6
 
 @dataclass(frozen=True)
 class Judged:
-    """The ``verdict`` on a limit: ``found`` was held against ``limit``, in the kind's base unit, or where ``relative`` as shares of the
+    """The ``verdict`` on a limit: ``found`` was compared with ``limit``, in the kind's base unit, or where ``relative`` as shares of the
     dense model's latency."""
 
     verdict: Verdict

@@ -40,7 +40,7 @@ def compacted(tensor: Tensor, mask: Tensor, name: str) -> Tensor:
     full = mask.expand(tensor.shape)
     shape = box_shape(full)
     if shape is None:
-        raise PlanError(f"the rest of {name} is not a box: its rows keep unequal counts")
+        raise PlanError(f"what remains of {name} is not a rectangular tensor: its rows keep different numbers of channels")
     return tensor[full].reshape(shape)
 
 

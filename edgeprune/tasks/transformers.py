@@ -117,7 +117,7 @@ class Collate:
             if name in row:
                 return name
         raise RecipeError(
-            f"a row of the dataset has {', '.join(row)}, and none of {', '.join(known) or first}",
+            f"a row of the dataset has {', '.join(row)}, but none of {', '.join(known) or first}",
             remedy='Say which column holds the raw data: from_transformers(..., column="...").',
         )
 

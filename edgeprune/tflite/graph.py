@@ -95,7 +95,7 @@ class MicroGraph:
 
 
 def read_graph(content: bytes, name: str) -> MicroGraph:
-    """The graph of a TFLite file.  ``name``: what messages call it.  Raises :class:`ExportError` when it is none."""
+    """The graph of a TFLite file.  ``name``: what messages call it.  Raises :class:`ExportError` when it is not one."""
     try:
         return _graph(flatbuffer.read(content))
     except ExportError as error:

@@ -35,7 +35,7 @@ class _Buffer(schema.BufferT):  # type: ignore[misc]
 def read(content: bytes) -> Any:
     """The file as a ``ModelT``; its constants are views of ``content``.  Raises :class:`ExportError` when it is no TFLite file."""
     if content[4:8] != b"TFL3":
-        raise ExportError("the file is no TFLite model")
+        raise ExportError("the file is not a TFLite model")
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         for buffer in model.buffers:
@@ -53,7 +53,7 @@ def _require_whole(model: Any) -> None:
     def require(what: str, indices: Iterable[int] | None, count: int, least: int = 0) -> None:
         for index in () if indices is None else indices:
             if not least <= index < count:
-                raise IndexError(f"it names {what} {index} of {count}")
+                raise IndexError(f"it refers to {what} {index}, and has {count}")
 
     if not model.subgraphs:
         raise IndexError("it has no graph")

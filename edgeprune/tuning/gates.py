@@ -40,7 +40,8 @@ class GatedModel(nn.Module):
         self._places = _reading_places(pruned, analysis)
         if not self._places:
             raise InputError(
-                "no stored weight reads a channel of a group: there is nothing to put gates on", remedy="Use --schedule one-shot."
+                "online pruning is not possible here: no weight reads the channels of a group, so there is nothing to gate",
+                remedy="Use --schedule one-shot.",
             )
         self._rows = {group.name: group.rows for group in analysis.groups}
         prices = torch.zeros(len(analysis.roots))

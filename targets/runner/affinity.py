@@ -57,7 +57,7 @@ def choose(affinity: str, root: str = "/") -> List[int]:
     try:
         chosen = parse_list(affinity)
     except ValueError:
-        raise RunnerError("request", f"affinity {affinity!r} is none of all, big, little, or a list such as 0,2-3") from None
+        raise RunnerError("request", f"affinity {affinity!r} is not all, big, little, or a list such as 0,2-3") from None
     missing = [str(cpu) for cpu in chosen if cpu not in allowed]
     if missing:
         raise RunnerError("request", f"no processor {', '.join(missing)}: this process may use {', '.join(map(str, sorted(allowed)))}")

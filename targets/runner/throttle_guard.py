@@ -87,7 +87,7 @@ class ThrottleGuard:
         return self.unreliable
 
     def _reference(self) -> State:
-        """Clock limits are held against the begin, what is counted against the last look."""
+        """What to compare with: clock limits with those at the start, counters with the last reading."""
         return dict(self._seen, limit_mhz=self.before.get("limit_mhz"))
 
     def _cool_down(self, found: List[str]) -> None:

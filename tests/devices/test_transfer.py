@@ -139,7 +139,7 @@ def test_a_model_whose_upload_was_cut_is_continued_and_measured(server: SshServe
     with open_device(server.address, on_event=event) as device:
         assert device.measure([Artifact(path)], quick)[0].file_bytes == total
     again = sent[sent.index(8 * MB) + 1 :]
-    assert again[0] > MB, "it began anew"
+    assert again[0] > MB, "it started over"
     assert again[-1] == total
     assert parts(server.home / ".cache/edgeprune") == []
 

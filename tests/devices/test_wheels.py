@@ -69,7 +69,7 @@ def test_a_runtime_may_be_chosen() -> None:
         find_wheel("tflite", python((3, 12, 0), "aarch64", "glibc 2.36"), "tflite-runtime")
     with pytest.raises(InputError, match="'torch' is not a runtime for tflite"):
         find_wheel("tflite", pi, "torch")
-    with pytest.raises(NoRuntimeError, match="no wheel brings the engine native") as by_hand:
+    with pytest.raises(NoRuntimeError, match="no wheel contains the engine native") as by_hand:
         find_wheel("native", pi)
     assert "benchmark_model" in str(by_hand.value.remedy)
     with pytest.raises(InputError, match="unknown engine 'caffe'") as caught:

@@ -89,7 +89,7 @@ def test_files_that_cannot_be_scored(task, tmp_path):
     with pytest.raises(ExportError, match="does not exist"):
         score_file(tmp_path / "none.tflite", task)
     (tmp_path / "bad.tflite").write_bytes(b"no model at all")
-    with pytest.raises(ExportError, match="no TFLite model"):
+    with pytest.raises(ExportError, match="not a TFLite model"):
         score_file(tmp_path / "bad.tflite", task)
     (tmp_path / "bad.pt").write_bytes(b"no archive")
     with pytest.raises(ExportError, match="cannot be loaded as torchscript"):

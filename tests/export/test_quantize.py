@@ -224,7 +224,7 @@ def test_a_calibration_that_does_not_do_is_refused(model, float_file, samples, s
 def test_an_unknown_kind_and_a_file_that_is_not_a_model(float_file):
     with pytest.raises(ExportError, match=r"'int4'\n.*Known kinds: fp16, dynamic, int8"):
         quantize(float_file, "int4", None)  # type: ignore[arg-type]
-    with pytest.raises(ExportError, match="no TFLite model"):
+    with pytest.raises(ExportError, match="not a TFLite model"):
         quantize(b"something else", "fp16", None)
 
 

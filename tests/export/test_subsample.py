@@ -24,14 +24,14 @@ class Sliced(nn.Module):
 
 
 class Table(nn.Module):
-    """Rows of a table that is no feature map."""
+    """Rows of a table, which is not a feature map."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.reshape(1, 4, 6, 8)[:, :, ::2] + 1
 
 
 class Overwritten(nn.Module):
-    """A slice of what is changed in place after it: it is no copy."""
+    """A slice of what is changed in place after it: it is not a copy."""
 
     def __init__(self) -> None:
         super().__init__()

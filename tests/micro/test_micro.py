@@ -511,7 +511,7 @@ def test_a_model_that_does_not_fit_is_a_failure(int8_file: Path, tmp_path: Path,
         (["FILE", "--profile", "nrf9999"], "unknown profile"),
         (["FILE", "--out", "OUT", "--name", "7up"], "is not a C identifier"),
         (["FILE", "--out", "/proc/none"], "cannot be written to /proc/none"),
-        ([__file__], "test_micro.py: the file is no TFLite model"),
+        ([__file__], "test_micro.py: the file is not a TFLite model"),
     ],
 )
 def test_bad_input_is_one_clear_message(

@@ -113,7 +113,7 @@ def test_training_continues_where_it_was_interrupted(tiny: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "anew"),
+    ("old", "new", "again"),
     [
         ('"""A tiny recipe."""', '"""A small recipe."""  # indeed', False),
         ('"""Three numbers in."""', '"""3 in."""', False),
@@ -122,12 +122,12 @@ def test_training_continues_where_it_was_interrupted(tiny: Path, tmp_path: Path)
         ("torch.nn.Linear(3, 2)", "torch.nn.Linear(3, 2, bias=False)", True),
     ],
 )
-def test_what_trains_again(tiny: Path, tmp_path: Path, old: str, new: str, anew: bool) -> None:
+def test_what_trains_again(tiny: Path, tmp_path: Path, old: str, new: str, again: bool) -> None:
     load_recipe(tiny)
     assert old in RECIPE
     tiny.write_text(RECIPE.replace(old, new))
     load_recipe(tiny)
-    assert len(kept(tmp_path)) == (2 if anew else 1)
+    assert len(kept(tmp_path)) == (2 if again else 1)
 
 
 def test_importing_from_beside_ends_with_the_recipe(tiny: Path) -> None:

@@ -142,7 +142,7 @@ def accepted(path: Path, kit: Kit, content: bytes) -> bool:
 
 def test_a_cut_bundle_says_so(kit, whole, tmp_path):
     refused(tmp_path, kit, whole[:-700], "is cut off")
-    refused(tmp_path, kit, whole[: len(whole) // 2 // BLOCK * BLOCK], "is cut off|does not end as a bundle")
+    refused(tmp_path, kit, whole[: len(whole) // 2 // BLOCK * BLOCK], "is cut off|has no end marker")
     refused(tmp_path, kit, b"", "is cut off, or not a bundle")
     refused(tmp_path, kit, whole + bytes(BLOCK), "does not end|does not start a member")
 

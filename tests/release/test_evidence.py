@@ -38,7 +38,7 @@ def order(run: Path) -> BuildSpec:
 def refused(run: Path, said: str) -> None:
     with pytest.raises(EvidenceError, match=said) as raised:
         build(order(run))
-    assert f"pruned.tflite in {run} cannot be believed" in raised.value.message
+    assert f"pruned.tflite in {run} is invalid" in raised.value.message
     assert "Measure the file again" in raised.value.remedy
     assert not list(Path.cwd().glob("*.epb"))
 
@@ -62,17 +62,17 @@ def faster(value: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (figure(latency_ms=9.95), "latency_ms is 9.95, and its samples make 10"),
-        (figure(low_ms=9.0), "low_ms is 9, and its samples make 9.9"),
-        (figure(high_ms=10.9), "high_ms is 10.9, and its samples make 10.2"),
-        (figure(p99_ms=11.5), "p99_ms is 11.5, and its samples make 12"),
-        (figure(samples_ns=[9_000_000] * 100), "is 9.9, and its samples make 9|is 10, and its samples make 9"),
+        (figure(latency_ms=9.95), "latency_ms is 9.95, but its samples give 10"),
+        (figure(low_ms=9.0), "low_ms is 9, but its samples give 9.9"),
+        (figure(high_ms=10.9), "high_ms is 10.9, but its samples give 10.2"),
+        (figure(p99_ms=11.5), "p99_ms is 11.5, but its samples give 12"),
+        (figure(samples_ns=[9_000_000] * 100), "is 9.9, but its samples give 9|is 10, but its samples give 9"),
         (figure(windows=[], latency_ms=1.0, low_ms=0.9), "it has no raw samples that its figures can be computed from"),
         (faster, "latency_ms is 5.0, and run.json says 10.0"),
         (figure(peak_bytes=1_000_000), "peak_bytes is 1000000, and run.json says 5000000"),
         (figure(energy_mj=39.5), "energy_mj is 39.5, and run.json says 40.0"),
-        (pair(ratio=0.25), "ratio is 0.25, and its rounds make 0.5"),
-        (pair(high=0.6), "high is 0.6, and its rounds make 0.50"),
+        (pair(ratio=0.25), "ratio is 0.25, but its rounds give 0.5"),
+        (pair(high=0.6), "high is 0.6, but its rounds give 0.50"),
         (pair(log_ratios=[]), "the ratio has no rounds"),
         (pair(ratio=0.25, low=0.25, high=0.25, log_ratios=[-1.3862943611198906] * 8), "ratio is 0.25, and run.json says 0.4999"),
     ],
@@ -169,8 +169,8 @@ def same(item: Evidence) -> Evidence:
         (lambda item: replace(item, raw="evidence/2.json"), None, "there is no such file"),
         (lambda item: replace(item, artifact="0" * 64), None, "it is the measurement of another file"),
         (same, lambda raw: raw.update(samples_ns=raw["samples_ns"][::-1]), "the SHA-256 of its samples is"),
-        (same, lambda raw: raw.update(samples_ns=[5_000_000] * 100), "and its samples make 5"),
-        (same, lambda raw: raw.update(latency_ms=9.95), "latency_ms is 9.95, and its samples make 10"),
+        (same, lambda raw: raw.update(samples_ns=[5_000_000] * 100), "but its samples give 5"),
+        (same, lambda raw: raw.update(latency_ms=9.95), "latency_ms is 9.95, but its samples give 10"),
         (same, lambda raw: raw.clear(), "this is not a measurement"),
     ],
 )
@@ -180,11 +180,11 @@ def test_a_signed_lie_does_not_verify(run, tmp_path, capsys, change, raw, said):
     assert main(["release", "verify", str(path), "--allowed-signers", str(kit.allowed)]) == 1
     told = capsys.readouterr().err.replace("\n", " ")
     assert said in told
-    assert "the evidence of variant pi4 does not follow from evidence/" in told
+    assert "the figures of variant pi4 do not match the raw samples in evidence/" in told
 
 
 def test_a_hash_without_a_file_is_not_a_manifest(run):
-    with pytest.raises((BundleError, ValueError), match="the hash of samples, and no file"):
+    with pytest.raises((BundleError, ValueError), match="a hash of raw samples, but no file"):
         changed(build(order(run)), lambda item: replace(item, raw=None))
 
 

@@ -244,7 +244,7 @@ def test_a_release_that_is_too_slow_goes_back_by_itself(box: Box, monkeypatch: p
     done = box.push(good)
     assert done.health.latency_ms is not None
     assert done.health.latency_ms < 1000
-    with pytest.raises(HealthError, match="does not keep its gates: latency"):
+    with pytest.raises(HealthError, match="does not meet its gates: latency"):
         box.push(box.kit.bundle("1.1.0", 2, {"any": {"gates": (Gate("latency", 1e-6),)}}))
     box.keeps(good)
 

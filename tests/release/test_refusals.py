@@ -141,7 +141,7 @@ def test_the_folder_may_be_this_one_or_a_link(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path / "real")
     unpacked(Kit(tmp_path), ".")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="which no release was unpacked with"):
+    with pytest.raises(InputError, match="which is not part of a release"):
         unpacked(Kit(tmp_path), ".")
 
 

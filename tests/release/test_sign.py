@@ -311,8 +311,8 @@ def test_options_of_a_signer_are_kept_and_ssh_keygen_agrees(kit, keys, tmp_path,
         ("me", "not a line of allowed signers"),
         ("me ssh-ed25519", "not a line of allowed signers"),
         ("me ssh-ed25519 AAAA", "is cut off|malformed"),
-        ("me ssh-rsa KEYDATA", "calls a key of type ssh-ed25519 ssh-rsa"),
-        ("# nothing", "allows no signer"),
+        ("me ssh-rsa KEYDATA", "says ssh-rsa, but its key is of type ssh-ed25519"),
+        ("# nothing", "lists no signer"),
     ],
 )  # fmt: skip
 def test_a_line_that_is_not_understood_is_refused_by_number(keys, tmp_path, line, said):

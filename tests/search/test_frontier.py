@@ -67,7 +67,7 @@ def test_a_sweep_of_another_job_or_of_nothing_is_refused(tmp_path: Path) -> None
         frontier(task, profile=PROFILE, levels=["50%", "40"], runs=tmp_path)
     assert not list(tmp_path.iterdir())
     found = frontier(task, profile=PROFILE, kind="macs", levels=["0.0001%"], options=OPTIONS, runs=tmp_path)
-    with pytest.raises(RunError, match="another job"):
+    with pytest.raises(RunError, match="other settings"):
         frontier(task, profile=PROFILE, kind="macs", levels=["50%"], options=OPTIONS, resume=found.folder)
     task.validation = None
     with pytest.raises(InputError, match="cannot be scored"):

@@ -183,7 +183,7 @@ def test_a_channel_costs_what_the_tightest_limit_bounds() -> None:
 
 
 def test_a_run_with_a_shuffling_loader_repeats(tmp_path: Path) -> None:
-    """What weights were reconstructed from was once drawn anew by every call: a resumed run shipped what was not measured."""
+    """What weights were reconstructed from was once drawn again by every call: a resumed run shipped what was not measured."""
     first, again = points_task(), points_task()
     for task in (first, again):
         assert task.train is not None

@@ -84,7 +84,7 @@ def test_prune_measures_meets_and_resumes(recipe: Path, tmp_path: Path, monkeypa
     x = torch.randn(2, 3, 16, 16)
     assert torch.equal(loaded(x), result.model.eval()(x))
 
-    with pytest.raises(RunError, match="another job"):
+    with pytest.raises(RunError, match="other settings"):
         prune(load_recipe(recipe), "local:", budget=edgeprune.Budget(latency="10%"), options=OPTIONS, resume=folder)
 
 

@@ -34,7 +34,7 @@ def check_record(run: FinishedRun, exported: Exported, record: Record, measured:
 
 def not_believed(run: FinishedRun, exported: Exported, reason: Exception) -> EvidenceError:
     """The error for a measurement that cannot be true."""
-    return EvidenceError(f"the measurement of {exported.path.name} in {run.path} cannot be believed: {reason}", remedy=MEASURE_AGAIN)
+    return EvidenceError(f"the measurement of {exported.path.name} in {run.path} is invalid: {reason}", remedy=MEASURE_AGAIN)
 
 
 def _check_figures(run: FinishedRun, record: Record, measured: Measurement) -> None:

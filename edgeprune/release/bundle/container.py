@@ -82,7 +82,7 @@ def read_members(file: BinaryIO, path: Path, most: int) -> list[Member]:
         position = member.end
     file.seek(position)
     if file.read(len(END)) != END:
-        raise BundleError(f"{path} does not end as a bundle does", remedy="Get the file again.")
+        raise BundleError(f"{path} has no end marker: it is cut off, or not a bundle", remedy="Get the file again.")
     return members
 
 

@@ -151,7 +151,7 @@ class Evidence:
     def __post_init__(self) -> None:
         parse_time(self.measured_at)
         if self.samples_sha256 is not None and self.raw is None:
-            raise ValueError("the measurement has the hash of samples, and no file of them")
+            raise ValueError("the measurement has a hash of raw samples, but no file with them")
 
 
 @dataclass(frozen=True)

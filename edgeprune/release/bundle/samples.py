@@ -39,7 +39,7 @@ def check_samples(bundle: Bundle) -> None:
         for item in variant.evidence:
             if item.samples_sha256 is not None and (problem := _problem(bundle, variant, item)) is not None:
                 raise BundleError(
-                    f"{bundle.path}: the evidence of variant {name} does not follow from {item.raw}: {problem}",
+                    f"{bundle.path}: the figures of variant {name} do not match the raw samples in {item.raw}: {problem}",
                     remedy="Do not use it: its builder must measure again, and build and sign it again.",
                 )
 

@@ -59,7 +59,7 @@ def read_signers(path: str | Path) -> tuple[Signer, ...]:
     kept = [(number, line.strip()) for number, line in enumerate(lines, 1)]
     signers = tuple(_signer(line, number, f"{path}:{number}") for number, line in kept if line and not line.startswith("#"))
     if not signers:
-        raise SignatureError(f"{path} allows no signer", remedy=_EXAMPLE)
+        raise SignatureError(f"{path} lists no signer", remedy=_EXAMPLE)
     return signers
 
 
@@ -80,7 +80,7 @@ def _signer(line: str, number: int, where: str) -> Signer:
         raise SignatureError(f"{where} has a malformed key: {error}") from error
     load_key(key, where)
     if key.type != kind:
-        raise SignatureError(f"{where} calls a key of type {key.type} {kind}")
+        raise SignatureError(f"{where} says {kind}, but its key is of type {key.type}")
     return Signer(
         principals.strip('"'),
         key,

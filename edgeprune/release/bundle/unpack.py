@@ -32,7 +32,7 @@ def unpack(bundle: Bundle, variant: str | None, folder: Path) -> Path:
     contents, about = contents_of(bundle, variant or names[0])
     folder = folder.resolve()  # of ".", a name; of a link, the folder that it leads to
     if strange := _strange(folder):
-        raise InputError(f"{folder} holds {strange}, which no release was unpacked with", remedy="Name another folder, or remove it.")
+        raise InputError(f"{folder} holds {strange}, which is not part of a release", remedy="Name another folder, or remove it.")
     new = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         for name, entry in about["files"].items():

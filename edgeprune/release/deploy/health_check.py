@@ -61,7 +61,7 @@ def check_health(runner: Runner, device: DeviceInfo, folder: str, bundle: Bundle
         raise HealthError(f"{what} cannot be run: {error.message}", remedy=error.remedy) from error
     said = [gate.judge(item) for gate in gates]
     if failed := [judgement.message for judgement in said if judgement.state == "failed"]:
-        raise HealthError(f"{what} does not keep its gates: {'; '.join(failed)}")
+        raise HealthError(f"{what} does not meet its gates: {'; '.join(failed)}")
     notes = tuple(judgement.message for judgement in said if judgement.state == "inconclusive")
     return HealthCheck(deviation, item.latency_ms, item.peak_bytes, notes)
 

@@ -98,7 +98,7 @@ class ReleaseStore:
             return convert(answer, kind)
         except ValueError as error:
             raise DeviceError(
-                f"the answer of {self.program} on {self.session.address} to {command} a release cannot be believed: {error}",
+                f"{self.program} on {self.session.address} gave an invalid answer when asked to {command} a release: {error}",
                 remedy="Another program answers in its place: remove it there, and push again.",
             ) from error
 

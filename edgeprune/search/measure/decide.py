@@ -14,14 +14,14 @@ from edgeprune.search.verdicts import judge_pair
 from edgeprune.verdict import Verdict
 
 MOST_SESSIONS = 4
-"""Of a tuned model: whose interval holds the limit after so many is undecided.  Of a hundred models that are exactly at the limit, two or
-so are then called one or the other by chance."""
+"""How often a tuned model is measured at most: if its interval still holds the limit after that, the verdict is undecided.  Of a hundred
+models that are exactly at the limit, about two are then judged met or missed by chance."""
 
 
 def measure_until_decided(
     backend: MeasurementBackend, run: RunDirectory, budget: Budget, key: str, dense: Path, path: Path, events: EventStream
 ) -> PairedMeasurement | None:
-    """Both models in turns; while the interval holds the latency limit again, and all rounds together.  None where nothing is measured."""
+    """Measure both models in turns, again while the interval holds the latency limit, and join the rounds.  None if nothing is measured."""
     pair = backend.measure_pair(key, dense, path)
     limit = budget.limits().get("latency")
     number = 1

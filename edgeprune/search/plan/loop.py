@@ -41,8 +41,8 @@ def refuse_narrowest(metrics: ModelMetrics, limits: Mapping[str, float]) -> None
     over = {kind: value / limit for kind, limit in limits.items() if (value := metrics.of(kind)) is not None and value > limit}
     if over:
         said = [
-            f"{kind} {format_quantity(kind, limits[kind])} cannot be reached: with every group at its narrowest "
-            f"{format_quantity(kind, share * limits[kind])} was measured; binding: {kind}"
+            f"{kind} {format_quantity(kind, limits[kind])} cannot be reached: the narrowest plan "
+            f"was measured at {format_quantity(kind, share * limits[kind])}; binding: {kind}"
             for kind, share in over.items()
         ]
         raise InfeasibleBudgetError(

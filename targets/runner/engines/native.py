@@ -50,7 +50,9 @@ def parse(output: str) -> Dict[str, Any]:
     """
     timings, counts, memory = _TIMINGS.search(output), _COUNT.findall(output), _MEMORY.search(output)
     if not timings or not counts:
-        raise DamagedOutput("benchmark_model told no inference timings: " + (output.strip().splitlines() or ["it wrote nothing"])[-1][:200])
+        raise DamagedOutput(
+            "benchmark_model reported no inference timings: " + (output.strip().splitlines() or ["it wrote nothing"])[-1][:200]
+        )
     fields = dict(item.split("=", 1) for item in counts[-1][1].split() if "=" in item)
     figure = "median" if "median" in fields else "mean"
     return {
@@ -64,7 +66,7 @@ def parse(output: str) -> Dict[str, Any]:
 
 
 def parse_arena(output: str) -> Optional[int]:
-    """Bytes of the arena from an output with ``--print_preinvoke_state``: the total where a release tells it, else the arenas' sum."""
+    """Bytes of the arena from an output with ``--print_preinvoke_state``: the total where a release reports it, else the arenas' sum."""
     found = _ARENA.findall(output)
     totals = [int(total) for total, _ in found if total]
     parts = [int(part) for _, part in found if part]
@@ -85,13 +87,13 @@ def parse_operators(output: str) -> List[Operator]:
             row = dict(zip(header, [*cells[: len(header) - 1], " ".join(cells[len(header) - 1 :])]))
             operators.append({"name": row.get("[Name]", ""), "type": row["[node type]"], "ms": _number(row.get("[avg ms]", ""))})
     if not operators:
-        raise DamagedOutput("benchmark_model told no operators" if found else "benchmark_model wrote no operator profile")
+        raise DamagedOutput("benchmark_model reported no operators" if found else "benchmark_model wrote no operator profile")
     return operators
 
 
 @ENGINES.register("native")
 class NativeEngine(Engine):
-    """The binary is its own runtime; its version is a hash of the file, for it tells none."""
+    """The binary is its own runtime; its version is a hash of the file, for it reports none."""
 
     packages = ("benchmark_model",)
 
