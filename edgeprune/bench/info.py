@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from typing import TypedDict
 
 from edgeprune.bench.answers import REMEDY, decoded
@@ -12,6 +11,7 @@ from edgeprune.bench.conditions import Conditions
 from edgeprune.decode import JsonObject, convert
 from edgeprune.devices.runner import RuntimeAnswer
 from edgeprune.errors import InputError, RunnerError
+from edgeprune.profile import match
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,7 @@ class DeviceInfo:
     @property
     def profile(self) -> str | None:
         """Name of the device profile that matches, or None."""
-        try:
-            match = import_module("edgeprune.profile").match
-        except ModuleNotFoundError:
-            return None
-        matched = match(self)
-        return matched if matched is None or isinstance(matched, str) else str(matched.name)
+        return match(self)
 
     def to_json(self) -> JsonObject:
         """As plain JSON values."""

@@ -201,9 +201,7 @@ def _print_status(found: list[Status]) -> None:
     for item in found:
         click.echo(f"{_name(item.target)}: {item.product} {item.current or '(nothing in use)'}, {item.path}")
         if item.pending:
-            click.echo(
-                f"  {item.pending} is not confirmed: its push was interrupted. The next push, or the device's next start, goes back"
-            )
+            click.echo(f"  {item.pending} is not confirmed: its push was interrupted. The next push, or the device's next start, goes back")
         table = Table("version", "sequence", "variant", "size", "state")
         for release in reversed(item.releases):
             role = {item.committed: "in use", item.previous: "before"}.get(release.version, "")
