@@ -28,7 +28,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from edgeprune.verdict import Verdict
 
@@ -38,6 +38,9 @@ _CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 class EdgepruneError(Exception):
     """Base of all errors; ``remedy`` says what to do next."""
+
+    resumable: ClassVar[bool] = True
+    """Whether a run that it ended may succeed when the same job is continued."""
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
         message = printable(message)
@@ -80,6 +83,8 @@ class RunError(InputError):
 class GraphError(EdgepruneError):
     """The model cannot be analysed or cut."""
 
+    resumable = False
+
 
 class CaptureError(GraphError):
     """``torch.export`` cannot capture the model, or the example inputs do not fit it."""
@@ -104,6 +109,8 @@ class VerificationError(GraphError):
 class InfeasibleBudgetError(EdgepruneError):
     """No plan reaches the budget; the message names the binding limit and the least value reachable.  ``share``: how many times the limit
     that is, where known."""
+
+    resumable = False
 
     def __init__(self, message: str, *, remedy: str | None = None, share: float | None = None) -> None:
         super().__init__(message, remedy=remedy)
@@ -224,6 +231,11 @@ class OlderReleaseError(ReleaseError):
 
 class HealthError(ReleaseError):
     """A release does not work on the device; the device has gone back to the release before."""
+
+
+def may_succeed(error: BaseException) -> bool:
+    """Whether a run that ``error`` ended may succeed when the same job is continued."""
+    return not isinstance(error, EdgepruneError) or error.resumable
 
 
 def suggest(name: object, known: Iterable[str], kind: str) -> str:

@@ -109,6 +109,7 @@ def _check(path: Path, as_json: bool) -> int:
 
 def _run(recipe: Path, given: dict[str, Any]) -> Any:
     from edgeprune.cli.job import shown_progress
+    from edgeprune.errors import may_succeed
     from edgeprune.placement import resolve
     from edgeprune.runs.directory import RunDirectory
     from edgeprune.search.sparse.run import SparseSettings, make_sparse, sparsify_to
@@ -128,7 +129,8 @@ def _run(recipe: Path, given: dict[str, Any]) -> Any:
                 return sparsify_to(task, given["latency"], given["target"], run, events, settings)
             return make_sparse(task, given["sparsity"], run, events, settings, pruned=given["checkpoint"], target=given["target"])
     except BaseException as error:
-        error.add_note(f"The run is kept in {run.path}. Continue it with the same command and --output {run.path}")
+        again = f" Continue it with the same command and --output {run.path}" if may_succeed(error) else ""
+        error.add_note(f"The run is kept in {run.path}.{again}")
         raise
     finally:
         run.close()

@@ -33,6 +33,13 @@ def working_directory(path: Path) -> Path | None:
     return found if found.is_dir() else None
 
 
+def how_to_continue(path: Path, recipe: object, command: str = "prune") -> str:
+    """The command that continues the run or the sweep at ``path``, or the call where it was not started from a ``recipe`` file."""
+    if recipe:
+        return f"edgeprune {command} --resume {path}"
+    return f"edgeprune.{'' if command == 'prune' else 'search.'}{command}(..., resume={str(path)!r})"
+
+
 def read_inputs(path: Path) -> JsonObject:
     """What a run was started with.  Raises :class:`RunError` when ``path`` is not a run directory."""
     try:

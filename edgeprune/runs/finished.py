@@ -15,7 +15,7 @@ from edgeprune.files import parse_json
 from edgeprune.micro import Arena
 from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
-from edgeprune.runs.directory import parse_record, read_inputs
+from edgeprune.runs.directory import how_to_continue, parse_record, read_inputs
 from edgeprune.runs.summary import ArtifactSummary, RunSummary, read_summary
 
 T = TypeVar("T")
@@ -123,7 +123,7 @@ def read_run(path: str | Path) -> FinishedRun:
         return read_run(path / str(best))
     result = read_summary(path)
     if result is None:
-        raise RunError(f"the run {path} is not finished", remedy=f"Continue it: edgeprune prune --resume {path}")
+        raise RunError(f"the run {path} is not finished", remedy=f"Continue it: {how_to_continue(path, inputs.recipe)}")
     if missed := [f"{kind} {result.budget[kind].text}" for kind in result.missed]:
         raise GateError(f"the run {path} was not found to meet its budget: {', '.join(missed)}", remedy="Prune for one that can be met.")
     if result.artifacts is None:

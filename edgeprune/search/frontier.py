@@ -14,7 +14,7 @@ from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import InfeasibleBudgetError, InputError, RunError, suggest
 from edgeprune.files import parse_json, write_atomically
 from edgeprune.report.frontier import write_frontier
-from edgeprune.runs.directory import RunDirectory, read_inputs
+from edgeprune.runs.directory import RunDirectory, how_to_continue, read_inputs
 from edgeprune.runs.summary import RunSummary, read_summary
 from edgeprune.search.events import EventStream, Listener, Notes, heard
 from edgeprune.search.fingerprint import Fingerprint, refuse_another
@@ -75,7 +75,7 @@ class Frontier:
 
 class Sweep:
     """Runs of ``request`` that differ in one limit, in folders of ``folder``, each resumable; what they have in common is done once.
-    ``command``: the one that continues all of them."""
+    ``command``: the one that continues all of them, and its function."""
 
     def __init__(self, request: RunRequest, folder: Path, events: EventStream, command: str) -> None:
         self.request, self.folder, self.events, self.command = request, folder, events, command
@@ -88,7 +88,7 @@ class Sweep:
         directory = RunDirectory(path)
         if like is not None:
             directory.adopt(like)
-        again = f"edgeprune {self.command} --resume {self.folder}"
+        again = how_to_continue(self.folder, self.request.recipe, self.command)
         return prune_in(directory, self.request.with_budget(budget), self.events, again)
 
     def point(self, kind: str, level: str, budget: Budget) -> Point:

@@ -10,13 +10,13 @@ from typing import Any, TypedDict
 
 from torch import nn
 
-from edgeprune.errors import InfeasibleBudgetError, RunError
+from edgeprune.errors import InfeasibleBudgetError, RunError, may_succeed
 from edgeprune.export import warm
 from edgeprune.placement import resolve
 from edgeprune.report import write_report
 from edgeprune.report.html import summary_table
 from edgeprune.report.summary import headline, title
-from edgeprune.runs.directory import RunDirectory, read_inputs
+from edgeprune.runs.directory import RunDirectory, how_to_continue, read_inputs
 from edgeprune.runs.events import Event, EventFile, Progress, RunEnded, RunStarted
 from edgeprune.search.choice import prune_in_precisions
 from edgeprune.search.events import EventStream
@@ -63,25 +63,30 @@ class Result:
 
 
 def prune_in(run: RunDirectory, request: RunRequest, events: EventStream, resume: str | None = None) -> Result:
-    """:func:`edgeprune.prune` in an open run directory, which is closed at the end.  ``resume``: the command that continues it."""
-    begun, kept = time.monotonic(), _kept(events, run)
-    try:
+    """:func:`edgeprune.prune` in an open run directory, which is closed at the end.  ``resume``: what continues it, where that is not the
+    run's own command."""
+    with contextlib.closing(run):
+        begun, kept = time.monotonic(), _kept(events, run)
         resumed = _begin(run, request.fingerprint)
-        kept.emit(RunStarted(str(run.path), request.task.name, request.target, request.profile, resumed))
-        kept.note(f"computing on {resolve(request.options.applied(request.task).device).text}")
-        warm()
-        with own_threads():
-            result = _work(Job(request, run, kept), run)
-        kept.emit(RunEnded(STATES[result.verdict], time.monotonic() - begun))
-    except BaseException as error:
-        if (state := _ended(run, error)) is not None:
-            kept.emit(RunEnded(state, time.monotonic() - begun, _said(error)))
-        again = "" if isinstance(error, InfeasibleBudgetError) else f" Continue with: {resume or f'edgeprune prune --resume {run.path}'}"
-        error.add_note(f"The run is kept in {run.path}.{again}")
-        raise
-    finally:
-        run.close()
+        try:
+            kept.emit(RunStarted(str(run.path), request.task.name, request.target, request.profile, resumed))
+            kept.note(f"computing on {resolve(request.options.applied(request.task).device).text}")
+            warm()
+            with own_threads():
+                result = _work(Job(request, run, kept), run)
+            kept.emit(RunEnded(STATES[result.verdict], time.monotonic() - begun))
+        except BaseException as error:
+            if (state := _ended(run, error)) is not None:
+                kept.emit(RunEnded(state, time.monotonic() - begun, _said(error)))
+            error.add_note(_kept_in(run.path, error, resume or how_to_continue(run.path, request.recipe)))
+            raise
     return result
+
+
+def _kept_in(path: Path, error: BaseException, resume: str) -> str:
+    """Where a run is that ``error`` ended, and how it is continued unless that must fail."""
+    again = f" Continue with: {resume}" if may_succeed(error) else ""
+    return f"The run is kept in {path}.{again}"
 
 
 class PlannedGroup(TypedDict):

@@ -10,7 +10,7 @@ import torch
 from points_task import points_task
 
 from edgeprune import Budget, prune
-from edgeprune.errors import GateError, InfeasibleBudgetError, RecipeError, RunError, TrainingError
+from edgeprune.errors import GateError, InfeasibleBudgetError, NothingToPruneError, RecipeError, RunError, TrainingError
 from edgeprune.release.build.limits import describe, judge, parse_gates
 from edgeprune.report.summary import verdicts
 from edgeprune.runs.finished import read_run
@@ -30,6 +30,39 @@ def _no_converter(monkeypatch: pytest.MonkeyPatch) -> None:
 def said(folder: Path) -> dict[str, object]:
     (path,) = folder.iterdir()
     return json.loads((path / "run.json").read_text())
+
+
+class Fixed(torch.nn.Module):
+    """Nothing of it can be removed: every channel is an output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x)
+
+
+def test_only_what_may_succeed_is_advised_to_be_continued(tmp_path: Path) -> None:
+    def stopped(model: object) -> float:
+        raise KeyboardInterrupt
+
+    task = points_task()
+    task.evaluate = stopped
+    for recipe, advice in ((None, "edgeprune.prune(..., resume='{}')"), ("recipe.py", "edgeprune prune --resume {}")):
+        folder = tmp_path / str(recipe)
+        with pytest.raises(KeyboardInterrupt) as ended:
+            prune(task, profile=PROFILE, budget=HALF, options=OPTIONS, runs=folder, recipe=recipe)
+        (path,) = folder.iterdir()
+        assert ended.value.__notes__ == [f"The run is kept in {path}. Continue with: {advice.format(path)}"]
+    with pytest.raises(RunError, match="another job") as other:
+        prune(points_task(), profile=PROFILE, budget=Budget(macs="40%"), options=OPTIONS, resume=path)
+    assert not getattr(other.value, "__notes__", [])
+    fixed = Task(Fixed(), (torch.zeros(1, 8),), name="fixed")
+    with pytest.raises(NothingToPruneError) as nothing:
+        prune(fixed, profile=PROFILE, budget=HALF, options=OPTIONS, runs=tmp_path / "fixed")
+    (path,) = (tmp_path / "fixed").iterdir()
+    assert nothing.value.__notes__ == [f"The run is kept in {path}."]
 
 
 def test_a_run_of_another_model_is_not_gone_on_with(tmp_path: Path) -> None:

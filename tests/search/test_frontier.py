@@ -162,13 +162,13 @@ def test_an_interrupted_sweep_names_the_folder_to_continue_with(tmp_path: Path) 
     task = points_task()
     task.evaluate = stopped
     with pytest.raises(KeyboardInterrupt) as floor:
-        prune(task, profile=PROFILE, budget=Budget(max_drop=1.0), options=OPTIONS, runs=tmp_path / "floor")
+        prune(task, profile=PROFILE, budget=Budget(max_drop=1.0), options=OPTIONS, runs=tmp_path / "floor", recipe="recipe.py")
     (folder,) = (tmp_path / "floor").iterdir()
     assert f"edgeprune prune --resume {folder}" in floor.value.__notes__[0].split("Continue with: ")[1].splitlines()
     with pytest.raises(KeyboardInterrupt) as front:
         frontier(task, profile=PROFILE, kind="macs", options=OPTIONS, runs=tmp_path / "front")
     (folder,) = (tmp_path / "front").iterdir()
-    assert front.value.__notes__[0].endswith(f"edgeprune frontier --resume {folder}")
+    assert front.value.__notes__[0].endswith(f"Continue with: edgeprune.search.frontier(..., resume={str(folder)!r})")
 
 
 def test_a_sweep_says_when_it_is_done_and_is_not_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

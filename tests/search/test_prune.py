@@ -63,7 +63,7 @@ def test_prune_measures_meets_and_resumes(recipe: Path, tmp_path: Path, monkeypa
         with pytest.raises(KeyboardInterrupt) as raised:
             run_job(recipe, tmp_path)
     (folder,) = (tmp_path / "runs").iterdir()
-    assert f"--resume {folder}" in raised.value.__notes__[0]
+    assert f"edgeprune.prune(..., resume={str(folder)!r})" in raised.value.__notes__[0]  # it was not started from a recipe file
     before = (folder / "measurements.jsonl").read_text()
 
     result = run_job(recipe, tmp_path, resume=folder)

@@ -127,7 +127,7 @@ def test_what_cannot_be_reached_is_refused_before_anything_is_scored_or_trained(
             run(tmp_path, budget=Budget(parameters="0.1%"), options=options, listener=Interrupting("scoring"))
         (said,) = raised.value.__notes__
         assert said.startswith("The run is kept in")
-        assert "--resume" not in said  # it would fail again
+        assert "Continue" not in said  # it would fail again
 
 
 def test_a_device_has_the_last_word_on_what_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
