@@ -42,11 +42,12 @@ def command(recipe: str, criteria: str | None, as_json: bool, **options: Any) ->
     from removing the largest share of one group in the criterion's order, relative to random subsets: 1 is chance, lower is better. The
     losses are those of the model without the lowest-ranked share of every group. Nothing is changed, and no device is needed.
     """
-    from edgeprune.criteria.study import compare_criteria
+    from edgeprune.criteria.study import check_asked, compare_criteria
     from edgeprune.graph import analyze
     from edgeprune.task import load_recipe
 
     names = [name.strip() for name in criteria.split(",") if name.strip()] if criteria else None
+    check_asked(names, options["shares"])
     with progress() as bars:
         bar = bars.add_task("analysing", total=None)
         task = load_recipe(recipe)

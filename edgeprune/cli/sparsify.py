@@ -112,9 +112,10 @@ def _run(recipe: Path, given: dict[str, Any]) -> Any:
     from edgeprune.errors import may_succeed
     from edgeprune.placement import resolve
     from edgeprune.runs.directory import RunDirectory
-    from edgeprune.search.sparse.run import SparseSettings, make_sparse, sparsify_to
+    from edgeprune.search.sparse.run import SparseSettings, check_sparse, make_sparse, sparsify_to
     from edgeprune.task import load_recipe
 
+    check_sparse(None if given["sparsity"] == "auto" else given["sparsity"], given["target"])
     task = load_recipe(recipe)
     if given["device"] is not None:
         resolve(given["device"])

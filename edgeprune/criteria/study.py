@@ -13,7 +13,7 @@ from edgeprune.criteria.removals import Removal, Removals
 from edgeprune.errors import InputError
 from edgeprune.graph import Analysis, Group
 from edgeprune.importance import CRITERIA, Saliency, score
-from edgeprune.importance.registry import find
+from edgeprune.importance.registry import find, known
 from edgeprune.surgery import Plan, plan_from_saliency
 from edgeprune.task import Task
 from edgeprune.tuning.context import seeded
@@ -94,7 +94,9 @@ def compare_criteria(
     subsets are; ``EACH`` in each group at least. ``images``: training samples that each is measured on. Raises :class:`InputError`
     for unknown criteria, missing data, and shares that are not between 0 and 1.
     """
-    _check(task, shares)
+    check_asked(names, shares)
+    if task.train is None:
+        raise InputError(f"task {task.name} has no training data to measure removals on", remedy="Give the task `train` batches.")
     if images < 1:
         raise InputError(f"images {images} must be at least 1")
     names = names or None
@@ -114,11 +116,12 @@ def compare_criteria(
     return Comparison(study.removals.dense, study.removals.images, judged, channels, subsets, skipped)
 
 
-def _check(task: Task, shares: Sequence[float]) -> None:
+def check_asked(names: Sequence[str] | None, shares: Sequence[float]) -> None:
+    """Refuse unknown criteria and shares that are none, before anything is loaded.  Raises :class:`InputError`."""
+    for name in names or ():
+        known(name)
     if not shares or not all(0 < share < 1 for share in shares):
         raise InputError(f"shares {', '.join(map(str, shares))} are not all between 0 and 1", remedy="Give them as 0.25,0.5.")
-    if task.train is None:
-        raise InputError(f"task {task.name} has no training data to measure removals on", remedy="Give the task `train` batches.")
 
 
 class _Steps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeprune.micro.arena import Arena, measure_arena, run_micro
+from edgeprune.micro.arena import Arena, measure_arena, run_micro, tflite_micro_version
 from edgeprune.micro.carray import write_c_array
 from edgeprune.micro.flash import Flash, estimate_flash
 from edgeprune.micro.latency import is_int8, macs_of, predict_ms
@@ -22,6 +22,7 @@ __all__ = [
     "read_graph",
     "require_supported",
     "run_micro",
+    "tflite_micro_version",
     "unsupported",
     "write_c_array",
 ]

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,20 @@ class Arena:
     needed_bytes: int
     parts: dict[str, int]
     version: str
+
+
+def tflite_micro_version() -> str:
+    """The version that is installed.  Raises :class:`ExportError` where none is."""
+    try:
+        return version("tflite-micro")
+    except PackageNotFoundError:
+        raise _not_installed() from None
+
+
+def _not_installed() -> ExportError:
+    return ExportError(
+        "the arena is measured by tflite-micro, which is not installed", remedy="pip install 'edgeprune[micro]' (Linux on x86-64)."
+    )
 
 
 def measure_arena(content: bytes, name: str = "the model") -> Arena:
@@ -126,9 +141,7 @@ def _upper(graph: MicroGraph) -> int:
 
 def _refused(code: int, words: str, graph: MicroGraph, name: str) -> ExportError:
     if "No module named 'tflite_micro'" in words:
-        return ExportError(
-            "the arena is measured by tflite-micro, which is not installed", remedy="pip install 'edgeprune[micro]' (Linux on x86-64)."
-        )
+        return _not_installed()
     lines = [line.strip() for line in words.splitlines() if line.strip() and not line.startswith(("Traceback", "  "))]
     if found := _NODE.search(words):
         operator, node = found[1], int(found[2])

@@ -15,7 +15,6 @@ from measured import MEASURED, device_info
 from torch import nn
 
 from edgeprune.bench import Artifact, BenchOptions, Comparison, KernelTime, Measurement, Ratio
-from edgeprune.budget import Budget
 from edgeprune.errors import ParityError
 from edgeprune.graph import Analysis, analyze
 from edgeprune.profile import load
@@ -108,7 +107,7 @@ class TestMicro(BackendContract):
     @pytest.fixture
     def open_backend(self) -> Opener:
         pytest.importorskip("tflite_micro")
-        return lambda run: MicroBackend(run, load("nrf5340"), None, Budget(size="9kB"), SILENT)
+        return lambda run: MicroBackend(run, load("nrf5340"))
 
 
 class TestPredicted(BackendContract):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -125,16 +126,50 @@ def test_what_is_wrong_is_refused_before_a_run_begins(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("command", [["prune"], ["frontier", "--levels", "50%"]])
-@pytest.mark.parametrize("wrong", [["--target", "nowhere"], ["--profile", "raspberry-pi-9"], ["--profile", "pixel-1", "--criterion", "x"]])
-def test_the_recipe_is_loaded_last(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], wrong: list[str]) -> None:
-    recipe = tmp_path / "recipe.py"
-    recipe.write_text("import pathlib\npathlib.Path(__file__).with_name('trained').touch()\ndef task(): return 1\n")
-    limit = ["--latency", "50%"] if command == ["prune"] else []
-    assert main([*command, str(recipe), *wrong, *limit, "--runs", str(tmp_path / "runs")]) != 0
-    assert "unknown" in capsys.readouterr().err
-    assert not (tmp_path / "trained").exists()
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        ("prune", ["--target", "nowhere", "--latency", "50%"]),
+        ("prune", ["--profile", "raspberry-pi-9", "--latency", "50%"]),
+        ("prune", ["--profile", "pixel-1", "--latency", "50%", "--criterion", "x"]),
+        ("frontier", ["--target", "nowhere", "--levels", "50%"]),
+        ("frontier", ["--profile", "raspberry-pi-9", "--levels", "50%"]),
+        ("frontier", ["--profile", "pixel-1", "--levels", "50%", "--criterion", "x"]),
+        ("sparsify", ["--sparsity", "85%", "--target", "nowhere"]),
+        ("sparsify", ["--sparsity", "auto", "--target", "nowhere", "--latency", "50%"]),
+        ("sparsify", ["--sparsity", "1%"]),
+        ("compare-criteria", ["--criteria", "l2,x"]),
+        ("compare-criteria", ["--share", "2"]),
+    ],
+)
+def test_the_recipe_is_loaded_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, wrong: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([command, str(raising_recipe(tmp_path)), *wrong]) == 1
+    said = capsys.readouterr().err
+    assert any(reason in said for reason in ("unknown", "too low", "not all between"))
     assert not (tmp_path / "runs").exists()
+
+
+def test_without_tflite_micro_no_microcontroller_is_pruned_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("edgeprune.micro.arena.version", absent)
+    assert main(["prune", str(raising_recipe(tmp_path)), "--profile", "nrf5340", "--size", "9kB"]) == 1
+    assert "pip install 'edgeprune[micro]'" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def raising_recipe(folder: Path) -> Path:
+    """A recipe that says so when it is loaded."""
+    path = folder / "recipe.py"
+    path.write_text("raise RuntimeError('the recipe was loaded')\n")
+    return path
 
 
 def test_a_request_travels_and_knows_what_it_is_of() -> None:

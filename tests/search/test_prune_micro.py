@@ -22,7 +22,6 @@ from edgeprune.micro import measure_arena, read_graph
 from edgeprune.profile import load
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search import Options, prune
-from edgeprune.search.events import SILENT
 from edgeprune.search.measure.micro import MicroBackend
 from edgeprune.task import load_recipe
 
@@ -174,6 +173,6 @@ def test_outputs_of_a_model_of_tokens_are_compared_on_tokens_that_it_knows(tmp_p
     path = export(Tokens(), examples, ["tflite-int8"], tmp_path, calibration=calibration, options=options)["tflite-int8"]
     run = RunDirectory(tmp_path / "run")
     try:
-        MicroBackend(run, load("nrf5340"), None, Budget(size="9kB"), SILENT).check_outputs(path, examples, lambda: [], 0.0)
+        MicroBackend(run, load("nrf5340")).check_outputs(path, examples, lambda: [], 0.0)
     finally:
         run.close()

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +24,22 @@ from edgeprune.cost.kernels import Kernel, macs
 from edgeprune.cost.latency import KernelTimes
 from edgeprune.cost.prior import PriorTimes
 from edgeprune.engines import INT8
-from edgeprune.errors import BudgetError, ExportError, InputError, ParityError
+from edgeprune.errors import BudgetError, InputError, ParityError
 from edgeprune.graph import Analysis
-from edgeprune.micro import Arena, estimate_flash, macs_of, measure_arena, predict_ms, read_graph, run_micro, write_c_array
+from edgeprune.micro import (
+    Arena,
+    estimate_flash,
+    macs_of,
+    measure_arena,
+    predict_ms,
+    read_graph,
+    run_micro,
+    tflite_micro_version,
+    write_c_array,
+)
 from edgeprune.profile import MICRO, Profile
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.runs.summary import ModelSummary, RunSummary
-from edgeprune.search.events import EventStream
 from edgeprune.search.measure.archive import Archive
 from edgeprune.search.measure.backend import Choices, described
 from edgeprune.search.measure.paired import PairedMeasurement
@@ -71,16 +79,15 @@ class _Known:
 class MicroBackend:
     """Takes the place of a device's backend for the profile of a microcontroller.
 
-    A model's ``peak_bytes`` is the smallest arena it runs in, ``file_bytes`` that of its int8 file. Raises :class:`BudgetError` for a
-    budget that the profile knows nothing to judge by, :class:`ExportError` without tflite-micro, :class:`InputError` for another engine.
+    A model's ``peak_bytes`` is the smallest arena it runs in, ``file_bytes`` that of its int8 file. Raises :class:`ExportError` without
+    tflite-micro.
     """
 
     measures, is_remote, precision = True, False, MICRO_PRECISION
 
-    def __init__(self, run: RunDirectory, profile: Profile, engine: str | None, budget: Budget, events: EventStream) -> None:
-        check_micro(profile, engine, budget)
-        self._run, self._profile, self._events = run, profile, events
-        self._version = _tflite_micro()
+    def __init__(self, run: RunDirectory, profile: Profile) -> None:
+        self._run, self._profile = run, profile
+        self._version = tflite_micro_version()
         self.target = profile.name
         self.measurements = 0
 
@@ -221,7 +228,8 @@ class MicroBackend:
 
 
 def check_micro(profile: Profile, engine: str | None, budget: Budget) -> None:
-    """Refuse another engine (:class:`InputError`), and a budget that the profile knows nothing to judge by (:class:`BudgetError`)."""
+    """Refuse another engine (:class:`InputError`), a budget that the profile knows nothing to judge by (:class:`BudgetError`), and to measure
+    without tflite-micro (:class:`ExportError`)."""
     if engine not in (None, ENGINE):
         raise InputError(f"{profile.name} runs {ENGINE}, not {engine}", remedy="Leave the engine out.")
     for kind, known in (("latency", profile.prior), ("energy", profile.prior and profile.power)):
@@ -229,12 +237,4 @@ def check_micro(profile: Profile, engine: str | None, budget: Budget) -> None:
             raise BudgetError(
                 f"the profile {profile.name} has no published {kind}: a budget for it cannot be judged", remedy=f"Leave {kind} out."
             )
-
-
-def _tflite_micro() -> str:
-    try:
-        return version("tflite-micro")
-    except PackageNotFoundError:
-        raise ExportError(
-            "the arena is measured by tflite-micro, which is not installed", remedy="pip install 'edgeprune[micro]' (Linux on x86-64)."
-        ) from None
+    tflite_micro_version()

@@ -22,12 +22,13 @@ def open_backend(request: RunRequest, run: RunDirectory, events: EventStream) ->
         return DeviceBackend(run, request.target, options.engine, BenchOptions(threads=options.threads, seed=options.seed), events)
     assert profile is not None, "preflight refuses requests with neither"
     if profile.micro:
-        return MicroBackend(run, profile, options.engine, request.budget, events)
+        return MicroBackend(run, profile)
     return PredictedBackend(profile, options.engine)
 
 
 def check_backend(target: str | None, profile: Profile | None, engine: str | None, budget: Budget) -> None:
-    """Refuse what no backend can do, before anything is opened.  Raises :class:`TargetError`, :class:`InputError`, :class:`BudgetError`."""
+    """Refuse what no backend can do, before anything is opened.  Raises :class:`TargetError`, :class:`InputError`, :class:`BudgetError`,
+    :class:`ExportError`."""
     if profile is not None and profile.micro:
         if target is not None:
             raise TargetError(f"{profile.name} is a microcontroller, and {target} is not", remedy="Give the profile without a target.")

@@ -15,6 +15,7 @@ from edgeprune.bench import BenchOptions
 from edgeprune.budget import Budget, format_quantity
 from edgeprune.cost.sparse_kernels import SparseCost, sparse_points
 from edgeprune.cost.table import Table
+from edgeprune.devices import resolve_target
 from edgeprune.engines import FORMATS, SPARSE, TFLITE
 from edgeprune.errors import InfeasibleBudgetError, InputError, RecipeError
 from edgeprune.export import ExportOptions, export
@@ -87,6 +88,20 @@ class SparseOutcome:
         return None if self.verdict is None else self.verdict == Verdict.MET
 
 
+def check_sparse(sparsity: float | None, target: str | None) -> None:
+    """Refuse what is wrong whatever the task: nothing is loaded, connected to or written.  ``sparsity``: None is chosen for a latency.
+
+    Raises :class:`TargetError` for an unknown target, :class:`InputError` for a sparsity that makes nothing faster.
+    """
+    if target is not None:
+        resolve_target(target)
+    if sparsity is not None and sparsity < LEAST_ZEROS:
+        raise InputError(
+            f"a sparsity of {100 * sparsity:g} % is too low: a file with so few zeros is larger, and no device runs it faster",
+            remedy=f"Use at least {100 * SPARSITIES[0]:.0f} %, or prune channels (edgeprune prune).",
+        )
+
+
 def make_sparse(
     task: Task,
     sparsity: float,
@@ -104,11 +119,7 @@ def make_sparse(
     Raises what :func:`sparsify` and :func:`export` raise, :class:`DeviceError`.
     """
     settings = settings or SparseSettings()
-    if sparsity < LEAST_ZEROS:
-        raise InputError(
-            f"a sparsity of {100 * sparsity:g} % is too low: a file with so few zeros is larger, and no device runs it faster",
-            remedy=f"Use at least {100 * SPARSITIES[0]:.0f} %, or prune channels (edgeprune prune).",
-        )
+    check_sparse(sparsity, target)
     model = load(task.model, pruned) if pruned is not None else copy.deepcopy(task.model)
     sparse_parameters(model, settings.linear)
     _runs_sparse(model, task, run, events)
