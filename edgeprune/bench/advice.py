@@ -12,6 +12,8 @@ BUSY = 0.75
 OTHERS = 0.05
 """The share of the processors' time from which on what other programs take is worth a warning."""
 
+NO_ENERGY = "energy was not measured: "
+
 
 def is_busy(conditions: Conditions) -> bool:
     """Whether the load average says that other programs were running when a measurement began."""
@@ -75,7 +77,7 @@ def _surroundings(result: ModelAnswer, tuned: tuple[str, ...], disturber: str) -
 def _energy(result: ModelAnswer) -> list[str]:
     error, low, high = result.energy_error, result.energy_low_mj, result.energy_high_mj
     if error:
-        return [f"energy was not measured: {error}"]
+        return [f"{NO_ENERGY}{error}"]
     if low is not None and high is not None and low <= 0 < high:
         return ["the energy cannot be distinguished from 0: the meter is too coarse for this model, measure longer"]
     return []

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from edgeprune.bench.advice import NO_ENERGY
 from edgeprune.bench.compare import Change, baseline_for, between_sessions, decisive_ms, distrust, spread_of
 from edgeprune.bench.history import History
 from edgeprune.bench.results import Measurement, Ratio
@@ -49,7 +50,9 @@ class Gate:
             return Judgement(self, verdict, "; ".join(filter(None, [text, *doubts])), interval, limit)
         found = _interval(kind, item)
         if found is None:
-            return Judgement(self, Verdict.UNDECIDED, _unmeasured(item), None, limit)
+            return Judgement(
+                self, Verdict.UNDECIDED, f"{NO_ENERGY}{item.energy_error or 'there is no meter, or it was not requested'}", None, limit
+            )
         if self.limit.relative:
             assert baseline is not None
             base = _interval(kind, baseline)
@@ -154,6 +157,4 @@ def _interval(kind: str, item: Measurement) -> Interval | None:
 
 
 def _unmeasured(item: Measurement) -> str:
-    """Why there is no energy: what became of the meter is among the warnings."""
-    failed = (warning for warning in item.warnings if warning.startswith("energy was not measured"))
-    return next(failed, "energy was not measured: there is no meter, or energy was not requested")
+    return NO_ENERGY + (item.energy_error or "there is no meter, or energy was not requested")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeprune.bench.advice import advice
+from edgeprune.bench.advice import NO_ENERGY, advice
 from edgeprune.bench.answers import REMEDY, ModelAnswer, decoded
 from edgeprune.bench.conditions import Conditions
 from edgeprune.bench.consistency import check
@@ -59,8 +59,15 @@ _EARLIER_NAMES = {"held_back": "throttled", "spoilt": "unreliable"}
 
 
 def with_current_names(document: Any) -> Any:
-    """A stored measurement with the field names of today: those of releases before 0.2.0 differ."""
-    return {_EARLIER_NAMES.get(name, name): value for name, value in document.items()} if isinstance(document, dict) else document
+    """A stored measurement with the fields of today.  Those of releases before 0.2.0 have other names; up to 0.2.0, only a warning said why
+    a meter gave no energy."""
+    if not isinstance(document, dict):
+        return document
+    found = {_EARLIER_NAMES.get(name, name): value for name, value in document.items()}
+    if "energy_error" not in found and isinstance(warnings := found.get("warnings"), (list, tuple)):
+        said = (str(one).removeprefix(NO_ENERGY) for one in warnings if str(one).startswith(NO_ENERGY))
+        found["energy_error"] = next(said, None)
+    return found
 
 
 def check_engine(name: str) -> None:
@@ -132,7 +139,8 @@ class Measurement:
     ``first_ms``: loading, and the first inference; ``cold_ms``: both, and ``import_ms`` to import the runtime. ``warmup_s``,
     ``sampled_s``: how long it ran before, and for, the samples. ``peak_bytes``: the model's share of the process's peak: its private
     memory, and its file where that is mapped; ``rss_peak_bytes``: all of it; ``weights_bytes``, ``arena_bytes``: constants, and planned
-    activations, if reported. ``energy_mj``: of one inference above idle with its 95 % interval, None without a meter. ``operators``: their
+    activations, if reported. ``energy_mj``: of one inference above idle with its 95 % interval, None without a meter;
+    ``energy_error``: why a meter gave none. ``operators``: their
     names, types and ``ms``, if requested and reported. ``device``: identity of the device; ``cpus``: the processors used, empty for all.
     ``before``, ``after``: load, clocks, governor, temperatures. ``discarded``: windows that did not count;
     ``throttled``: why, by cause; ``cooldown_s``: waited for the device to recover; ``unreliable``: it did not, and was measured all the
@@ -184,6 +192,7 @@ class Measurement:
     tuned: tuple[str, ...] = ()
     windows: tuple[int, ...] = ()
     others: float | None = None
+    energy_error: str | None = None
 
     def together(self, more: Measurement) -> Measurement:
         """Of two sessions of one file: median, interval and tail of all samples; all else as in the second."""

@@ -157,7 +157,7 @@ def _how(run: RunSummary, kinds: Sequence[str]) -> str:
             source = "as counted"
         elif not run.measured and kind not in measured:
             source = "as predicted, not measured"
-        elif kind == "energy" and _energy_method(run.pruned).startswith("no meter"):
+        elif kind == "energy" and run.pruned.energy_modelled:
             source = "as modelled"
         else:
             source = "as measured"

@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 class ModelSummary:
     """The figures of one model; None where one is not known.  ``metric_error``: its standard error. ``low_ms``..``high_ms``: the interval
     of ``latency_ms``, a median.
-    ``energy_method``: the meter, or how the energy was modelled."""
+    ``energy_method``: the meter, or how the energy was modelled; ``energy_measured``: which of the two, None where it was not recorded."""
 
     metric: float | None = None
     metric_error: float | None = None
@@ -34,6 +34,14 @@ class ModelSummary:
     file_bytes: float | None = None
     macs: float | None = None
     parameters: float | None = None
+    energy_measured: bool | None = None
+
+    @property
+    def energy_modelled(self) -> bool:
+        """Whether the energy is a model's.  Up to version 0.2.0, only the method said so."""
+        if self.energy_measured is None:
+            return self.energy_method is None or self.energy_method.startswith("no meter")
+        return not self.energy_measured
 
     def of(self, kind: str) -> float | None:
         """The figure that a budget of ``kind`` limits."""

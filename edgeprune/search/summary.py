@@ -114,6 +114,7 @@ def _of_session(figures: ModelMetrics, measured: Measurement) -> ModelMetrics:
 
 
 def _model(figures: ModelMetrics, score: Score | None, measured: Measurement | None, energy: EnergyModel) -> ModelSummary:
+    metered = measured is not None and measured.energy_mj is not None
     return ModelSummary(
         metric=score.value if score else None,
         metric_error=score.error if score else None,
@@ -122,10 +123,11 @@ def _model(figures: ModelMetrics, score: Score | None, measured: Measurement | N
         high_ms=measured.high_ms if measured else None,
         peak_bytes=figures.peak_bytes,
         energy_mj=figures.energy_mj,
-        energy_method=measured.energy_method if measured and measured.energy_mj is not None else f"no meter, {energy.describe()}",
+        energy_method=measured.energy_method if measured and metered else f"no meter, {energy.describe()}",
         file_bytes=figures.file_bytes,
         macs=figures.macs,
         parameters=figures.parameters,
+        energy_measured=metered,
     )
 
 

@@ -139,6 +139,21 @@ def test_without_a_meter_energy_is_called_modelled(shown) -> None:
     assert "energy an inference (no meter: modelled)" in shown(summary)
 
 
+@pytest.mark.parametrize(
+    ("energy", "source"),
+    [
+        ({"energy_measured": False, "energy_method": "from the power of the profile"}, "modelled"),
+        ({"energy_measured": True, "energy_method": "no meter but the battery's gauge"}, "measured"),
+        ({"energy_method": "no meter, 4 W"}, "modelled"),  # as version 0.2.0 wrote it
+        ({"energy_method": "INA219"}, "measured"),
+    ],
+)
+def test_where_the_energy_comes_from_is_recorded(energy: dict[str, Any], source: str, shown) -> None:
+    summary = run(budget={"energy": {"text": "40J", "limit": 40_000.0}})
+    summary["pruned"].update(energy)
+    assert f"Every budget is met, as {source}" in shown(summary)
+
+
 def test_what_is_missing_is_a_dash_and_nothing_is_claimed(shown) -> None:
     text = shown({})
     assert "file size – – –" in text

@@ -228,8 +228,8 @@ class MicroBackend:
 
 
 def check_micro(profile: Profile, engine: str | None, budget: Budget) -> None:
-    """Refuse another engine (:class:`InputError`), a budget that the profile knows nothing to judge by (:class:`BudgetError`), and to measure
-    without tflite-micro (:class:`ExportError`)."""
+    """Refuse another engine (:class:`InputError`), a budget that the profile knows nothing to judge by (:class:`BudgetError`), and the lack
+    of tflite-micro (:class:`ExportError`)."""
     if engine not in (None, ENGINE):
         raise InputError(f"{profile.name} runs {ENGINE}, not {engine}", remedy="Leave the engine out.")
     for kind, known in (("latency", profile.prior), ("energy", profile.prior and profile.power)):
