@@ -272,7 +272,7 @@ def test_macs_of_the_mlperf_tiny_models(reference_models: Path) -> None:
 
 @pytest.mark.parametrize(("profile", "tolerance"), [("nrf5340", 0.05), ("stm32l4r5", 0.15), ("stm32h7a3", 0.15)])
 def test_latencies_are_predicted_as_published(reference_models: Path, profile: str, tolerance: float) -> None:
-    import micro_priors
+    from benchmarks import micro_priors
 
     known = load(profile)
     for model, milliseconds in micro_priors.PUBLISHED[profile].items():
