@@ -11,7 +11,7 @@ DOCS := $(VENV)/.stamp-docs
 POSTGRES := $(VENV)/.stamp-postgres
 ARM := $(VENV)/.stamp-arm
 # Markdown holds one sentence a line (make format); benchmarks write the pages left out, and mkdocs' own syntax is in two
-PAGES := $(filter-out $(addprefix docs/,coverage.md exports.md search.md api.md cli.md),$(wildcard *.md docs/*.md deploy/*.md))
+PAGES := $(filter-out $(addprefix docs/,coverage.md exports.md search.md api.md cli.md),$(wildcard *.md docs/*.md deploy/*.md deploy/*/*.md))
 # one thread each: what tests measure and compare is small, and waiting threads only slow each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # COVERAGE=1 records the lines that the tests reach; make coverage adds them up and fails below the floor in pyproject.toml
