@@ -116,9 +116,10 @@ def _run(recipe: Path, given: dict[str, Any]) -> Any:
     from edgeprune.task import load_recipe
 
     check_sparse(None if given["sparsity"] == "auto" else given["sparsity"], given["target"])
-    task = load_recipe(recipe)
     if given["device"] is not None:
         resolve(given["device"])
+    task = load_recipe(recipe)
+    if given["device"] is not None:
         task = replace(task, device=given["device"])
     settings = SparseSettings(
         given["scope"], int(given["block"]), not given["no_linear"], given["epochs"], threads=given["threads"], seed=given["seed"]

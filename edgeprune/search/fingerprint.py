@@ -74,7 +74,9 @@ def asked_of(path: Path) -> Asked:
 
 def _plain(value: object) -> object:
     """A function by its name; a sequence as a list."""
-    return f"{value.__module__}.{value.__qualname__}" if callable(value) and hasattr(value, "__qualname__") else list(value)  # type: ignore[call-overload]
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
+    return list(value)  # type: ignore[call-overload]
 
 
 def refuse_another(path: Path, known: Mapping[str, object], inputs: Mapping[str, object]) -> None:

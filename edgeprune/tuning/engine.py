@@ -13,6 +13,10 @@ from torch import Tensor, nn
 _NAMES: Final = {None: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
+_LAUNCHED: Final = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""What a launcher of several processes sets, which ``accelerate`` would then wait for: a tuning here is not part of these."""
+
+
 class Engine:
     """Computes gradients and steps on one device, or as one of several ranks; see :func:`engine`."""
 
@@ -98,17 +102,17 @@ def engine(device: torch.device, dtype: torch.dtype | None) -> Iterator[Engine]:
 
     states = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
     kept = [dict(state) for state in states]
-    asked = os.environ.get("ACCELERATE_TORCH_DEVICE")
+    environment = {name: os.environ.get(name) for name in ("ACCELERATE_TORCH_DEVICE", *(() if shared() else _LAUNCHED))}
     try:
         for state in states:
             state.clear()
+        for name in environment:
+            os.environ.pop(name, None)
         os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
         yield Engine(Accelerator(cpu=device.type == "cpu", mixed_precision=_NAMES[dtype], device_placement=False), dtype)
     finally:
-        if asked is None:
-            os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
-        else:
-            os.environ["ACCELERATE_TORCH_DEVICE"] = asked
+        os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
+        os.environ.update({name: value for name, value in environment.items() if value is not None})
         for state, before in zip(states, kept, strict=True):
             state.clear()
             state.update(before)

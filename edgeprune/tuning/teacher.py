@@ -104,7 +104,7 @@ def _forms(plain: _Form, tried: Batch) -> Iterator[_Form]:
 def _wholes(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
     """The model with what can be put together, and as it is."""
     found = folded(model)
-    if found is not None and device.type == "cpu" and torch.backends.mkldnn.is_available():
+    if found is not None and device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         quick = copy.deepcopy(found)
         if joined(quick):
             yield quick

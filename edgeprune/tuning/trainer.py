@@ -19,6 +19,10 @@ from edgeprune.tuning.memory import Part, Parts, out_of_memory
 from edgeprune.tuning.optimizer import OptimizerSettings, smoothed
 from edgeprune.tuning.teacher import Teacher
 
+_ELSEWHERE = (
+    "A tensor of the model or the loss stays on the CPU: keep it with register_buffer, or make the loss an nn.Module; or use --device cpu."
+)
+
 
 class Trainer:
     """Trains ``model``, where it is, for ``total`` steps, ``length`` an epoch, on ``task``, as ``settings`` say.
@@ -75,7 +79,9 @@ class Trainer:
         except Exception as error:
             raise TrainingError(
                 f"training {self.task.name} raised {type(error).__name__} at step {step + 1}: {error}",
-                remedy="Check that the training batches fit the model, and that task.loss takes its outputs and the targets.",
+                remedy=_ELSEWHERE
+                if "same device" in str(error)
+                else "Check that the training batches fit the model, and that task.loss takes its outputs and the targets.",
             ) from error
         self.losses.add(step, epoch, self.rate(step), loss, norm)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):

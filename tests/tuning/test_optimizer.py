@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import os
 
 import pytest
 import torch
 from torch import nn
 
+from edgeprune.budget import Budget
 from edgeprune.errors import InputError, RecipeError
 from edgeprune.graph import analyze
 from edgeprune.search import Options
+from edgeprune.search.request import RunRequest
 from edgeprune.surgery import apply, plan_from_saliency
 from edgeprune.task import Task
 from edgeprune.tuning import finetune
@@ -228,3 +232,23 @@ def test_options_take_the_place_of_the_tasks_settings() -> None:
         Options(optimizer="lion")
     with pytest.raises(InputError, match="warmup"):
         Options(warmup=1.5)
+
+
+def test_a_run_is_known_by_how_it_trains_but_not_by_its_device() -> None:
+    def known(device: str = "cpu", **changes: object) -> object:
+        options = Options(device=device, **changes.pop("options", {}))  # type: ignore[arg-type]
+        return RunRequest(task(**changes), Budget(latency="50%"), profile="raspberry-pi-4", options=options).fingerprint
+
+    plain = known()
+    assert known("auto") == plain
+    assert known(optimizer=functools.partial(torch.optim.RMSprop, lr=0.1)) != plain
+    assert known(lr_schedule=lambda part: 1 - part) != plain
+    assert known(options={"ema": 0.9}) != plain
+
+
+def test_a_launcher_of_several_processes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under torchrun or mpirun: a tuning in one of their processes is its own."""
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert finetune(mlp(), task()).steps == 6
+    assert os.environ["WORLD_SIZE"] == "4"
