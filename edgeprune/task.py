@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -67,7 +68,8 @@ class Task:
     in the order of the outputs. ``preprocessing``: how raw data become the model's inputs, in JSON's types, for users of the exported
     files: usually ``input`` (what a sample is), ``scale``, ``mean`` and ``std`` (inputs are (raw / scale - mean) / std), and anything else
     that they need. ``unfreeze``: train the parameters that pruning changes, even if they are frozen (``requires_grad=False``).
-    ``steps_per_epoch``: number of training batches in an epoch, for data without a length.
+    ``steps_per_epoch``: number of training batches in an epoch, for data without a length. ``temperature``: by which class scores are
+    softened where a pruned model learns from the dense one's. ``distil_features``: names of modules whose outputs it learns from too.
 
     How it is trained: ``optimizer``: "auto", "sgd" (with Nesterov momentum), "adamw", or a function of the list of parameters that returns
     a ``torch.optim.Optimizer``. ``learning_rate`` (the peak), ``weight_decay``, ``warmup`` (a share of all steps) and ``clip_norm`` (of the
@@ -110,6 +112,8 @@ class Task:
     device: str = "auto"
     mixed_precision: bool = True
     compile: bool = False
+    temperature: float = 4.0
+    distil_features: Sequence[str] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -134,6 +138,9 @@ class Task:
             )
         if self.metric_name == "accuracy" and has_state(self.metric):
             self.metric_name = type(self.metric).__name__
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise RecipeError(f"task.temperature is {self.temperature}, not greater than zero")
+        self._check_features()
         if self.metric is accuracy:
             self.metric_unit = self.metric_unit or "%"
         if self.attention not in ("heads", "dimensions"):
@@ -158,6 +165,16 @@ class Task:
         device = resolve(self.device).device
         with placed(device, *models, self.loss if isinstance(self.loss, nn.Module) else None):
             yield device
+
+    def _check_features(self) -> None:
+        names = [name for name, _ in self.model.named_modules() if name]
+        if isinstance(self.distil_features, str):
+            raise RecipeError(f"task.distil_features is the text {self.distil_features!r}, not a list of modules' names")
+        if unknown := [str(name) for name in self.distil_features if name not in names]:
+            raise RecipeError(
+                f"task.distil_features names {', '.join(unknown)}, and the model has no such module",
+                remedy=f"Its modules are {', '.join(names[:10])}{' and more' if len(names) > 10 else ''}.",
+            )
 
     def drop(self, before: float, after: float) -> float:
         """By how much the metric is worse ``after``; negative when it is better."""

@@ -23,6 +23,7 @@ from edgeprune.task import Task
 SETTINGS = (
     *("epochs", "learning_rate", "weight_decay", "distillation", "protect", "attention", "metric_name", "higher_is_better"),
     *("optimizer", "lr_schedule", "warmup", "clip_norm", "label_smoothing", "ema", "mixed_precision", "compile"),
+    *("temperature", "distil_features"),
 )
 """What a task sets that results depend on, beside its model and its data."""
 

@@ -148,4 +148,6 @@ def _graph_lacks(task: Task, analysis: Analysis) -> tuple[str, str]:
             return f"does not take the {name} data: {misfit}", remedy
     if task.loss == "model" and task.fit is None and task.train is not None:
         return "does not compute the loss", 'Give the task a loss(outputs, targets) in place of "model".'
+    if task.distil_features and task.fit is None and task.train is not None and task.distillation:
+        return "has no modules that features are taken from", "Give the task no distil_features."
     return "", ""

@@ -43,7 +43,6 @@ def from_lightning(
         "metric": Logged(steps, monitor),
         "metric_name": monitor,
         "higher_is_better": mode == "max",
-        "name": type(module).__name__.lower(),
     }
     example = settings.pop("example_inputs", None)
     if example is None:

@@ -69,10 +69,10 @@ def from_transformers(
         "loss": "model" if head is None else HeadLoss(score),
         "metric": score,
         "metric_name": "mean squared error" if score.squared else "accuracy",
+        "metric_unit": "" if score.squared else "%",
         "higher_is_better": not score.squared,
         "labels": _class_names(model),
         "preprocessing": _preprocessing(processor),
-        "name": type(model).__name__.lower(),
     }
     return Task(model, example, **(given | settings))
 

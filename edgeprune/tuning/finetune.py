@@ -22,6 +22,7 @@ from edgeprune.tuning.allocator import kept_memory
 from edgeprune.tuning.batchnorm import recalibrate
 from edgeprune.tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from edgeprune.tuning.context import is_image, preserved_modes, reduced_precision, seeded
+from edgeprune.tuning.distill import teaching
 from edgeprune.tuning.engine import engine, shared, summed
 from edgeprune.tuning.frozen import trains
 from edgeprune.tuning.gates import GatedModel
@@ -139,7 +140,7 @@ def train_on(device: torch.device, asked: Tuning, on_progress: ProgressCallback 
         dtype = reduced_precision(device, any(map(is_image, first.leaves))) if task.mixed_precision else None
         teacher = None
         if asked.teacher is not None and task.distillation > 0 and total:
-            teacher = Teacher(asked.teacher, first, device, dtype, remember=device.type == "cpu" and total > length)
+            teacher = Teacher(teaching(asked.teacher, task), first, device, dtype, remember=device.type == "cpu" and total > length)
         with engine(device, dtype) as running:
             trainer = Trainer(model, task, teacher, settings_for(model, task), running, total, length)
             settings = _settings(trainer, asked.teacher is not None and task.distillation > 0, seed)
@@ -265,6 +266,8 @@ def _settings(trainer: Trainer, distils: bool, seed: int) -> dict[str, object]:
         "learning_rate": settings.learning_rate,
         "weight_decay": settings.weight_decay,
         "distillation": task.distillation if distils else 0.0,
+        "temperature": task.temperature,
+        "distil_features": list(task.distil_features),
         "seed": seed,
     } | settings.identity
 

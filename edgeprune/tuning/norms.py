@@ -94,8 +94,10 @@ class _Wide:
         return value.as_strided(self._grid, (rows * width, 1, width, width))
 
     def back(self, value: Tensor) -> Tensor:
-        """The tensor of a view."""
-        return value if self._grid is None else value.as_strided(self._shape, self._strides)
+        """The tensor of a view, not itself a view: what autograd gets may be changed in place (``out += identity``)."""
+        if self._grid is None:
+            return value
+        return value.new_empty(0).set_(value.untyped_storage(), value.storage_offset(), self._shape, self._strides)
 
     def tiled(self, vector: Tensor) -> Tensor:
         """One number a channel, for every pixel of a row."""

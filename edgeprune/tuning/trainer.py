@@ -11,7 +11,7 @@ from edgeprune.placement import device_of
 from edgeprune.task import Task
 from edgeprune.tuning.average import WeightAverage
 from edgeprune.tuning.context import as_float32
-from edgeprune.tuning.distill import distillation_loss
+from edgeprune.tuning.distill import distance_to, watching
 from edgeprune.tuning.engine import Engine
 from edgeprune.tuning.layout import laid_out
 from edgeprune.tuning.losses import READ_EVERY, Losses
@@ -115,7 +115,7 @@ class Trainer:
     def _loss(self, part: Part, step: int) -> Tensor:
         """What a part of a batch adds to the batch's loss."""
         given = laid_out(self.model, part.batch, training=True)
-        with self.engine.autocast():
+        with self.engine.autocast(), watching(self.model, self.task.distil_features if self.teacher is not None else ()) as seen:
             outputs = given.call(self._called, loss=True)
         outputs, targets = as_float32(outputs), given.targets
         loss = self.task.loss_of(outputs, targets, f"in training at step {step + 1}")
@@ -124,6 +124,6 @@ class Trainer:
             loss = loss * (self.parts.weight(part.share, outputs, targets) * part.times)
         if self.teacher is None:
             return loss
-        distance = distillation_loss(outputs, self.teacher(part.batch), targets)
+        distance = distance_to(self.task, outputs, self.teacher(part.batch), given, seen)
         strength = self.task.distillation
         return loss if distance is None else (1 - strength) * loss + strength * share * distance

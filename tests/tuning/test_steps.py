@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgeprune.batches import as_batch
 from edgeprune.errors import TrainingError
@@ -171,3 +171,25 @@ def test_losses_are_read_now_and_then_and_the_bad_step_is_named() -> None:
     skipping = Losses("blobs", 100, every=1, skips=True)
     skipping.add(0, 0, 0.1, torch.tensor(2.0), torch.tensor(float("inf")))
     assert skipping.taken() == [2.0], "scaled gradients overflow now and then"
+
+
+def test_what_a_quick_norm_gives_may_be_changed_in_place() -> None:
+    class Residual(nn.Module):
+        """As torchvision's: ``out += identity`` behind a batch norm."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.norm(self.conv(x))
+            out += x
+            return out
+
+    torch.manual_seed(0)
+    model = Residual().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.randn(8, 4, 8, 8).contiguous(memory_format=torch.channels_last)
+    wanted = torch.autograd.grad(model(images).square().sum(), model.conv.weight)[0]
+    with quick_norms(model):
+        found = torch.autograd.grad(model(images).square().sum(), model.conv.weight)[0]
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
