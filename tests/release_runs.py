@@ -130,7 +130,7 @@ def make_micro_run(folder: Path) -> Path:
     make_run(folder, device=None)
     content = dense_tflite(WEIGHTS)
     run = RunDirectory.reopen(folder)
-    run.update(inputs=run.summary["inputs"] | {"profile": "nrf5340"})
+    run.update(inputs=run.document["inputs"] | {"profile": "nrf5340"})
     arena = {"used_bytes": 4000, "head_bytes": 3000, "tail_bytes": 1000, "needed_bytes": 4096, "parts": {}, "version": "0.dev1"}
     record = {"arena": arena, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "predicted_ms": 1.0}
     run.record("final-0-abc", record)

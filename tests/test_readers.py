@@ -36,7 +36,8 @@ from edgeprune.release.bundle.manifest import File
 from edgeprune.release.deploy import answers
 from edgeprune.release.deploy.store import ReleaseStore
 from edgeprune.resources import resource
-from edgeprune.runs.directory import RunDirectory, read_inputs
+from edgeprune.runs.directory import RunDirectory
+from edgeprune.runs.document import read_inputs
 from edgeprune.runs.events import KINDS, Event, Progress, Unknown, read_events
 from edgeprune.runs.finished import read_run
 from edgeprune.runs.summary import RunSummary, read_summary

@@ -35,7 +35,7 @@ class Methods:
         for row in self.rows.of("search"):
             for one in row.get("tried", []):
                 if one.get("widths"):
-                    self.session.observe(one["widths"], one["ratio"] * self.session.dense.latency_ms)
+                    self.session.observe(one["widths"], one.ratio * self.session.dense.latency_ms)
 
     def search(self, method: str, budget: float, again: bool = False) -> Row:
         """The search's row: the nearest below the budget, found and kept; or ``error``, why there is none. Once, unless ``again``."""
@@ -146,7 +146,8 @@ class Methods:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.safetensors").write_bytes(result.checkpoint.read_bytes())
         widths = {group.name: result.plan.width(group) for group in self.session.context.analysis.groups}
-        measured = result.summary["pruned"]["latency_ms"]
+        measured = result.figures.pruned.latency_ms
+        assert measured is not None, "the device measured it"
         predicted, calibrated = self.session.context.latency_ms(widths), len(self.session.observed)
         self.session.observe(widths, measured)
         return self.figures(result) | {
@@ -164,26 +165,27 @@ class Methods:
 
     def figures(self, result: edgeprune.Result) -> Row:
         """What a run of edgeprune found, as a search's row has it."""
-        summary = result.summary
+        found, ratio = result.figures, result.figures.ratio
+        assert ratio is not None, "the device measured it"
         tried = [
             {
                 "x": None,
                 "ratio": one["ratio"],
-                "predicted_ms": one["predicted_ms"],
-                "measured_ms": one["measured_ms"],
+                "predicted_ms": one.predicted_ms,
+                "measured_ms": one.measured_ms,
                 "calibrated_on": 1 + number,
             }
-            for number, one in enumerate(summary["candidates"])
+            for number, one in enumerate(found.candidates)
         ]
         return {
             "error": None if result.met else "its run ended above the budget",
-            "ratio": summary["ratio"]["value"],
-            "low": summary["ratio"]["low"],
-            "high": summary["ratio"]["high"],
-            "latency_ms": summary["pruned"]["latency_ms"],
+            "ratio": ratio.value,
+            "low": ratio.low,
+            "high": ratio.high,
+            "latency_ms": found.pruned.latency_ms,
             "macs": macs_of(result.model, self.session.task.example_inputs),
             "parameters": parameters_of(result.model),
-            "measurements": summary["device_measurements"],
+            "measurements": found.device_measurements,
             "tried": tried,
         }
 

@@ -12,7 +12,6 @@ from edgeprune.cli.exit_codes import Exit, epilog
 from edgeprune.cli.job import job_options, new_job, resumed_job, shown_progress
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
-from edgeprune.files import parse_json
 
 
 @click.command(epilog=epilog())
@@ -42,11 +41,10 @@ def command(recipe: str | None, kind: str, levels: str, resume: Path | None, as_
     request = job.request(needs_budget=False)
     with shown_progress() as events:
         found = frontier_of(request, kind, wanted, runs, resume, events)
-    plain = parse_json((found.folder / "frontier.json").read_text())
     if as_json:
-        print_json(plain | {"folder": found.folder})
+        print_json(found.to_json() | {"folder": found.folder})
     else:
         out = console()
-        out.print(console_frontier(plain["points"], kind))
+        out.print(console_frontier(found))
         out.print(f"{found.folder / 'frontier.html'}", highlight=False)
     return Exit.DONE if any(point.best for point in found.points) else Exit.MISSED

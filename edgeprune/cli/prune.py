@@ -31,11 +31,11 @@ def command(recipe: str | None, resume: Path | None, dry_run: bool, as_json: boo
     directory; --resume continues an interrupted run.
     """
     from edgeprune.errors import BudgetError
-    from edgeprune.runs.directory import read_inputs
     from edgeprune.search import plan_only
+    from edgeprune.search.frontier import swept
     from edgeprune.search.prune import prune_request
 
-    if resume is not None and "levels" in read_inputs(resume):
+    if resume is not None and swept(resume) is not None:
         raise click.UsageError(f"{resume} is a sweep: edgeprune frontier --resume {resume}")
     job = resumed_job(resume, given["device"]) if resume is not None else new_job(recipe, given)
     if dry_run and not job.budget.limits():
@@ -63,7 +63,7 @@ def _show(result: Any) -> None:
 
     from edgeprune.report import console_table
 
-    console_table(result.summary, Console())
+    console_table(result.figures, Console())
     out = console()
     for name, path in result.artifacts.items():
         out.print(f"{name:12} {path}", highlight=False)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
@@ -15,57 +13,57 @@ from edgeprune.files import write_atomically
 from edgeprune.report import charts
 from edgeprune.report.html import STYLE
 from edgeprune.report.summary import DASH, NOT_MEASURED
-
-Points = Sequence[Mapping[str, Any]]
-"""By point: ``level``, ``best``, ``missed`` (kinds of limits), ``error``, ``dense`` and ``pruned`` (None where the level was out of reach),
-``metric_name``, ``higher_is_better``, ``measured``."""
+from edgeprune.runs.summary import ModelSummary
+from edgeprune.runs.sweep import Frontier, Point
 
 HEADINGS = ("limit", "kept", "metric", "latency", "memory", "energy", "size", "MACs", "parameters", "front")
 
 
-def cells(points: Points, kind: str) -> list[list[str]]:
+def cells(points: Sequence[Point], kind: str) -> list[list[str]]:
     """A row of text for the dense model and each point."""
-    known = next((point for point in points if point.get("pruned")), None)
-    rows = [["dense", "100 %", *_figures(known["dense"]), DASH]] if known else []
+    known = next((point.result for point in points if point.result), None)
+    rows = [["dense", "100 %", *_figures(known.dense), DASH]] if known else []
     for point in points:
-        if not point.get("pruned"):
-            rows.append([str(point["level"]), *[DASH] * 8, "out of reach"])
+        if point.result is None:
+            rows.append([point.level, *[DASH] * 8, "out of reach"])
             continue
-        dense, pruned = point["dense"][FIGURES[kind]], point["pruned"][FIGURES[kind]]
-        share = f"{100 * pruned / dense:.1f} %" if dense else DASH
-        said = f"misses {', '.join(point['missed'])}" if point.get("missed") else "yes" if point["best"] else "no"
-        rows.append([str(point["level"]), share, *_figures(point["pruned"]), said])
+        dense, pruned = point.result.dense.of(kind), point.result.pruned.of(kind)
+        share = f"{100 * pruned / dense:.1f} %" if dense and pruned is not None else DASH
+        said = f"misses {', '.join(point.missed)}" if point.missed else "yes" if point.best else "no"
+        rows.append([point.level, share, *_figures(point.result.pruned), said])
     return rows
 
 
-def _figures(model: Mapping[str, Any]) -> list[str]:
-    values = [DASH if model["metric"] is None else format_metric(model["metric"])]
-    return values + [DASH if model[name] is None else format_quantity(kind, model[name]) for kind, name in FIGURES.items()]
+def _figures(model: ModelSummary) -> list[str]:
+    values = {kind: model.of(kind) for kind in FIGURES}
+    shown = [DASH if value is None else format_quantity(kind, value) for kind, value in values.items()]
+    return [DASH if model.metric is None else format_metric(model.metric), *shown]
 
 
-def console_frontier(points: Points, kind: str) -> Table:
+def console_frontier(found: Frontier) -> Table:
     """The table for a terminal."""
-    table = Table(*HEADINGS, title=f"{_metric(points)} at limits of {kind} ({_how(points)})")
-    for row in cells(points, kind):
+    table = Table(*HEADINGS, title=f"{_metric(found.points)} at limits of {found.kind} ({_how(found.points)})")
+    for row in cells(found.points, found.kind):
         table.add_row(*row)
     return table
 
 
-def write_frontier(folder: Path, kind: str, points: Points) -> None:
+def write_frontier(found: Frontier) -> None:
     """Write ``frontier.json`` and ``frontier.html``, each whole or not at all."""
-    write_atomically(folder / "frontier.json", json.dumps({"kind": kind, "points": points}, indent=1))
-    write_atomically(folder / "frontier.html", page(points, kind))
+    write_atomically(found.folder / "frontier.json", json.dumps(found.to_json(), indent=1))
+    write_atomically(found.folder / "frontier.html", page(found.points, found.kind))
 
 
-def page(points: Points, kind: str) -> str:
+def page(points: Sequence[Point], kind: str) -> str:
     """The chart and the table as one page."""
-    reached = [point for point in points if point.get("pruned")]
-    models = [(point["pruned"], not point.get("missed")) for point in reached] + [(point["dense"], True) for point in reached[:1]]
-    drawn = [(model[FIGURES[kind]], model["metric"]) for model, _ in models if model["metric"] is not None]
-    good = [(model[FIGURES[kind]], model["metric"]) for model, met in models if met and model["metric"] is not None]
-    sign = 1 if all(point.get("higher_is_better", True) for point in reached) else -1
+    reached = [(point.result, not point.missed) for point in points if point.result]
+    models = [(run.pruned, met) for run, met in reached] + [(run.dense, True) for run, _ in reached[:1]]
+    drawn = [(x, y, met) for model, met in models if (x := model.of(kind)) is not None and (y := model.metric) is not None]
+    good = [(x, y) for x, y, met in drawn if met]
+    sign = 1 if all(run.higher_is_better for run, _ in reached) else -1
     best = sorted((x, y) for x, y in good if not any((a, b) != (x, y) and a <= x and sign * b >= sign * y for a, b in good))
-    chart = charts.front(drawn, best, lambda value: format_quantity(kind, value), kind, _metric(points)) if drawn else ""
+    dots = [(x, y) for x, y, _ in drawn]
+    chart = charts.front(dots, best, lambda value: format_quantity(kind, value), kind, _metric(points)) if dots else ""
     head = "".join(f"<th>{escape(name)}</th>" for name in HEADINGS)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in cells(points, kind))
     return (
@@ -75,9 +73,9 @@ def page(points: Points, kind: str) -> str:
     )
 
 
-def _metric(points: Points) -> str:
-    return next((str(point["metric_name"]) for point in points if point.get("metric_name")), "metric")
+def _metric(points: Sequence[Point]) -> str:
+    return next((point.result.metric_name for point in points if point.result and point.result.metric_name), "metric")
 
 
-def _how(points: Points) -> str:
-    return "measured" if any(point.get("measured") for point in points) else NOT_MEASURED
+def _how(points: Sequence[Point]) -> str:
+    return "measured" if any(point.result.measured for point in points if point.result) else NOT_MEASURED

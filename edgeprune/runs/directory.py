@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, Unpack
 
 from filelock import FileLock, Timeout
 
 from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import RunError
 from edgeprune.files import append_line, parse_json, write_atomically
+from edgeprune.runs.document import NAME, RunDocument, read_document, update_document
 
 SHARED = ("device", "dense", "score-dense", "value-0")
 """Records that are the same whatever the budget: the device, the dense model's measurement and score, and the first sensitivities."""
@@ -38,20 +39,6 @@ def how_to_continue(path: Path, recipe: object, command: str = "prune") -> str:
     if recipe:
         return f"edgeprune {command} --resume {path}"
     return f"edgeprune.{'' if command == 'prune' else 'search.'}{command}(..., resume={str(path)!r})"
-
-
-def read_inputs(path: Path) -> JsonObject:
-    """What a run was started with.  Raises :class:`RunError` when ``path`` is not a run directory."""
-    try:
-        inputs = parse_json((path / "run.json").read_text())["inputs"]
-        if not isinstance(inputs, dict):
-            raise TypeError
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path} is not a run directory, or its run.json is damaged",
-            remedy="Give the directory that the run named, or start a new run.",
-        ) from error
-    return inputs
 
 
 class RunDirectory:
@@ -95,26 +82,21 @@ class RunDirectory:
     @classmethod
     def reopen(cls, path: Path) -> RunDirectory:
         """An existing one.  Raises :class:`RunError` when ``path`` is not a run directory."""
-        if not (path / "run.json").is_file():
-            raise RunError(f"{path} is not a run directory: it has no run.json")
+        if not (path / NAME).is_file():
+            raise RunError(f"{path} is not a run directory: it has no {NAME}")
         return cls(path)
 
     @property
-    def summary(self) -> JsonObject:
-        """What run.json holds."""
-        try:
-            found = parse_json((self.path / "run.json").read_text())
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise RunError(f"{self.path / 'run.json'} is damaged: {error}") from error
-        if not isinstance(found, dict):
-            raise RunError(f"{self.path / 'run.json'} is damaged: it does not hold an object")
-        return found
+    def document(self) -> RunDocument:
+        """What run.json holds; nothing of a new run.  Raises :class:`RunError` when it is damaged."""
+        return read_document(self.path) or {}
 
-    def update(self, **fields: Any) -> None:
+    def update(self, **fields: Unpack[RunDocument]) -> None:
         """Change fields of run.json."""
-        self.write("run.json", json.dumps(self.summary | fields, indent=1, default=str))
+        try:
+            update_document(self.path, **fields)
+        except OSError as error:
+            raise _full(self.path / NAME, error) from error
 
     def write(self, name: str, text: str) -> Path:
         """Write a file whole or not at all."""

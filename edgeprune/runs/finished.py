@@ -11,11 +11,11 @@ from edgeprune.bench import Measurement
 from edgeprune.bench.info import DeviceFacts, facts_of
 from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import EvidenceError, GateError, RunError
-from edgeprune.files import parse_json
 from edgeprune.micro import Arena
 from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
-from edgeprune.runs.directory import how_to_continue, parse_record, read_inputs
+from edgeprune.runs.directory import how_to_continue, parse_record
+from edgeprune.runs.document import read_document, read_inputs
 from edgeprune.runs.summary import ArtifactSummary, RunSummary, read_summary
 
 T = TypeVar("T")
@@ -118,9 +118,8 @@ def read_run(path: str | Path) -> FinishedRun:
     """
     path = Path(path)
     inputs = decoded(read_inputs(path), RunInputs, f"the inputs in {path / 'run.json'}")
-    document = parse_json((path / "run.json").read_text())
-    if best := document.get("best"):  # of a search of several runs
-        return read_run(path / str(best))
+    if best := (read_document(path) or {}).get("best"):  # of a search of several runs
+        return read_run(path / best)
     result = read_summary(path)
     if result is None:
         raise RunError(f"the run {path} is not finished", remedy=f"Continue it: {how_to_continue(path, inputs.recipe)}")

@@ -10,7 +10,7 @@ from typing import Any
 from edgeprune.budget import FIGURES
 from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import RunError
-from edgeprune.files import parse_json
+from edgeprune.runs.document import read_document
 from edgeprune.verdict import Verdict
 
 SCHEMA_VERSION = 1
@@ -208,11 +208,5 @@ class RunSummary:
 
 def read_summary(folder: Path) -> RunSummary | None:
     """The summary of the run in ``folder``; None when it is not finished, or the folder holds no run.  Raises :class:`RunError`."""
-    try:
-        document = parse_json((folder / "run.json").read_text())
-    except OSError:
-        return None
-    except ValueError as error:
-        raise RunError(f"{folder / 'run.json'} is damaged: {error}") from error
-    result = document.get("result") if isinstance(document, dict) else None
-    return RunSummary.of(result) if isinstance(result, dict) else None
+    result = (read_document(folder) or {}).get("result")
+    return None if result is None else RunSummary.of(result)

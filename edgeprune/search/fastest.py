@@ -8,8 +8,10 @@ from pathlib import Path
 
 from edgeprune.budget import format_metric
 from edgeprune.errors import InfeasibleBudgetError
+from edgeprune.runs.document import update_document
+from edgeprune.runs.summary import ModelSummary, RunSummary
 from edgeprune.search.events import EventStream
-from edgeprune.search.frontier import Sweep, sweep_ended, sweep_folder
+from edgeprune.search.frontier import Sweep, sweep_folder
 from edgeprune.search.request import RunRequest
 from edgeprune.search.run import Result
 
@@ -37,29 +39,32 @@ def fastest(request: RunRequest, runs: str | Path, resume: str | Path | None, ev
             events.note(f"latency {text}: {error}")
             low = level * max(error.share or NEAR, NEAR)  # the least that can be reached is known now
             continue
-        drop = task.drop(result.summary["dense"]["metric"], result.summary["pruned"]["metric"])
-        shown = format_metric(drop, result.summary["dense"]["metric"], "+")
+        before, after = result.figures.dense.metric, result.figures.pruned.metric
+        assert before is not None and after is not None, "tasks without a score are refused before"
+        drop = task.drop(before, after)
+        shown = format_metric(drop, before, "+")
         tried.append(f"{shown} at {text}")
         events.note(f"latency {text}: the {task.metric_name} is worse by {shown}; at most {budget.max_drop:g} is allowed")
-        if result.met and (best is None or _latency(result) < _latency(best)):
+        if result.met and (best is None or _latency_ms(result.figures.pruned) < _latency_ms(best.figures.pruned)):
             best = result
-        low, high = (low, min(level, _ratio(result))) if result.met else (level, high)
+        low, high = (low, min(level, _ratio(result.figures))) if result.met else (level, high)
     if best is None:
-        sweep_ended(folder, state="budget missed")
+        update_document(folder, state="budget missed")
         found = ", ".join(tried) or "nothing, since no tested latency can be reached"
         raise InfeasibleBudgetError(
             f"no pruned model keeps the {task.metric_name} within {budget.max_drop:g}: tried {found}",
             remedy=f"Allow a larger drop, or more epochs. The runs are in {folder}.",
         )
-    sweep_ended(folder, state="done", best=best.run.name)
+    update_document(folder, state="done", best=best.run.name)
     return best
 
 
-def _latency(result: Result) -> float:
-    return float(result.summary["pruned"]["latency_ms"])
+def _latency_ms(model: ModelSummary) -> float:
+    return math.inf if model.latency_ms is None else model.latency_ms
 
 
-def _ratio(result: Result) -> float:
+def _ratio(figures: RunSummary) -> float:
     """Of the latencies, as measured in turns where they were."""
-    measured = result.summary["ratio"]
-    return float(measured["value"]) if measured else _latency(result) / float(result.summary["dense"]["latency_ms"])
+    if figures.ratio is not None and figures.ratio.value is not None:
+        return figures.ratio.value
+    return _latency_ms(figures.pruned) / _latency_ms(figures.dense)

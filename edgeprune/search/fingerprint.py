@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from edgeprune.budget import Budget
 from edgeprune.decode import JsonObject, convert, unknown_field
 from edgeprune.errors import RunError
-from edgeprune.runs.directory import read_inputs
+from edgeprune.runs.document import read_inputs
 from edgeprune.search.options import Options
 from edgeprune.task import Task
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgeprune.budget import FIGURES, Budget
-from edgeprune.decode import JsonObject, convert
+from edgeprune.decode import convert
 from edgeprune.errors import InfeasibleBudgetError, InputError, RunError, suggest
-from edgeprune.files import parse_json, write_atomically
 from edgeprune.report.frontier import write_frontier
-from edgeprune.runs.directory import RunDirectory, how_to_continue, read_inputs
+from edgeprune.runs.directory import RunDirectory, how_to_continue
+from edgeprune.runs.document import read_inputs, update_document
 from edgeprune.runs.summary import RunSummary, read_summary
+from edgeprune.runs.sweep import Frontier, Point, pareto
 from edgeprune.search.events import EventStream, Listener, Notes, heard
 from edgeprune.search.fingerprint import Fingerprint, refuse_another
 from edgeprune.search.options import Options
@@ -25,52 +24,6 @@ from edgeprune.search.run import Result, prune_in
 from edgeprune.task import Task
 
 LEVELS = ("80%", "65%", "50%", "40%", "30%")
-
-
-@dataclass(frozen=True)
-class Point:
-    """One level of a sweep.
-
-    ``level``: the limit, as given. ``summary``: of its run (:class:`edgeprune.runs.summary.RunSummary` in JSON's types), None where no
-    plan reached the limit, and ``error`` says why. ``best``: whether it meets all limits and no other such point is both smaller in the
-    limited figure and better in the metric.
-    """
-
-    level: str
-    run: Path
-    summary: dict[str, Any] | None
-    error: str | None = None
-    best: bool = False
-
-    def figure(self, kind: str) -> float:
-        """The limited figure of the pruned model."""
-        found = self.result.pruned.of(kind) if self.result else None
-        return math.inf if found is None else found
-
-    @property
-    def loss(self) -> float:
-        """The pruned model's metric, less is better."""
-        found = self.result.loss if self.result else None
-        return math.inf if found is None else found
-
-    @property
-    def missed(self) -> list[str]:
-        """The limits that its model does not meet, as judged by its run."""
-        return self.result.missed if self.result else []
-
-    @property
-    def result(self) -> RunSummary | None:
-        """The summary as values."""
-        return RunSummary.of(self.summary) if self.summary is not None else None
-
-
-@dataclass(frozen=True)
-class Frontier:
-    """The points of a sweep over ``kind``, in the order of its levels, kept in ``folder``."""
-
-    kind: str
-    points: list[Point]
-    folder: Path
 
 
 class Sweep:
@@ -96,9 +49,9 @@ class Sweep:
         name = f"{kind}-{level.replace('%', 'pct')}"
         known = _done(self.folder / name)
         if known is not None:
-            return Point(level, self.folder / name, known.to_json())
+            return Point(level, self.folder / name, known)
         try:
-            return Point(level, self.folder / name, self.run(name, with_limit(budget, kind, level)).summary)
+            return Point(level, self.folder / name, self.run(name, with_limit(budget, kind, level)).figures)
         except InfeasibleBudgetError as error:
             self.events.note(f"{kind} {level}: {error}")
             return Point(level, self.folder / name, None, str(error))
@@ -150,8 +103,8 @@ def frontier_of(
     for level in levels:
         points.append(sweep.point(kind, level, budget))
         found = Frontier(kind, pareto(points, kind), folder)
-        write_frontier(folder, kind, [_plain(point) for point in found.points])
-    sweep_ended(folder, state="done" if any(point.best for point in found.points) else "budget missed")
+        write_frontier(found)
+    update_document(folder, state="done" if any(point.best for point in found.points) else "budget missed")
     return found
 
 
@@ -171,17 +124,6 @@ def with_limit(budget: Budget, kind: str, text: str) -> Budget:
     """``budget`` with one limit changed.  Raises :class:`BudgetError` for a malformed one."""
     changed: dict[str, Any] = {kind: text}
     return replace(budget, **changed)
-
-
-def pareto(points: Sequence[Point], kind: str) -> list[Point]:
-    """The points with ``best`` set: of those that meet their limits, the ones that no other beats in both figures."""
-    good = [point for point in points if point.summary is not None and not point.missed]
-
-    def beaten(point: Point) -> bool:
-        mine = point.figure(kind), point.loss
-        return any((their := (other.figure(kind), other.loss)) != mine and their <= mine and their[1] <= mine[1] for other in good)
-
-    return [replace(point, best=point in good and not beaten(point)) for point in points]
 
 
 @dataclass(frozen=True)
@@ -216,22 +158,9 @@ def sweep_folder(runs: Path, name: str, inputs: Fingerprint, resume: str | Path 
     return directory.path
 
 
-def sweep_ended(folder: Path, **said: str) -> None:
-    """Say in ``run.json`` what the sweep has come to: its ``state``, and which of its runs is the ``best``."""
-    path = folder / "run.json"
-    write_atomically(path, json.dumps(parse_json(path.read_text()) | said, indent=1))
-
-
 def _done(path: Path) -> RunSummary | None:
     """The summary of a finished run."""
     try:
         return read_summary(path)
     except RunError:
         return None
-
-
-def _plain(point: Point) -> JsonObject:
-    found: JsonObject = {"level": point.level, "run": str(point.run), "error": point.error, "best": point.best, "missed": point.missed}
-    shown = ("budget", "dense", "pruned", "metric_name", "higher_is_better", "measured", "device_measurements")
-    plain = point.result.to_json() if point.result else {}
-    return found | {name: plain.get(name) for name in shown}

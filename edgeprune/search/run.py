@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -16,8 +17,10 @@ from edgeprune.placement import resolve
 from edgeprune.report import write_report
 from edgeprune.report.html import summary_table
 from edgeprune.report.summary import headline, title
-from edgeprune.runs.directory import RunDirectory, how_to_continue, read_inputs
+from edgeprune.runs.directory import RunDirectory, how_to_continue
+from edgeprune.runs.document import read_inputs
 from edgeprune.runs.events import Event, EventFile, Progress, RunEnded, RunStarted
+from edgeprune.runs.summary import RunSummary
 from edgeprune.search.choice import prune_in_precisions
 from edgeprune.search.events import EventStream
 from edgeprune.search.fingerprint import Fingerprint, refuse_another
@@ -39,27 +42,32 @@ STATES = {Verdict.MET: "done", Verdict.MISSED: "budget missed", Verdict.UNDECIDE
 class Result:
     """The result of a run.
 
-    ``model``: pruned and tuned, in eval mode. ``summary``: all figures (:class:`edgeprune.runs.summary.RunSummary` in JSON's types).
-    ``artifacts``: files by format. ``checkpoint``: for :func:`edgeprune.load`. ``met``: whether every budget is measured to be met;
-    ``verdict`` distinguishes ``missed`` from ``undecided``. ``run``: the run directory.
+    ``model``: pruned and tuned, in eval mode. ``figures``: all that was found. ``artifacts``: files by format. ``checkpoint``: for
+    :func:`edgeprune.load`. ``met``: whether every budget is measured to be met; ``verdict`` distinguishes ``missed`` from ``undecided``.
+    ``run``: the run directory.
     """
 
     model: nn.Module
     plan: Plan
-    summary: dict[str, Any]
+    figures: RunSummary
     artifacts: dict[str, Path]
     checkpoint: Path
     met: bool
     run: Path
     verdict: Verdict = Verdict.MET
 
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """``figures`` in JSON's types."""
+        return self.figures.to_json()
+
     def __repr__(self) -> str:
-        outcome, _ = headline(self.summary)
-        return f"<Result of {title(self.summary)}: {outcome}; {self.run}>"
+        outcome, _ = headline(self.figures)
+        return f"<Result of {title(self.figures)}: {outcome}; {self.run}>"
 
     def _repr_html_(self) -> str:
         """What notebooks show: the outcome and the figures before and after."""
-        return summary_table(self.summary)
+        return summary_table(self.figures)
 
 
 def prune_in(run: RunDirectory, request: RunRequest, events: EventStream, resume: str | None = None) -> Result:
@@ -130,10 +138,11 @@ def plan_only(request: RunRequest, run: Path, events: EventStream) -> Planned:
 
 def _begin(run: RunDirectory, inputs: Fingerprint) -> bool:
     """Record the inputs in ``run.json``; return whether an earlier run is continued."""
-    resumed = bool(run.summary)
+    known = run.document
+    resumed = bool(known)
     if resumed:
         refuse_another(run.path, read_inputs(run.path), inputs)
-        if "result" not in run.summary:
+        if known.get("result") is None:
             run.update(state="running", error=None)
     else:
         run.update(inputs=inputs, created=time.strftime("%Y-%m-%d %H:%M:%S"), versions=versions(), state="running")
@@ -145,7 +154,7 @@ def _ended(run: RunDirectory, error: BaseException) -> str | None:
     None is returned."""
     state = "interrupted" if not isinstance(error, Exception) else "infeasible" if isinstance(error, InfeasibleBudgetError) else "failed"
     with contextlib.suppress(RunError):
-        if not isinstance(error, RunError) and run.summary.get("state") == "running":
+        if not isinstance(error, RunError) and run.document.get("state") == "running":
             run.update(state=state, error=_said(error))
             return state
     return None
@@ -169,10 +178,9 @@ def _work(job: Job, run: RunDirectory) -> Result:
     job.events.note(f"took {spent['total']:.0f} s, {100 * spent['export'] / max(spent['total'], 1e-9):.0f} % of it exporting")
     run.write("plan.json", final.pruned.plan.to_json())
     write_report(summary, run.path / "report.html")
-    plain = summary.to_json()
-    run.update(state=STATES[verdict], result=plain)
+    run.update(state=STATES[verdict], result=summary.to_json())
     model, checkpoint = final.pruned.model.eval(), run.path / "model.safetensors"
-    return Result(model, final.pruned.plan, plain, final.files, checkpoint, verdict == Verdict.MET, run.path, verdict)
+    return Result(model, final.pruned.plan, summary, final.files, checkpoint, verdict == Verdict.MET, run.path, verdict)
 
 
 def _kept(events: EventStream, run: RunDirectory) -> EventStream:

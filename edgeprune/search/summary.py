@@ -52,7 +52,7 @@ def versions() -> dict[str, str]:
 def summarize(job: Job, final: PrunedCandidate, precision: str) -> RunSummary:
     """The result of ``job``."""
     metrics = job.scores(final)
-    pair, task, before = final.pair, job.task, job.run_directory.summary
+    pair, task, before = final.pair, job.task, job.run_directory.document
     widths = {group.name: final.pruned.plan.width(group) for group in job.analysis.groups}
     shown = (job.dense, final.metrics) if pair is None else (_of_session(job.dense, pair.dense), _of_session(final.metrics, pair.model))
     measured = (pair.dense, pair.model) if pair else (None, None)

@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from measured import MEASURED
@@ -15,9 +16,11 @@ from edgeprune import Budget, prune
 from edgeprune.cli import main
 from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, RunError
 from edgeprune.report.frontier import cells
-from edgeprune.runs.directory import RunDirectory, read_inputs
+from edgeprune.runs.directory import RunDirectory
+from edgeprune.runs.document import read_inputs
+from edgeprune.runs.summary import RunSummary
+from edgeprune.runs.sweep import pareto
 from edgeprune.search import Options, Point, frontier
-from edgeprune.search.frontier import pareto
 from edgeprune.search.measure.archive import Archive
 from edgeprune.search.measure.paired import PairedMeasurement
 
@@ -74,30 +77,27 @@ def test_a_sweep_of_another_job_or_of_nothing_is_refused(tmp_path: Path) -> None
         frontier(task, profile=PROFILE, runs=tmp_path)
 
 
-def test_the_front_is_what_no_other_point_beats() -> None:
-    def point(level: str, macs: float, metric: float) -> Point:
-        return Point(level, Path(level), {"pruned": {"macs": macs, "metric": metric}, "budget": {"macs": {"met": True}}})
+def summary_of(macs: float, metric: float, **more: Any) -> RunSummary:
+    values = {"latency_ms": 1.0, "peak_bytes": 10, "energy_mj": 1.0, "file_bytes": 10, "parameters": 5}
+    models = {"pruned": values | {"macs": macs, "metric": metric}, "dense": values | {"macs": 100, "metric": 95.0}}
+    return RunSummary.of({"budget": {"macs": {"met": True}}, "metric_name": "accuracy", "measured": True} | models | more)
 
-    points = [point("a", 70, 92), point("b", 50, 93), point("c", 30, 90), point("d", 30, 90), Point("e", Path("e"), None, "no")]
-    assert [one.best for one in pareto(points, "macs")] == [False, True, True, True, False]
-    for one in points[:-1]:
-        assert one.summary is not None
-        one.summary["higher_is_better"] = False
-    assert [one.best for one in pareto(points, "macs")] == [False, False, True, True, False]
+
+def test_the_front_is_what_no_other_point_beats() -> None:
+    given = {"a": (70, 92), "b": (50, 93), "c": (30, 90), "d": (30, 90)}
+    for better, front in ((True, [False, True, True, True, False]), (False, [False, False, True, True, False])):
+        points = [Point(level, Path(level), summary_of(*figures, higher_is_better=better)) for level, figures in given.items()]
+        points.append(Point("e", Path("e"), None, "no"))
+        assert [one.best for one in pareto(points, "macs")] == front
 
 
 def test_a_point_that_misses_another_limit_is_reported_and_in_no_front() -> None:
-    def plain(level: str, macs: float, metric: float, missed: list[str], best: bool) -> dict[str, object]:
-        model = {"metric": metric, "latency_ms": 1.0, "peak_bytes": 10, "energy_mj": 1.0, "file_bytes": 10, "macs": macs, "parameters": 5}
-        said = {"level": level, "best": best, "missed": missed, "error": None, "metric_name": "accuracy", "measured": True}
-        return said | {"pruned": model, "dense": model | {"macs": 100, "metric": 95.0}}
-
-    budget = {"macs": {"met": True}, "memory": {"met": False}}
-    over = Point("30%", Path("x"), {"pruned": {"macs": 30, "metric": 94}, "budget": budget})
-    inside = Point("50%", Path("y"), {"pruned": {"macs": 50, "metric": 93}, "budget": {"macs": {"met": True}}})
-    assert [(one.best, one.missed) for one in pareto([over, inside], "macs")] == [(False, ["memory"]), (True, [])]
-    rows = cells([plain("30%", 30, 94.0, ["memory"], False), plain("50%", 50, 93.0, [], True)], "macs")
+    over = Point("30%", Path("x"), summary_of(30, 94, budget={"macs": {"met": True}, "memory": {"met": False}}))
+    points = pareto([over, Point("50%", Path("y"), summary_of(50, 93))], "macs")
+    assert [(one.best, one.missed) for one in points] == [(False, ["memory"]), (True, [])]
+    rows = cells(points, "macs")
     assert [row[-1] for row in rows[1:]] == ["misses memory", "yes"]
+    assert [row[:2] for row in rows] == [["dense", "100 %"], ["30%", "30.0 %"], ["50%", "50.0 %"]]
 
 
 def test_a_limit_of_what_is_swept_is_refused(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_runs_started_in_one_second_have_folders_of_their_own(tmp_path: Path) ->
     assert len({run.path for run in runs}) == 8
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "run.json").write_text("[]")
-    with pytest.raises(RunError, match="not a run directory"):
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
         read_inputs(tmp_path / "odd")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.runs.directory import read_inputs
+from edgeprune.runs.document import read_inputs
 
 RECIPE = """
 import torch

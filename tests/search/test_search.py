@@ -16,7 +16,8 @@ from edgeprune.cost.choices import width_choices
 from edgeprune.cost.kernels import Kernel, kernels, macs
 from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, RunError
 from edgeprune.graph import Analysis, analyze
-from edgeprune.runs.directory import RunDirectory, read_inputs
+from edgeprune.runs.directory import RunDirectory
+from edgeprune.runs.document import read_inputs
 from edgeprune.search.events import SILENT
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.options import Options
