@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +107,7 @@ class Job:
         job.planner = job._new_planner()
         path = job.artifacts.dense(precision.format)
         pair = job.backend.measure_pair("dense-trial", self.baseline, path)
-        assert pair is not None, "only devices run several precisions"
+        assert pair is not None, "a precision is refused where nothing is measured"
         latency_ms = pair.ratio * self.dense.latency_ms
         job.planner.observe_dense(latency_ms, pair.model.peak_bytes, path.stat().st_size, pair.model.energy_mj)
         self.events.note(f"{precision.name}: the dense model takes {pair.ratio:.2f} of its float32 latency")
@@ -121,16 +121,12 @@ class Job:
     def _measure_dense(self) -> None:
         path = self.artifacts.dense(self.engine)
         size = path.stat().st_size
-        measured = self.backend.measure_dense(path)
-        if measured is None:
-            self.planner.file_offset += size - self.planner.predict(self.planner.dense).file_bytes
-            self.dense = replace(self.planner.predict(self.planner.dense), file_bytes=size)
-            return
-        self.planner.observe_dense(measured.latency_ms, measured.peak_bytes, size, measured.energy_mj)
-        predicted = self.planner.predict(self.planner.dense)
-        energy = measured.energy_mj if measured.energy_mj is not None else predicted.energy_mj
-        self.dense = ModelMetrics(measured.latency_ms, measured.peak_bytes, energy, size, predicted.macs, predicted.parameters)
-        self.dense_measurement = measured
+        self.dense_measurement = measured = self.backend.measure_dense(path)
+        self.planner.observe_file(size)
+        if measured is not None:
+            self.planner.observe_dense(measured.latency_ms, measured.peak_bytes, size, measured.energy_mj)
+        predicted = replace(self.planner.predict(self.planner.dense), file_bytes=size)
+        self.dense = predicted if measured is None else predicted.as_measured(measured)
 
     @cached_property
     def artifacts(self) -> Artifacts:
@@ -177,22 +173,24 @@ class Job:
         return self._last_stage(model, shares[-1], len(shares) - 1)
 
     def _refuse_impossible(self) -> None:
-        """Before anything is scored or trained.  A device has the last word on what it measures: the narrowest plan is tried there."""
+        """Before anything is scored or trained."""
         self.planner.refuse_impossible({kind: limit for kind, limit in self.limits.items() if kind in COUNTED})
         try:
             self.planner.refuse_impossible(self.limits)
         except InfeasibleBudgetError as error:
-            if not self.backend.measures:
-                raise
-            self.events.note(f"{error.message}; measuring the narrowest plan to be sure")
-            widths = self.planner.narrowest
-            nothing = {group.name: np.zeros(group.rows.shape) for group in self.analysis.groups}
-            pair = self._try(self.task.model, Objective(nothing, {}), widths, self._archive())
-            predicted, limit = self.planner.predict(widths), self.budget.limits().get("latency")
-            metrics = measured_metrics(pair, self.dense.latency_ms, limit, predicted)
-            refuse_narrowest(metrics, self.limits)
-            measured = (self.planner.dense, *(self.planner.measured_dense or (self.dense.latency_ms, self.dense.peak_bytes)))
-            self.planner.observe([measured, (widths, metrics.latency_ms, metrics.peak_bytes)])
+            self.backend.confirm(error, partial(self._measure_narrowest, error))
+
+    def _measure_narrowest(self, impossible: InfeasibleBudgetError) -> None:
+        """Measure the plan by which a budget is predicted to be impossible.  Raises :class:`InfeasibleBudgetError` when it is."""
+        self.events.note(f"{impossible.message}; measuring the narrowest plan to be sure")
+        widths = self.planner.narrowest
+        nothing = {group.name: np.zeros(group.rows.shape) for group in self.analysis.groups}
+        pair = self._try(self.task.model, Objective(nothing, {}), widths, self._archive())
+        predicted, limit = self.planner.predict(widths), self.budget.limits().get("latency")
+        metrics = measured_metrics(pair, self.dense.latency_ms, limit, predicted)
+        refuse_narrowest(metrics, self.limits)
+        measured = (self.planner.dense, *(self.planner.measured_dense or (self.dense.latency_ms, self.dense.peak_bytes)))
+        self.planner.observe([measured, (widths, metrics.latency_ms, metrics.peak_bytes)])
 
     def _online(self) -> PrunedCandidate:
         """Train with gates while the model shrinks, then cut to what is measured to fit, and tune."""
@@ -239,9 +237,6 @@ class Job:
         self, objective: Objective, model: nn.Module, attempt: int, missed: float, over: Mapping[tuple[int, ...], float]
     ) -> tuple[dict[str, int], ModelMetrics]:
         """The widths to keep: by the closed loop where candidates are measured, else by the program alone."""
-        if not self.backend.measures:
-            widths = self.planner.solve(objective.curves, self.limits)
-            return widths, self.planner.predict(widths)
         most = self.options.measurements if attempt == 0 else 2
         archive = self._archive()
         loop = Loop(
@@ -258,9 +253,9 @@ class Job:
         if archive is not None and (known := self._known_plans(archive, attempt)):
             self.events.note(f"calibrated with {counted(len(known), 'plan')} that earlier runs measured")
             loop.remember(known)
-        chosen = loop.run()
+        widths = self.backend.choose(loop)
         self.candidates += loop.candidates
-        return chosen.widths, self.planner.predict(chosen.widths)
+        return widths, self.planner.predict(widths)
 
     # candidates
 

@@ -6,7 +6,6 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -54,7 +53,7 @@ def summarize(job: Job, final: PrunedCandidate, precision: str) -> RunSummary:
     metrics = job.scores(final)
     pair, task, before = final.pair, job.task, job.run_directory.document
     widths = {group.name: final.pruned.plan.width(group) for group in job.analysis.groups}
-    shown = (job.dense, final.metrics) if pair is None else (_of_session(job.dense, pair.dense), _of_session(final.metrics, pair.model))
+    shown = (job.dense, final.metrics) if pair is None else (job.dense.as_measured(pair.dense), final.metrics.as_measured(pair.model))
     measured = (pair.dense, pair.model) if pair else (None, None)
     dense, pruned = (
         _model(figures, metric, one, job.planner.energy) for figures, metric, one in zip(shown, metrics, measured, strict=True)
@@ -105,12 +104,6 @@ def _epoch(entry: Mapping[str, float | None]) -> EpochSummary:
 def _candidate(item: MeasuredPlan) -> CandidateSummary:
     model = item.pair.model
     return CandidateSummary(item.predicted.latency_ms, model.latency_ms, model.low_ms, model.high_ms, item.pair.ratio)
-
-
-def _of_session(figures: ModelMetrics, measured: Measurement) -> ModelMetrics:
-    """A model's figures as the final session measured them; what it did not measure stays as it is."""
-    energy = figures.energy_mj if measured.energy_mj is None else measured.energy_mj
-    return replace(figures, latency_ms=measured.latency_ms, peak_bytes=measured.peak_bytes, energy_mj=energy)
 
 
 def _model(figures: ModelMetrics, score: Score | None, measured: Measurement | None, energy: EnergyModel) -> ModelSummary:

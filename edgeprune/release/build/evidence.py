@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from packaging.version import InvalidVersion, Version
 
@@ -19,6 +19,7 @@ from edgeprune.release.build.recompute import MEASURE_AGAIN, check_record, not_b
 from edgeprune.release.bundle.codec import canonical
 from edgeprune.release.bundle.manifest import Compatibility, Evidence, Runtime
 from edgeprune.release.bundle.samples import samples_sha256
+from edgeprune.runs.arena import arena_measurement
 from edgeprune.runs.finished import Exported, FinishedRun, Score
 
 T = TypeVar("T")
@@ -99,23 +100,12 @@ def _from_arena(run: FinishedRun, exported: Exported, profile: Profile) -> Found
     record, arena = found
     check_record(run, exported, record)
     _check_age(record.at, exported, f"the arena in {run.path}")
-    nothing: dict[str, Any] = dict.fromkeys(("latency_ms", "low_ms", "high_ms", "p90_ms", "p99_ms", "load_ms", "first_ms"), math.nan)
-    measurement = Measurement(
+    measurement = arena_measurement(
+        arena,
         name=exported.path.name,
-        **nothing,
-        samples_ns=(),
-        peak_bytes=arena.needed_bytes,
-        rss_peak_bytes=arena.needed_bytes,
         file_bytes=len(exported.content),
-        energy_mj=None,
-        energy_method=None,
-        runtime=MICRO,
-        runtime_version=arena.version,
-        threads=1,
-        device=f"{profile.name} (by TFLite Micro's interpreter on the build machine)",
-        stop_reason="arena",
-        stable=True,
         file_sha256=exported.sha256,
+        device=f"{profile.name} (by TFLite Micro's interpreter on the build machine)",
     )
     facts: DeviceFacts = {"arch": profile.cpu.architecture, "os": "none", "profile": profile.name}
     return Found(measurement, record.at, profile.name, facts, {"arena": asdict(arena), "file_sha256": exported.sha256})

@@ -61,8 +61,7 @@ class Assembly:
             for one in found[exported.sha256]:
                 raw = self._add(f"evidence/{len(evidence) + 1}.json", one.raw(), "evidence")
                 evidence.append(one.evidence(exported, score if exported is model else None, raw))
-        if self.run.micro is not None:
-            self._add_source(model)
+        self._add_source(model)
         self._add_task()
         self.times += [item.measured_at for item in evidence] + [one.written_at for one in shipped]
         return Variant(
@@ -129,7 +128,7 @@ class Assembly:
         self._add(path, exported.content, "model" if is_model else "alternative", exported.format, engine or "")
 
     def _add_source(self, model: Exported) -> None:
-        """The model as a C array, for firmware; made of the very bytes that are shipped."""
+        """The model as a C array, for firmware, where its arena was measured; made of the very bytes that are shipped."""
         found = self.run.arena(model.sha256)
         if found is None:
             return

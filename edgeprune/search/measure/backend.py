@@ -12,10 +12,12 @@ from edgeprune.bench import Measurement
 from edgeprune.bench.info import DeviceFacts
 from edgeprune.cost.kernels import Kernel
 from edgeprune.cost.latency import KernelTimes
+from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.graph import Analysis
 from edgeprune.runs.summary import RunSummary
 from edgeprune.search.measure.archive import Archive
 from edgeprune.search.measure.paired import PairedMeasurement
+from edgeprune.search.plan.loop import Loop
 from edgeprune.search.precision import Precision
 
 Choices = Mapping[str, list[int]]
@@ -26,13 +28,12 @@ class MeasurementBackend(Protocol):
     """Where the models of one run are measured: a device, an interpreter on this machine, or nowhere (everything is predicted).
 
     Every measurement is made once and recorded in the run directory: asking again, after a restart too, gives the same answer.
-    ``target``: what is shown of it. ``measurements``: how many were made by this object. ``measures``: whether models are measured at all;
-    where they are not, :meth:`measure_dense` and :meth:`measure_pair` give None, and predictions are the last word.
+    ``target``: what is shown of it. ``measurements``: how many were made by this object. Where models are not measured at all,
+    :meth:`measure_dense` and :meth:`measure_pair` give None, and predictions are the last word.
     """
 
     target: str
     measurements: int
-    measures: bool
 
     @property
     def facts(self) -> DeviceFacts:
@@ -59,6 +60,14 @@ class MeasurementBackend(Protocol):
 
     def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement | None:
         """A candidate in turns with the dense model; recorded under ``key``."""
+        ...
+
+    def choose(self, loop: Loop) -> dict[str, int]:
+        """The widths to keep.  Raises :class:`InfeasibleBudgetError`."""
+        ...
+
+    def confirm(self, impossible: InfeasibleBudgetError, measure_narrowest: Callable[[], None]) -> None:
+        """Raise ``impossible``, which is predicted, or measure what it says of the narrowest plan."""
         ...
 
     def check_outputs(self, path: Path, inputs: Sequence[Tensor], expected: Callable[[], Sequence[Tensor]], tolerance: float) -> None:

@@ -18,7 +18,7 @@ from edgeprune.cost.table import Grid, Table, grid_of, point_key
 from edgeprune.devices import parse_address, resolve_target
 from edgeprune.devices.events import DeviceEvent
 from edgeprune.engines import ENGINES
-from edgeprune.errors import DeviceError, InputError, NoRuntimeError, ParityError, suggest
+from edgeprune.errors import DeviceError, InfeasibleBudgetError, InputError, NoRuntimeError, ParityError, suggest
 from edgeprune.export.formats import find as find_format
 from edgeprune.export.formats import kernel_builders
 from edgeprune.graph import Analysis
@@ -29,6 +29,7 @@ from edgeprune.search.events import EventStream
 from edgeprune.search.measure.archive import Archive
 from edgeprune.search.measure.backend import Choices, described
 from edgeprune.search.measure.paired import PairedMeasurement
+from edgeprune.search.plan.loop import Loop
 from edgeprune.search.precision import Precision, float_precision
 
 CHUNK = 96
@@ -47,8 +48,6 @@ class DeviceBackend:
 
     ``engine``: one whose kernels can be timed one by one; None takes the first of them that the device has.
     """
-
-    measures = True
 
     def __init__(self, run: RunDirectory, target: str, engine: str | None, options: BenchOptions, events: EventStream) -> None:
         check_device_engine(engine)
@@ -145,6 +144,14 @@ class DeviceBackend:
             shared.add(times)
         self._events.progress("device table", len(missing), len(missing))
         return mine
+
+    def choose(self, loop: Loop) -> dict[str, int]:
+        """Those of the best plan that was measured to meet the budget."""
+        return loop.run().widths
+
+    def confirm(self, impossible: InfeasibleBudgetError, measure_narrowest: Callable[[], None]) -> None:
+        """A measurement has the last word."""
+        measure_narrowest()
 
     def check_outputs(self, path: Path, inputs: Sequence[Tensor], expected: Callable[[], Sequence[Tensor]], tolerance: float) -> None:
         """Raises :class:`ParityError` where what the device computes is not, but for ``tolerance`` of the largest value, ``expected()``."""

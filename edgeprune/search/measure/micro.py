@@ -24,7 +24,7 @@ from edgeprune.cost.kernels import Kernel, macs
 from edgeprune.cost.latency import KernelTimes
 from edgeprune.cost.prior import PriorTimes
 from edgeprune.engines import INT8
-from edgeprune.errors import BudgetError, InputError, ParityError
+from edgeprune.errors import BudgetError, InfeasibleBudgetError, InputError, ParityError
 from edgeprune.graph import Analysis
 from edgeprune.micro import (
     Arena,
@@ -38,11 +38,13 @@ from edgeprune.micro import (
     write_c_array,
 )
 from edgeprune.profile import MICRO, Profile
+from edgeprune.runs.arena import arena_measurement
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.runs.summary import ModelSummary, RunSummary
 from edgeprune.search.measure.archive import Archive
 from edgeprune.search.measure.backend import Choices, described
 from edgeprune.search.measure.paired import PairedMeasurement
+from edgeprune.search.plan.loop import Loop
 from edgeprune.search.precision import MICRO as MICRO_PRECISION
 from edgeprune.search.precision import Precision
 from edgeprune.tflite.interpreter import invoke, open_tflite
@@ -83,7 +85,7 @@ class MicroBackend:
     tflite-micro.
     """
 
-    measures, is_remote, precision = True, False, MICRO_PRECISION
+    is_remote, precision = False, MICRO_PRECISION
 
     def __init__(self, run: RunDirectory, profile: Profile) -> None:
         self._run, self._profile = run, profile
@@ -125,6 +127,14 @@ class MicroBackend:
         before, after = self._measured("dense", dense), self._measured(key, path)
         ratio = after.latency_ms / before.latency_ms
         return PairedMeasurement(ratio, ratio, ratio, before, after)
+
+    def choose(self, loop: Loop) -> dict[str, int]:
+        """Those of the best plan that was measured to meet the budget."""
+        return loop.run().widths
+
+    def confirm(self, impossible: InfeasibleBudgetError, measure_narrowest: Callable[[], None]) -> None:
+        """A measurement has the last word."""
+        measure_narrowest()
 
     def check_outputs(self, path: Path, inputs: Sequence[Tensor], expected: Callable[[], Sequence[Tensor]], tolerance: float) -> None:
         """TFLite Micro computes what TFLite does here, on seeded inputs; what is not a quantized number (an index) is as in ``inputs``.
@@ -197,33 +207,13 @@ class MicroBackend:
             known = _Known(arena, len(content), sha256(content).hexdigest(), latency)
             self.measurements += 1
             self._run.record(key, asdict(known))
-        return self._measurement(path.name, known)
-
-    def _measurement(self, name: str, known: _Known) -> Measurement:
-        arena, latency = known.arena, known.predicted_ms
-        return Measurement(
-            name=name,
-            latency_ms=latency,
-            low_ms=latency,
-            high_ms=latency,
-            p90_ms=latency,
-            p99_ms=latency,
-            load_ms=float("nan"),
-            first_ms=float("nan"),
-            samples_ns=(),
-            peak_bytes=arena.needed_bytes,
-            rss_peak_bytes=arena.needed_bytes,
-            arena_bytes=arena.used_bytes,
+        return arena_measurement(
+            known.arena,
+            name=path.name,
             file_bytes=known.bytes,
             file_sha256=known.sha256,
-            energy_mj=None,
-            energy_method=None,
-            runtime=MICRO,
-            runtime_version=arena.version,
-            threads=1,
             device=self._profile.name,
-            stop_reason="predicted",
-            stable=True,
+            latency_ms=known.predicted_ms,
         )
 
 

@@ -13,19 +13,21 @@ from edgeprune.cost.kernels import Kernel
 from edgeprune.cost.latency import KernelTimes
 from edgeprune.cost.prior import PriorTimes
 from edgeprune.engines import TFLITE
+from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.graph import Analysis
 from edgeprune.profile import Profile
 from edgeprune.runs.summary import RunSummary
 from edgeprune.search.measure.archive import Archive
 from edgeprune.search.measure.backend import Choices
 from edgeprune.search.measure.paired import PairedMeasurement
+from edgeprune.search.plan.loop import Loop
 from edgeprune.search.precision import Precision, float_precision
 
 
 class PredictedBackend:
     """Everything about ``profile`` is known from published figures.  ``engine``: the format of the files; None is TFLite."""
 
-    measures, is_remote, measurements = False, False, 0
+    is_remote, measurements = False, 0
 
     def __init__(self, profile: Profile, engine: str | None) -> None:
         self._profile = profile
@@ -48,6 +50,14 @@ class PredictedBackend:
     def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement | None:
         """Nothing."""
         return None
+
+    def choose(self, loop: Loop) -> dict[str, int]:
+        """Those that are predicted to meet the budget."""
+        return loop.solve()
+
+    def confirm(self, impossible: InfeasibleBudgetError, measure_narrowest: Callable[[], None]) -> None:
+        """The prediction is the last word."""
+        raise impossible
 
     def check_outputs(self, path: Path, inputs: Sequence[Tensor], expected: Callable[[], Sequence[Tensor]], tolerance: float) -> None:
         """Nothing: the export compared the file with the model on this machine."""

@@ -85,6 +85,10 @@ class Loop:
         """Aim this much lower than the budget, as far as margins go."""
         self.margin = min(MARGIN + margin, WIDEST_MARGIN)
 
+    def solve(self) -> dict[str, int]:
+        """The widths of most value that are predicted to meet every budget: nothing is measured.  Raises :class:`InfeasibleBudgetError`."""
+        return self.planner.solve(self.curves, self.limits)
+
     def run(self) -> MeasuredPlan:
         """The measured plan of the largest objective that meets every budget.  Raises :class:`InfeasibleBudgetError`."""
         margin = self.margin
@@ -122,7 +126,7 @@ class Loop:
                     widths = self.planner.narrowest
                     return widths if tuple(widths.values()) not in measured else None
                 try:
-                    widths = self.planner.solve(self.curves, self.limits)  # no room for the margin
+                    widths = self.solve()  # no room for the margin
                 except InfeasibleBudgetError:
                     widths = self.planner.narrowest  # measured, it may fit
             utilization = measured.get(tuple(widths.values()))

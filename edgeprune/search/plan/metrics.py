@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from edgeprune.bench import Measurement
 from edgeprune.budget import FIGURES, Budget, Limit
 from edgeprune.search.measure.paired import PairedMeasurement
 
@@ -29,6 +30,11 @@ class ModelMetrics:
     def predicted(self, kind: str) -> float:
         """:meth:`of` for predictions, which know every figure."""
         return float(getattr(self, FIGURES[kind]))
+
+    def as_measured(self, measured: Measurement) -> ModelMetrics:
+        """With what was measured of it; the file, what is counted, and energy without a meter stay."""
+        energy = self.energy_mj if measured.energy_mj is None else measured.energy_mj
+        return replace(self, latency_ms=measured.latency_ms, peak_bytes=measured.peak_bytes, energy_mj=energy)
 
 
 def resolved(budget: Budget, dense: ModelMetrics) -> dict[str, float]:

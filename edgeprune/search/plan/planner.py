@@ -68,11 +68,15 @@ class Planner:
         loose = self.storage.resident_weight * total(self.counts.loose, widths)
         return self.storage.total_resident_bytes(self.kernels, widths) + loose
 
+    def observe_file(self, file_bytes: float) -> None:
+        """Take in the size of the dense model's file."""
+        self.file_offset = file_bytes - self._file_bytes(self.dense)
+
     def observe_dense(self, latency_ms: float, peak_bytes: float | None, file_bytes: float, energy_mj: float | None) -> None:
         """Take in the dense model's measurement: every model starts from what is true there."""
         self.measured_dense = latency_ms, peak_bytes
         self.latency.calibrate([(self.dense, latency_ms)])
-        self.file_offset = file_bytes - self._file_bytes(self.dense)
+        self.observe_file(file_bytes)
         if peak_bytes is not None:
             self.memory.calibrate([(self.dense, self._resident_bytes(self.dense), peak_bytes)])
         if energy_mj is not None:
