@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from edgeprune.runs.events import Event, Progress
+from edgeprune.runs.events import Event, Progress, Warned
 
 
 class ProgressBars:
@@ -22,7 +22,8 @@ class ProgressBars:
         if isinstance(event, Progress):
             self._progress(event)
         elif event.text is not None:
-            self._bars.console.print(event.text, highlight=False, markup=False)
+            style = "yellow" if isinstance(event, Warned) else None
+            self._bars.console.print(event.text, style=style, highlight=False, markup=False)
 
     def _progress(self, event: Progress) -> None:
         name = event.stage

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from edgeprune.budget import format_quantity
 from edgeprune.decode import JsonObject, convert
 from edgeprune.files import parse_json
+from edgeprune.verdict import Verdict
 
 EVENTS = "events.jsonl"
+
+Phase = Literal["analysing", "connecting", "measuring", "scoring", "reconstructing", "fine-tuning", "exporting"]
+"""What a run is doing."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,11 @@ class Noted(Event):
 class Warned(Noted):
     """A message that the user should act on."""
 
+    @property
+    def text(self) -> str:
+        """The message, as a warning."""
+        return f"warning: {self.message}"
+
 
 @dataclass(frozen=True)
 class RunStarted(Event):
@@ -68,9 +79,9 @@ class RunEnded(Event):
 
 @dataclass(frozen=True)
 class PhaseStarted(Event):
-    """``phase``: analysing, measuring, scoring, exporting, reconstructing, tuning. ``subject``: what of."""
+    """``subject``: what of."""
 
-    phase: str
+    phase: Phase
     subject: str
 
     @property
@@ -120,7 +131,10 @@ class EpochEnded(Event):
 
 @dataclass(frozen=True)
 class PlanMeasured(Event):
-    """Plan ``number`` was measured.  ``predicted``, ``measured``: by kind of limit, in its base unit. ``utilization``: of the budget."""
+    """Plan ``number`` was measured; 0 is the narrowest, by which a budget was predicted to be out of reach.
+
+    ``predicted``, ``measured``: by kind of limit, in its base unit. ``utilization``: of the budget.
+    """
 
     number: int
     predicted: dict[str, float]
@@ -134,7 +148,75 @@ class PlanMeasured(Event):
             f"{kind} {format_quantity(kind, value)} (predicted {format_quantity(kind, self.predicted[kind])})"
             for kind, value in self.measured.items()
         ]
-        return f"plan {self.number}: {', '.join(found)}, uses {100 * self.utilization:.1f} % of the budget"
+        name = f"plan {self.number}" if self.number else "the narrowest plan"
+        return f"{name}: {', '.join(found)}, uses {100 * self.utilization:.1f} % of the budget"
+
+
+@dataclass(frozen=True)
+class PlanReused(Event):
+    """An earlier run measured the plan that is wanted: ``ratio`` of its latency to the dense model's, with its interval."""
+
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def text(self) -> str:
+        """That it is not measured again."""
+        return f"an earlier run measured this plan: {_share(self.ratio, self.low, self.high)}"
+
+
+@dataclass(frozen=True)
+class SessionEnded(Event):
+    """The final model was measured in turns with the dense one for the ``number``-th time, of at most ``most``.
+
+    ``ratio``: of their latencies in all sessions so far, with its interval. ``verdict``: on the latency budget; None without one, and where
+    latencies are predicted.
+    """
+
+    number: int
+    most: int
+    ratio: float
+    low: float
+    high: float
+    verdict: Verdict | None
+
+    @property
+    def text(self) -> str:
+        """The ratio and the verdict."""
+        verdict = "" if self.verdict is None else f", latency budget {self.verdict}"
+        return f"final session {self.number} of at most {self.most}: {_share(self.ratio, self.low, self.high)}{verdict}"
+
+
+@dataclass(frozen=True)
+class BudgetJudged(Event):
+    """The verdict on one limit.  ``limit``: as it was given. ``value``: what was judged, in the kind's base unit, or of a relative latency
+    the share of the dense model's; with its interval. None where it is not known."""
+
+    kind: str
+    limit: str | None
+    value: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict | None
+
+    @property
+    def text(self) -> str:
+        """The limit and the verdict."""
+        return f"{self.kind} at most {self.limit}: {self.verdict or 'not judged'}"
+
+
+@dataclass(frozen=True)
+class DeviceCooling(Event):
+    """The device is throttled, by ``causes``, and rests until it has recovered."""
+
+    target: str
+    causes: list[str]
+
+    @property
+    def text(self) -> str:
+        """Why it rests."""
+        return f"{self.target} is throttled ({', '.join(self.causes)}): waiting until it has recovered"
 
 
 @dataclass(frozen=True)
@@ -158,9 +240,13 @@ class Unknown(Event):
     values: JsonObject
 
 
-KINDS = {
-    kind.__name__: kind for kind in (Noted, Warned, RunStarted, RunEnded, PhaseStarted, Progress, EpochEnded, PlanMeasured, DeviceWaiting)
-}
+_NOTES, _RUN = (Noted, Warned), (RunStarted, RunEnded, PhaseStarted, Progress, EpochEnded)
+_MEASURED = (PlanMeasured, PlanReused, SessionEnded, BudgetJudged, DeviceWaiting, DeviceCooling)
+KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in (*_NOTES, *_RUN, *_MEASURED)}
+
+
+def _share(ratio: float, low: float, high: float) -> str:
+    return f"{100 * ratio:.1f} % of the dense model's latency ({100 * low:.1f} to {100 * high:.1f} %)"
 
 
 class EventFile:
@@ -189,8 +275,8 @@ class EventFile:
 
 
 def read_events(folder: Path) -> Iterator[tuple[str, Event]]:
-    """Time (UTC) and event, in order.  A damaged line costs only itself; fields that a newer version added are left out, and its own events
-    are :class:`Unknown`."""
+    """Time (UTC) and event, in order.  A damaged line costs only itself; fields that a newer version added are left out, and events that
+    this version does not know are :class:`Unknown`."""
     try:
         lines = (folder / EVENTS).read_text(errors="replace").splitlines()
     except OSError:
@@ -211,6 +297,7 @@ class _Stamp:
 def _event(entry: JsonObject) -> tuple[str, Event]:
     """Time and event of one line.  Raises :class:`ValueError`."""
     stamp = convert(entry, _Stamp, finite=False)
-    if kind := KINDS.get(stamp.event):
-        return stamp.at, convert(entry, kind, finite=False)
+    with contextlib.suppress(ValueError):  # of a version that has other phases or verdicts, for example
+        if kind := KINDS.get(stamp.event):
+            return stamp.at, convert(entry, kind, finite=False)
     return stamp.at, Unknown(stamp.event, {name: value for name, value in entry.items() if name not in ("at", "event")})

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from edgeprune.report.progress import shown_by_default
-from edgeprune.runs.events import EpochEnded, Event, Noted, PhaseStarted, Progress, Warned
+from edgeprune.runs.events import EpochEnded, Event, Noted, Phase, PhaseStarted, Progress, Warned
 
 Listener = Callable[[Event], None]
 """Gets every event of a run, in its thread."""
@@ -37,7 +37,7 @@ class EventStream:
         """A message that the user should act on."""
         self.emit(Warned(text))
 
-    def begin(self, phase: str, subject: str) -> None:
+    def begin(self, phase: Phase, subject: str) -> None:
         """A phase begins."""
         self.emit(PhaseStarted(phase, subject))
 

@@ -24,6 +24,7 @@ from edgeprune.graph import Analysis, analyze
 from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
 from edgeprune.runs.directory import RunDirectory
+from edgeprune.runs.events import PlanReused
 from edgeprune.search.artifacts import Artifacts
 from edgeprune.search.candidate import Candidate, CandidateSettings, ExportSettings, PrunedCandidate, candidate_key, digest, make_candidate
 from edgeprune.search.events import EventStream
@@ -32,7 +33,7 @@ from edgeprune.search.measure.decide import measure_until_decided
 from edgeprune.search.measure.opening import open_backend
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.online import GATED, train_online
-from edgeprune.search.plan.loop import Loop, MeasuredPlan, refuse_narrowest
+from edgeprune.search.plan.loop import Loop, MeasuredPlan, plan_measured, refuse_narrowest
 from edgeprune.search.plan.metrics import ModelMetrics, budget_utilization, measured_metrics, resolved
 from edgeprune.search.plan.objective import Objective, objective_of
 from edgeprune.search.plan.planner import Planner, all_choices
@@ -188,6 +189,7 @@ class Job:
         pair = self._try(self.task.model, Objective(nothing, {}), widths, self._archive())
         predicted, limit = self.planner.predict(widths), self.budget.limits().get("latency")
         metrics = measured_metrics(pair, self.dense.latency_ms, limit, predicted)
+        self.events.emit(plan_measured(0, predicted, metrics, self.limits))
         refuse_narrowest(metrics, self.limits)
         measured = (self.planner.dense, *(self.planner.measured_dense or (self.dense.latency_ms, self.dense.peak_bytes)))
         self.planner.observe([measured, (widths, metrics.latency_ms, metrics.peak_bytes)])
@@ -275,7 +277,7 @@ class Job:
             known = None  # it was measured without the meter that there is now
         if self.run_directory.recall(key) is None:
             if known is not None:
-                self.events.note("an earlier run measured this plan")
+                self.events.emit(PlanReused(known.ratio, known.low, known.high))
                 self.reused += 1
                 self.run_directory.record(key, known.to_json())
                 return known

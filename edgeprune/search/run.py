@@ -19,7 +19,7 @@ from edgeprune.report.html import summary_table
 from edgeprune.report.summary import headline, title
 from edgeprune.runs.directory import RunDirectory, how_to_continue
 from edgeprune.runs.document import read_inputs
-from edgeprune.runs.events import Event, EventFile, Progress, RunEnded, RunStarted
+from edgeprune.runs.events import BudgetJudged, Event, EventFile, Progress, RunEnded, RunStarted
 from edgeprune.runs.summary import RunSummary
 from edgeprune.search.choice import prune_in_precisions
 from edgeprune.search.events import EventStream
@@ -174,6 +174,9 @@ def _work(job: Job, run: RunDirectory) -> Result:
     job, final = best.job, best.final
     summary = summarize(job, final, best.precision)
     verdict = verdict_of(summary)
+    for kind, one in summary.budget.items():
+        found = (one.judged.value, one.judged.low, one.judged.high) if one.judged else (None, None, None)
+        job.events.emit(BudgetJudged(kind, one.text, *found, one.verdict))
     spent = summary.seconds
     job.events.note(f"took {spent['total']:.0f} s, {100 * spent['export'] / max(spent['total'], 1e-9):.0f} % of it exporting")
     run.write("plan.json", final.pruned.plan.to_json())

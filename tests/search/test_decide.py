@@ -14,15 +14,12 @@ from edgeprune.bench import Measurement
 from edgeprune.bench.intervals import latencies_ms, trimmed_interval
 from edgeprune.budget import Budget
 from edgeprune.runs.directory import RunDirectory
+from edgeprune.runs.events import Event, SessionEnded
+from edgeprune.search.events import EventStream
 from edgeprune.search.measure.decide import MOST_SESSIONS, measure_until_decided, recall_final
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.verdicts import judge_pair
 from edgeprune.verdict import Verdict
-
-
-class Silence:
-    def note(self, text: str) -> None:
-        pass
 
 
 class Sessions:
@@ -50,8 +47,17 @@ class Sessions:
 def decided(tmp_path: Path):
     def run(sessions: Sessions, latency: str) -> tuple[PairedMeasurement, RunDirectory]:
         directory = RunDirectory(tmp_path / "run")
-        found = measure_until_decided(sessions, directory, Budget(latency=latency), "final", Path("a"), Path("b"), Silence())
+        told: list[Event] = []
+        events = EventStream(told.append)
+        found = measure_until_decided(sessions, directory, Budget(latency=latency), "final", Path("a"), Path("b"), events)
         assert found is not None
+        ended = [event for event in told if isinstance(event, SessionEnded)]
+        assert [event.number for event in ended] == list(range(1, len(sessions.asked) + 1))
+        assert [event.verdict for event in ended[:-1]] == [Verdict.UNDECIDED] * (len(ended) - 1)
+        assert (ended[-1].ratio, ended[-1].verdict) == (
+            found.ratio,
+            judge_pair(Budget(latency=latency).limits()["latency"], found).verdict,
+        )
         return found, directory
 
     return run

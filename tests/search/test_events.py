@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import pickle
 from importlib.metadata import PackageNotFoundError
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from points_task import points_task
+from rich.console import Console
 
 from edgeprune import Budget, Options
 from edgeprune.cli import main
 from edgeprune.errors import BudgetError, EdgepruneError, ExportError, InfeasibleBudgetError, InputError, ProfileError, TargetError
+from edgeprune.report.progress import ProgressBars
 from edgeprune.runs.events import (
     EVENTS,
+    BudgetJudged,
     DeviceWaiting,
     EpochEnded,
     Event,
@@ -27,6 +32,7 @@ from edgeprune.runs.events import (
     RunEnded,
     RunStarted,
     Unknown,
+    Warned,
     read_events,
 )
 from edgeprune.search import prune
@@ -57,6 +63,7 @@ def test_a_listener_gets_what_the_file_keeps(tmp_path: Path) -> None:
     assert (kept[0].task, kept[0].profile, kept[0].resumed) == ("points", "raspberry-pi-4", False)
     assert isinstance(kept[-1], RunEnded)
     assert kept[-1].state == "done"
+    assert [(event.kind, event.verdict) for event in heard if isinstance(event, BudgetJudged)] == [("macs", "met")]
     phases = [event.phase for event in kept if isinstance(event, PhaseStarted)]
     assert phases[0] == "analysing"
     assert phases.index("scoring") < phases.index("reconstructing") < phases.index("fine-tuning")
@@ -101,6 +108,17 @@ def test_a_damaged_line_costs_only_itself(tmp_path: Path) -> None:
     found = [event for _, event in read_events(tmp_path)]
     assert found == [events[0], Unknown("Dreamt", {"of": "sheep"}), Noted("newer"), events[1], events[2]]
     assert "1.1 ms (predicted 1 ms)" in str(events[1].text)
+
+
+def test_a_warning_is_told_from_a_note() -> None:
+    console = Console(file=StringIO(), force_terminal=True)
+    bars = ProgressBars(SimpleNamespace(console=console))
+    bars(Noted("all is well"))
+    bars(Warned("all is not"))
+    note, warning = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert note == "all is well"
+    assert "warning: all is not" in warning
+    assert warning.startswith("\x1b[33m")
 
 
 @pytest.mark.parametrize(

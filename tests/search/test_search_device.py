@@ -12,17 +12,21 @@ from typing import Any
 import pytest
 import torch
 from measured import MEASURED
+from played_device import PlayedDevice
 from points_task import points_task
 from torch import Tensor, nn
 
 from edgeprune import Budget, prune
-from edgeprune.bench import Measurement
+from edgeprune.bench import BenchOptions, Measurement
 from edgeprune.cost.table import Grid, Table, point_key
+from edgeprune.devices.events import OnEvent
 from edgeprune.errors import InfeasibleBudgetError, ProfileError
 from edgeprune.graph import analyze
-from edgeprune.runs.directory import record_sha256
+from edgeprune.runs.directory import RunDirectory, record_sha256
+from edgeprune.runs.events import BudgetJudged, DeviceCooling, DeviceWaiting, Event, PlanMeasured, PlanReused, Progress, SessionEnded
 from edgeprune.runs.finished import read_run
 from edgeprune.search import Options, Result
+from edgeprune.search.events import EventStream
 from edgeprune.search.measure.archive import Archive, structure
 from edgeprune.search.measure.device import DeviceBackend
 from edgeprune.search.measure.paired import PairedMeasurement
@@ -130,6 +134,33 @@ def test_what_cannot_be_reached_is_refused_before_anything_is_scored_or_trained(
         assert "Continue" not in said  # it would fail again
 
 
+def test_what_a_run_measures_reuses_and_judges_is_told(tmp_path: Path) -> None:
+    told: list[Event] = []
+    run(tmp_path)
+    result = run(tmp_path, listener=told.append)
+    assert any(isinstance(event, PlanReused) for event in told)
+    (session,) = (event for event in told if isinstance(event, SessionEnded))
+    assert (session.number, session.ratio) == (1, result.summary["ratio"]["value"])
+    (judged,) = (event for event in told if isinstance(event, BudgetJudged))
+    assert (judged.kind, judged.limit, judged.verdict) == ("latency", "50%", result.verdict)
+
+
+def test_what_a_device_waits_for_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(target: str, engine: str | None, on_event: OnEvent) -> PlayedDevice:
+        on_event({"event": "waiting", "holder": "a bench"})
+        on_event({"event": "upload", "name": "net", "sent": 5, "total": 10})
+        on_event({"event": "cooling", "causes": ["heat"]})
+        on_event({"event": "folder", "path": "/tmp/x"})
+        return PlayedDevice(on_event)
+
+    monkeypatch.setattr("edgeprune.search.measure.device.open_device", opened)
+    told: list[Event] = []
+    directory = RunDirectory(tmp_path / "run")
+    assert DeviceBackend(directory, "pi5", "tflite", BenchOptions(), EventStream(told.append)).facts["engine"] == "tflite"
+    directory.close()
+    assert told[1:] == [DeviceWaiting("pi5", "a bench"), Progress("sending net", 5, 10), DeviceCooling("pi5", ["heat"])]
+
+
 def test_a_device_has_the_last_word_on_what_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table by which no width is any faster: what the narrowest plan takes is measured before the budget is refused."""
 
@@ -139,9 +170,11 @@ def test_a_device_has_the_last_word_on_what_cannot_be_reached(tmp_path: Path, mo
         return found
 
     monkeypatch.setattr(Played, "table", flat)
-    result = run(tmp_path, budget=Budget(latency="70%"), options=replace(OPTIONS, reuse=False))
+    told: list[Event] = []
+    result = run(tmp_path, budget=Budget(latency="70%"), options=replace(OPTIONS, reuse=False), listener=told.append)
     assert result.met
     assert Played.asked[0].startswith("candidate")
+    assert next(event for event in told if isinstance(event, PlanMeasured)).number == 0
     with pytest.raises(InfeasibleBudgetError, match=r"the narrowest plan was measured at .*; binding: latency") as raised:
         run(tmp_path, budget=Budget(latency="1%"), listener=Interrupting("scoring"))
     assert raised.value.share is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 from edgeprune.budget import Budget
 from edgeprune.decode import JsonObject
 from edgeprune.runs.directory import RunDirectory
+from edgeprune.runs.events import SessionEnded
 from edgeprune.search.events import EventStream
 from edgeprune.search.measure.backend import MeasurementBackend
 from edgeprune.search.measure.paired import PairedMeasurement
@@ -25,9 +26,10 @@ def measure_until_decided(
     pair = backend.measure_pair(key, dense, path)
     limit = budget.limits().get("latency")
     number = 1
-    while pair is not None and limit is not None and pair.log_ratios and number < MOST_SESSIONS:
-        judged = judge_pair(limit, pair)
-        if judged.verdict != Verdict.UNDECIDED:
+    while pair is not None:
+        verdict = judge_pair(limit, pair).verdict if limit is not None and pair.measures("latency") else None
+        events.emit(SessionEnded(number, MOST_SESSIONS, pair.ratio, pair.low, pair.high, verdict))
+        if verdict != Verdict.UNDECIDED or not pair.log_ratios or number == MOST_SESSIONS:
             break
         number += 1
         events.note(f"the latency limit lies inside the measured interval: measuring again ({number} of at most {MOST_SESSIONS})")

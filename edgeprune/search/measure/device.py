@@ -23,7 +23,7 @@ from edgeprune.export.formats import find as find_format
 from edgeprune.export.formats import kernel_builders
 from edgeprune.graph import Analysis
 from edgeprune.runs.directory import RunDirectory
-from edgeprune.runs.events import DeviceWaiting
+from edgeprune.runs.events import DeviceCooling, DeviceWaiting
 from edgeprune.runs.summary import RunSummary
 from edgeprune.search.events import EventStream
 from edgeprune.search.measure.archive import Archive
@@ -206,5 +206,11 @@ class DeviceBackend:
         raise first
 
     def _event(self, event: DeviceEvent) -> None:
-        if event.get("event") == "waiting":
-            self._events.emit(DeviceWaiting(self.target, str(event.get("holder"))))
+        """Pass on what takes time: waiting for others, for the device to cool, for a file to arrive."""
+        match event:
+            case {"event": "waiting", "holder": holder}:
+                self._events.emit(DeviceWaiting(self.target, holder))
+            case {"event": "cooling", "causes": causes}:
+                self._events.emit(DeviceCooling(self.target, causes))
+            case {"event": "upload", "name": name, "sent": sent, "total": total}:
+                self._events.progress(f"sending {name}", sent, total)

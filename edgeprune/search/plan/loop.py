@@ -36,6 +36,12 @@ class MeasuredPlan:
     utilization: float  # the largest share of any budget it takes
 
 
+def plan_measured(number: int, predicted: ModelMetrics, metrics: ModelMetrics, limits: Mapping[str, float]) -> PlanMeasured:
+    """The event that a plan was measured, with the figures that ``limits`` are about."""
+    measured = {kind: amount for kind in limits if (amount := metrics.of(kind)) is not None}
+    return PlanMeasured(number, {kind: predicted.predicted(kind) for kind in measured}, measured, budget_utilization(metrics, limits))
+
+
 def refuse_narrowest(metrics: ModelMetrics, limits: Mapping[str, float]) -> None:
     """Raise :class:`InfeasibleBudgetError` when what was measured of the narrowest plan is over ``limits``."""
     over = {kind: value / limit for kind, limit in limits.items() if (value := metrics.of(kind)) is not None and value > limit}
@@ -154,9 +160,7 @@ class Loop:
         candidate = MeasuredPlan(widths, predicted, pair, metrics, objective, budget_utilization(metrics, self.limits))
         self.candidates.append(candidate)
         self._observe()
-        measured = {kind: amount for kind in self.limits if (amount := metrics.of(kind)) is not None}
-        expected = {kind: predicted.predicted(kind) for kind in measured}
-        self.events.emit(PlanMeasured(len(self.candidates), expected, measured, candidate.utilization))
+        self.events.emit(plan_measured(len(self.candidates), predicted, metrics, self.limits))
         return candidate
 
     def _observe(self) -> None:
