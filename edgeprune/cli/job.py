@@ -147,8 +147,8 @@ class AskedJob:
         from edgeprune.search.request import RunRequest
         from edgeprune.task import load_recipe
 
-        preflight(self.target, self.profile, self.budget, self.options, needs_budget)
-        return RunRequest(load_recipe(self.recipe), self.budget, self.target, self.profile, self.options, self.recipe)
+        facts = preflight(self.target, self.profile, self.budget, self.options, needs_budget)
+        return RunRequest(load_recipe(self.recipe), self.budget, self.target, self.profile, self.options, self.recipe, facts)
 
 
 def new_job(recipe: str | None, given: dict[str, Any]) -> AskedJob:

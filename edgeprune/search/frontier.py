@@ -79,8 +79,8 @@ def frontier(
     call. Raises what :func:`edgeprune.prune` raises, except for limits out of reach.
     """
     budget, options = budget or Budget(), options or Options()
-    preflight(target, profile, budget, options, needs_budget=False)
-    request = RunRequest(task, budget, target, profile, options, recipe)
+    facts = preflight(target, profile, budget, options, needs_budget=False)
+    request = RunRequest(task, budget, target, profile, options, recipe, facts)
     with heard(listener) as events:
         return frontier_of(request, kind, levels, runs, resume, events)
 

@@ -102,7 +102,7 @@ class Job:
         check_precisions([precision.name], self.request.target, self.engine)
         directory = RunDirectory(self.run_directory.path / precision.name)
         directory.adopt(self.run_directory.path / "measurements.jsonl")
-        job = Job(replace(self.request, profile=self.profile.name), directory, self.events, precision)
+        job = Job(replace(self.request, profile=self.profile.name, facts=self.profile), directory, self.events, precision)
         job.analysis, job.profile, job.dense, job.dense_measurement = self.analysis, self.profile, self.dense, self.dense_measurement
         job._baseline = self.baseline
         job.planner = job._new_planner()

@@ -15,6 +15,7 @@ from edgeprune.graph import Analysis
 from edgeprune.importance.registry import find as find_criterion
 from edgeprune.importance.registry import known as known_criterion
 from edgeprune.placement import resolve
+from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
 from edgeprune.search.events import EventStream
 from edgeprune.search.measure.opening import check_backend
@@ -32,8 +33,10 @@ _ERRORS = re.compile(r"(?<![a-z])(loss|error|err|mse|mae|rmse|perplexity|wer|cer
 """Names of metrics of which less is better, as a rule."""
 
 
-def preflight(target: str | None, profile: str | None, budget: Budget, options: Options, needs_budget: bool = True) -> None:
-    """Refuse what is wrong whatever the task: nothing is loaded, connected to or written.  ``needs_budget``: one limit at least.
+def preflight(target: str | None, profile: str | None, budget: Budget, options: Options, needs_budget: bool = True) -> Profile | None:
+    """Refuse what is wrong whatever the task: no recipe is loaded, nothing connected to or written.  ``needs_budget``: one limit at least.
+
+    Returns the profile of that name, for :attr:`RunRequest.facts`.
 
     Raises :class:`TargetError`, :class:`ProfileError`, :class:`ExportError` and :class:`InputError` for unknown names,
     :class:`BudgetError` for a missing or an impossible budget.
@@ -53,6 +56,7 @@ def preflight(target: str | None, profile: str | None, budget: Budget, options: 
     check_backend(target, facts, options.engine, budget)
     if needs_budget and not budget.limits() and budget.max_drop is None:
         raise BudgetError("no budget was given", remedy=f"Give at least one of {', '.join(FIGURES)}, max_drop: for example latency 50%.")
+    return facts
 
 
 def check_task(request: RunRequest, events: EventStream) -> None:

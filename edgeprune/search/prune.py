@@ -41,8 +41,8 @@ def prune(
     :class:`TrainingError`, :class:`ExportError`; what was measured stays in the run directory.
     """
     options = options or Options()
-    preflight(target, profile, budget, options)
-    request = RunRequest(task, budget, target, profile, options, recipe)
+    facts = preflight(target, profile, budget, options)
+    request = RunRequest(task, budget, target, profile, options, recipe, facts)
     with heard(listener) as events:
         return prune_request(request, runs, resume, events)
 

@@ -16,7 +16,8 @@ from edgeprune.task import Task
 @dataclass(frozen=True)
 class RunRequest:
     """``task``: with its model. ``target``: a device's name or address; ``profile``: the name of known facts; one of them is given.
-    ``recipe``: the file that the task was loaded from, for resuming from the command line. Picklable where the task is."""
+    ``recipe``: the file that the task was loaded from, for resuming from the command line. ``facts``: what :func:`preflight` loaded of
+    ``profile``. Picklable where the task is."""
 
     task: Task
     budget: Budget
@@ -24,11 +25,12 @@ class RunRequest:
     profile: str | None = None
     options: Options = field(default_factory=Options)
     recipe: str | None = None
+    facts: Profile | None = None
 
     @cached_property
     def known_profile(self) -> Profile | None:
         """The profile of that name.  Raises :class:`ProfileError` for an unknown one."""
-        return load_profile(self.profile) if self.profile is not None else None
+        return load_profile(self.profile) if self.facts is None and self.profile is not None else self.facts
 
     @cached_property
     def model_digest(self) -> str:

@@ -17,6 +17,7 @@ from rich.console import Console
 from edgeprune import Budget, Options
 from edgeprune.cli import main
 from edgeprune.errors import BudgetError, EdgepruneError, ExportError, InfeasibleBudgetError, InputError, ProfileError, TargetError
+from edgeprune.profile import Profile, load
 from edgeprune.report.progress import ProgressBars
 from edgeprune.runs.events import (
     EVENTS,
@@ -108,6 +109,19 @@ def test_a_damaged_line_costs_only_itself(tmp_path: Path) -> None:
     found = [event for _, event in read_events(tmp_path)]
     assert found == [events[0], Unknown("Dreamt", {"of": "sheep"}), Noted("newer"), events[1], events[2]]
     assert "1.1 ms (predicted 1 ms)" in str(events[1].text)
+
+
+def test_a_profile_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def counted(name: str) -> Profile:
+        loaded.append(name)
+        return load(name)
+
+    for module in ("preflight", "request", "job"):
+        monkeypatch.setattr(f"edgeprune.search.{module}.load_profile", counted)
+    run(tmp_path)
+    assert loaded == ["raspberry-pi-4"]
 
 
 def test_a_warning_is_told_from_a_note() -> None:
