@@ -49,7 +49,7 @@ def update_document(folder: Path, **fields: Unpack[RunDocument]) -> None:
 
     Raises :class:`RunError` when it is damaged, :class:`OSError` when it cannot be written.
     """
-    write_atomically(folder / NAME, json.dumps((_read(folder) or {}) | fields, indent=1, default=str))
+    write_atomically(folder / NAME, json.dumps({**(_read(folder) or {}), **fields}, indent=1, default=str))
 
 
 def read_inputs(folder: Path) -> JsonObject:
