@@ -71,7 +71,7 @@ def quantize(
         warnings.simplefilter("ignore")
         if kind == "int8":
             ranges, seen = _ranges(content, integer_io, calibration, states)
-            kept += map(_exactly, float_for_int8(content, seen, integer_io=integer_io))
+            kept += map(_exactly, (*_inside(content), *float_for_int8(content, seen, integer_io=integer_io)))
             kept += [] if integer_io else map(_exactly, copied_inputs(content))
         elif kind == "fp16":
             kept += map(_exactly, float_for_fp16(content))
@@ -96,6 +96,15 @@ def _quantized(content: bytes, kind: Kind, recipe: Any, ranges: Any) -> bytes:
 def _exactly(name: str) -> str:
     """A pattern for the operator whose first output has this name: the quantizer looks for it in the names of all its outputs."""
     return f"^{re.escape(name)};"
+
+
+def _inside(content: bytes) -> list[str]:
+    """Names of the outputs of operators inside other operators (the maximum of a 3-D pooling, the body of a loop): calibration does not
+    see their values."""
+    model = flatbuffer.read(content)
+    outer = model.subgraphs[0]
+    found = flatbuffer.operators(model)
+    return [flatbuffer.text(graph.tensors[int(operator.outputs[0])].name) for _, _, operator, graph in found if graph is not outer]
 
 
 def _widen(ranges: Any, content: bytes, states: Sequence[tuple[int, int]]) -> None:

@@ -256,6 +256,18 @@ def test_a_collapse_names_the_layer_where_it_happens_and_leaves_no_file(tmp_path
     ].is_file()
 
 
+@pytest.mark.parametrize("pool", [nn.MaxPool3d(2), nn.MaxPool3d(3, 1, 1), nn.AdaptiveMaxPool3d(2)])
+def test_operators_inside_others_stay_float(pool, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), pool, nn.Flatten(), nn.LazyLinear(3)).eval()
+    inputs = (torch.randn(1, 1, 4, 4, 4),)
+    model(*inputs)
+    samples = [(torch.randn(1, 1, 4, 4, 4),) for _ in range(16)]
+    path = export(model, inputs, ["tflite-int8"], tmp_path, calibration=samples)["tflite-int8"]
+    found = [item for item in flatbuffer.operators(flatbuffer.read(path.read_bytes())) if item[0] == "FULLY_CONNECTED"]
+    assert [graph.tensors[int(operator.inputs[1])].type for _, _, operator, graph in found] == [INT8]
+
+
 def test_errors_of_layers_are_in_decibels_and_in_order(float_file, files):
     errors = layer_errors(float_file, files["tflite-int8"].read_bytes(), images(8))
     assert [item.name for item in errors if item.operator in ("CONV_2D", "DEPTHWISE_CONV_2D")] == ["features.0", "features.2", "features.4"]
