@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from edgeprune.bench import Measurement
 from edgeprune.bench.intervals import trimmed_interval
+from edgeprune.errors import EdgepruneError
+from edgeprune.release.build.build import build
+from edgeprune.release.build.build_spec import BuildSpec
 from edgeprune.runs.directory import RunDirectory, record_sha256
 from edgeprune.testing.models import dense_tflite
 
@@ -171,3 +175,18 @@ def age(run: Path, at: str) -> None:
     """Let everything of the run have been measured at ``at``."""
     lines = [json.loads(line) for line in (run / "measurements.jsonl").read_text().splitlines()]
     (run / "measurements.jsonl").write_text("".join(json.dumps(line | {"at": at}) + "\n" for line in lines))
+
+
+def build_spec(*runs: Path, version: str = "1.4.0", **fields: object) -> BuildSpec:
+    """A release of the runs, one variant each: pi4, pi5, wear."""
+    names = ["pi4", "pi5", "wear"]
+    return BuildSpec(runs=dict(zip(names, runs, strict=False)), version=version, **fields)  # type: ignore[arg-type]
+
+
+def fails(wanted: BuildSpec | None, kind: type[EdgepruneError], said: str, tmp_path: Path) -> EdgepruneError:
+    """The error of a build that must fail, and leave nothing in ``tmp_path``."""
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(kind, match=said) as raised:
+        build(wanted)
+    assert sorted(tmp_path.iterdir()) == before  # no bundle, not even a part of one
+    return raised.value

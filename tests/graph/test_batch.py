@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from edgeprune import analyze
 from edgeprune.surgery import apply, plan_from_saliency, reconstruct
 from edgeprune.task import Task
+from edgeprune.testing.networks import awake
 from edgeprune.tuning import finetune, outputs_on
 
 
@@ -103,3 +104,28 @@ def test_analysis_leaves_what_a_model_remembers() -> None:
     assert model.table is table
     assert model.seen == (1, 4, 6, 6)
     assert model(image(3)).shape == (3, 4, 36)
+
+
+class FixedBatch(nn.Module):
+    """Reads its batch size as a number and writes it into its views and constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = int(x.shape[0])
+        x = self.first(x.reshape(n * 5, 8)).relu()
+        x = self.second(x).reshape(n, 5, 16) + torch.zeros(n, 1, 16)
+        result: Tensor = self.head(x.mean(1))
+        return result
+
+
+def test_a_batch_size_written_into_the_model_becomes_any_batch_size() -> None:
+    model = awake(FixedBatch())
+    analysis = analyze(model, (torch.randn(1, 5, 8),))
+    assert analysis.captured.any_batch
+    saliency = {group.name: np.random.default_rng(0).random(group.rows.shape) for group in analysis.groups}
+    plan = plan_from_saliency(analysis, saliency, {group.name: group.size // 2 for group in analysis.groups})
+    pruned = apply(model, analysis, plan, "graph")
+    assert pruned.model(torch.randn(7, 5, 8)).shape == (7, 3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from edgeprune.graph import Analysis, analyze
 from edgeprune.importance.redundancy import redundancy
-from edgeprune.surgery import Plan, apply, load, masked, outputs_of, plan_from_saliency, save
+from edgeprune.surgery import Plan, apply, masked, outputs_of, plan_from_saliency
 from edgeprune.task import Task
 from edgeprune.testing.networks import awake
 from edgeprune.tuning import recalibrate
@@ -369,35 +368,6 @@ def test_redundancy_is_one_for_a_block_that_adds_nothing() -> None:
     assert all(0.0 < score < 0.9999 for name, score in scores.items() if name != idle)
 
 
-class Detector(nn.Module):
-    """A backbone and a head around a filter whose shapes depend on the data."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3, 2, 1))
-        self.scores = nn.Conv2d(8, 1, 1)
-        self.head = nn.ModuleDict({"box": nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))})
-
-    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        features = self.backbone(torch.stack(images))
-        picked = features.permute(0, 2, 3, 1)[(self.scores(features) > 0)[:, 0]]
-        return [{"boxes": self.head["box"](picked)}]
-
-
-@pytest.mark.parametrize("mode", ["modules", "graph"])
-def test_a_detector_is_captured_by_submodule(mode: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model, inputs = awake(Detector()), ([torch.randn(3, 16, 16), torch.randn(3, 16, 16)],)
-    analysis = analyze(model, inputs)
-    assert [part.name for part in analysis.captured.parts] == ["backbone", "scores", "head.box"]
-    assert {group.name for group in analysis.groups} == {"backbone.0", "head.box.0"}
-    pruned = apply(model, analysis, half(analysis), mode)
-    assert pruned.error < 1e-5
-    assert pruned.model(*inputs)[0]["boxes"].shape == model(*inputs)[0]["boxes"].shape
-    loaded = load(Detector(), save(tmp_path / "detector.safetensors", pruned, analysis, inputs))
-    assert torch.equal(loaded(*inputs)[0]["boxes"], pruned.model(*inputs)[0]["boxes"])
-
-
 def test_the_reference_measures_batch_norm_statistics_again() -> None:
     torch.manual_seed(0)
     model = awake(nn.Sequential(nn.Conv1d(5, 16, 3, padding=1), nn.BatchNorm1d(16), nn.GroupNorm(4, 16), nn.Conv1d(16, 3, 1)))
@@ -410,26 +380,3 @@ def test_the_reference_measures_batch_norm_statistics_again() -> None:
         recalibrate(one, batches)
     assert torch.allclose(outputs_of(reference, inputs)[0], outputs_of(pruned, inputs)[0], atol=1e-4)
     assert not torch.allclose(outputs_of(masked(model, analysis, plan), inputs)[0], outputs_of(pruned, inputs)[0], atol=1e-2)
-
-
-class FixedBatch(nn.Module):
-    """Reads its batch size as a number and writes it into its views and constants."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        n = int(x.shape[0])
-        x = self.first(x.reshape(n * 5, 8)).relu()
-        x = self.second(x).reshape(n, 5, 16) + torch.zeros(n, 1, 16)
-        result: Tensor = self.head(x.mean(1))
-        return result
-
-
-def test_a_batch_size_written_into_the_model_becomes_any_batch_size() -> None:
-    model = awake(FixedBatch())
-    analysis = analyze(model, SEQUENCE)
-    assert analysis.captured.any_batch
-    pruned = apply(model, analysis, half(analysis), "graph")
-    assert pruned.model(torch.randn(7, 5, 8)).shape == (7, 3)

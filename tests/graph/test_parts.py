@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgeprune.graph import Analysis, analyze
 from edgeprune.surgery import Plan, apply, load, plan_from_saliency, restore, save
+from edgeprune.testing.networks import awake
 
 
 class Layer(nn.Module):
@@ -98,3 +99,32 @@ def test_a_batch_that_the_parts_do_not_take_is_named() -> None:
         assert analysis.captured.misfit((torch.zeros(1, 5, 8),)) == ""
         said = "its parts were captured for a batch of 1, and a batch has 4 samples"
         assert analysis.captured.misfit((torch.zeros(4, 5, 8),)) == said
+
+
+class Detector(nn.Module):
+    """A backbone and a head around a filter whose shapes depend on the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3, 2, 1))
+        self.scores = nn.Conv2d(8, 1, 1)
+        self.head = nn.ModuleDict({"box": nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))})
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        features = self.backbone(torch.stack(images))
+        picked = features.permute(0, 2, 3, 1)[(self.scores(features) > 0)[:, 0]]
+        return [{"boxes": self.head["box"](picked)}]
+
+
+@pytest.mark.parametrize("mode", ["modules", "graph"])
+def test_a_detector_is_captured_by_submodule(mode: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, inputs = awake(Detector()), ([torch.randn(3, 16, 16), torch.randn(3, 16, 16)],)
+    analysis = analyze(model, inputs)
+    assert [part.name for part in analysis.captured.parts] == ["backbone", "scores", "head.box"]
+    assert {group.name for group in analysis.groups} == {"backbone.0", "head.box.0"}
+    pruned = apply(model, analysis, half(analysis), mode)
+    assert pruned.error < 1e-5
+    assert pruned.model(*inputs)[0]["boxes"].shape == model(*inputs)[0]["boxes"].shape
+    loaded = load(Detector(), save(tmp_path / "detector.safetensors", pruned, analysis, inputs))
+    assert torch.equal(loaded(*inputs)[0]["boxes"], pruned.model(*inputs)[0]["boxes"])

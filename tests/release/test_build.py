@@ -16,42 +16,19 @@ import numpy as np
 import pytest
 import torch
 from release_kit import make_key
-from release_runs import BOARD, WEIGHTS, age, artifact, edit_result, make_micro_run, make_run, measurement
+from release_runs import BOARD, WEIGHTS, age, artifact, build_spec, edit_result, fails, make_micro_run, make_run, measurement
 
 from edgeprune.bench.history import History
 from edgeprune.cli import main
-from edgeprune.errors import BundleError, EdgepruneError, EvidenceError, GateError, InputError, RunError
+from edgeprune.errors import BundleError, EvidenceError, GateError, InputError
 from edgeprune.release import Bundle, Gate
 from edgeprune.release.build.build import build
-from edgeprune.release.build.build_spec import BuildSpec
 from edgeprune.release.bundle.sign import sign
 from edgeprune.testing.models import dense_tflite
 
+pytestmark = pytest.mark.usefixtures("here")
+
 MICRO = "nrf5340 (by TFLite Micro's interpreter on the build machine)"
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
-
-
-@pytest.fixture
-def run(tmp_path) -> Path:
-    return make_run(tmp_path / "run")
-
-
-def build_spec(*runs: Path, version: str = "1.4.0", **fields: object) -> BuildSpec:
-    names = ["pi4", "pi5", "wear"]
-    return BuildSpec(runs=dict(zip(names, runs, strict=False)), version=version, **fields)  # type: ignore[arg-type]
-
-
-def fails(wanted: BuildSpec | None, kind: type[EdgepruneError], said: str, tmp_path: Path) -> EdgepruneError:
-    before = sorted(tmp_path.iterdir())
-    with pytest.raises(kind, match=said) as raised:
-        build(wanted)
-    assert sorted(tmp_path.iterdir()) == before  # no bundle, not even a part of one
-    return raised.value
 
 
 def expected_accuracy() -> float:
@@ -212,88 +189,6 @@ def test_variants_are_of_runs_of_their_own(run, tmp_path):
     assert (pi5.compatibility.architectures, pi5.compatibility.profiles) == (("x86_64",), ())
 
 
-@pytest.mark.parametrize(
-    ("gate", "said"),
-    [
-        ("latency:5ms", r"variant pi4: the gate latency:5ms is not met: latency 10 ms \(9.9 ms to 10.2 ms\), limit 5 ms"),
-        ("latency:10ms", "the gate latency:10ms cannot be decided"),
-        ("memory:1MB", "the gate memory:1MB is not met: memory 5 MB, limit 1 MB"),
-        ("energy:10mJ", "the gate energy:10mJ is not met"),
-        ("size:100B", "the gate size:100B is not met"),
-        ("accuracy:0.91", "the gate accuracy:0.91 is not met: accuracy [0-9.]+, at least 91"),
-        ("accuracy:91%", "the gate accuracy:91% is not met: accuracy [0-9.]+, at least 91"),
-        ("latency:15ms,memory:1MB", "the gate memory:1MB is not met"),
-    ],
-)
-def test_a_gate_that_is_not_met_fails_the_build_and_is_named(run, tmp_path, gate, said):
-    fails(build_spec(run, gates=[gate]), GateError, said, tmp_path)
-
-
-def test_a_gate_of_a_variant_without_a_name_is_refused(run, tmp_path):
-    with pytest.raises(InputError, match=r"the gate '=latency:1ns' names no variant") as error:
-        build_spec(run, gates=["=latency:1ns"])
-    assert "pi4=" in error.value.remedy
-
-
-def test_a_gate_without_evidence_fails_the_build(run, tmp_path):
-    fails(build_spec(run, gates=["f1:0.5"]), EvidenceError, "is for f1, and the task's metric is accuracy", tmp_path)
-    predicted = make_run(tmp_path / "predicted", device=None)
-    fails(build_spec(predicted, gates=["latency:15ms"]), EvidenceError, "no measurement to be judged by", tmp_path)
-    unscored = make_run(tmp_path / "unscored")
-    (unscored / "recipe.py").unlink()
-    error = fails(build_spec(unscored, gates=["accuracy:0.1"]), EvidenceError, "has no accuracy of the exported file", tmp_path)
-    assert "--recipe" in error.remedy
-    no_meter = make_run(tmp_path / "no meter", energy_mj=None, energy_low_mj=None, energy_high_mj=None)
-    fails(build_spec(no_meter, gates=["energy:50mJ"]), GateError, "cannot be decided: energy was not measured", tmp_path)
-
-
-def test_accuracy_as_a_fraction_is_judged_as_one(tmp_path):
-    run = make_run(tmp_path / "run", dense={"metric": 0.9, "parameters": 1.0, "macs": 1.0, "file_bytes": 1})
-    source = (run / "recipe.py").read_text()
-    (run / "recipe.py").write_text(source.replace("validation=", "metric=lambda outputs, labels: 0.95, validation="))
-    with Bundle.open(build(build_spec(run, gates=["accuracy:0.91,accuracy:90%"]))) as bundle:
-        assert bundle.manifest.variants["pi4"].gates == (Gate("accuracy", 0.91), Gate("accuracy", 0.9))
-    with pytest.raises(GateError, match=r"accuracy:0.96 is not met: accuracy 0.95, at least 0.96"):
-        build(build_spec(run, gates=["accuracy:0.96"]))
-
-
-def test_a_file_that_is_not_the_measured_one_is_refused(run, tmp_path):
-    (run / "artifacts" / "pruned.tflite").write_bytes(dense_tflite(WEIGHTS + 1))
-    error = fails(build_spec(run), EvidenceError, r"pruned\.tflite is not the file that was measured", tmp_path)
-    assert "measure again" in error.remedy
-
-
-def test_evidence_of_another_file_is_refused(run, tmp_path):
-    """The file and run.json agree, but what was measured is another file."""
-    edit_result(run, artifacts={"tflite": artifact(run / "artifacts" / "pruned.tflite", dense_tflite(WEIGHTS + 1))})
-    fails(build_spec(run), EvidenceError, r"variant pi4: pruned\.tflite was not measured", tmp_path)
-
-
-def test_evidence_older_than_the_file_is_refused(run, tmp_path):
-    content = (run / "artifacts" / "pruned.tflite").read_bytes()
-    later = artifact(run / "artifacts" / "pruned.tflite", content, "2026-06-01T00:00:00Z")
-    edit_result(run, artifacts={"tflite": later})
-    age(run, "2026-05-31T23:59:59Z")
-    fails(build_spec(run), EvidenceError, r"of 2026-05-31T23:59:59Z\) is older than .*pruned\.tflite, written at 2026-06-01", tmp_path)
-    age(run, "2026-06-01T00:00:00Z")
-    assert build(build_spec(run)).is_file()
-
-
-def test_a_lost_file_a_missed_budget_and_an_unfinished_run_are_refused(run, tmp_path):
-    edit_result(run, budget={"latency": {"text": "9ms", "limit": 9.0, "met": False}, "size": {"text": "1MB", "limit": 1e6, "met": True}})
-    fails(build_spec(run), GateError, "was not found to meet its budget: latency 9ms\n", tmp_path)
-    edit_result(run, budget={})
-    (run / "artifacts" / "pruned.tflite").unlink()
-    fails(build_spec(run), EvidenceError, r"pruned\.tflite cannot be read: No such file", tmp_path)
-    document = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({"inputs": document["inputs"], "state": "running"}))
-    fails(build_spec(run), RunError, "is not finished", tmp_path)
-    fails(build_spec(tmp_path), RunError, "is not a run directory", tmp_path)
-    del document["result"]["artifacts"]
-    (run / "run.json").write_text(json.dumps(document))
-    fails(build_spec(run), RunError, "kept no hashes", tmp_path)
-
-
 def test_an_unmeasured_release_says_so(tmp_path):
     run = make_run(tmp_path / "run", device=None)
     notes: list[str] = []
@@ -391,56 +286,6 @@ def test_several_formats_are_shipped_beside_the_model(run, tmp_path):
     fails(build_spec(run, formats=["torchscript"]), EvidenceError, r"variant pi4: pruned\.pt was not measured", tmp_path)
     error = fails(build_spec(run, model="torchscript"), EvidenceError, r"variant pi4: pruned\.pt was not measured", tmp_path)
     assert "--evidence" in error.remedy
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"version": "1.4"}, "the version '1.4' is not of the form"),
-        ({"version": "1.4.0-rc.1"}, "no sequence can be derived from the version 1.4.0-rc.1"),
-        ({"version": "1.1000.0"}, "no sequence can be derived"),
-        ({"version": "0.0.0"}, "no sequence can be derived"),
-        ({"gates": ["latency:50%"]}, "is a percentage"),
-        ({"gates": ["latency"]}, "'latency' is not a condition|not a gate"),
-        ({"gates": ["slower:5%"]}, "is a percentage"),
-        ({"gates": ["accuracy:good"]}, "'accuracy:good' is not a gate"),
-        ({"gates": ["pi9=latency:5ms"]}, "there is no variant 'pi9'\nVariants: pi4"),
-        ({"evidence": {"pi9": ["1"]}}, "there is no variant 'pi9'"),
-        ({"profiles": {"pi4": ["raspberry"]}}, "unknown profile 'raspberry'"),
-        ({"formats": ["tflight"]}, "unknown export format 'tflight'"),
-        ({"expires": "soon"}, "'soon' is not an expiry"),
-        ({"expires": "2026-02-30"}, "is not an expiry"),
-        ({"sequence": 0}, "the sequence 0"),
-    ],
-)
-def test_what_makes_no_sense_is_refused_before_any_work(tmp_path, fields, said):
-    with pytest.raises(EdgepruneError, match=said):
-        BuildSpec(**({"runs": {"pi4": tmp_path / "never read"}, "version": "1.0.0"} | fields))
-
-
-def test_versions_make_sequences_that_grow():
-    versions = ["0.0.1", "0.1.0", "0.1.999", "1.0.0", "1.0.1", "1.2.0", "10.0.0"]
-    numbers = [BuildSpec(runs={"a": Path()}, version=version).number for version in versions]
-    assert numbers == sorted(set(numbers))
-    assert BuildSpec(runs={"a": Path()}, version="1.4.0-rc.1", sequence=7).number == 7
-
-
-@pytest.mark.parametrize(
-    ("text", "expires"),
-    [
-        ("1y", "2027-01-31T00:00:00Z"),
-        ("6w", "2026-03-14T00:00:00Z"),
-        ("90d", "2026-05-01T00:00:00Z"),
-        ("2026-02-01", "2026-02-01T00:00:00Z"),
-        ("never", None),
-    ],
-)
-def test_expiry_is_counted_from_the_creation(text, expires):
-    assert BuildSpec(runs={"a": Path()}, version="1.0.0", expires=text).expiry("2026-01-31T00:00:00Z") == expires
-
-
-def test_a_date_before_the_evidence_is_not_an_expiry(run, tmp_path):
-    fails(build_spec(run, expires="2020-01-01"), InputError, "would expire at 2020-01-01T00:00:00Z, before", tmp_path)
 
 
 def test_runs_of_two_tasks_need_a_product(run, tmp_path):
