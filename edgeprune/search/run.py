@@ -175,8 +175,9 @@ def _work(job: Job, run: RunDirectory) -> Result:
     summary = summarize(job, final, best.precision)
     verdict = verdict_of(summary)
     for kind, one in summary.budget.items():
-        found = (one.judged.value, one.judged.low, one.judged.high) if one.judged else (None, None, None)
-        job.events.emit(BudgetJudged(kind, one.text, *found, one.verdict))
+        found = one.judged
+        value, low, high = (found.value, found.low, found.high) if found else (None, None, None)
+        job.events.emit(BudgetJudged(kind, one.text, value, low, high, one.verdict))
     spent = summary.seconds
     job.events.note(f"took {spent['total']:.0f} s, {100 * spent['export'] / max(spent['total'], 1e-9):.0f} % of it exporting")
     run.write("plan.json", final.pruned.plan.to_json())
