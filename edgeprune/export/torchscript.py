@@ -6,6 +6,7 @@ import io
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,8 @@ def _saved(module: torch.jit.ScriptModule, source: Source) -> bytes:
         torch.jit.save(module, buffer, _extra_files=extra)  # type: ignore[no-untyped-call]
         return buffer.getvalue()
     graph.eraseInput(0)
-    return _without_traces(torch._C._create_function_from_graph("forward", graph).save_to_buffer(extra))  # type: ignore[arg-type]
+    function: Any = torch._C._create_function_from_graph("forward", graph)
+    return _without_traces(function.save_to_buffer(extra))
 
 
 def _without_traces(content: bytes) -> bytes:

@@ -56,11 +56,12 @@ def _folds(module: GraphModule, node: Node) -> bool:
 def _fused(module: GraphModule, convolution: Node, norm: Node) -> tuple[Tensor, Tensor]:
     """The weight and bias of the convolution that does the work of both."""
     kernel, bias = _value(module, convolution.args[1]), _value(module, convolution.args[2] if len(convolution.args) > 2 else None)
-    scale, shift, mean, variance = (_value(module, argument) for argument in norm.args[1:5])
+    parts: list[Any] = [_value(module, argument) for argument in norm.args[1:5]]
+    scale, shift, mean, variance = parts
     epsilon = norm.args[7]
     assert kernel is not None and isinstance(epsilon, float)
     with torch.no_grad():
-        weight, folded = fuse_conv_bn_weights(kernel, bias, mean, variance, epsilon, scale, shift)  # type: ignore[arg-type]
+        weight, folded = fuse_conv_bn_weights(kernel, bias, mean, variance, epsilon, scale, shift)
     flush_denormals((weight, folded))
     return weight.detach(), folded.detach()
 

@@ -84,7 +84,8 @@ def _entered(writer: Writer, name: str, entry: _Carried) -> tuple[Writer, _Carri
     """A graph with the loop's tensors as its inputs."""
     graph = writer.file.add_graph(f"{writer.name}/{name}")
     inner = writer.within(graph)
-    carried = _Carried(*(None if part is None else _like(inner, writer.file, part) for part in (entry.t, entry.h, entry.x, entry.y)))  # type: ignore[arg-type]
+    t, h, x = (_like(inner, writer.file, part) for part in (entry.t, entry.h, entry.x))
+    carried = _Carried(t, h, x, None if entry.y is None else _like(inner, writer.file, entry.y))
     graph.graph.inputs = np.array(carried.all, np.int32)
     return inner, carried
 
