@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,11 +74,11 @@ def asked_of(path: Path) -> Asked:
         raise RunError(f"{path} was made by another edgeprune, or its run.json is damaged: {error}", remedy="Start a new run.") from error
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> object:
     """A function by its name; a sequence as a list."""
     if callable(value):
         return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
-    return list(value)  # type: ignore[call-overload]
+    return list(value)
 
 
 def refuse_another(path: Path, known: Mapping[str, object], inputs: Mapping[str, object]) -> None:
