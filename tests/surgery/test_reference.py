@@ -136,3 +136,32 @@ def test_attention_does_not_depend_on_memory_and_draws_nothing(kind: str) -> Non
     pruned = halved(model, (torch.randn(1, 6, 16),))
     assert pruned.error < 1e-5
     assert pruned.model(torch.randn(5, 6, 16)).shape == (5, 3)
+
+
+class Chosen(nn.Module):
+    """The best three places of eight, picked by an index that is repeated over the channels."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.stem, self.score, self.head = kind, nn.Linear(6, 16), nn.Linear(16, 1), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        best = self.score(y).squeeze(-1).topk(3, 1).indices
+        if self.kind == "repeated":
+            y = y.gather(1, best.unsqueeze(-1).repeat(1, 1, 16))
+        elif self.kind == "expanded":
+            y = torch.gather(y, 1, best.unsqueeze(-1).expand(-1, -1, y.shape[-1]))
+        else:
+            y = torch.gather(y.mT, 2, best.unsqueeze(1).tile(1, 16, 1)).mT
+        scores: Tensor = self.head(y.mean(1))
+        return scores
+
+
+@pytest.mark.parametrize("kind", ["repeated", "expanded", "transposed"])
+def test_a_gather_whose_index_is_repeated_over_channels_is_cut(kind: str) -> None:
+    torch.manual_seed(0)
+    pruned = halved(Chosen(kind).eval(), (torch.randn(1, 8, 6),))
+    assert pruned.error < 1e-5
+    assert pruned.model.get_parameter("stem.weight").shape == (8, 6)
+    assert pruned.model(torch.randn(5, 8, 6)).shape == (5, 4)

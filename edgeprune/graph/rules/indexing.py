@@ -107,6 +107,21 @@ def gather(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any, **named: Any
     return labels.narrow(dim, 0, 1)[tuple(slice(0, size) for size in shape[: dim % labels.dim()])].expand(shape)
 
 
+@rewriter(aten.gather.default)
+def regather(cut: Any, node: fx.Node) -> None:
+    """The index loses the places of channels that go along the other dimensions, over which it is repeated."""
+    x, dim, index = node.args[:3]
+    rank = len(cut.old_shape(x))
+    found = [(other, cut.kept_along(x, other)) for other in range(rank) if other != int(dim) % rank]  # type: ignore[call-overload]
+    cuts = [(other, kept[: cut.old_shape(index)[other]].nonzero().flatten()) for other, kept in found if kept is not None]
+    if len(cuts) > 1:
+        cut.refuse(node, "gathers rows of channels along several dimensions")
+    for other, places in cuts:
+        stored = cut.stored(node, places)
+        with cut.module.graph.inserting_before(node):
+            node.update_arg(2, cut.module.graph.call_function(aten.index_select.default, (index, other, stored)))
+
+
 @rewriter(aten.index_select.default)
 def reselect_places(cut: Any, node: fx.Node) -> None:
     """Known places are renumbered among those left."""
