@@ -110,9 +110,9 @@ def gather(flow: Flow, node: fx.Node, x: Any, dim: int, index: Any, **named: Any
 @rewriter(aten.gather.default)
 def regather(cut: Any, node: fx.Node) -> None:
     """The index loses the places of channels that go along the other dimensions, over which it is repeated."""
-    x, dim, index = node.args[:3]
+    x, dim, index = (argument(node, place) for place in range(3))
     rank = len(cut.old_shape(x))
-    found = [(other, cut.kept_along(x, other)) for other in range(rank) if other != int(dim) % rank]  # type: ignore[call-overload]
+    found = [(other, cut.kept_along(x, other)) for other in range(rank) if other != dim % rank]
     cuts = [(other, kept[: cut.old_shape(index)[other]].nonzero().flatten()) for other, kept in found if kept is not None]
     if len(cuts) > 1:
         cut.refuse(node, "gathers rows of channels along several dimensions")
