@@ -17,15 +17,18 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from board.machine import Board
+from release_kit import Kit
 
 from edgeprune.devices import Target
 from edgeprune.release import Bundle
-from edgeprune.release.deploy.push import PushOptions, push
+from edgeprune.release.deploy.installed import Status, status
+from edgeprune.release.deploy.push import Pushed, PushOptions, push
 from edgeprune.testing.sshd import SshServer, children
 
 Fault = Literal["process", "link", "power"]
@@ -333,3 +336,31 @@ def which(root: Path, bundles: dict[str, Path]) -> str:
             assert done.returncode == 0, done.stderr
             return name
     raise AssertionError(f"{root}/current is not a whole release: {sorted(found)}")
+
+
+class Box:
+    """A device, and the folder on it that this test releases to."""
+
+    def __init__(self, server: SshServer, folder: Path) -> None:
+        self.server, self.kit = server, Kit(folder)
+        self.base = f"{server.home}/{folder.name}"
+        self.target = Target("box", server.address)
+        self.options = PushOptions(base=self.base, signers=self.kit.allowed, retries=0)
+
+    def push(self, bundle: Path, tell: Any = None, now: datetime | None = None, target: Target | None = None, **changes: Any) -> Pushed:
+        with Bundle.open(bundle) as opened:
+            return push(opened, target or self.target, replace(self.options, **changes), tell, now)
+
+    def status(self) -> Status:
+        (found,) = status(self.target, self.options.base, deep=True)
+        return found
+
+    def root(self) -> Path:
+        return Path(self.base) / "gadget"
+
+    def keeps(self, bundle: Path) -> None:
+        """This release, whole, is in use and committed; nothing else is there."""
+        assert which(self.root(), {"it": bundle}) == "it"
+        found = self.status()
+        assert (found.current, found.pending) == (found.committed, None)
+        assert [release.version for release in found.releases] == [found.committed]
