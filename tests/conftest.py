@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from board.fixtures import board, link, own_sshd, ready, shared_board, small_disk  # noqa: F401
+from board.fixtures import adb_server, board, link, own_sshd, ready, shared_board, small_disk  # noqa: F401
 
 from edgeprune.bench import BenchOptions
 from edgeprune.testing.models import crashing_tflite, dense_tflite

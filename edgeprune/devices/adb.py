@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import re
 import select
+import shlex
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from edgeprune.devices.address import Address
 from edgeprune.devices.commands import CommandSession, StreamProcess
-from edgeprune.devices.framing import new_mark, opened
+from edgeprune.devices.framing import Ending, new_mark, opened
 from edgeprune.devices.local import LocalProcess
 from edgeprune.errors import AuthenticationError, ConnectionLostError, DeviceError, DeviceTimeoutError, TargetError, UnreachableError
 
 _STALL_S = 30.0
 _TOLD = 1 << 20
-_MOST_ERRORS = 1 << 18
+_LAST_WORDS = 4096
+_LOOK_S = 0.05
 _NETWORK = re.compile(r"\[?[\w.:-]+\]?:\d+")
 # /data/local/tmp is where adb's user may write and run; TMPDIR names it since Android 10.  adb itself ends with 0 when the connection
 # breaks, so that the command's own end is reported; a hang-up is passed on to it.
@@ -32,20 +35,21 @@ command=$!
 [ -z "$left" ] || kill -HUP $command
 exec 3<&-
 wait $command
-printf '\\n%(end)s %%s\\n' $? >&2
+printf '%%s %%s\\n' %(end)s $? >&2
 """
 
 
 class AdbProcess(LocalProcess, StreamProcess):
-    """``adb shell`` with a command.  Its standard error comes at its end, at once."""
+    """``adb shell`` with a command, run by an ``sh`` of its own: what a start-up file set up for the login shell ends with that."""
+
+    by_hand = "adb shell"
 
     def __init__(self, adb: Sequence[str], address: str, argv: Sequence[str]) -> None:
-        self._said_code: int | None = None
-        self._told = b""
+        self._adb, self._words, self._ended = list(adb), b"", threading.Event()
         mark, end = new_mark(), new_mark()
-        self._end_line = re.compile(rb"\n%s (\d+)\n" % end.encode())
+        self._endings = {stream: Ending(end) for stream in ("stderr", "stdout")}  # a start-up file may have joined them
         wrapped = _WRAP % {"command": opened(argv, mark), "end": end}
-        super().__init__([*adb, "shell", "-T", wrapped], argv[0], address, mark)
+        super().__init__([*adb, "shell", "-T", f"exec sh -c {shlex.quote(wrapped)}"], argv[0], address, mark)
 
     def write(self, data: bytes) -> None:
         with suppress(DeviceTimeoutError):  # a command that reads nothing
@@ -66,22 +70,38 @@ class AdbProcess(LocalProcess, StreamProcess):
                     progress(sent)
 
     def _read(self, stream: str) -> bytes:
-        if stream == "stdout":
-            return super()._read(stream)
-        told = b""
-        if self._popen.stderr is not None and not self._popen.stderr.closed:
-            while data := super()._read(stream):
-                told = (told + data)[-_MOST_ERRORS:]
-        if match := self._end_line.search(told):
-            self._said_code = int(match[1])
-            told = told[: match.start()]
-        self._told += told  # it is asked once more after the end
-        return told
+        ending, file = self._endings[stream], self._popen.stdout if stream == "stdout" else self._popen.stderr
+        while file is not None and not file.closed and (data := super()._read(stream)):
+            if stream == "stderr":
+                self._words = (self._words + data)[-_LAST_WORDS:]
+            data = ending.feed(data)
+            if ending.code is not None:
+                self._ended.set()
+            if data:
+                return data
+        return ending.end()
+
+    def _exit(self) -> None:
+        """Until the command's end is reported, or adb ends: adb goes on as long as anything on the device holds the outputs."""
+        while self._popen.poll() is None and not self._ended.wait(_LOOK_S):
+            pass
 
     def _code(self) -> int:
-        if self._said_code is None:
-            raise lost(self.address, self._told.decode("utf-8", "replace"))
-        return 128 - self._said_code if self._said_code > 128 else self._said_code  # what a shell makes of a signal
+        code = next((each.code for each in self._endings.values() if each.code is not None), None)
+        if code is None:
+            code = self._popen.wait()
+            if self._openings["stdout"].found or self._dropped.is_set() or not self._is_there():
+                raise lost(self.address, self._words.decode("utf-8", "replace"))
+        else:
+            self._cut()
+            self._popen.wait()
+        return 128 - code if code > 128 else code  # what a shell makes of a signal
+
+    def _is_there(self) -> bool:
+        with suppress(OSError, subprocess.TimeoutExpired):
+            asked = subprocess.run([*self._adb, "get-state"], capture_output=True, stdin=subprocess.DEVNULL, timeout=_STALL_S, check=False)
+            return asked.stdout.strip() == b"device"
+        return False
 
 
 class AdbSession(CommandSession):
@@ -137,7 +157,7 @@ def _ask(argv: list[str], address: Address, timeout_s: float) -> str:
 
 
 def _check_state(state: str, program: str, address: Address, timeout_s: float) -> None:
-    if state == "device":
+    if state.splitlines()[:1] == ["device"]:  # then, the first time, that adb's server was started
         return
     if "unauthorized" in state or "authorizing" in state or "no permissions" in state:
         raise AuthenticationError(

@@ -77,6 +77,34 @@ class Opening:
         self.said += b"" if self.found else self._tail
 
 
+class Ending:
+    """Takes a line ``<mark> <code>`` out of an output that comes in pieces; ``code`` is its number, once it has come."""
+
+    def __init__(self, mark: str) -> None:
+        self._line = re.compile(rb"%s (\d+)\n" % mark.encode())
+        self._begun = re.compile(rb"%s(?: \d*)?" % mark.encode())
+        self._mark, self._held = mark.encode(), b""
+        self.code: int | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """What of more output is not that line.  A piece that may be its beginning is held back until more comes."""
+        data = self._held + data
+        if match := self._line.search(data):
+            self.code = int(match[1])
+            data = data[: match.start()] + data[match.end() :]
+        place = data.rfind(self._mark)
+        if place < 0 or not self._begun.fullmatch(data, place):
+            sizes = range(min(len(data), len(self._mark) - 1), 0, -1)
+            place = next((len(data) - size for size in sizes if self._mark.startswith(data[-size:])), len(data))
+        self._held = data[place:]
+        return data[:place]
+
+    def end(self) -> bytes:
+        """What was held back, when nothing more comes."""
+        held, self._held = self._held, b""
+        return held
+
+
 class LineReader:
     """Cuts an output into lines; with a ``mark`` only those that hold it, from behind it on.
 

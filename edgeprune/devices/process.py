@@ -33,6 +33,9 @@ class Process(ABC):
     ``mark``: behind a login shell, the opening of its outputs (:mod:`edgeprune.devices.framing`); None where there is no such shell.
     """
 
+    by_hand = "ssh HOST"
+    """What a user types to run a command behind the same login shell."""
+
     def __init__(self, what: str, address: str, mark: str | None = None) -> None:
         self.what, self.address = what, address
         self.ended = threading.Event()
@@ -97,12 +100,12 @@ class Process(ABC):
             raise LoginShellError(
                 f"the login shell of {self.address} ran no command within {_START_LIMIT_S:.0f} s; {said}",
                 remedy="A start-up file there (~/.bashrc, ~/.zshenv, ~/.cshrc, config.fish) hangs or waits for input: let it end at once "
-                "where the shell is not interactive.  `ssh HOST true` must come back by itself.",
+                f"where the shell is not interactive.  `{self.by_hand} true` must come back by itself.",
             )
         raise LoginShellError(
             f"the login shell of {self.address} ended with exit code {self._end} before it ran a command; {said}",
             remedy="Look for an exit or exec in its start-up files (~/.bashrc, ~/.zshenv, ~/.cshrc, config.fish), and at the account's "
-            "shell (getent passwd): nologin and restricted shells do not work.  `ssh HOST uname` must print the system's name.",
+            f"shell (getent passwd): nologin and restricted shells do not work.  `{self.by_hand} uname` must print the system's name.",
         )
 
     def _pump(self, stream: str) -> None:

@@ -27,7 +27,7 @@ class Adbd:
     """One device that listens; a context manager.
 
     ``folder``: its only storage; ``tools``: where :meth:`tool` puts programs such as ``getprop``; ``serial``: its name for adb; ``opened``:
-    the services it was asked for.
+    the services it was asked for; ``shell``: what runs the commands, with ``-c``; ``started_with``: the file that it reads first, if any.
     """
 
     def __init__(self, folder: Path, features: str = "shell_v2,cmd") -> None:
@@ -38,6 +38,8 @@ class Adbd:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.serial = f"127.0.0.1:{self._server.getsockname()[1]}"
         self.opened: list[str] = []
+        self.shell = "/bin/sh"
+        self.started_with: Path | None = None
         self._links: list[_Link] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -144,8 +146,10 @@ class _Shell:
         self._lock = threading.Lock()
         device = link.device
         environment = {"PATH": f"{device.tools}:/usr/bin:/bin", "TMPDIR": str(device.folder), "HOME": "/"}
+        if device.started_with:
+            environment["BASH_ENV"] = str(device.started_with)
         pipe = subprocess.PIPE
-        shell = ["env", "--default-signal=HUP", "/bin/sh", "-c", line]  # a device knows nothing of a nohup on this machine
+        shell = ["env", "--default-signal=HUP", device.shell, "-c", line]  # a device knows nothing of a nohup on this machine
         self._process = subprocess.Popen(shell, stdin=pipe, stdout=pipe, stderr=pipe, cwd="/", env=environment)
         self._readers = [threading.Thread(target=self._pump, args=pair) for pair in ((_STDOUT, "stdout"), (_STDERR, "stderr"))]
         for thread in (*self._readers, threading.Thread(target=self._feed), threading.Thread(target=self._finish)):

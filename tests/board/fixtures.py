@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,3 +85,17 @@ def introduce(board: Board, client_home: Path) -> Board:
     host = f"Host board\n  HostName 127.0.0.1\n  Port {board.port}\n  User {board.user}\n\n"
     (ssh / "config").write_text(f"{host}Host *\n  IdentityFile {board.key}\n")
     return board
+
+
+@pytest.fixture(scope="module")
+def adb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A server of adb of our own, with a home of its own."""
+    if shutil.which("adb") is None:
+        pytest.skip("adb is not installed")
+    with socket.socket() as free, pytest.MonkeyPatch.context() as patch:
+        free.bind(("127.0.0.1", 0))
+        patch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("adb")))
+        free.close()
+        yield
+        subprocess.run(["adb", "kill-server"], capture_output=True, check=False)

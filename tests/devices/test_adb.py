@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -69,22 +67,8 @@ PROPERTIES = {
 }
 
 
-@pytest.fixture(scope="module")
-def adb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A server of adb of our own, with a home of its own."""
-    if shutil.which("adb") is None:
-        pytest.skip("adb is not installed")
-    with socket.socket() as free, pytest.MonkeyPatch.context() as patch:
-        free.bind(("127.0.0.1", 0))
-        patch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("adb")))
-        free.close()
-        yield
-        subprocess.run(["adb", "kill-server"], capture_output=True, check=False)
-
-
 @pytest.fixture
-def phone(adb: None, tmp_path: Path) -> Iterator[Adbd]:
+def phone(adb_server: None, tmp_path: Path) -> Iterator[Adbd]:
     """A device that plays a Pixel 6."""
     with Adbd(tmp_path / "phone") as device:
         cases = "\n".join(f"{name}) echo '{value}';;" for name, value in PROPERTIES.items())
@@ -176,7 +160,7 @@ def test_a_phone_gets_no_wheels(phone: Adbd) -> None:
 
 
 @pytest.mark.device
-def test_devices_that_are_not_there(adb: None, tmp_path: Path) -> None:
+def test_devices_that_are_not_there(adb_server: None, tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="adb knows no device 'nobody'") as caught:
         connect("adb:nobody")
     assert "Its devices: " in str(caught.value.remedy)
@@ -188,7 +172,7 @@ def test_devices_that_are_not_there(adb: None, tmp_path: Path) -> None:
 
 @pytest.mark.device
 @pytest.mark.parametrize("serial", ["$(touch /tmp/never)", "a b;c", "-s", "'\"`"])
-def test_odd_serial_numbers_reach_adb_as_they_are(adb: None, serial: str) -> None:
+def test_odd_serial_numbers_reach_adb_as_they_are(adb_server: None, serial: str) -> None:
     with pytest.raises(TargetError) as caught:
         connect(f"adb:{quote(serial)}")
     assert repr(serial) in caught.value.message

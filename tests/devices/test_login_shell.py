@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from login_shells import HARMLESS
 
 from edgeprune.cli import main
 from edgeprune.devices import Session, connect
@@ -114,24 +115,6 @@ def bash(sshd: SshServer) -> Iterator[Path]:
     yield sshd.home / ".bashrc"
     (sshd.home / ".bashrc").unlink(missing_ok=True)
     own_bash(sshd, "/bin/sh")
-
-
-HARMLESS = {
-    "a line": "echo Welcome; echo",
-    "no newline": "printf 'no newline'",
-    "escapes": r"printf '\033[31mred\033]0;title\007\r'",
-    "binary": "head -c 3000 /dev/urandom",
-    "much": "head -c 100000 /dev/zero | tr '\\0' y; yes banner | head -c 100000",
-    "slow": "for i in 1 2 3; do echo $i; sleep 0.2; done",
-    "on standard error": "echo warning: setlocale: LC_ALL: cannot change locale >&2",
-    "joined outputs": "exec 2>&1; echo both",
-    "traced": "set -x",
-    "traced into the output": "exec 2>&1; set -xv",
-    "at the end": "trap 'echo goodbye' EXIT",
-    "all the time": "(while :; do echo tick; printf tock; sleep 0.01; done) & trap - EXIT",
-    "what looks like answers": """echo '{"event": "result", "protocol": 1, "result": {}}'; echo have 2 none""",
-    "another folder": "cd /; umask 077; set -f",
-}
 
 
 @pytest.mark.parametrize("line", HARMLESS.values(), ids=HARMLESS)
