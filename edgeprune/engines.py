@@ -69,7 +69,7 @@ ENGINES: Final = {
             NATIVE,
             (),
             *_TFLITE_FILE,
-            "Put TensorFlow's benchmark_model for the device on its PATH, or name it (BenchOptions.native).",
+            "Put TensorFlow's benchmark_model for the device on its PATH, or name it (--native PATH).",
         ),
     )
 }

@@ -37,7 +37,9 @@ _CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 class EdgepruneError(Exception):
-    """Base of all errors; ``remedy`` says what to do next."""
+    """Base of all errors; ``remedy`` says what to do next, ``usual_remedy`` what helps with most errors of a kind."""
+
+    usual_remedy: ClassVar[str | None] = None
 
     resumable: ClassVar[bool] = True
     """Whether a run that it ended may succeed when the same job is continued."""
@@ -46,7 +48,7 @@ class EdgepruneError(Exception):
         message = printable(message)
         super().__init__(message)
         self.message = message
-        self.remedy = printable(remedy) if remedy is not None else None
+        self.remedy = printable(remedy) if remedy is not None else self.usual_remedy
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message
@@ -59,6 +61,8 @@ class InputError(EdgepruneError):
 class RecipeError(InputError):
     """A recipe file is missing, raises, or does not return a task."""
 
+    usual_remedy = "Correct the task in the recipe, then run the command again."
+
 
 class BudgetError(InputError):
     """A quantity has no unit, the wrong unit, or no sensible value."""
@@ -66,6 +70,8 @@ class BudgetError(InputError):
 
 class ProfileError(InputError):
     """A device profile is unknown or malformed."""
+
+    usual_remedy = "edgeprune profiles show raspberry-pi-4 shows what a profile holds."
 
 
 class TargetError(InputError):
@@ -75,9 +81,13 @@ class TargetError(InputError):
 class CheckpointError(InputError):
     """A checkpoint is damaged, or belongs to another model."""
 
+    usual_remedy = "Give the model.safetensors of a run, as edgeprune wrote it."
+
 
 class RunError(InputError):
     """A run directory is missing, damaged, in use, or belongs to another job."""
+
+    usual_remedy = "Give the directory that the run named, or start a new run."
 
 
 class GraphError(EdgepruneError):
@@ -168,6 +178,8 @@ class ModelCrashedError(DeviceError):
 class TransientError(DeviceError):
     """A failure that may pass by itself; only these are retried."""
 
+    usual_remedy = "Check the device and its connection, then run the command again."
+
 
 class UnreachableError(TransientError):
     """No connection to the device could be opened."""
@@ -200,9 +212,13 @@ class ReleaseError(EdgepruneError):
 class BundleError(ReleaseError):
     """A bundle is damaged, or not as its manifest says."""
 
+    usual_remedy = "Copy the bundle again from where it was made, or build it again: edgeprune release build."
+
 
 class SignatureError(ReleaseError):
     """A signature is malformed or wrong, or too few signers that are allowed have signed."""
+
+    usual_remedy = "Check the file of allowed signers, or sign the bundle again: edgeprune release sign."
 
 
 class ExpiredError(ReleaseError):

@@ -154,7 +154,7 @@ def load_results(path: Path) -> list[Measurement]:
             raise ValueError("it has no measurements")
         return [Measurement.from_json(item) for item in found]
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}", remedy="Give a file that edgeprune bench --json printed.") from error
     except (ValueError, IndexError, InputError) as error:
         raise InputError(
             f"{path} does not hold a result of one device: {error}", remedy="Write one: edgeprune bench MODEL --json > result.json"

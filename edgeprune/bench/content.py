@@ -7,11 +7,13 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
-from edgeprune.engines import ENGINE_OF_SUFFIX, ENGINES, EXECUTORCH, ONNX, TFLITE, TORCHSCRIPT, Engine, engine_of
+from edgeprune.engines import ENGINE_OF_SUFFIX, ENGINES, EXECUTORCH, NATIVE, ONNX, TFLITE, TORCHSCRIPT, Engine, engine_of
 from edgeprune.errors import InputError
 
 _HEAD = 512
 _MOST_PICKLE = 1 << 20
+_RECOGNISED: Final = (TFLITE, NATIVE, TORCHSCRIPT, EXECUTORCH)
+"""Engines all of whose files begin with a mark of their own."""
 _TEXT: Final = (b"<!doctype html", b"<html", b"<?xml", b"{", b"version https://git-lfs")
 
 
@@ -24,9 +26,11 @@ def require_content(path: Path, engine: str) -> None:
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except OSError as error:
-        raise InputError(f"model {path} cannot be read: {error.strerror}") from error
+        raise InputError(f"model {path} cannot be read: {error.strerror}", remedy="Allow this user to read it.") from error
     found = _held(path, head)
     wanted = ENGINES.get(engine)
+    if found is None and engine in _RECOGNISED:
+        found = "something else"
     if wanted is None or found in (wanted.holds, None):
         return
     raise InputError(f"{path.name} holds {found}, and {wanted.holds} is needed", remedy=_remedy(found, wanted))
@@ -66,7 +70,9 @@ def _held(path: Path, head: bytes) -> str | None:
         return "an HTML page" if text.startswith((b"<!doctype html", b"<html")) else "text"
     if head[:1] == b"\x08" and engine_of(path.name) == ONNX:
         return None
-    return ENGINES[ONNX].holds if _looks_like_onnx(head) else None
+    if _looks_like_onnx(head):
+        return ENGINES[ONNX].holds
+    return "text" if head.isascii() and all(byte >= 32 or byte in b"\t\r\n\f" for byte in head) else None
 
 
 def _looks_like_onnx(head: bytes) -> bool:

@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 OFF = "off"
 _LATEST = re.compile(r"latest(?:~([0-9]{1,18}))?")  # 18 digits: what a database's 64 bits hold
 _ID = re.compile(r"[0-9]{1,18}")
+_MOST = 2**62  # of rows: what a database holds
 _GIT_LIMIT_S = 5
 
 
@@ -121,7 +122,7 @@ class History:
         skip: int = 0,
     ) -> list[Entry]:
         """The newest results first; of one model (its file name, or a prefix of its SHA-256), target, device, thread count or label."""
-        query = self._query().order_by(results.c.id.desc()).limit(limit).offset(skip)
+        query = self._query().order_by(results.c.id.desc()).limit(min(limit, _MOST)).offset(min(skip, _MOST))
         if model is not None:
             query = query.where((results.c.model_name == Path(model).name) | results.c.model_sha256.startswith(model, autoescape=True))
         wanted = {"target": target, "device": device, "threads": threads, "label": label}

@@ -20,6 +20,9 @@ from edgeprune.errors import IncomparableError, InputError, RunnerError, suggest
 INCONCLUSIVE_WIDTH = 0.10
 """A ratio whose 99 % interval is wider than this share of it gives no verdict."""
 
+MOST_THREADS = 1024
+_HOTTEST = 200
+_LONGEST = 86_400  # a day, in seconds, is more than anybody means
 _AFFINITY = re.compile(r"all|big|little|\d+(-\d+)?(,\d+(-\d+)?)*")
 
 Verdict = Literal["faster", "slower", "same", "inconclusive"]
@@ -51,7 +54,8 @@ class Artifact:
             remedy = suggest(self.path.suffix, ENGINE_OF_SUFFIX, "suffixes")
             raise InputError(f"{self.path} is of an unknown kind", remedy=remedy)
         if not self.path.is_file():
-            raise InputError(f"model {self.path} does not exist")
+            why = "is a folder" if self.path.is_dir() else "does not exist"
+            raise InputError(f"model {self.path} {why}", remedy="Give the path of an exported file: edgeprune export writes one.")
         return self.engine_name or ENGINE_OF_SUFFIX[self.path.suffix]
 
 
@@ -116,11 +120,24 @@ class BenchOptions:
     def __post_init__(self) -> None:
         positive = ("min_time_s", "max_time_s", "relative_width", "rounds", "table_rounds", "window_ms", "window_runs", "step_timeout_s")
         for name in positive:
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} {getattr(self, name)!r} must be greater than zero")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads {self.threads!r} must be at least 1")
-        if not _AFFINITY.fullmatch(self.affinity):
+            if not 0 < getattr(self, name) <= _LONGEST:
+                raise InputError(
+                    f"{name} {getattr(self, name)!r} must be greater than zero, and at most {_LONGEST}",
+                    remedy="Correct it, or leave it out.",
+                )
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise InputError(
+                f"threads {self.threads!r} must be at least 1, and at most {MOST_THREADS}", remedy="Give at most the device's cores."
+            )
+        if self.limit_c is not None and not 0 < self.limit_c <= _HOTTEST:
+            raise InputError(
+                f"the temperature limit {self.limit_c!r} must be above 0 and at most {_HOTTEST} degrees Celsius",
+                remedy="Write one such as 70.",
+            )
+        ranges = [
+            tuple(map(int, part.split("-"))) for part in self.affinity.split(",") if "-" in part and _AFFINITY.fullmatch(self.affinity)
+        ]
+        if not _AFFINITY.fullmatch(self.affinity) or any(first > last for first, last in ranges):
             raise InputError(f"affinity {self.affinity!r} names no processors", remedy="Use all, big, little, or a list such as 0,2-3.")
 
     def request(self, cores: int) -> JsonObject:

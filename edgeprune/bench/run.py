@@ -59,14 +59,14 @@ def bench(
     if len(artifacts) == 2 and artifacts[0].name == artifacts[1].name:
         artifacts = [artifacts[0], replace(artifacts[1], name=f"{artifacts[1].name} (baseline)")]
     options = options or BenchOptions()
+    wanted = [replace(options, threads=count) for count in threads or (options.threads,)]  # checked before a device is asked
     measurements: list[Measurement] = []
     comparisons: list[Comparison] = []
     for artifact in artifacts:
         require_content(artifact.path, artifact.engine)
     engines = tuple(dict.fromkeys(artifact.engine for artifact in artifacts))
     with open_device(target, engine=engines, on_event=on_event, native=options.native) as device:
-        for count in threads or (options.threads,):
-            chosen = replace(options, threads=count)
+        for chosen in wanted:
             if against is None:
                 measurements += device.measure(artifacts, chosen)
             else:

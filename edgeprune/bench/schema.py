@@ -63,6 +63,11 @@ def _parse(text: str) -> sa.URL:
     return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
 
 
+def check_address(text: str) -> None:
+    """Raise :class:`HistoryError` for a text that is not the address of a database, whether or not there is one."""
+    _parse(text)
+
+
 def open_engine(text: str) -> sa.Engine:
     """Open a database and make sure of its tables.
 

@@ -14,7 +14,7 @@ import click
 from edgeprune.cli.exit_codes import OF_VERDICT, Exit, epilog
 from edgeprune.cli.live import watch
 from edgeprune.cli.options import history_option, json_option
-from edgeprune.cli.output import error_json, failures_code, print_json, show_error
+from edgeprune.cli.output import echo, error_json, failures_code, print_json, show_error
 from edgeprune.decode import JsonObject
 from edgeprune.errors import EdgepruneError, HistoryError, InputError
 from edgeprune.files import write_atomically
@@ -263,10 +263,10 @@ def _print(findings: Sequence[Finding], as_json: bool) -> None:
             if finding is alone and finding.report:
                 print_report(finding.report)
             if alone is None and any(item.change or item.judgements for item in finding.judged):
-                click.echo(f"{finding.target.name}:")
+                echo(f"{finding.target.name}:")
             print_judged(finding.judged)
         for note in dict.fromkeys(note for finding in findings for note in finding.notes):
-            click.echo(note)
+            echo(note)
     if unstored := next((finding.not_stored for finding in findings if finding.not_stored), None):
         show_error(f"the result was not stored: {unstored.message}", unstored.remedy)
     if alone and alone.error:
@@ -306,4 +306,6 @@ def _write(path: Path, text: str) -> None:
         else:
             write_atomically(path, text)
     except OSError as error:
-        raise InputError(f"the JUnit report {path} cannot be written: {error.strerror}") from error
+        raise InputError(
+            f"the JUnit report {path} cannot be written: {error.strerror}", remedy="Name a file in a folder that exists and can be written."
+        ) from error

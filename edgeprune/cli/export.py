@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Required, TypedDict
 import click
 
 from edgeprune.cli.options import json_option
-from edgeprune.cli.output import print_json
+from edgeprune.cli.output import echo, print_json
 from edgeprune.engines import FORMATS, TFLITE, engine_of
 
 if TYPE_CHECKING:
@@ -97,9 +97,9 @@ def command(source: Path, show: bool, as_json: bool, **given: Any) -> None:
         score = ""
         if "score" in entry:
             score = f", {entry['metric']} {format_metric(entry['score'])} (the PyTorch model: {format_metric(entry['model_score'])})"
-        click.echo(f"{name}: {entry['path']} ({format_quantity('size', entry['size_bytes'])}{score})")
+        echo(f"{name}: {entry['path']} ({format_quantity('size', entry['size_bytes'])}{score})")
         for note in entry["notes"]:
-            click.echo(f"  note: {note}")
+            echo(f"  note: {note}")
 
 
 def _written(
@@ -217,14 +217,17 @@ def _described(name: str, path: Path, task: Task, model_score: float | None) -> 
 
 
 def _shown(path: Path) -> ShownFile:
+    from edgeprune.bench.content import require_content
     from edgeprune.errors import ExportError
     from edgeprune.export import read_metadata
+    from edgeprune.export.formats import of_path
     from edgeprune.export.sizes import sizes
     from edgeprune.tflite.graph import read_graph
     from edgeprune.tflite.versions import custom_operators, minimum_runtime
 
     if not path.is_file():
         raise ExportError(f"{path} does not exist", remedy="--show takes a file that was exported before.")
+    require_content(path, of_path(path).engine or "")
     parts = sizes(path)
     found: ShownFile = {
         "path": path,
@@ -252,18 +255,18 @@ def _print_shown(found: ShownFile) -> None:
     def size(value: float) -> str:
         return format_quantity("size", value)
 
-    click.echo(f"{found['path']}: {size(found['size_bytes'])}")
+    echo(f"{found['path']}: {size(found['size_bytes'])}")
     if "tensorflow_lite" in found:
-        click.echo(f"needs TensorFlow Lite {found['tensorflow_lite']} or newer")
+        echo(f"needs TensorFlow Lite {found['tensorflow_lite']} or newer")
         if found["custom_operators"]:
-            click.echo(f"and the custom operators {', '.join(found['custom_operators'])}")
+            echo(f"and the custom operators {', '.join(found['custom_operators'])}")
     for side, tensors in (("input", found.get("inputs", [])), ("output", found.get("outputs", []))):
         for tensor in tensors:
-            click.echo(f"{side} {_tensor_line(tensor)}")
+            echo(f"{side} {_tensor_line(tensor)}")
     for name, value in found["metadata"].items():
-        click.echo(f"{name}: {value}")
+        echo(f"{name}: {value}")
     parts = found["sizes"]
     if parts is not None:
-        click.echo(f"weights {size(parts['weights'])}, graph {size(parts['graph'])}, metadata {size(parts['metadata'])}; most weights:")
+        echo(f"weights {size(parts['weights'])}, graph {size(parts['graph'])}, metadata {size(parts['metadata'])}; most weights:")
         for layer in parts["layers"]:
-            click.echo(f"  {layer['name']}: {size(layer['bytes'])}")
+            echo(f"  {layer['name']}: {size(layer['bytes'])}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeprune.cli.options import history_option, json_option
-from edgeprune.cli.output import console, print_json
+from edgeprune.cli.output import console, echo, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ def command(model: str | None, target: str | None, label: str | None, limit: int
     elif entries:
         _print(entries)
     else:
-        click.echo("Nothing was measured yet." if model is target is label is None else "Nothing of that kind was measured yet.")
+        echo("Nothing was measured yet." if model is target is label is None else "Nothing of that kind was measured yet.")
 
 
 def _print(entries: Sequence[Entry]) -> None:

@@ -32,11 +32,12 @@ _TEXTS = {
 @contextmanager
 def watch(targets: Sequence[Target]) -> Iterator[Watch]:
     """A context that gives a function for the events of these targets; the bars vanish at the end."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
     from rich.text import Text
 
-    console = Console(stderr=True)
+    from edgeprune.report.terminal import PlainConsole
+
+    console = PlainConsole(stderr=True)
     if not console.is_terminal:
         yield _plain(console, several=len(targets) > 1)
         return

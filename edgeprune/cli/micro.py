@@ -37,7 +37,8 @@ def command(file: Path, out: Path | None, name: str, profile: str | None, as_jso
 
     known = _profile(profile)
     if not file.is_file():
-        raise InputError(f"model {file} does not exist")
+        why = "is a folder" if file.is_dir() else "does not exist"
+        raise InputError(f"model {file} {why}", remedy="Give a TFLite file: edgeprune export --format tflite-int8 writes one.")
     content = file.read_bytes()
     graph, arena = read_graph(content, file.name), measure_arena(content, file.name)
     flash = estimate_flash(graph, len(content))

@@ -66,8 +66,12 @@ def history_option(function: F) -> F:
 
     def settle(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
         from edgeprune.bench.history import history_url
+        from edgeprune.bench.schema import check_address
 
-        return history_url(value)
+        url = history_url(value)
+        if url is not None:
+            check_address(url)
+        return url
 
     text = "Database of results (an SQLAlchemy address), or off [default: EDGEPRUNE_HISTORY, else a file in the user's data folder]."
     return click.option("--history", metavar="URL", callback=settle, help=text)(function)

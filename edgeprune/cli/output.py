@@ -15,7 +15,7 @@ import click
 
 from edgeprune.cli.options import Settings
 from edgeprune.decode import JsonObject
-from edgeprune.errors import EdgepruneError
+from edgeprune.errors import EdgepruneError, printable
 
 if TYPE_CHECKING:
     from edgeprune.devices.events import DeviceEvent, OnEvent
@@ -25,7 +25,8 @@ def print_json(document: Any) -> None:
     """Print ``document`` on stdout as one JSON document. Data classes become objects, paths strings, and non-finite numbers null."""
     context = click.get_current_context(silent=True)
     stream = context.meta.get("edgeprune.stdout") if context else None
-    print(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False), file=stream or sys.stdout, flush=True)
+    text = json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+    print("".join(map(_escaped, text)) if not text.isascii() else text, file=stream or sys.stdout, flush=True)
     if context and isinstance(context.obj, Settings):
         context.obj.printed = True
 
@@ -36,6 +37,18 @@ def print_failure(error: BaseException, code: int, settings: Settings) -> None:
         message = error.format_message() if isinstance(error, click.ClickException) else getattr(error, "message", str(error))
         document = {"kind": type(error).__name__, "message": message, "remedy": getattr(error, "remedy", None)}
         print_json({"error": document | {"notes": getattr(error, "__notes__", [])}, "exit_code": code})
+
+
+def _escaped(character: str) -> str:
+    """A character of a JSON text; what controls a terminal, or the direction of writing, as an escape of JSON."""
+    if character.isascii() or printable(character) == character:
+        return character
+    return json.dumps(character)[1:-1]
+
+
+def echo(text: str, err: bool = False) -> None:
+    """Print a line, harmless to a terminal."""
+    click.echo(printable(text), err=err)
 
 
 def _plain(value: Any) -> Any:
@@ -56,14 +69,15 @@ def _plain(value: Any) -> Any:
 
 def show_error(message: str, remedy: str | None = None, notes: Sequence[str] = ()) -> None:
     """Print one error on stderr: what happened, what to do about it, what was kept."""
-    from rich.console import Console
     from rich.text import Text
 
-    text = Text.assemble(("error: ", "bold red"), message)
+    from edgeprune.report.terminal import PlainConsole
+
+    text = Text.assemble(("error: ", "bold red"), printable(message))
     for line in (remedy, *notes):
         if line:
-            text.append(f"\n{line}", style="dim" if line is not remedy else "")
-    Console(stderr=True).print(text, soft_wrap=True)
+            text.append(f"\n{printable(line)}", style="dim" if line is not remedy else "")
+    PlainConsole(stderr=True).print(text, soft_wrap=True)
 
 
 def error_json(error: EdgepruneError | None) -> JsonObject:
@@ -78,27 +92,29 @@ def failures_code(errors: Sequence[EdgepruneError | None]) -> int:
 
 
 def console() -> Any:
-    """A rich console for results, on stdout.  Texts are printed as they are: ``[`` and ``:name:`` mean nothing."""
-    from rich.console import Console
+    """A rich console for results, on stdout."""
+    from edgeprune.report.terminal import PlainConsole
 
-    return Console(markup=False, emoji=False)
+    return PlainConsole()
 
 
 def progress() -> Any:
     """A rich progress bar on stderr, to be used in a ``with``: spinner, description, bar, count and time left."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    from edgeprune.report.terminal import PlainConsole
 
     text = TextColumn("{task.description}", markup=False)
     columns = (SpinnerColumn(), text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*columns, console=PlainConsole(stderr=True), transient=True)
 
 
 @contextmanager
 def transfer_progress(first: str) -> Iterator[OnEvent]:
     """A progress bar on stderr for the events of a setup, whose uploads are counted in bytes; ``first``: what is being done now."""
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
+
+    from edgeprune.report.terminal import PlainConsole
 
     texts = {
         "fetching": "fetching {name}",
@@ -108,7 +124,7 @@ def transfer_progress(first: str) -> Iterator[OnEvent]:
         "waiting": "waiting: in use by {holder}",
     }
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=PlainConsole(stderr=True), transient=True) as bar:
         task = bar.add_task(first, total=None)
 
         def show(event: DeviceEvent) -> None:

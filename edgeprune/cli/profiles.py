@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeprune.cli.options import json_option
-from edgeprune.cli.output import console, print_json
+from edgeprune.cli.output import console, echo, print_json
 from edgeprune.decode import JsonObject
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def show(name: str, as_json: bool) -> None:
     for key, fact in profile.facts.items():
         table.add_row(key, _value(fact), fact.source)
     console().print(table)
-    click.echo("Predictions from a profile are not measurements.")
+    echo("Predictions from a profile are not measurements.")
 
 
 def _brief(profile: Profile) -> JsonObject:

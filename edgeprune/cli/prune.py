@@ -31,6 +31,7 @@ def command(recipe: str | None, resume: Path | None, dry_run: bool, as_json: boo
     directory; --resume continues an interrupted run.
     """
     from edgeprune.errors import BudgetError
+    from edgeprune.report.summary import next_step
     from edgeprune.search import plan_only
     from edgeprune.search.frontier import swept
     from edgeprune.search.prune import prune_request
@@ -52,18 +53,17 @@ def command(recipe: str | None, resume: Path | None, dry_run: bool, as_json: boo
         return 0
     if as_json:
         where = {"run": result.run, "artifacts": result.artifacts, "checkpoint": result.checkpoint}
-        print_json(result.summary | where | {"met": result.met, "verdict": result.verdict})
+        print_json(result.summary | where | {"met": result.met, "verdict": result.verdict, "next_step": next_step(result.summary)})
     else:
         _show(result)
     return OF_VERDICT[result.verdict]
 
 
 def _show(result: Any) -> None:
-    from rich.console import Console
-
     from edgeprune.report import console_table
+    from edgeprune.report.terminal import PlainConsole
 
-    console_table(result.figures, Console())
+    console_table(result.figures, PlainConsole(markup=True))
     out = console()
     for name, path in result.artifacts.items():
         out.print(f"{name:12} {path}", highlight=False)

@@ -10,7 +10,7 @@ import click
 from edgeprune.budget import parse_limit
 from edgeprune.cli import release_device
 from edgeprune.cli.options import history_option, json_option
-from edgeprune.cli.output import console, print_json
+from edgeprune.cli.output import console, echo, print_json
 from edgeprune.decode import JsonObject
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def build(run: Path | None, variants: dict[str, Path], output: Path | None, as_j
     if given["evidence"] and given["history"] is None:
         raise click.UsageError("--evidence names results of the history, which is off")
     spec = BuildSpec(runs=({"default": run} if run else {}) | variants, **given)
-    path = build_bundle(spec, output, lambda text: click.echo(text, err=True))
+    path = build_bundle(spec, output, lambda text: echo(text, err=True))
     with Bundle.open(path) as bundle:
         _tell(bundle, as_json)
 
@@ -140,8 +140,8 @@ def sign(bundle: Path, key: Path, output: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({"bundle": output or bundle, "key": signed.text, "fingerprint": signed.fingerprint, "namespace": NAMESPACE})
         return
-    click.echo(f"{output or bundle} is signed by {signed.fingerprint}. Devices accept it by a line of allowed signers:")
-    click.echo(f'you@example.org namespaces="{NAMESPACE}" {signed.text}')
+    echo(f"{output or bundle} is signed by {signed.fingerprint}. Devices accept it by a line of allowed signers:")
+    echo(f'you@example.org namespaces="{NAMESPACE}" {signed.text}')
 
 
 @command.command(short_help="Check signatures, expiry and every byte.")
@@ -164,9 +164,9 @@ def verify(bundle: Path, allowed_signers: Path, threshold: int | None, as_json: 
         if as_json:
             print_json(_brief(opened) | {"verified": found})
             return
-        click.echo(f"{bundle}: {manifest.product} {manifest.version} is signed by {', '.join(found.signers)}; every byte is as signed")
+        echo(f"{bundle}: {manifest.product} {manifest.version} is signed by {', '.join(found.signers)}; every byte is as signed")
         for fingerprint in found.unknown:
-            click.echo(f"a signature that is not trusted: {fingerprint}", err=True)
+            echo(f"a signature that is not trusted: {fingerprint}", err=True)
 
 
 @command.command(short_help="Show what is in a bundle.")
@@ -203,14 +203,14 @@ def _tell(bundle: Bundle, as_json: bool) -> None:
         return
     manifest = bundle.manifest
     until = f"until {manifest.expires}" if manifest.expires else "without expiry"
-    click.echo(f"{bundle.path} ({_size(bundle.path.stat().st_size)}): {manifest.product} {manifest.version}, sequence {manifest.sequence}")
-    click.echo(f"made {manifest.created}, valid {until}; manifest SHA-256 {bundle.identity}")
+    echo(f"{bundle.path} ({_size(bundle.path.stat().st_size)}): {manifest.product} {manifest.version}, sequence {manifest.sequence}")
+    echo(f"made {manifest.created}, valid {until}; manifest SHA-256 {bundle.identity}")
     needed = f"{manifest.threshold} needed" if manifest.threshold > 1 else ""
-    click.echo(f"signatures (not verified): {', '.join(_signatures(bundle)) or 'none'}" + (f"; {needed}" if needed else ""))
+    echo(f"signatures (not verified): {', '.join(_signatures(bundle)) or 'none'}" + (f"; {needed}" if needed else ""))
     console().print(_files(manifest))
     for name, variant in manifest.variants.items():
         for line in _lines(name, variant):
-            click.echo(line)
+            echo(line)
 
 
 def _size(value: float) -> str:

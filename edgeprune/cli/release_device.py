@@ -11,7 +11,7 @@ import click
 
 from edgeprune.cli.live import watch
 from edgeprune.cli.options import json_option
-from edgeprune.cli.output import console, error_json, failures_code, print_json, show_error
+from edgeprune.cli.output import console, echo, error_json, failures_code, print_json, show_error
 from edgeprune.decode import JsonObject
 
 if TYPE_CHECKING:
@@ -110,19 +110,19 @@ def _outcome_json(outcome: Outcome[Any], result: JsonObject) -> JsonObject:
 
 
 def _print_rollout(name: str, version: str, signers: Sequence[str], rollout: Rollout) -> None:
-    click.echo(f"{name}, signed by {', '.join(signers)}")
+    echo(f"{name}, signed by {', '.join(signers)}")
     for outcome in rollout.outcomes:
         if outcome.result:
-            click.echo(f"  {_name(outcome.target.name)}: {_outcome_text(outcome.result)}")
+            echo(f"  {_name(outcome.target.name)}: {_outcome_text(outcome.result)}")
             for note in outcome.result.notes:
-                click.echo(f"    {note}")
+                echo(f"    {note}")
     _show_failures(rollout.outcomes)
     if rollout.spared:
         names = ", ".join(target.name for target in rollout.spared)
         show_error(f"stopped: {rollout.failed} of {len(rollout.outcomes)} devices failed", f"Not touched: {names}")
         if any(outcome.result for outcome in rollout.outcomes):
             again = f"edgeprune release rollback --from {version} --target ..."
-            click.echo(f"to roll back the devices that use it now, and no others: {again}", err=True)
+            echo(f"to roll back the devices that use it now, and no others: {again}", err=True)
 
 
 def _name(target: str) -> str:
@@ -175,7 +175,7 @@ def _finish(outcomes: Sequence[Outcome[Any]], as_json: bool, document: Callable[
             if outcome.result:
                 line(outcome.result)
             elif outcome.error is None:
-                click.echo(f"{_name(outcome.target.name)}: no releases")
+                echo(f"{_name(outcome.target.name)}: no releases")
         _show_failures(outcomes)
     return failures_code([outcome.error for outcome in outcomes])
 
@@ -199,9 +199,9 @@ def _print_status(found: list[Status]) -> None:
     from edgeprune.budget import format_quantity
 
     for item in found:
-        click.echo(f"{_name(item.target)}: {item.product} {item.current or '(nothing in use)'}, {item.path}")
+        echo(f"{_name(item.target)}: {item.product} {item.current or '(nothing in use)'}, {item.path}")
         if item.pending:
-            click.echo(f"  {item.pending} is not confirmed: its push was interrupted. The next push, or the device's next start, goes back")
+            echo(f"  {item.pending} is not confirmed: its push was interrupted. The next push, or the device's next start, goes back")
         table = Table("version", "sequence", "variant", "size", "state")
         for release in reversed(item.releases):
             role = {item.committed: "in use", item.previous: "before"}.get(release.version, "")
@@ -227,7 +227,7 @@ def rollback(
     outcomes = _each(target, lambda one: roll(one, product, version, base, after, only_from))
 
     def line(it: RolledBack) -> None:
-        click.echo(f"{_name(it.target)}: {it.product} {it.version} ({'stays in use' if it.left == it.version else f'was {it.left}'})")
+        echo(f"{_name(it.target)}: {it.product} {it.version} ({'stays in use' if it.left == it.version else f'was {it.left}'})")
 
     return _finish(outcomes, as_json, asdict, line)
 
@@ -245,7 +245,7 @@ def prune(target: str, base: str, keep: int, product: str | None, as_json: bool)
 
         for item in found:
             removed = ", ".join(item.removed) or "nothing"
-            click.echo(f"{_name(item.target)}: {item.product}: removed {removed}, freed {format_quantity('size', item.freed_bytes)}")
+            echo(f"{_name(item.target)}: {item.product}: removed {removed}, freed {format_quantity('size', item.freed_bytes)}")
 
     outcomes = _each(target, lambda one: prune_releases(one, keep, product, base))
     return _finish(outcomes, as_json, lambda found: {"products": [asdict(item) for item in found]}, line)
@@ -272,4 +272,4 @@ def unpack(bundle: Path, allowed_signers: Path, threshold: int | None, variant: 
     if as_json:
         print_json(release)
     else:
-        click.echo(f"{release['product']} {release['version']}: {folder}")
+        echo(f"{release['product']} {release['version']}: {folder}")

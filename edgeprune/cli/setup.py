@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.cli.options import json_option
-from edgeprune.cli.output import print_json, transfer_progress
+from edgeprune.cli.output import echo, print_json, transfer_progress
 from edgeprune.decode import JsonObject
 from edgeprune.engines import TFLITE
 
@@ -63,14 +63,14 @@ def _print(done: Setup, dry_run: bool) -> None:
     from edgeprune.budget import format_quantity
 
     size, room = format_quantity("size", done.sent_bytes), format_quantity("size", done.needed_bytes)
-    click.echo(f"{done.address}: {done.python}, made from {done.base}")
+    echo(f"{done.address}: {done.python}, made from {done.base}")
     if not done.missing:
-        click.echo("  already there: " + ", ".join(done.wheels))
+        echo("  already there: " + ", ".join(done.wheels))
     else:
-        click.echo(f"  {'would send' if dry_run else 'sent'} {size} in {len(done.missing)} wheels (needs {room} of disk)")
+        echo(f"  {'would send' if dry_run else 'sent'} {size} in {len(done.missing)} wheels (needs {room} of disk)")
         for name in done.missing:
-            click.echo(f"    {name}")
+            echo(f"    {name}")
     for engine, (package, version) in done.runtimes.items():
-        click.echo(f"  {engine}: {package} {version}, works there (imported)")
+        echo(f"  {engine}: {package} {version}, works there (imported)")
     if "?python=" in done.address:
-        click.echo(f"  use it by the address without ?python=, or with ?python={done.python}")
+        echo(f"  use it by the address without ?python=, or with ?python={done.python}")

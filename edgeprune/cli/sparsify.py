@@ -115,7 +115,7 @@ def _run(recipe: Path, given: dict[str, Any]) -> Any:
     from edgeprune.search.sparse.run import SparseSettings, check_sparse, make_sparse, sparsify_to
     from edgeprune.task import load_recipe
 
-    check_sparse(None if given["sparsity"] == "auto" else given["sparsity"], given["target"])
+    check_sparse(None if given["sparsity"] == "auto" else given["sparsity"], given["target"], given["checkpoint"])
     if given["device"] is not None:
         resolve(given["device"])
     task = load_recipe(recipe)

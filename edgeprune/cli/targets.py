@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from edgeprune.cli.options import json_option
-from edgeprune.cli.output import console, print_json, show_error
+from edgeprune.cli.output import console, echo, print_json, show_error
 
 
 @click.group(short_help="Manage names for devices.")
@@ -25,7 +25,7 @@ def add(name: str, address: str, profile: str | None, replace: bool) -> None:
     from edgeprune.devices.targets import add_target
 
     target = add_target(name, address, profile, replace=replace)
-    click.echo(f"{target.name}: {target.address}" + (f" ({target.profile})" if target.profile else ""))
+    echo(f"{target.name}: {target.address}" + (f" ({target.profile})" if target.profile else ""))
 
 
 @command.command()
@@ -36,7 +36,7 @@ def group(name: str, members: tuple[str, ...], replace: bool) -> None:
     """Add NAME as a group of targets.  edgeprune bench --target NAME measures on all of them, side by side."""
     from edgeprune.devices.targets import add_group
 
-    click.echo(f"{name}: {', '.join(add_group(name, members, replace=replace))}")
+    echo(f"{name}: {', '.join(add_group(name, members, replace=replace))}")
 
 
 @command.command(name="list")
@@ -52,7 +52,7 @@ def list_(as_json: bool) -> None:
         print_json([asdict(target) for target in targets] + [{"name": name, "members": members} for name, members in groups.items()])
         return
     if not targets and not groups:
-        click.echo("No targets yet.  Add one: edgeprune targets add NAME ssh://user@host")
+        echo("No targets yet.  Add one: edgeprune targets add NAME ssh://user@host")
         return
     from rich.table import Table
 
@@ -71,4 +71,4 @@ def remove(name: str) -> None:
     from edgeprune.devices.targets import remove_target
 
     remove_target(name)
-    click.echo(f"{name} is removed.")
+    echo(f"{name} is removed.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from edgeprune.cli.options import json_option
-from edgeprune.cli.output import print_json
+from edgeprune.cli.output import echo, print_json
 
 
 @click.command(short_help="Remove everything that edgeprune put on a device.")
@@ -24,6 +24,6 @@ def command(target: str, dry_run: bool, as_json: bool) -> None:
         print_json({"address": address, "dry_run": dry_run, "removed": removed})
         return
     for item in removed:
-        click.echo(f"{'would remove' if dry_run else 'removed'} {item.path} ({format_quantity('size', item.bytes)})")
+        echo(f"{'would remove' if dry_run else 'removed'} {item.path} ({format_quantity('size', item.bytes)})")
     if not removed:
-        click.echo(f"{address} has nothing of edgeprune.")
+        echo(f"{address} has nothing of edgeprune.")

@@ -98,7 +98,7 @@ def compare_criteria(
     if task.train is None:
         raise InputError(f"task {task.name} has no training data to measure removals on", remedy="Give the task `train` batches.")
     if images < 1:
-        raise InputError(f"images {images} must be at least 1")
+        raise InputError(f"images {images} must be at least 1", remedy="Leave it out: the default does.")
     names = names or None
     groups = [analysis.groups[place] for place in _evenly(len(analysis.groups), GROUPS)]
     wanted, each = list(dict.fromkeys(names or CRITERIA)), max(EACH, samples // len(groups))

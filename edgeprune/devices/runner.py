@@ -65,13 +65,21 @@ class RuntimeAnswer:
     error: Broken | None = None
 
 
+_REMEDIES = {
+    "tune": "Measure without tuning (leave --tune out), or allow it: as root, or by sudo without a password.",
+    "meter": "edgeprune probe lists the meters there are; --meter names one, and --no-energy measures without.",
+    "refused": "Correct the inputs that were asked for (--input), or export the model again.",
+    "request": "Correct that option, or leave it out.",
+}
+
+
 def to_error(error: Any, subject: str) -> DeviceError:
     """The exception for an error of the protocol; ``subject`` is what it is about."""
     if not isinstance(error, dict):
         error = {"message": f"it failed, and said {error!r}"}
     message = f"{subject.rstrip(':')}: {error.get('message', 'it failed without giving a reason')}"
     log = str(error.get("log", "")).strip().splitlines()
-    remedy = "Its last output: " + log[-1] if log else None
+    remedy = "Its last output: " + log[-1] if log else _REMEDIES.get(str(error.get("kind")))
     match error.get("kind"):
         case "busy":
             return DeviceBusyError(message, remedy="Wait for them to finish, or allow a longer wait for the lock.")

@@ -15,6 +15,7 @@ from edgeprune.decode import JsonObject, convert
 from edgeprune.devices.address import parse_address
 from edgeprune.errors import TargetError, suggest
 from edgeprune.files import locked, parse_json, write_atomically
+from edgeprune.profile import load as load_profile
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -141,9 +142,12 @@ def _check_name(name: str) -> None:
 
 
 def add_target(name: str, address: str, profile: str | None = None, *, replace: bool = True) -> Target:
-    """Keep a name.  Raises :class:`TargetError` when the name or the address is malformed, or the name is taken and not to be replaced."""
+    """Keep a name.  Raises :class:`TargetError` when the name or the address is malformed, or the name is taken and not to be replaced,
+    :class:`~edgeprune.errors.ProfileError` when there is no such profile."""
     _check_name(name)
     parse_address(address)
+    if profile is not None:
+        load_profile(profile)
     with _changing() as entries:
         before = entries.get(name)
         if not replace and before is not None and before != {"address": address, "profile": profile}:
@@ -218,5 +222,5 @@ def resolve_targets(text: str) -> list[Target]:
 
 
 def _unknown(name: str, entries: Iterable[str]) -> TargetError:
-    add = f"Add one: edgeprune targets add {name} ssh://user@host; or give an address (local:, ssh://user@host)."
+    add = f"Add one: edgeprune targets add {name or 'NAME'} ssh://user@host; or give an address (local:, ssh://user@host)."
     return TargetError(f"unknown target {name!r}", remedy=f"{suggest(name, entries, 'targets')} {add}")

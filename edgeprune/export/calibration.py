@@ -91,7 +91,10 @@ def checked(calibration: Sequence[Sample], examples: Sequence[Tensor]) -> list[t
 
 def _checked_sample(index: int, sample: Sample, examples: Sequence[Tensor]) -> tuple[Tensor, ...]:
     if len(sample) != len(examples):
-        raise ExportError(f"calibration sample {index} has {len(sample)} inputs, and the model {len(examples)}")
+        raise ExportError(
+            f"calibration sample {index} has {len(sample)} inputs, and the model {len(examples)}",
+            remedy="Give a tuple of all inputs of one inference for each sample.",
+        )
     tensors = []
     for place, (value, example) in enumerate(zip(sample, examples, strict=True)):
         try:

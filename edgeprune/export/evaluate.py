@@ -68,13 +68,13 @@ def _model_of(path: str | Path, task: Task, format_name: str | None) -> Exported
     path = Path(path)
     entry = formats.of_path(path) if format_name is None else formats.find(format_name)
     if not path.is_file():
-        raise ExportError(f"{path} does not exist")
+        raise ExportError(f"{path} does not exist", remedy="Export it first: edgeprune export.")
     try:
         loaded = entry.load(path)
     except ExportError:
         raise
     except Exception as error:
-        raise ExportError(f"{path} cannot be loaded as {entry.name}: {error}") from error
+        raise ExportError(f"{path} cannot be loaded as {entry.name}: {error}", remedy="Export or copy it again.") from error
     training = task.model.training
     with torch.no_grad():
         structure = call(task.model.eval(), task.example_inputs)

@@ -123,7 +123,9 @@ def _folder(folder: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ExportError(f"the folder {path} cannot be made: {error.strerror}") from error
+        raise ExportError(
+            f"the folder {path} cannot be made: {error.strerror}", remedy="Name another folder, or allow access to that one."
+        ) from error
     return path
 
 
@@ -135,7 +137,9 @@ def _write(entry: Format, source: Source, path: Path) -> None:
             temporary.write_bytes(content)
             _verify(entry, source, temporary)
     except OSError as error:
-        raise ExportError(f"{entry.name}: {path} cannot be written: {error.strerror}") from error
+        raise ExportError(
+            f"{entry.name}: {path} cannot be written: {error.strerror}", remedy="Free some space there, or name another folder."
+        ) from error
 
 
 def _content(entry: Format, source: Source) -> bytes:

@@ -61,7 +61,10 @@ def read_metadata(path: str | Path) -> JsonObject:
     except ExportError:
         raise
     except Exception as error:  # zipfile, zlib, protobuf and JSON each have their own
-        raise ExportError(f"the metadata of {path} cannot be read: {error}") from error
+        raise ExportError(
+            f"the metadata of {path} cannot be read: {error}",
+            remedy="Give a file that edgeprune export wrote; export or copy a damaged one again.",
+        ) from error
     return dict(found) if isinstance(found, Mapping) else {}
 
 

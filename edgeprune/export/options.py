@@ -37,12 +37,15 @@ class ExportOptions:
     def __post_init__(self) -> None:
         for what, names in (("input", self.inputs), ("output", self.outputs)):
             if len(set(names)) != len(names):
-                raise ExportError(f"the {what} names {', '.join(names)} are not all different")
+                raise ExportError(f"the {what} names {', '.join(names)} are not all different", remedy="Give every one a name of its own.")
         for pattern in self.keep_float:
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ExportError(f"keep_float {pattern!r} is not a regular expression: {error}") from error
+                raise ExportError(
+                    f"keep_float {pattern!r} is not a regular expression: {error}",
+                    remedy="Write one such as head/.* or conv2d_3; a bracket itself is written \\(.",
+                ) from error
         try:
             json.dumps(dict(self.metadata), allow_nan=False, ensure_ascii=False).encode()
         except (TypeError, ValueError) as error:

@@ -29,9 +29,15 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         if len({1, len(self.mean), len(self.std)}) > 2 or not self.mean or not self.std:
-            raise ExportError(f"mean {list(self.mean)} and std {list(self.std)} have different numbers of channels")
+            raise ExportError(
+                f"mean {list(self.mean)} and std {list(self.std)} have different numbers of channels",
+                remedy="Give one number for all channels, or one for each.",
+            )
         if not all(value > 0 for value in (*self.std, self.scale)):
-            raise ExportError(f"std {list(self.std)} and scale {self.scale:g} must be greater than zero")
+            raise ExportError(
+                f"std {list(self.std)} and scale {self.scale:g} must be greater than zero",
+                remedy="Give the standard deviations that the training data were normalised with.",
+            )
 
     @classmethod
     def of(cls, preprocessing: Mapping[str, Any]) -> Normalisation | None:
@@ -42,7 +48,9 @@ class Normalisation:
             mean, std = (tuple(map(float, np.atleast_1d(preprocessing.get(key, other)))) for key, other in (("mean", 0.0), ("std", 1.0)))
             return cls(mean, std, float(preprocessing.get("scale", 255.0)))
         except (TypeError, ValueError) as error:
-            raise ExportError(f"mean, std or scale of the task's preprocessing are not numbers: {error}") from error
+            raise ExportError(
+                f"mean, std or scale of the task's preprocessing are not numbers: {error}", remedy="Correct the preprocessing of the task."
+            ) from error
 
     def to_json(self) -> JsonObject:
         """As plain JSON values."""
@@ -72,7 +80,10 @@ class Normalisation:
     def of_channels(self, channels: int) -> tuple[Tensor, Tensor]:
         """Factors and addends for so many channels.  Raises :class:`ExportError` when they are of another number."""
         if not all(len(values) in (1, channels) for values in (self.mean, self.std)):
-            raise ExportError(f"mean and std have {max(len(self.mean), len(self.std))} channels, and the image has {channels}")
+            raise ExportError(
+                f"mean and std have {max(len(self.mean), len(self.std))} channels, and the image has {channels}",
+                remedy="Give one number for all channels, or one for each.",
+            )
         times, plus = self._factors()
         return times.expand(channels).contiguous(), plus.expand(channels).contiguous()
 

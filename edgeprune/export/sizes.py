@@ -68,7 +68,7 @@ def sizes(path: str | Path) -> Sizes | None:
     except ExportError:
         raise
     except Exception as error:  # zipfile, zlib, protobuf and JSON each have their own
-        raise ExportError(f"{path} cannot be read: {error}") from error
+        raise ExportError(f"{path} cannot be read: {error}", remedy="Export or copy it again.") from error
     if parts is None:
         return None
     layers, metadata = parts

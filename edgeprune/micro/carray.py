@@ -49,7 +49,9 @@ def write_c_array(content: bytes, folder: Path, name: str, arena: Arena) -> tupl
         for path, text in texts.items():
             write_atomically(path, text)
     except OSError as error:
-        raise ExportError(f"the C array cannot be written to {folder}: {error.strerror}") from error
+        raise ExportError(
+            f"the C array cannot be written to {folder}: {error.strerror}", remedy="Name another folder, or allow access to that one."
+        ) from error
     return source, header
 
 

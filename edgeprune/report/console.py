@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgeprune.report.summary import Run, headline, rows, title, verdicts
+from edgeprune.report.summary import Run, headline, next_step, rows, title, verdicts
 from edgeprune.runs.summary import RunSummary
 from edgeprune.verdict import Verdict
 
@@ -26,5 +26,7 @@ def console_table(run: Run, console: Console) -> None:
     sentence, verdict = headline(run)
     styles = {Verdict.MET: "bold green", Verdict.MISSED: "bold red", Verdict.UNDECIDED: "bold"}
     console.print(escape(sentence), style=styles[verdict], highlight=False)
+    if advice := next_step(run):
+        console.print(escape(advice), highlight=False)
     for warning in run.warnings:
         console.print(f"[yellow]warning:[/] {escape(str(warning))}", highlight=False)

@@ -10,7 +10,7 @@ from typing import Any
 from edgeprune.budget import counted
 from edgeprune.files import write_atomically
 from edgeprune.report import charts
-from edgeprune.report.summary import DASH, Run, headline, label, rows, title, verdicts
+from edgeprune.report.summary import DASH, Run, headline, label, next_step, rows, title, verdicts
 from edgeprune.runs.summary import CandidateSummary, RunSummary
 from edgeprune.verdict import Verdict
 
@@ -67,6 +67,7 @@ def page(run: Run) -> str:
     sections = [
         f'<h1>{escape(name)}</h1><p class="soft">edgeprune, {escape(run.created or DASH)}</p>',
         f'<p class="verdict {MARKS[verdict][0]}">{escape(sentence)}</p>',
+        f"<p>{escape(advice)}</p>" if (advice := next_step(run)) else "",
         _warnings(run),
         _section("Before and after", _table(["", "dense", "pruned", "pruned / dense"], [_cells(row) for row in rows(run)]), label(run)),
         _budgets(run),

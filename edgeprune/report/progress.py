@@ -37,10 +37,11 @@ class ProgressBars:
 @contextmanager
 def shown_by_default() -> Iterator[ProgressBars | None]:
     """A listener for scripts and notebooks that gave none; None where standard error is neither a terminal nor a notebook."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    from edgeprune.report.terminal import PlainConsole
+
+    console = PlainConsole(stderr=True)
     if not (console.is_jupyter or (sys.stderr is not None and sys.stderr.isatty())):
         yield None
         return

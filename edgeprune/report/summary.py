@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeprune import verdict as rule
 from edgeprune.budget import COUNTED, format_metric, format_quantity, format_score
-from edgeprune.runs.summary import BudgetSummary, ModelSummary, RunSummary
+from edgeprune.runs.summary import BudgetSummary, JudgedSummary, ModelSummary, RunSummary
 from edgeprune.verdict import Interval
 
 Run = RunSummary | Mapping[str, Any]
@@ -146,6 +146,35 @@ def headline(run: Run) -> tuple[str, rule.Verdict]:
         nothing = all(one.value == DASH for one in found if one.verdict == rule.Verdict.UNDECIDED)
         return f"{'Not judged' if nothing else 'Undecided'}: {', '.join(unknown)}", rule.Verdict.UNDECIDED
     return (f"Every budget is met, {how}", rule.Verdict.MET) if found else ("No budget was set", rule.Verdict.UNDECIDED)
+
+
+_UNMEASURED = {
+    "energy": "Nothing measured the energy: connect a meter that edgeprune probe finds, or leave that limit out.",
+    "latency": "Nothing measured the latency: give a device (--target), or leave that limit out.",
+    "max_drop": "The task cannot be scored: give it validation data, or leave that limit out.",
+}
+
+
+def next_step(run: Run) -> str | None:
+    """What to do about a run that ended undecided; None where nothing is undecided, or a limit was missed."""
+    run = RunSummary.of(run)
+    if headline(run)[1] != rule.Verdict.UNDECIDED:
+        return None
+    unknown = [(kind, limit) for kind, limit in run.budget.items() if limit.verdict in (None, rule.Verdict.UNDECIDED)]
+    said = [_next_step(kind, limit.judged) for kind, limit in unknown]
+    return " ".join(dict.fromkeys(said)) or None
+
+
+def _next_step(kind: str, judged: JudgedSummary | None) -> str:
+    name = kind.replace("_", " ")
+    if judged is None:
+        return _UNMEASURED.get(kind, f"The {name} is not known: leave that limit out.")
+    measure = "end what else runs on the device and start a new run, which measures again"
+    if not judged.limit < judged.high < math.inf:
+        return f"The measurement decides nothing about the {name}: {measure}."
+    lower = judged.limit**2 / judged.high
+    shown = f"{100 * lower:.3g}%" if judged.relative else format_quantity(kind, lower).replace(" ", "")
+    return f"The {name} limit lies inside the measured interval: prune for less (--{kind.replace('_', '-')} {shown}), or {measure}."
 
 
 def _how(run: RunSummary, kinds: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TypeVar, Unpack
 from filelock import FileLock, Timeout
 
 from edgeprune.decode import JsonObject, convert
-from edgeprune.errors import RunError
+from edgeprune.errors import InputError, RunError
 from edgeprune.files import append_line, parse_json, write_atomically
 from edgeprune.runs.document import NAME, RunDocument, read_document, update_document
 
@@ -60,7 +60,7 @@ class RunDirectory:
             self._lock.acquire()
         except OSError as error:
             if not isinstance(error, Timeout):
-                raise RunError(f"the run directory {path} cannot be written: {error.strerror}") from error
+                raise _unwritable(path, error) from error
             raise RunError(f"the run {path} is in use by another process", remedy="Wait until it ends, or stop it first.") from error
         self._read()
 
@@ -77,7 +77,7 @@ class RunDirectory:
             except FileExistsError:  # another run's, begun in the same second
                 path, number = base / f"{stem}-{number}", number + 1
             except OSError as error:
-                raise RunError(f"the run directory {path} cannot be written: {error.strerror}") from error
+                raise _unwritable(path, error) from error
 
     @classmethod
     def reopen(cls, path: Path) -> RunDirectory:
@@ -121,14 +121,20 @@ class RunDirectory:
 
     def recall_as(self, key: str, kind: type[T]) -> T | None:
         """:meth:`recall` as a value of ``kind``.  Raises :class:`RunError` when the record is of another form."""
+        return self.recall_by(key, lambda known: convert(known, kind, finite=False))
+
+    def recall_by(self, key: str, decode: Callable[[JsonObject], T]) -> T | None:
+        """:meth:`recall`, decoded.  Raises :class:`RunError` that names the record when ``decode`` raises :class:`InputError` or
+        :class:`ValueError`."""
         known = self._records.get(key)
         if known is None:
             return None
         try:
-            return convert(known, kind, finite=False)
-        except ValueError as error:
+            return decode(known)
+        except (InputError, ValueError) as error:
             raise RunError(
-                f"the record {key} in {self.path / 'measurements.jsonl'} is damaged: {error}", remedy="Restore it, or start a new run."
+                f"the record {key} in {self.path / 'measurements.jsonl'} is damaged: {str(error).partition(chr(10))[0]}",
+                remedy="Remove that line, and it is computed again; or start a new run.",
             ) from error
 
     def recorded_at(self, key: str) -> str | None:
@@ -200,6 +206,13 @@ class _Line:
 def record_sha256(value: Mapping[str, object]) -> str:
     """The SHA-256 of a record's value, which shows whether the value was changed since; the order of its fields does not count."""
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"the run directory {path} cannot be written: {error.strerror}",
+        remedy="Free some space there, allow access to it, or name another folder.",
+    )
 
 
 def _full(path: Path, error: OSError) -> RunError:

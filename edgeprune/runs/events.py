@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgeprune.budget import format_quantity
+from edgeprune.budget import FIGURES, format_quantity
 from edgeprune.decode import JsonObject, convert
 from edgeprune.files import parse_json
 from edgeprune.verdict import Verdict
@@ -147,6 +147,7 @@ class PlanMeasured(Event):
         found = [
             f"{kind} {format_quantity(kind, value)} (predicted {format_quantity(kind, self.predicted[kind])})"
             for kind, value in self.measured.items()
+            if kind in FIGURES and kind in self.predicted
         ]
         name = f"plan {self.number}" if self.number else "the narrowest plan"
         return f"{name}: {', '.join(found)}, uses {100 * self.utilization:.1f} % of the budget"

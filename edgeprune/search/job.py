@@ -44,13 +44,14 @@ from edgeprune.search.request import RunRequest
 from edgeprune.search.room import warn_of_memory
 from edgeprune.search.schedule import EARLY_SHARE, limits_of_stage, stage_shares
 from edgeprune.search.scores import DENSE, Scores
+from edgeprune.search.verdicts import doubtful_share
 from edgeprune.surgery import Plan, outputs_of, plan_from_saliency, restore, save
 from edgeprune.task import device_inputs
 from edgeprune.tuning import Score
 from edgeprune.tuning.rehearse import rehearse
 
 RETRIES = 2
-"""How often a tuned model that misses the budget is cut again."""
+"""How often a tuned model that misses the budget, or cannot be said to meet it, is cut again."""
 
 
 class Job:
@@ -226,11 +227,13 @@ class Job:
             )
             final = self._finish(made, predicted, attempt)
             use = budget_utilization(final.metrics, self.limits)
-            if final.pair is None or use <= 1.0 or attempt == RETRIES:
+            doubt = doubtful_share(self.budget.limits().get("latency"), final.pair)
+            if final.pair is None or max(use, doubt) <= 1.0 or attempt == RETRIES:
                 break
-            missed = 1.0 - budget_utilization(predicted, self.limits) / use
-            over[tuple(widths.values())] = use
-            self.events.note("the tuned model misses the budget: pruning again")
+            missed = 1.0 - budget_utilization(predicted, self.limits) / max(use, doubt)
+            over[tuple(widths.values())] = max(use, doubt)
+            why = "is too near the latency limit to be decided" if doubt else "misses the budget"
+            self.events.note(f"the tuned model {why}: pruning again")
             model = restore(model, self.analysis, made.pruned)
             self._narrow_to(widths)
         return final

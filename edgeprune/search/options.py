@@ -8,9 +8,12 @@ from typing import Any, Literal, get_args
 
 from edgeprune.engines import DEFAULT_FORMATS
 from edgeprune.errors import InputError
-from edgeprune.search.precision import find_precision
+from edgeprune.search.precision import PRECISIONS, find_precision
 from edgeprune.task import Task
 from edgeprune.tuning.optimizer import OPTIMIZERS, SCHEDULES
+
+_MOST = 1024
+_LEAVE_OUT = "Correct it, or leave it out: the default does for most models."
 
 Schedule = Literal["auto", "one-shot", "iterative", "online"]
 Training = Literal["fine-tune", "scratch"]
@@ -80,23 +83,22 @@ class Options:
                 raise InputError(f"unknown {name} {chosen!r}", remedy=f"Known: {', '.join(choices)}.")
         for name in ("distillation", "warmup", "label_smoothing", "ema"):
             if (value := getattr(self, name)) is not None and not 0 <= value <= 1:
-                raise InputError(f"{name} {value} is not between 0 and 1")
-        for name in ("weight_decay", "learning_rate", "clip_norm"):
+                raise InputError(f"{name} {value} is not between 0 and 1", remedy=_LEAVE_OUT)
+        for name in ("weight_decay", "learning_rate", "clip_norm", "epochs"):
             if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
-                raise InputError(f"{name} {value} must be zero or more")
+                raise InputError(f"{name} {value} must be zero or more, and finite", remedy=_LEAVE_OUT)
         for name in self.precision:
             find_precision(name)
         if not self.precision or len(set(self.precision)) < len(self.precision):
-            raise InputError(f"precision {', '.join(self.precision) or 'none'}: give at least one, and each only once")
+            given = ", ".join(self.precision) or "none"
+            raise InputError(
+                f"precision {given}: give at least one, and each only once", remedy=f"Known precisions: {', '.join(PRECISIONS)}."
+            )
         if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed {self.seed} is not between 0 and {2**32 - 1}")
-        if self.measurements < 1:
-            raise InputError(f"measurements {self.measurements} must be at least 1")
-        for name in ("threads", "step"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise InputError(f"{name} {value} must be at least 1")
-        if self.epochs is not None and not self.epochs >= 0:
-            raise InputError(f"epochs {self.epochs} must be zero or more")
+            raise InputError(f"seed {self.seed} is not between 0 and {2**32 - 1}", remedy=_LEAVE_OUT)
+        for name in ("measurements", "threads", "step"):
+            if (value := getattr(self, name)) is not None and not 1 <= value <= _MOST:
+                raise InputError(f"{name} {value} must be at least 1, and at most {_MOST}", remedy=_LEAVE_OUT)
 
     def applied(self, task: Task) -> Task:
         """The task, trained as these options say."""

@@ -18,6 +18,9 @@ from edgeprune.verdict import Interval, Verdict, judge, overall
 EXACT = 1e-6
 """Metrics are sums of float32: what a drop may be above its limit all the same."""
 
+NEAR = 0.05
+"""How far above a limit, as a share of it, the interval of an undecided model may reach for a narrower plan to help."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -36,6 +39,18 @@ def judge_pair(limit: Limit, pair: PairedMeasurement) -> Judged:
     ratio = Ratio.judge(pair.model.name, pair.ratio, pair.low, pair.high)
     judged = Gate(str(limit), limit).judge(pair.model, pair.dense, ratio)
     return Judged(judged.verdict, judged.found, judged.limit, limit.relative and limit.kind == "latency")
+
+
+def doubtful_share(limit: Limit | None, pair: PairedMeasurement | None) -> float:
+    """Where ``pair`` leaves a limit undecided, the share of it that the end of its interval takes; 0 where it decides, or the interval is
+    so wide that the measuring is to blame, not the plan."""
+    if limit is None or pair is None:
+        return 0.0
+    judged = judge_pair(limit, pair)
+    if judged.verdict != Verdict.UNDECIDED or judged.found is None:
+        return 0.0
+    share = judged.found.high / judged.limit
+    return share if share <= 1.0 + NEAR else 0.0
 
 
 def judge_limit(limit: Limit, dense: ModelMetrics, metrics: ModelMetrics, pair: PairedMeasurement | None) -> Judged:

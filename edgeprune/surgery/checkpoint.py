@@ -81,9 +81,14 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
     return pruned.model.eval()
 
 
+def require_checkpoint(path: Path) -> None:
+    """Raise :class:`CheckpointError` when ``path`` is not a pruned model's checkpoint: before work that needs it begins."""
+    _read(path)
+
+
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} does not exist")
+        raise CheckpointError(f"checkpoint {path} does not exist", remedy="Give the path of the model.safetensors of a run.")
     try:
         with safe_open(path, framework="pt") as file:
             header = dict(file.metadata() or {})

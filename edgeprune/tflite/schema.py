@@ -35,7 +35,7 @@ class _Buffer(schema.BufferT):  # type: ignore[misc]
 def read(content: bytes) -> Any:
     """The file as a ``ModelT``; its constants are views of ``content``.  Raises :class:`ExportError` when it is no TFLite file."""
     if content[4:8] != b"TFL3":
-        raise ExportError("the file is not a TFLite model")
+        raise ExportError("the file is not a TFLite model", remedy="Give a TFLite file: edgeprune export writes one.")
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         for buffer in model.buffers:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from edgeprune.decode import convert
 from edgeprune.errors import CheckpointError
 from edgeprune.files import parse_json, write_atomically
 
@@ -70,7 +71,7 @@ def save_checkpoint(
         write_atomically(path, data)
     except OSError as error:
         raise CheckpointError(
-            f"checkpoint {path} cannot be written: {error.strerror or error}", remedy="Free some space there, then --resume."
+            f"checkpoint {path} cannot be written: {error.strerror or error}", remedy="Free some space there, then continue the run."
         ) from error
 
 
@@ -95,7 +96,7 @@ def load_checkpoint(
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            progress = Progress(**parse_json((file.metadata() or {})[_KEY]))
+            progress = convert(parse_json((file.metadata() or {})[_KEY]), Progress)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(

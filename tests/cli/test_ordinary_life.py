@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -11,16 +12,21 @@ import types
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+from release_runs import make_run
 
 from edgeprune.budget import Budget, parse_limit
 from edgeprune.cli import main
 from edgeprune.cli.live import told
-from edgeprune.errors import BudgetError, CheckpointError, PlanError, ProfileError, RecipeError
+from edgeprune.errors import BudgetError, CheckpointError, PlanError, ProfileError, RecipeError, RunError
 from edgeprune.profile import load as load_profile
+from edgeprune.release.build.build import build
+from edgeprune.release.build.build_spec import BuildSpec
 from edgeprune.runs.directory import RunDirectory, working_directory
 from edgeprune.surgery.plan import Plan
 from edgeprune.task import load_recipe
+from edgeprune.testing.models import dense_tflite
 
 
 @pytest.mark.parametrize(
@@ -229,3 +235,71 @@ def test_a_profile_that_cannot_be_read_is_named(text: str, tmp_path: Path) -> No
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(ProfileError, match=r"mine\.toml"):
         load_profile(tmp_path / "mine.toml")
+
+
+def test_a_run_that_cannot_be_written_is_built_into_a_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished run of another user, or on a disk that is read-only: its score is not kept, and that is all."""
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr(RunDirectory, "record", refuse_to_write)
+    told: list[str] = []
+    spec = BuildSpec(runs={"default": run}, version="1.0.0")
+    assert build(spec, tmp_path / "x.epb", told.append).is_file()
+    assert any("the score is not kept" in line for line in told)
+
+
+def refuse_to_write(self: RunDirectory, key: str, value: object) -> None:
+    raise RunError(f"{self.path} cannot be written: Read-only file system")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ["prune", "r.py", "--profile", "raspberry-pi-4", "--macs", "50%", "--epochs", "inf"],
+            "epochs inf must be zero or more, and finite",
+        ),
+        (["prune", "r.py", "--profile", "raspberry-pi-4", "--macs", "50%", "--weight-decay", "inf"], "weight_decay inf"),
+        (
+            ["prune", "r.py", "--profile", "raspberry-pi-4", "--macs", "50%", "--step", "100000"],
+            "step 100000 must be at least 1, and at most",
+        ),
+        (["prune", "r.py", "--profile", "raspberry-pi-4", "--macs", "50%", "--precision", ","], "precision none"),
+        (["bench", "m.tflite", "--affinity", "3-1"], "affinity '3-1' names no processors"),
+        (["bench", "m.tflite", "--limit-temperature", "nan"], "temperature limit nan"),
+        (["bench", "m.tflite", "--limit-temperature", "-300"], "temperature limit -300"),
+        (["bench", "m.tflite", "--min-time", "1e300"], "min_time_s 1e+300"),
+        (["bench", "m.tflite", "--threads", "99999999999999999999"], "threads 99999999999999999999"),
+        (["bench", "m.tflite", "--history", "nonsense"], "'nonsense' is not a database address"),
+        (["bench", "."], "is of an unknown kind"),
+        (["bench", "folder.tflite"], "is a folder"),
+        (["bench", "text.tflite"], "holds text, and a TFLite file is needed"),
+        (["export", "--show", "text.tflite"], "text.tflite holds text"),
+        (["export", "--show", "empty.onnx"], "empty.onnx holds nothing"),
+        (["micro", "folder.tflite"], "is a folder"),
+        (["targets", "add", "pi", "ssh://pi", "--profile", "rasberry-pi-4"], "unknown profile 'rasberry-pi-4'"),
+        (["sparsify", "r.py", "--sparsity", "80%", "--target", "nowhere"], "unknown target 'nowhere'"),
+        (["sparsify", "r.py", "--sparsity", "80%", "--checkpoint", "text.tflite"], "checkpoint text.tflite cannot be read"),
+        (["sparsify", "r.py", "--sparsity", "auto", "--latency", "50%", "--target", "nowhere"], "unknown target 'nowhere'"),
+        (["compare-criteria", "r.py", "--criteria", "l2,talyor"], "unknown criterion 'talyor'"),
+        (["compare", "folder.tflite/", "latest"], "cannot be read: Is a directory"),
+        (["release", "show", "folder.tflite"], "cannot be read: Is a directory"),
+    ],
+)
+def test_a_slip_is_one_error_with_a_remedy_before_any_work(
+    arguments: list[str], told: str, tmp_path: Path, client_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.py").write_text("raise SystemExit('the recipe ran')")
+    (tmp_path / "m.tflite").write_bytes(dense_tflite(np.ones((4, 4), np.float32)))
+    (tmp_path / "text.tflite").write_text("hello\n")
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    (tmp_path / "folder.tflite").mkdir()
+    before = sorted(tmp_path.iterdir())
+    assert main([*arguments, *([] if arguments[0] == "targets" else ["--json"])]) == 1
+    out, err = capsys.readouterr()
+    message, _, remedy = err.partition("error: ")[2].partition("\n")
+    assert told in message
+    assert remedy.strip()
+    assert "Traceback" not in err
+    assert not out or json.loads(out)["error"]["message"] == message
+    assert sorted(tmp_path.iterdir()) == before

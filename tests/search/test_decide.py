@@ -13,12 +13,15 @@ from measured import MEASURED
 from edgeprune.bench import Measurement
 from edgeprune.bench.intervals import latencies_ms, trimmed_interval
 from edgeprune.budget import Budget
+from edgeprune.report.html import page
+from edgeprune.report.summary import next_step
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.runs.events import Event, SessionEnded
+from edgeprune.runs.summary import BudgetSummary, JudgedSummary, RunSummary
 from edgeprune.search.events import EventStream
 from edgeprune.search.measure.decide import MOST_SESSIONS, measure_until_decided, recall_final
 from edgeprune.search.measure.paired import PairedMeasurement
-from edgeprune.search.verdicts import judge_pair
+from edgeprune.search.verdicts import doubtful_share, judge_pair
 from edgeprune.verdict import Verdict
 
 
@@ -94,3 +97,39 @@ def test_after_the_cap_it_is_undecided(decided, latency: str) -> None:
     found, _ = decided(sessions, latency)
     assert len(sessions.asked) == MOST_SESSIONS
     assert judge_pair(Budget(latency=latency).limits()["latency"], found).verdict == Verdict.UNDECIDED
+
+
+def trial(low: float, high: float) -> PairedMeasurement:
+    """A measurement of a model that takes so much of the dense one's 2 ms."""
+    middle = (low + high) / 2
+    return PairedMeasurement(middle, low, high, MEASURED, replace(MEASURED, latency_ms=2 * middle, low_ms=2 * low, high_ms=2 * high))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "share"),
+    [(0.49, 0.51, 1.02), (0.44, 0.52, 1.04), (0.49, 0.53, 0.0), (0.48, 0.5, 0.0), (0.501, 0.51, 0.0), (0.1, math.inf, 0.0)],
+)
+def test_a_narrower_plan_helps_where_the_interval_just_reaches_over_the_limit(low: float, high: float, share: float) -> None:
+    assert doubtful_share(Budget(latency="50%").limits()["latency"], trial(low, high)) == pytest.approx(share)
+    assert doubtful_share(None, trial(low, high)) == doubtful_share(Budget(latency="50%").limits()["latency"], None) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("budget", "judged", "said"),
+    [
+        ("latency", JudgedSummary(0.5, 0.49, 0.51, 0.5, True), "--latency 49%"),
+        ("latency", JudgedSummary(10.0, 9.0, 10.5, 10.0), "--latency 9.52ms"),
+        ("latency", JudgedSummary(10.0, 0.0, math.inf, 10.0), "end what else runs on the device"),
+        ("energy", None, "connect a meter"),
+        ("max_drop", None, "validation data"),
+    ],
+)
+def test_an_undecided_run_says_what_to_do_next(budget: str, judged: JudgedSummary | None, said: str) -> None:
+    summary = RunSummary(
+        budget={budget: BudgetSummary("10", 10.0, judged, Verdict.UNDECIDED), "size": BudgetSummary("1MB", 1e6, None, Verdict.MET)}
+    )
+    assert said in str(next_step(summary))
+    assert said in page(summary)
+    missed = replace(summary, budget=summary.budget | {"size": BudgetSummary("1MB", 1e6, None, Verdict.MISSED)})
+    assert next_step(missed) is None
+    assert next_step(replace(summary, budget={"size": BudgetSummary("1MB", 1e6, None, Verdict.MET)})) is None

@@ -272,3 +272,35 @@ def test_a_run_keeps_the_hash_of_the_record_that_its_release_is_judged_by(tmp_pa
     kept = found.measured(exported.sha256)
     assert kept is not None
     assert exported.record_sha256 == record_sha256(kept[0].value)
+
+
+class Doubtful(Played):
+    """The first tuned model's interval holds the limit, however often it is measured; those of narrower ones do not."""
+
+    def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement:
+        found = super().measure_pair(key, dense, path)
+        if not key.startswith("final-0"):
+            return found
+        model = replace(found.model, latency_ms=0.498 * found.dense.latency_ms)
+        return replace(found, ratio=0.498, low=0.485, high=0.51, model=replace(model, low_ms=model.latency_ms, high_ms=model.latency_ms))
+
+
+def test_a_tuned_model_that_stays_undecided_is_pruned_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeprune.search.measure.opening.DeviceBackend", Doubtful)
+    result = run(tmp_path)
+    assert [key.rsplit("-", 1)[0] for key in keys(result.run) if key.startswith("final")] == ["final-0", "final-1"]
+    assert "too near the latency limit to be decided: pruning again" in (result.run / "log.txt").read_text()
+    assert result.summary["budget"]["latency"]["judged"]["high"] < 0.5
+    assert result.met
+
+
+def test_an_interval_that_is_all_noise_costs_no_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Noisy(Played):
+        def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement:
+            found = super().measure_pair(key, dense, path)
+            return replace(found, low=0.3, high=0.7) if key.startswith("final") else found
+
+    monkeypatch.setattr("edgeprune.search.measure.opening.DeviceBackend", Noisy)
+    result = run(tmp_path)
+    assert [key.rsplit("-", 1)[0] for key in keys(result.run) if key.startswith("final")] == ["final-0"]
+    assert result.verdict == "undecided"

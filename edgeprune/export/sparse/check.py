@@ -88,7 +88,7 @@ def sparse_check(source: bytes | str | Path) -> SparseReport:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"the model {path} cannot be read: {error.strerror}") from error
+        raise InputError(f"the model {path} cannot be read: {error.strerror}", remedy="Give the path of a TFLite file.") from error
     return check_file(TfliteFile(content, str(path)))
 
 

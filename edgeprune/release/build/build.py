@@ -43,7 +43,7 @@ def build(spec: BuildSpec, output: Path | None = None, note: Callable[[str], Non
         manifest = Manifest(product, spec.version, spec.number, created, spec.expiry(created), variants, files, spec.threshold)
         Manifest.from_bytes(manifest.to_bytes())  # no reader may refuse what was built
     except (ValueError, BundleError) as error:
-        raise InputError(f"the release cannot be built: {error}") from error
+        raise InputError(f"the release cannot be built: {error}", remedy="Correct what is named, then build it again.") from error
     if manifest.expires is not None and parse_time(manifest.expires) <= datetime.now(UTC):
         note(f"the release has already expired, at {manifest.expires}: no device will accept it (--expires)")
     _write(path, manifest, contents)
@@ -65,7 +65,9 @@ def _created(times: list[str]) -> str:
     try:
         return format_time(datetime.fromtimestamp(int(epoch), UTC))
     except (ValueError, OverflowError, OSError) as error:
-        raise InputError(f"SOURCE_DATE_EPOCH is {epoch!r}, not seconds since 1970") from error
+        raise InputError(
+            f"SOURCE_DATE_EPOCH is {epoch!r}, not seconds since 1970", remedy="Unset it, or set it to a number such as $(date +%s)."
+        ) from error
 
 
 def _shared(
@@ -82,7 +84,7 @@ def _shared(
         try:
             files.append(contents.file(f"licences/{path.name}", path.read_bytes(), "licence"))
         except OSError as error:
-            raise InputError(f"the licence {path} cannot be read: {error.strerror}") from error
+            raise InputError(f"the licence {path} cannot be read: {error.strerror}", remedy="Give the path of a text file.") from error
     return tuple(sorted(files, key=lambda file: file.path))
 
 
@@ -99,7 +101,10 @@ def _tools(runs: Mapping[str, FinishedRun]) -> dict[str, str]:
 def _check_output(path: Path) -> None:
     """What can be said before any work: :class:`BundleError` where no bundle can be written, or something else would be lost."""
     if not path.absolute().parent.is_dir():
-        raise BundleError(f"the bundle {path} cannot be written: there is no folder {path.absolute().parent}")
+        raise BundleError(
+            f"the bundle {path} cannot be written: there is no folder {path.absolute().parent}",
+            remedy="Make the folder, or name another file with --output.",
+        )
     if path.exists():
         try:
             Bundle.open(path).close()

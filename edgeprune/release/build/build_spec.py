@@ -55,7 +55,10 @@ class BuildSpec:
         if not self.runs:
             raise InputError("no run is given to build a release from", remedy="Give a run directory of edgeprune prune.")
         if not SEMVER.fullmatch(self.version):
-            raise InputError(f"the version {self.version!r} is not of the form 1.4.0 or 1.4.0-rc.1 (semver.org)")
+            raise InputError(
+                f"the version {self.version!r} is not of the form 1.4.0 or 1.4.0-rc.1 (semver.org)",
+                remedy="Write three numbers with dots: --version 1.4.0.",
+            )
         for name in [*(gate.variant for gate in self.wanted() if gate.variant), *self.evidence, *self.profiles]:
             if name not in self.runs:
                 raise InputError(f"there is no variant {name!r}", remedy=f"Variants: {', '.join(self.runs)}.")
@@ -75,7 +78,7 @@ class BuildSpec:
         """The sequence: 1004000 for 1.4.0 unless given.  Raises :class:`InputError` when none can be made of the version."""
         if self.sequence is not None:
             if self.sequence < 1:
-                raise InputError(f"the sequence {self.sequence} must be at least 1")
+                raise InputError(f"the sequence {self.sequence} must be at least 1", remedy="Give a number that grows with every release.")
             return self.sequence
         parts = [int(part) for part in re.split(r"[-+]", self.version)[0].split(".")]
         plain = re.fullmatch(r"[0-9.]+", self.version)
@@ -103,5 +106,8 @@ class BuildSpec:
                 f"{self.expires!r} is not an expiry", remedy="Write 1y, 6w, 90d, a date such as 2027-01-31, or never."
             ) from None
         if expires <= created:
-            raise InputError(f"the release would expire at {expires}, before it was made at {created}")
+            raise InputError(
+                f"the release would expire at {expires}, before it was made at {created}",
+                remedy="Give a later date, or a period such as 1y.",
+            )
         return expires

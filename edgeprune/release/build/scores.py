@@ -7,7 +7,7 @@ from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
-from edgeprune.errors import EvidenceError
+from edgeprune.errors import EvidenceError, RunError
 from edgeprune.export.evaluate import score_file
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.runs.finished import Exported, FinishedRun, Score, decoded
@@ -41,9 +41,17 @@ def score_of(
     if task.metric_name != run.metric_name:
         raise EvidenceError(f"{source} is scored by {task.metric_name}, and the run {run.path} by {run.metric_name}")
     value = Score(score_file(exported.path, task, exported.format), task.metric_name, digest)
-    directory = RunDirectory.reopen(run.path)
+    try:
+        _keep(run.path, key, value)
+    except RunError as error:  # of another user, or on a disk that cannot be written: the next build scores it again
+        if note:
+            note(f"the score is not kept: {error.message}")
+    return value
+
+
+def _keep(path: Path, key: str, value: Score) -> None:
+    directory = RunDirectory.reopen(path)
     try:
         directory.record(key, asdict(value))
-        return value
     finally:
         directory.close()

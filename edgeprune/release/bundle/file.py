@@ -63,7 +63,9 @@ class Bundle:
         try:
             file = path.open("rb")
         except OSError as error:
-            raise BundleError(f"the bundle {path} cannot be read: {error.strerror}") from error
+            raise BundleError(
+                f"the bundle {path} cannot be read: {error.strerror}", remedy="Give the path of a file that edgeprune release build wrote."
+            ) from error
         try:
             return cls(path, file, read_members(file, path, 1 + MOST_SIGNATURES + MOST_OBJECTS))
         except BaseException:
@@ -168,7 +170,9 @@ def write_bundle(
                 write_member(file, f"objects/{sha256}", size, pieces())
             file.write(END)
     except OSError as error:
-        raise BundleError(f"the bundle {path} cannot be written: {error.strerror}") from error
+        raise BundleError(
+            f"the bundle {path} cannot be written: {error.strerror}", remedy="Free some space there, or name another file with --output."
+        ) from error
 
 
 def with_signatures(bundle: Bundle, signatures: Mapping[str, bytes], path: Path) -> None:

@@ -46,7 +46,9 @@ def unpack(bundle: Bundle, variant: str | None, folder: Path) -> Path:
             shutil.rmtree(folder)
         os.rename(new, folder)
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror}") from error
+        raise InputError(
+            f"{folder} cannot be written: {error.strerror}", remedy="Free some space there, or name another folder."
+        ) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return folder

@@ -102,24 +102,24 @@ class DeviceBackend:
 
     def measure_dense(self, path: Path) -> Measurement:
         """The dense model by itself."""
-        known = self._run.recall("dense")
+        known = self._run.recall_by("dense", Measurement.from_json)
         if known is None:
             self._events.begin("measuring", "the dense model")
-            known = self._open().measure([Artifact(path, "dense")], self._options)[0].to_json()
+            known = self._open().measure([Artifact(path, "dense")], self._options)[0]
             self.measurements += 1
-            self._run.record("dense", known)
-        return Measurement.from_json(known)
+            self._run.record("dense", known.to_json())
+        return known
 
     def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement:
         """A pruned model in turns with the dense one."""
-        known = self._run.recall(key)
+        known = self._run.recall_by(key, PairedMeasurement.from_json)
         if known is None:
             comparison = self._open().compare(Artifact(dense, "dense"), [Artifact(path, "pruned")], self._options)
             ratio, (before, after) = comparison.ratios[0], comparison.measurements
-            known = PairedMeasurement(ratio.ratio, ratio.low, ratio.high, before, after, ratio.log_ratios).to_json()
+            known = PairedMeasurement(ratio.ratio, ratio.low, ratio.high, before, after, ratio.log_ratios)
             self.measurements += 1
-            self._run.record(key, known)
-        return PairedMeasurement.from_json(known)
+            self._run.record(key, known.to_json())
+        return known
 
     def table(self, grids: Sequence[Grid]) -> Table:
         """Times of all kernels on the grids: from this run, from earlier runs on this device, and the rest measured now."""

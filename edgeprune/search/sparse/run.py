@@ -36,7 +36,7 @@ from edgeprune.search.request import RunRequest
 from edgeprune.search.sparse.choice import SPARSITIES, SparseOption, measure_sparse, sparse_choice, sparse_options
 from edgeprune.search.verdicts import judge_pair
 from edgeprune.surgery import Plan, Pruned, apply, load, plan_from_saliency, save
-from edgeprune.surgery.checkpoint import write_tensors
+from edgeprune.surgery.checkpoint import require_checkpoint, write_tensors
 from edgeprune.task import Task
 from edgeprune.tuning import TuneResult, finetune, mean_divergence, outputs_on, score
 from edgeprune.tuning.sparsify import sparsify
@@ -88,13 +88,16 @@ class SparseOutcome:
         return None if self.verdict is None else self.verdict == Verdict.MET
 
 
-def check_sparse(sparsity: float | None, target: str | None) -> None:
+def check_sparse(sparsity: float | None, target: str | None, pruned: Path | None = None) -> None:
     """Refuse what is wrong whatever the task: nothing is loaded, connected to or written.  ``sparsity``: None is chosen for a latency.
 
-    Raises :class:`TargetError` for an unknown target, :class:`InputError` for a sparsity that makes nothing faster.
+    Raises :class:`TargetError` for an unknown target, :class:`CheckpointError` for a file that is not one, :class:`InputError` for a
+    sparsity that makes nothing faster.
     """
     if target is not None:
         resolve_target(target)
+    if pruned is not None:
+        require_checkpoint(pruned)
     if sparsity is not None and sparsity < LEAST_ZEROS:
         raise InputError(
             f"a sparsity of {100 * sparsity:g} % is too low: a file with so few zeros is larger, and no device runs it faster",
@@ -119,7 +122,7 @@ def make_sparse(
     Raises what :func:`sparsify` and :func:`export` raise, :class:`DeviceError`.
     """
     settings = settings or SparseSettings()
-    check_sparse(sparsity, target)
+    check_sparse(sparsity, target, pruned)
     model = load(task.model, pruned) if pruned is not None else copy.deepcopy(task.model)
     sparse_parameters(model, settings.linear)
     _runs_sparse(model, task, run, events)
