@@ -18,7 +18,7 @@ from release_runs import make_run
 
 from edgeprune.budget import Budget, parse_limit
 from edgeprune.cli import main
-from edgeprune.cli.live import told
+from edgeprune.cli.live import text_of
 from edgeprune.errors import BudgetError, CheckpointError, PlanError, ProfileError, RecipeError, RunError
 from edgeprune.profile import load as load_profile
 from edgeprune.release.build.build import build
@@ -102,7 +102,7 @@ def test_a_folder_is_not_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("event", [{"event": "upload"}, {"event": "measured", "name": "m", "median_ms": "fast"}, {"event": "later"}])
 def test_an_event_that_lacks_what_is_shown_is_not_shown(event: dict[str, str]) -> None:
-    assert told(event) is None
+    assert text_of(event) is None
 
 
 WAITS = """
