@@ -28,7 +28,7 @@ from edgeprune.graph import analyze
 from edgeprune.surgery import apply, plan_from_saliency
 from edgeprune.task import Task, load_recipe
 from edgeprune.tuning.allocator import kept_memory
-from edgeprune.tuning.context import as_float32, native_bf16, reduced_precision
+from edgeprune.tuning.context import as_float32, native_bf16
 from edgeprune.tuning.distill import distillation_loss
 from edgeprune.tuning.engine import engine
 from edgeprune.tuning.layout import channels_last, laid_out, takes_channels_last
@@ -78,8 +78,12 @@ class Before:
             return as_float32(laid_out(self.teacher, batch).call(self.teacher))
 
 
+_reduced: list[bool] = []
+"""Whether this process computes in bfloat16."""
+
+
 def _cast() -> torch.autocast:
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=native_bf16())
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=_reduced[-1])
 
 
 def pruned(task: Task) -> nn.Module:
@@ -98,12 +102,13 @@ def timed(function: Callable[[], object]) -> float:
     return time.process_time() - begun
 
 
-def child(side: str, pipe: Connection) -> None:
+def child(side: str, pipe: Connection, bf16: bool) -> None:
     """Time steps of one side whenever asked to: each has a process of its own, since the memory's settings are a process's."""
     torch.set_num_threads(1)
+    _reduced.append(bf16)
     task = load_recipe(RECIPE)
     batch, cpu, model = next(task.batches("train")), torch.device("cpu"), pruned(task)
-    dtype = reduced_precision(cpu, True)
+    dtype = torch.bfloat16 if bf16 else None
     with ExitStack() as stack:
         stack.enter_context(channels_last(model, takes_channels_last(model, batch, training=True)))
         ways: dict[str, Callable[[], object]] = {}
@@ -124,12 +129,12 @@ def child(side: str, pipe: Connection) -> None:
             pipe.send({name: timed(way) for name, way in ways.items()})
 
 
-def compare(rounds: int) -> dict[str, object]:
+def compare(rounds: int, bf16: bool) -> dict[str, object]:
     """Median CPU seconds of a step and of the teacher alone, before and now, in turns; and the medians of their ratios."""
     pipes: dict[str, Connection] = {}
     for side in ("before", "now"):
         pipes[side], other = get_context("spawn").Pipe()
-        get_context("spawn").Process(target=child, args=(side, other), daemon=True).start()
+        get_context("spawn").Process(target=child, args=(side, other, bf16), daemon=True).start()
     for pipe in pipes.values():
         pipe.recv()
     times: dict[str, list[dict[str, float]]] = {side: [] for side in pipes}
@@ -140,7 +145,7 @@ def compare(rounds: int) -> dict[str, object]:
     for pipe in pipes.values():
         pipe.send(False)
     result: dict[str, object] = {
-        "machine": platform.machine(), "bf16": native_bf16(), "threads": 1, "batch": 128, "rounds": rounds, "torch": torch.__version__
+        "machine": platform.machine(), "bf16": bf16, "threads": 1, "batch": 128, "rounds": rounds, "torch": torch.__version__
     }  # fmt: skip
     for what in ("step", "teacher"):
         for side, found in times.items():
@@ -156,7 +161,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--keep", action="store_true", help="write results/tuning_step.json")
     options = parser.parse_args()
-    result = compare(options.rounds)
+    result = [compare(options.rounds, bf16) for bf16 in ((True, False) if native_bf16() else (False,))]
     print(json.dumps(result, indent=2))
     if options.keep:
         RESULT.write_text(json.dumps(result, indent=2) + "\n")
