@@ -55,8 +55,8 @@ def test_only_what_may_succeed_is_advised_to_be_continued(tmp_path: Path) -> Non
             prune(task, profile=PROFILE, budget=HALF, options=OPTIONS, runs=folder, recipe=recipe)
         (path,) = folder.iterdir()
         assert ended.value.__notes__ == [f"The run is kept in {path}. Continue with: {advice.format(path)}"]
-    with pytest.raises(RunError, match="another job") as other:
-        prune(points_task(), profile=PROFILE, budget=Budget(macs="40%"), options=OPTIONS, resume=path)
+    with pytest.raises(RunError, match="other settings: budget differ") as other:
+        prune(points_task(), profile=PROFILE, budget=Budget(macs="40%"), options=OPTIONS, resume=path, recipe="recipe.py")
     assert not getattr(other.value, "__notes__", [])
     fixed = Task(Fixed(), (torch.zeros(1, 8),), name="fixed")
     with pytest.raises(NothingToPruneError) as nothing:
@@ -72,11 +72,11 @@ def test_a_run_of_another_model_is_not_gone_on_with(tmp_path: Path) -> None:
     other = points_task()
     with torch.no_grad():
         next(other.model.parameters()).mul_(1.5)
-    with pytest.raises(RunError, match="another job: model differ"):
+    with pytest.raises(RunError, match="other settings: model differ"):
         prune(other, profile=PROFILE, budget=HALF, options=OPTIONS, resume=result.run)
     slower = points_task()
     slower.learning_rate *= 2
-    with pytest.raises(RunError, match="another job: settings differ"):
+    with pytest.raises(RunError, match="other settings: settings differ"):
         prune(slower, profile=PROFILE, budget=HALF, options=OPTIONS, resume=result.run)
     assert said(tmp_path)["state"] == "done"
 
