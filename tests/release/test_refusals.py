@@ -120,7 +120,7 @@ def test_a_folder_with_something_of_the_users_is_not_replaced(tmp_path: Path) ->
     folder.mkdir()
     for name in ("release.json", "source.c"):
         (folder / name).write_text("{}")
-    with pytest.raises(InputError, match=r"holds release\.json, which no release"):
+    with pytest.raises(InputError, match=r"holds release\.json, which is not part of a release"):
         unpacked(kit, folder)
     assert sorted(path.name for path in folder.iterdir()) == ["release.json", "source.c"]
     for path in folder.iterdir():
