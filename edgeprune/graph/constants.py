@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from edgeprune.graph.capture import tensor_at
+from edgeprune.graph.exported import tensor_at
 from edgeprune.graph.flow import draws, writes_in_place
 from edgeprune.graph.nodes import compute, nodes_in, with_values
 

@@ -12,7 +12,8 @@ from torch import Tensor, fx
 
 import edgeprune.graph.rules  # noqa: F401  (registers them)
 from edgeprune.errors import GraphError
-from edgeprune.graph.capture import Captured, tensor_at
+from edgeprune.graph.capture import Captured
+from edgeprune.graph.exported import tensor_at
 from edgeprune.graph.flow import Flow, ParamView, along_stored, module_of, place_of, shape_of
 from edgeprune.graph.labels import canonical, no_labels, squeeze_constant, varying
 from edgeprune.graph.nodes import argument, compute

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.graph import Analysis
-from edgeprune.graph.capture import tensor_at
+from edgeprune.graph.exported import tensor_at
 from edgeprune.importance.registry import Saliency
 from edgeprune.placement import wide
 

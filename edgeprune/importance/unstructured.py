@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeprune.errors import InputError, suggest
-from edgeprune.graph.capture import tensor_at
+from edgeprune.graph.exported import tensor_at
 from edgeprune.graph.rules.contraction import CONVOLUTIONS, groups_of
 
 Masks = dict[str, Tensor]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgeprune.errors import PlanError
 from edgeprune.graph import Analysis
-from edgeprune.graph.capture import tensor_at
+from edgeprune.graph.exported import tensor_at
 from edgeprune.graph.nodes import store
 
 

@@ -15,7 +15,8 @@ from edgeprune.batches import as_batch
 from edgeprune.errors import InputError
 from edgeprune.graph import Analysis
 from edgeprune.graph.batch import batch_of, holds
-from edgeprune.graph.capture import eval_mode, tensor_at
+from edgeprune.graph.capture import eval_mode
+from edgeprune.graph.exported import tensor_at
 from edgeprune.graph.flow import name_of
 from edgeprune.graph.nodes import argument
 from edgeprune.graph.rules.contraction import CONVOLUTIONS, groups_of

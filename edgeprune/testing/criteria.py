@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from edgeprune.errors import InputError
 from edgeprune.graph import Analysis, Group, analyze
-from edgeprune.graph.capture import tensor_at
+from edgeprune.graph.exported import tensor_at
 from edgeprune.importance import CRITERIA, Saliency, score
 from edgeprune.surgery.parameters import keep_masks, masked_copy
 from edgeprune.task import Task
