@@ -223,7 +223,7 @@ def _runs(pid: int) -> bool:
 
 def test_a_binary_that_takes_too_long_is_ended(binary: Path, dense_model: Path, client_home: Path, tmp_path: Path) -> None:
     binary.write_text(f"#!/bin/sh\necho $$ > '{tmp_path}/pid'\nexec sleep 60\n")
-    options = BenchOptions(threads=1, step_timeout_s=1.5, native=str(binary))
+    options = BenchOptions(threads=1, step_timeout_s=4.0, native=str(binary))
     with open_device("local:", engine="native", native=str(binary)) as device:
         with pytest.raises(ModelCrashedError, match="did not answer"):
             device.measure([Artifact(dense_model, engine_name="native")], options)
