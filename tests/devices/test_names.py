@@ -69,7 +69,7 @@ def test_names_are_kept_replaced_and_forgotten(config: Path) -> None:
     assert resolve_target("pi5").address == "ssh://pi@two"
     remove_target("pi5")
     assert [target.name for target in list_targets()] == ["box"]
-    assert [path.name for path in targets_file().parent.iterdir()] == ["targets.json"]
+    assert {path.name for path in targets_file().parent.iterdir()} == {"targets.json", ".lock"}
 
 
 def test_an_unknown_name_lists_the_known_ones(config: Path) -> None:

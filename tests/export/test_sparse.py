@@ -160,7 +160,7 @@ def test_nothing_to_store_and_no_model_are_one_clear_error(tmp_path) -> None:
     with pytest.raises(ExportError, match=r"50 % of its weights zero; the most has 30 %") as caught:
         sparse_tflite(body(Net(0.3)).mean().linear().done())
     assert "edgeprune sparsify" in str(caught.value.remedy)
-    with pytest.raises(ExportError, match="no TFLite"):
+    with pytest.raises(ExportError, match="not a TFLite model"):
         sparse_check(b"nothing of the kind")
     with pytest.raises(InputError, match=r"absent\.tflite cannot be read"):
         sparse_check(tmp_path / "absent.tflite")

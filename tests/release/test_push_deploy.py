@@ -86,7 +86,7 @@ def test_unpacking_replaces_an_older_release_and_nothing_else(tmp_path: Path) ->
         assert (about["version"], about["model"], (folder / "old.bin").exists()) == (version, "model.tflite", bool(more))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").write_text("mine")
-    with Bundle.open(kit.bundle("1.0.0", 1)) as bundle, pytest.raises(Exception, match="no release was unpacked"):
+    with Bundle.open(kit.bundle("1.0.0", 1)) as bundle, pytest.raises(Exception, match="is not part of a release"):
         unpack(bundle, None, tmp_path / "mine")
     assert (tmp_path / "mine/file").read_text() == "mine"
 

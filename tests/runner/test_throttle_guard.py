@@ -264,7 +264,7 @@ def test_processors_that_are_all_alike(tmp_path: Path, monkeypatch: pytest.Monke
     _cores(tmp_path, "cpu_capacity", [1024, 1024])
     assert affinity.choose("big", str(tmp_path)) == affinity.choose("little", str(tmp_path)) == [0, 1]
     assert affinity.doubt("big", str(tmp_path)) == ""
-    for wrong, message in (("0,9", "no processor 9"), ("fast", "none of all, big, little")):
+    for wrong, message in (("0,9", "no processor 9"), ("fast", "is not all, big, little")):
         with pytest.raises(RunnerError, match=message):
             affinity.choose(wrong, str(tmp_path))
 
