@@ -29,7 +29,8 @@ POSIX = {"fcntl", "pwd", "grp", "resource", "termios", "tty", "pty"}
 
 def orphan() -> int:
     """A process that computes and has no parent here, as if somebody else had started it."""
-    code = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {BUSY!r}], stdout=subprocess.DEVNULL).pid)"
+    quiet = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"  # else whoever reads this process's output waits for it to end
+    code = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {BUSY!r}], {quiet}).pid)"
     return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
