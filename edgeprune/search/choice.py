@@ -80,5 +80,8 @@ def _moved(best: Outcome, job: Job) -> Outcome:
         files[name] = run.artifacts / path.relative_to(inside.artifacts)
         files[name].parent.mkdir(parents=True, exist_ok=True)
         copy_atomically(path, files[name])
+    key = f"score-{best.final.key}"
+    if run.recall(key) is None and (scored := inside.recall(f"score-file-{best.final.key}")) is not None:
+        run.record(key, scored)  # the shipped file's, where the run looks for it
     best.job.run_directory = run
     return replace(best, final=replace(best.final, files=files))

@@ -383,8 +383,8 @@ class Job:
 
     def scores(self, final: PrunedCandidate) -> tuple[Score | None, Score | None]:
         """The dense model's score and that of what is shipped, as far as they were made, with their errors."""
-        shipped = f"score-file-{final.key}" if self.precision.lossy else f"score-{final.key}"
-        return self._scores.recorded(DENSE), self._scores.recorded(shipped)
+        shipped = self._scores.recorded(f"score-file-{final.key}") or self._scores.recorded(f"score-{final.key}")
+        return self._scores.recorded(DENSE), shipped
 
     @property
     def _scores(self) -> Scores:
