@@ -131,12 +131,13 @@ def test_a_missing_profile_raises(output: str) -> None:
 
 
 STAND_IN = """#!{python}
-import json, sys
+import json, sys, time
 open({calls!r}, "a").write(json.dumps(sys.argv[1:]) + "\\n")
 options = dict(item.lstrip("-").split("=", 1) for item in sys.argv[1:])
 if open(options["graph"], "rb").read(8)[4:] != b"TFL3":
     print("ERROR: Failed to load model " + options["graph"])
     sys.exit(1)
+time.sleep(0.15)  # at least what it reports of one inference
 print({output!r})
 """
 
