@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from blobs import blobs as made_blobs
 from elsewhere import ELSEWHERE, elsewhere
 from torch import nn
 
@@ -29,12 +31,7 @@ from edgeprune.tuning.sparsify import sparsify
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-def blobs(count: int = 48, batch: int = 16) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Images of two classes, told apart by the sign of their mean."""
-    generator = torch.Generator().manual_seed(1)
-    labels = torch.arange(count) % 2
-    images = torch.randn(count, 3, 8, 8, generator=generator) + (labels * 2 - 1).float().view(-1, 1, 1, 1) * 0.5
-    return [(images[at : at + batch], labels[at : at + batch]) for at in range(0, count, batch)]
+blobs = partial(made_blobs, 48, 16)
 
 
 def network() -> nn.Sequential:

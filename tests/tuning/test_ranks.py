@@ -7,10 +7,12 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from blobs import blobs as made_blobs
 from torch import nn
 
 from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
@@ -18,13 +20,7 @@ from edgeprune.task import Task, load_recipe
 from edgeprune.tuning import finetune
 from edgeprune.tuning.sparsify import sparsify
 
-
-def blobs(count: int = 43, batch: int = 8) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Images of two classes; the last batch holds three."""
-    generator = torch.Generator().manual_seed(1)
-    labels = torch.arange(count) % 2
-    images = torch.randn(count, 3, 8, 8, generator=generator) + (labels * 2 - 1).float().view(-1, 1, 1, 1) * 0.5
-    return [(images[at : at + batch], labels[at : at + batch]) for at in range(0, count, batch)]
+blobs = partial(made_blobs, 43, 8)
 
 
 def network() -> nn.Sequential:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
+from blobs import blobs as made_blobs
 from torch import nn
 
 from edgeprune.errors import CheckpointError, InputError
@@ -25,12 +27,7 @@ def network() -> nn.Sequential:
         )  # fmt: skip
 
 
-def blobs(count: int = 96, batch: int = 16) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Images of two classes, told apart by the sign of their mean."""
-    generator = torch.Generator().manual_seed(1)
-    labels = torch.arange(count) % 2
-    images = torch.randn(count, 3, 8, 8, generator=generator) + (labels * 2 - 1).float().view(-1, 1, 1, 1) * 0.5
-    return [(images[at : at + batch], labels[at : at + batch]) for at in range(0, count, batch)]
+blobs = partial(made_blobs, 96, 16)
 
 
 def task(**changes: object) -> Task:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import copy
 import random
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from blobs import blobs as made_blobs
 from torch import nn
 
 from edgeprune.errors import CheckpointError, RecipeError, TrainingError
 from edgeprune.task import Task
 from edgeprune.tuning import finetune, recalibrate, score
 
-
-def blobs(count: int = 96, batch: int = 16) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Images of two classes, told apart by the sign of their mean."""
-    generator = torch.Generator().manual_seed(1)
-    labels = torch.arange(count) % 2
-    images = torch.randn(count, 3, 8, 8, generator=generator) + (labels * 2 - 1).float().view(-1, 1, 1, 1) * 0.5
-    return [(images[at : at + batch], labels[at : at + batch]) for at in range(0, count, batch)]
+blobs = partial(made_blobs, 96, 16)
 
 
 def network(dropout: float = 0.0) -> nn.Sequential:
