@@ -25,8 +25,8 @@ def cores() -> int:
 
 def threads() -> int:
     """How many threads compute fastest here: one a physical core that this process may use."""
-    logical, physical = psutil.cpu_count() or 1, psutil.cpu_count(logical=False) or 1
-    return max(1, min(cores(), physical if cores() == logical else cores()))
+    usable, physical = cores(), psutil.cpu_count(logical=False) or 1
+    return max(1, min(usable, physical)) if usable == (psutil.cpu_count() or 1) else usable
 
 
 def _quota() -> int | None:

@@ -49,12 +49,11 @@ def resolve(name: str) -> Placement:
     """
     if name == "auto":
         return Placement(name, (_best(),))
-    parts = [part.strip() for part in name.split(",")]
     if match := re.fullmatch(r"cpu:(\d+)", name):
         if not 1 <= int(match[1]) <= 64:
             raise InputError(f"device {name}: from 1 to 64 processes can share a tuning on the CPU")
         return Placement(name, (CPU,) * int(match[1]))
-    devices = tuple(_device(part, name) for part in parts)
+    devices = tuple(_device(part.strip(), name) for part in name.split(","))
     if len(devices) > 1 and (len(set(devices)) < len(devices) or {device.type for device in devices} != {"cuda"}):
         raise InputError(f"device {name}: several devices must be different CUDA devices", remedy=f"Known: {_FORMS}.")
     return Placement(name, devices)
