@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -37,7 +37,14 @@ DAMPING = 0.01
 CONVOLVE = frozenset(CONVOLUTIONS)
 
 
-def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, batches: Sequence[Any], device: torch.device | None = None) -> nn.Module:
+def reconstruct(
+    model: nn.Module,
+    analysis: Analysis,
+    plan: Plan,
+    batches: Sequence[Any],
+    device: torch.device | None = None,
+    layers: Collection[str] | None = None,
+) -> nn.Module:
     """A copy of ``model``, in its own shapes, whose weights make up for what ``plan`` will remove.
 
     ``batches``: calibration data, of ``task.batches`` or ``(inputs, targets)``; all are run at once.
@@ -48,6 +55,7 @@ def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, batches: Seque
     shape of the example inputs are left out, and so are samples beyond what ``MOST_ELEMENTS`` of the largest activation hold.
     Source: He, Zhang & Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", 2017, section 3.1 (the least squares, from the
     outputs of the whole model and the inputs of the pruned one). ``device``: where it is computed; where the model is, unless given.
+    ``layers``: names of the weights that are solved; all that can be, unless given.
     """
     if not batches:
         raise InputError("reconstruction needs at least one calibration batch")
@@ -63,7 +71,7 @@ def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, batches: Seque
     nothing = {name: torch.zeros((), dtype=torch.bool) for block in blocks for name in block.last}
     small = masked_copy(model, masks | nothing)
     with placed(device or device_of(model), model, small), eval_mode(model), torch.no_grad():
-        pair = _Pair(Masked(small, analysis, gone, masks), model, lost)
+        pair = _Pair(Masked(small, analysis, gone, masks), model, lost, layers)
         solved = pair.walk(to_device(inputs, device_of(model)))
     result = copy.deepcopy(model)
     with torch.no_grad():
@@ -106,8 +114,8 @@ def _numel(value: Tensor) -> int:
 class _Pair:
     """The whole model and the masked one, walked side by side."""
 
-    def __init__(self, masked: Masked, model: nn.Module, lost: set[fx.Node]) -> None:
-        self.small, self.lost = masked, lost
+    def __init__(self, masked: Masked, model: nn.Module, lost: set[fx.Node], layers: Collection[str] | None) -> None:
+        self.small, self.lost, self.layers = masked, lost, layers
         self.whole = PlacedInterpreter(masked.analysis.captured.module, masked.device)
         self.whole_state = {**model.state_dict(keep_vars=True), **dict(model.named_buffers())}
         self.graph: fx.Graph = masked.analysis.captured.module.graph
@@ -120,6 +128,9 @@ class _Pair:
         for norm in self.small.model.modules():
             if isinstance(norm, nn.modules.batchnorm._BatchNorm):
                 norm.training = batch_of(inputs) > 1  # its own statistics, as it will have after recalibration
+        last = self._last()
+        if last is None:
+            return {}
         for node in self.graph.nodes:
             if node.op == "output":
                 break
@@ -132,7 +143,16 @@ class _Pair:
             for done in self.whole.user_to_last_uses.get(node, []):
                 self.whole.env.pop(done, None)
                 self.small.env.pop(done, None)
+            if node is last:
+                break
         return self.solved
+
+    def _last(self) -> fx.Node | None:
+        """Where the last of the layers that may be solved is; None where none may be."""
+        if self.layers is None:
+            return self.graph.output_node()
+        users = {user for node in self.graph.nodes if str(node.target) in self.layers for user in node.users}
+        return next((node for node in reversed(self.graph.nodes) if node in users), None)
 
     def _run_whole(self, node: fx.Node) -> Any:
         if node.op == "get_attr" and str(node.target) in self.whole_state:
@@ -144,6 +164,8 @@ class _Pair:
         if node in self.lost or not (node.target in CONVOLVE or name_of(node) == "linear"):
             return
         source, weight, bias = (argument(node, place) for place in range(3))
+        if self.layers is not None and str(getattr(weight, "target", "")) not in self.layers:
+            return
         if not all(self._solvable(part) for part in (weight, bias) if part is not None):
             return
         values, before = self.small.env[source], self.whole.env[source]

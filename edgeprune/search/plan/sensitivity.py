@@ -14,7 +14,8 @@ from edgeprune.batches import Batch
 from edgeprune.errors import TrainingError
 from edgeprune.graph import Analysis, Group
 from edgeprune.importance import Saliency
-from edgeprune.surgery import masked, plan_from_saliency
+from edgeprune.placement import resolve
+from edgeprune.surgery import masked, plan_from_saliency, reconstruct
 from edgeprune.task import Task, no_batches
 from edgeprune.tuning import mean_divergence, outputs_on, recalibrate
 from edgeprune.tuning.context import seeded
@@ -33,6 +34,8 @@ def importance_curves(
     saliency: Saliency,
     choices: Mapping[str, Sequence[int]],
     on_progress: Callable[[int, int], None] | None = None,
+    *,
+    reconstructed: bool = False,
 ) -> ImportanceCurves:
     """For every group minus the divergence from the whole model at each of its widths, all other groups whole.
 
@@ -40,15 +43,21 @@ def importance_curves(
     whole model's (its loss taken where answers cannot be compared); widths in between are interpolated along the saliency that is lost. A
     penalty quadratic in the share removed, ``PRIOR`` of the mean divergence, settles ties and grows where many groups get narrow at once.
     Source of the idea: Frantar & Alistarh, "SPDY", 2022 (the program's coefficients from calibration, a quadratic prior).
+
+    ``reconstructed``: the layers that read a narrower group are solved again first (:func:`edgeprune.surgery.reconstruct`), and answers are
+    compared with those of the whole model with batch-norm statistics measured again as well, so that what that costs counts in no curve.
     """
     assert task.train is not None
     with seeded(0):  # a shuffling loader gives the same ones each time
         batches = list(islice(task.batches("train"), CALIBRATION + BATCHES))
     if not batches:
         raise no_batches(task)
-    with task.on_device(task.model):
-        teacher = outputs_on(task.model, batches[CALIBRATION:] or batches)
-    base = _divergence(copy.deepcopy(task.model), task, batches, teacher)
+    whole = copy.deepcopy(task.model)
+    with task.on_device(whole):
+        if reconstructed:
+            recalibrate(whole, batches[:CALIBRATION])
+        teacher = outputs_on(whole, batches[CALIBRATION:] or batches)
+    base = 0.0 if reconstructed else _divergence(whole, task, batches, teacher)
     tried = {group.name: _widths_to_try(choices[group.name]) for group in analysis.groups}
     for block in analysis.blocks:  # the block as a whole counts once, with its first group
         if choices[block.groups[0]][0] == 0:
@@ -58,7 +67,10 @@ def importance_curves(
         growth = {choices[group.name][-1]: 0.0}
         for width in tried[group.name]:
             together = analysis.block_of[group.name].groups if width == 0 else (group.name,)
-            candidate = masked(task.model, analysis, plan_from_saliency(analysis, saliency, dict.fromkeys(together, width)))
+            plan, source = plan_from_saliency(analysis, saliency, dict.fromkeys(together, width)), task.model
+            if reconstructed and width:
+                source = reconstruct(source, analysis, plan, batches[:CALIBRATION], resolve(task.device).device, group.readers)
+            candidate = masked(source, analysis, plan)
             growth[width] = max(_divergence(candidate, task, batches, teacher) - base, 0.0)
             done += 1
             if on_progress is not None:
