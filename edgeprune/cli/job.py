@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SCHEDULES = ("auto", "one-shot", "iterative", "online")
 TRAININGS = ("fine-tune", "scratch")
 _PASSED = (
-    *("criterion", "schedule", "training", "distillation", "weight_decay", "optimizer", "learning_rate"),
+    *("criterion", "objective", "schedule", "training", "distillation", "weight_decay", "optimizer", "learning_rate"),
     *("lr_schedule", "warmup", "clip_norm", "label_smoothing", "ema", "device", "compile"),
     *("epochs", "engine", "threads", "step", "measurements", "seed", "unfreeze"),
 )
@@ -95,6 +95,13 @@ _OPTIONS = (
         help="Decay of an average of the weights, which the training ends with; 0 keeps none [default: the task's].",
     ),
     click.option("--criterion", metavar="NAME", help="Importance criterion for channels [default: taylor with data, else l2]."),
+    click.option(
+        "--objective",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="What the plan keeps most of: sensitivity, reconstructed, importance, magnitude or uniform; auto compares the plans of all.",
+    ),
     click.option("--no-sensitivity", is_flag=True, help="Do not measure how the loss depends on each group."),
     click.option("--no-reconstruction", is_flag=True, help="Do not refit the remaining weights to calibration data."),
     click.option("--engine", metavar="NAME", help="What the device runs: tflite or torchscript [default: tflite where it can]."),

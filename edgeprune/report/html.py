@@ -71,6 +71,7 @@ def page(run: Run) -> str:
         _warnings(run),
         _section("Before and after", _table(["", "dense", "pruned", "pruned / dense"], [_cells(row) for row in rows(run)]), label(run)),
         _budgets(run),
+        _objectives(run),
         _candidates(run),
         _plan(run),
         _tuning(run),
@@ -116,6 +117,25 @@ def _budgets(run: RunSummary) -> str:
         style, text = MARKS[one.verdict]
         body.append([escape(one.kind), escape(one.limit), escape(one.value), f'<span class="{style}">{text}</span>'])
     return _section("Budgets", _table(["", "at most", "pruned", ""], body), label(run)) if body else ""
+
+
+def _objectives(run: RunSummary) -> str:
+    """Which plans were compared before the search measured any, and which one won."""
+    if not run.objectives:
+        return ""
+    staged = len({one.stage for one in run.objectives}) > 1
+    body = []
+    for one in run.objectives:
+        name = f"{one.name}, stage {one.stage + 1}" if staged else one.name
+        chosen = '<span class="good">kept</span>' if one.chosen else ""
+        body.append([escape(name), f"{one.divergence:.3g}", f"{one.latency_ms:.4g}", chosen])
+    said = (
+        "Each objective's plan was cut and its weights reconstructed, without training. The one whose answers diverge least from the dense "
+        "model's, on training data that nothing else had used, was kept."
+    )
+    legend = f'<p class="soft">{said}</p>'
+    header = ["objective", "divergence", "predicted, ms", ""]
+    return _section("Choice among plans", legend + _table(header, body))
 
 
 def _candidates(run: RunSummary) -> str:

@@ -17,8 +17,10 @@ from edgeprune.errors import InputError, RunError
 from edgeprune.files import append_line, parse_json, write_atomically
 from edgeprune.runs.document import NAME, RunDocument, read_document, update_document
 
-SHARED = ("device", "dense", "score-dense", "value-0")
-"""Records that are the same whatever the budget: the device, the dense model's measurement and score, and the first sensitivities."""
+SHARED = ("device", "dense", "score-dense")
+FIRST_VALUES = "value-0-"
+"""Records that are the same whatever the budget: the device, the dense model's measurement and score, and (keys that begin so) what the
+first objectives are made of."""
 
 
 T = TypeVar("T")
@@ -157,7 +159,7 @@ class RunDirectory:
                 key, value, _ = parse_record(line)
             except ValueError:
                 continue  # its last line may be cut off
-            if key in SHARED and key not in self._records:
+            if (key in SHARED or key.startswith(FIRST_VALUES)) and key not in self._records:
                 self.record(key, value)
 
     def close(self) -> None:

@@ -130,6 +130,24 @@ class EpochEnded(Event):
 
 
 @dataclass(frozen=True)
+class ObjectiveChosen(Event):
+    """Plans of several objectives were cut and reconstructed; the one nearest to the dense model's answers is ``name``'s.
+
+    ``divergences``: of the answers from the dense model's, by objective.
+    """
+
+    name: str
+    divergences: dict[str, float]
+
+    @property
+    def text(self) -> str:
+        """The objective that is followed, and what its plan and the others' cost."""
+        others = ", ".join(f"{name} {value:.3g}" for name, value in self.divergences.items() if name != self.name)
+        beside = f" ({others})" if others else ""
+        return f"objective {self.name}: its plan diverges least from the dense model, by {self.divergences[self.name]:.3g}{beside}"
+
+
+@dataclass(frozen=True)
 class PlanMeasured(Event):
     """Plan ``number`` was measured; 0 is the narrowest, by which a budget was predicted to be out of reach.
 
@@ -242,7 +260,7 @@ class Unknown(Event):
 
 
 _NOTES, _RUN = (Noted, Warned), (RunStarted, RunEnded, PhaseStarted, Progress, EpochEnded)
-_MEASURED = (PlanMeasured, PlanReused, SessionEnded, BudgetJudged, DeviceWaiting, DeviceCooling)
+_MEASURED = (ObjectiveChosen, PlanMeasured, PlanReused, SessionEnded, BudgetJudged, DeviceWaiting, DeviceCooling)
 KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in (*_NOTES, *_RUN, *_MEASURED)}
 
 

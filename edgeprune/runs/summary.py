@@ -122,6 +122,18 @@ class CandidateSummary:
 
 
 @dataclass(frozen=True)
+class ObjectiveSummary:
+    """An objective whose plan was cut, reconstructed and compared in ``stage`` of the run.  ``divergence``: of its answers from the dense
+    model's. ``latency_ms``: predicted. ``chosen``: it was followed."""
+
+    stage: int
+    name: str
+    divergence: float
+    latency_ms: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class EpochSummary:
     """An epoch of the tuning; epoch 0 is before it."""
 
@@ -164,6 +176,7 @@ class RunSummary:
     versions: dict[str, str] = field(default_factory=dict)
     precision: str | None = None
     groups: list[GroupSummary] = field(default_factory=list)
+    objectives: list[ObjectiveSummary] = field(default_factory=list)
     candidates: list[CandidateSummary] = field(default_factory=list)
     final_prediction_ms: float | None = None
     device_measurements: int = 0

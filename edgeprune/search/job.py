@@ -35,7 +35,7 @@ from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.online import GATED, train_online
 from edgeprune.search.plan.loop import Loop, MeasuredPlan, plan_measured, refuse_narrowest
 from edgeprune.search.plan.metrics import ModelMetrics, budget_utilization, measured_metrics, resolved
-from edgeprune.search.plan.objective import Objective, objective_of
+from edgeprune.search.plan.objective import Objective
 from edgeprune.search.plan.planner import Planner, all_choices
 from edgeprune.search.precision import Precision, check_precisions
 from edgeprune.search.preflight import check_graph
@@ -44,6 +44,7 @@ from edgeprune.search.request import RunRequest
 from edgeprune.search.room import warn_of_memory
 from edgeprune.search.schedule import EARLY_SHARE, limits_of_stage, stage_shares
 from edgeprune.search.scores import DENSE, Scores
+from edgeprune.search.selection import Selector
 from edgeprune.search.verdicts import doubtful_share
 from edgeprune.surgery import Plan, outputs_of, plan_from_saliency, restore, save
 from edgeprune.task import device_inputs
@@ -166,8 +167,8 @@ class Job:
             return self._online()
         model, shares = self.task.model, stage_shares(self.task, self.options, self.limits, self.dense)
         for number, epochs in enumerate(shares[:-1]):
-            objective = self.objective(model, f"value-{number}")
             halfway = limits_of_stage(self.limits, self.dense, (number + 1) / len(shares))
+            objective = self.objective(model, number, halfway)
             widths = self.planner.solve(objective.curves, halfway)
             made = self._make_tuned(model, self._plan(objective, widths), epochs, f"stage-{number}")
             model = restore(model, self.analysis, made.pruned)
@@ -213,8 +214,10 @@ class Job:
 
     def _last_stage(self, model: nn.Module, epochs: float, stage: int, known: Objective | None = None) -> PrunedCandidate:
         missed, over = 0.0, dict[tuple[int, ...], float]()
+        objective = known or self.objective(model, stage, self.limits)
         for attempt in range(RETRIES + 1):
-            objective = known if known is not None and attempt == 0 else self.objective(model, f"value-{stage + attempt}")
+            if attempt:
+                objective = self.objective(model, stage + attempt, self.limits, objective.name)
             try:
                 widths, predicted = self._choose(objective, model, attempt, missed, over)
             except InfeasibleBudgetError as error:
@@ -348,13 +351,16 @@ class Job:
 
     # steps
 
-    def objective(self, model: nn.Module, key: str) -> Objective:
-        """What every width is worth in ``model``; recorded under ``key``."""
-        if self.run_directory.recall(key) is None:
-            self.backend.release()  # this takes a while and no device
-        task = replace(self.task, model=model)
-        options, choices = self.options, self.planner.choices
-        return objective_of(task, self.analysis, choices, options.criterion, options.sensitivity, self.run_directory, key, self.events)
+    def objective(self, model: nn.Module, stage: int, limits: Mapping[str, float], name: str | None = None) -> Objective:
+        """What every width is worth in ``model``: see :meth:`Selector.objective`."""
+        self.backend.release()  # this takes a while and no device
+        return self.selector.objective(model, stage, limits, name)
+
+    @cached_property
+    def selector(self) -> Selector:
+        """What says which objective is followed."""
+        settings = CandidateSettings(self.artifacts.settings, "compared", reconstruct=self.options.reconstruction)
+        return Selector(self.task, self.analysis, self.planner, self.options, settings, self.run_directory, self.events)
 
     def _plan(self, objective: Objective, widths: Mapping[str, int]) -> Plan:
         return plan_from_saliency(self.analysis, objective.saliency, widths)

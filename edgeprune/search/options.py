@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from edgeprune.engines import DEFAULT_FORMATS
-from edgeprune.errors import InputError
+from edgeprune.errors import InputError, suggest
+from edgeprune.search.plan.objective import MEASURED, OBJECTIVES
 from edgeprune.search.precision import PRECISIONS, find_precision
 from edgeprune.task import Task
 from edgeprune.tuning.optimizer import OPTIMIZERS, SCHEDULES
@@ -30,8 +31,10 @@ OF_TRAINING = (
 class Options:
     """How channels are scored, the model is pruned and trained, and candidates are measured.
 
-    ``criterion``: how channels are scored; None means Taylor with training data, L2 without. ``sensitivity``: weigh groups by the measured
-    calibration loss. ``reconstruction``: refit the remaining weights to calibration data. ``schedule``: "one-shot"; "iterative", in two
+    ``criterion``: how channels are scored; None means Taylor with training data, L2 without. ``objective``: what a plan shall keep most of
+    (one of :data:`edgeprune.search.plan.objective.OBJECTIVES`); "auto" tries all and takes the one whose plan, reconstructed, is nearest to
+    the dense model. ``sensitivity``: measure what every width costs on calibration data; without, groups are weighed by importance.
+    ``reconstruction``: refit the remaining weights to calibration data. ``schedule``: "one-shot"; "iterative", in two
     stages; "online", step by step while the model trains; "auto", iterative below 40 % of the dense latency. ``training``: "fine-tune" the
     remaining weights, or train from "scratch". ``epochs``: training epochs in total; None means the task's, 0 none. ``distillation``,
     ``optimizer``, ``learning_rate``, ``lr_schedule``, ``warmup``, ``weight_decay``, ``clip_norm``, ``label_smoothing``, ``ema``: see
@@ -45,6 +48,7 @@ class Options:
     """
 
     criterion: str | None = None
+    objective: str = "auto"
     sensitivity: bool = True
     reconstruction: bool = True
     schedule: Schedule = "auto"
@@ -76,6 +80,10 @@ class Options:
         for name, known in (("schedule", get_args(Schedule)), ("training", get_args(Training))):
             if getattr(self, name) not in known:
                 raise InputError(f"unknown {name} {getattr(self, name)!r}", remedy=f"Known: {', '.join(known)}.")
+        if self.objective not in ("auto", *OBJECTIVES):
+            raise InputError(f"unknown objective {self.objective!r}", remedy=suggest(self.objective, ("auto", *OBJECTIVES), "objectives"))
+        if self.objective in MEASURED and not self.sensitivity:
+            raise InputError(f"objective {self.objective} is measured, and sensitivity is switched off", remedy="Choose one of them.")
         if self.training == "scratch" and self.schedule in ("iterative", "online"):
             raise InputError(f"training from scratch and the {self.schedule} schedule cannot be combined", remedy="Choose one of them.")
         for name, choices in (("optimizer", OPTIMIZERS), ("lr_schedule", tuple(SCHEDULES))):

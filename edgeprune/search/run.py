@@ -126,7 +126,7 @@ def plan_only(request: RunRequest, run: Path, events: EventStream) -> Planned:
         if job.options.schedule in ("iterative", "online"):
             job.events.note(f"the {job.options.schedule} schedule prunes in steps: this plan is for a single step")
         job.planner.refuse_impossible(job.limits)
-        widths = job.planner.solve(job.objective(job.task.model, "value-0").curves, job.limits)
+        widths = job.planner.solve(job.objective(job.task.model, 0, job.limits).curves, job.limits)
         groups: list[PlannedGroup] = [
             {"name": group.name, "kept": widths[group.name] * len(group.rows), "total": group.channels} for group in job.analysis.groups
         ]

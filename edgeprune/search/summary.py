@@ -22,6 +22,7 @@ from edgeprune.runs.summary import (
     GroupSummary,
     InputSummary,
     ModelSummary,
+    ObjectiveSummary,
     RatioSummary,
     RunSummary,
 )
@@ -79,6 +80,11 @@ def summarize(job: Job, final: PrunedCandidate, precision: str) -> RunSummary:
         versions=versions(),
         precision=precision,
         groups=[GroupSummary(group.name, widths[group.name] * len(group.rows), group.channels) for group in job.analysis.groups],
+        objectives=[
+            ObjectiveSummary(one.stage, item.name, item.divergence, item.latency_ms, item.name == one.chosen)
+            for one in job.selector.selections
+            for item in one.tried
+        ],
         candidates=[_candidate(item) for item in job.candidates],
         final_prediction_ms=final.predicted.latency_ms,
         device_measurements=job.backend.measurements,

@@ -56,7 +56,7 @@ def test_a_sweep_prunes_to_every_level_marks_the_front_and_continues(tmp_path: P
 def test_runs_of_a_sweep_share_what_does_not_depend_on_the_level(tmp_path: Path) -> None:
     found = frontier(points_task(), profile=PROFILE, kind="macs", levels=["60%", "40%"], options=OPTIONS, runs=tmp_path)
     first, second = ((point.run / "measurements.jsonl").read_text().splitlines() for point in found.points)
-    values = [next(line for line in lines if json.loads(line)["key"] == "value-0") for lines in (first, second)]
+    values = [next(line for line in lines if json.loads(line)["key"] == "value-0-sensitivity") for lines in (first, second)]
     assert json.loads(values[0])["value"] == json.loads(values[1])["value"]
     assert "scoring channels" in (found.points[0].run / "log.txt").read_text()
     assert "scoring channels" not in (found.points[1].run / "log.txt").read_text()

@@ -31,7 +31,7 @@ from edgeprune.search.measure.backend import MeasurementBackend
 from edgeprune.search.measure.opening import open_backend
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.options import Options
-from edgeprune.search.plan.objective import Objective, objective_of
+from edgeprune.search.plan.objective import SENSITIVITY, Objective
 from edgeprune.search.request import RunRequest
 from edgeprune.search.sparse.choice import SPARSITIES, SparseOption, measure_sparse, sparse_choice, sparse_options
 from edgeprune.search.verdicts import judge_pair
@@ -179,8 +179,7 @@ class _Search:
         try:
             dense_score = score(self.task.model, self.task) if self.task.scores else None
             self.job.prepare()
-            key, choices = "value-sparse", self.job.planner.choices
-            self.objective = objective_of(self.task, self.job.analysis, choices, None, True, self.run_directory, key, self.events)
+            self.objective = self.job.objective(self.task.model, 0, self.job.limits, SENSITIVITY)
             option = self._choose()
             return self._finish(option, dense_score)
         finally:

@@ -1,0 +1,123 @@
+"""The choice among objectives: every one's plan is compared, the nearest to the dense model is followed, and the report says why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from points_task import points_task
+
+from edgeprune import Budget, Options, Task
+from edgeprune.errors import InputError
+from edgeprune.export.options import ExportOptions
+from edgeprune.graph import analyze
+from edgeprune.importance import score
+from edgeprune.runs.events import ObjectiveChosen, read_events
+from edgeprune.search import Result, prune
+from edgeprune.search.candidate import CandidateSettings, ExportSettings
+from edgeprune.search.events import SILENT
+from edgeprune.search.plan.objective import OBJECTIVES
+from edgeprune.search.selection import PlanJudge, held_out
+from edgeprune.surgery import plan_from_saliency
+
+OPTIONS = Options(engine="torchscript", formats=(), step=8, epochs=0.2)
+GIVEN = {"profile": "raspberry-pi-4", "budget": Budget(macs="40%")}
+
+
+@pytest.fixture(autouse=True)
+def _no_converter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("edgeprune.search.run.warm", lambda: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def pruned(tmp_path: Path, task: Task | None = None, **options: Any) -> Result:
+    return prune(task or points_task(), options=replace(OPTIONS, **options), runs=tmp_path, **GIVEN)  # type: ignore[arg-type]
+
+
+def widths_of(result: Result) -> list[int]:
+    return [group.kept for group in result.figures.groups]
+
+
+def test_the_plan_nearest_to_the_dense_model_is_followed_and_shown(tmp_path: Path) -> None:
+    result = pruned(tmp_path)
+    compared = result.figures.objectives
+    assert [one.name for one in compared] == list(OBJECTIVES)
+    best = min(compared, key=lambda one: one.divergence)
+    assert [one.name for one in compared if one.chosen] == [best.name]
+    assert max(one.divergence for one in compared) > best.divergence > 0
+    alone = pruned(tmp_path, objective=best.name)
+    assert widths_of(alone) == widths_of(result)
+    assert alone.figures.objectives == []
+    told = [event for _, event in read_events(result.run) if isinstance(event, ObjectiveChosen)]
+    assert told == [ObjectiveChosen(best.name, {one.name: one.divergence for one in compared})]
+    page = (result.run / "report.html").read_text()
+    assert "Choice among plans" in page
+    assert f"{best.divergence:.3g}" in page
+    assert "Choice among plans" not in (alone.run / "report.html").read_text()
+
+
+def test_each_objective_makes_a_plan_of_its_own_kind(tmp_path: Path) -> None:
+    kept = {name: widths_of(pruned(tmp_path, objective=name, epochs=0.0)) for name in OBJECTIVES}
+    assert abs(kept["uniform"][0] - kept["uniform"][1]) <= 8, "two groups of one size: within a step of each other"
+    assert len({tuple(widths) for widths in kept.values()}) > 1
+
+
+def test_a_resumed_run_compares_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("edgeprune.search.job.Job._make_tuned", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pruned(tmp_path)
+    monkeypatch.setattr(PlanJudge, "divergence", interrupted)
+    run = next(tmp_path.glob("points-*"))
+    result = prune(points_task(), options=OPTIONS, resume=run, **GIVEN)  # type: ignore[arg-type]
+    assert [one.name for one in result.figures.objectives] == list(OBJECTIVES)
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"reconstruction": False}, [name for name in OBJECTIVES if name != "reconstructed"]),
+        ({"sensitivity": False}, []),
+        ({"training": "scratch"}, []),
+        ({"objective": "importance", "criterion": "l1"}, []),
+    ],
+)
+def test_options_say_what_is_compared(tmp_path: Path, options: dict[str, Any], names: list[str]) -> None:
+    assert [one.name for one in pruned(tmp_path, **options).figures.objectives] == names
+
+
+def test_a_model_without_data_is_pruned_by_the_prior(tmp_path: Path) -> None:
+    assert pruned(tmp_path, replace(points_task(), train=None)).figures.objectives == []
+
+
+def test_an_objective_that_is_unknown_or_switched_off_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown objective 'sensitivty'") as told:
+        Options(objective="sensitivty")
+    assert "sensitivity" in str(told.value.remedy)
+    with pytest.raises(InputError, match="sensitivity is switched off"):
+        Options(objective="reconstructed", sensitivity=False)
+
+
+def test_plans_are_compared_on_batches_that_nothing_else_has_used() -> None:
+    task = points_task()
+    batches = list(task.batches("train"))
+    assert [batch.leaves[0].data_ptr() for batch in held_out(task)] == [batch.leaves[0].data_ptr() for batch in batches[6:]]
+    few = replace(task, train=task.train[:3])  # type: ignore[index]
+    assert len(held_out(few)) == 3, "what there is, where there is no more"
+
+
+def test_a_narrower_plan_diverges_more() -> None:
+    task = points_task()
+    analysis = analyze(task.model, task.example_inputs)
+    settings = CandidateSettings(ExportSettings(ExportOptions(), Budget()), "compared", reconstruct=True)
+    judge, saliency = PlanJudge(task, task.model, analysis, settings, SILENT), score(task, analysis, "l2")
+    whole, half, little = (
+        judge.divergence(plan_from_saliency(analysis, saliency, {group.name: width for group in analysis.groups})) for width in (48, 16, 4)
+    )
+    assert whole == pytest.approx(0.0, abs=1e-6)
+    assert whole < half < little
