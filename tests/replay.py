@@ -62,10 +62,16 @@ CASES = {
     "points": Case(
         _points,
         edgeprune.Budget(parameters="60%", size="75%"),
-        edgeprune.Options(engine="torchscript", formats=("torchscript",), threads=1, measurements=3, reuse=False),
+        edgeprune.Options(objective="sensitivity", engine="torchscript", formats=("torchscript",), threads=1, measurements=3, reuse=False),
     ),
-    "digits": Case(_digits, edgeprune.Budget(latency="50%"), edgeprune.Options(epochs=1, threads=1, formats=("tflite",), reuse=False)),
-    "resnet20": Case(_resnet20, edgeprune.Budget(latency="35%"), edgeprune.Options(threads=1, formats=("tflite",), reuse=False)),
+    "digits": Case(
+        _digits,
+        edgeprune.Budget(latency="50%"),
+        edgeprune.Options(objective="sensitivity", epochs=1, threads=1, formats=("tflite",), reuse=False),
+    ),
+    "resnet20": Case(
+        _resnet20, edgeprune.Budget(latency="35%"), edgeprune.Options(objective="sensitivity", threads=1, formats=("tflite",), reuse=False)
+    ),
 }
 
 
