@@ -13,19 +13,18 @@ from typing import Any, TypeVar
 from packaging.requirements import Requirement
 
 from edgeprune.budget import format_quantity
-from edgeprune.decode import JsonObject, convert
 from edgeprune.devices.address import parse_address
 from edgeprune.devices.connect import connect, with_retries
 from edgeprune.devices.events import OnEvent
 from edgeprune.devices.framing import new_mark
+from edgeprune.devices.program import DeviceProgram
 from edgeprune.devices.pythons import PHONE_REMEDY, VENV, Found, Python, discover
 from edgeprune.devices.runner import Broken, Runner, RuntimeAnswer, push_runner, runtimes_of
 from edgeprune.devices.session import Session
 from edgeprune.devices.wheelhouse import collect, unpacked_bytes
 from edgeprune.devices.wheels import Wheel, find_wheel
 from edgeprune.engines import TFLITE
-from edgeprune.errors import DeviceError, DeviceFullError, InputError, NoRuntimeError, SetupError, TargetError, printable, printable_json
-from edgeprune.files import parse_json
+from edgeprune.errors import DeviceError, DeviceFullError, InputError, NoRuntimeError, SetupError, TargetError
 from edgeprune.resources import resource
 
 T = TypeVar("T")
@@ -140,28 +139,17 @@ class _Job:
         self._folder = f"{found.home}/{VENV.partition('/')[0]}/wheels"
         self._files: list[Path] = []
         self._manifest = Environment()
+        self._installer = DeviceProgram(session, f"{base.path}, installing {self._place},", SetupError, "Begin with edgeprune teardown.")
 
     def _call(self, kind: type[T], command: str, **arguments: Any) -> T:
         """Run one command of the installer on the device; its answer as ``kind``."""
-        source = resource("targets", "installer.py").read_text(encoding="utf-8")
-        mark, lines = new_mark(), list[str]()
+        source, mark = resource("targets", "installer.py").read_text(encoding="utf-8"), new_mark()
         argv = [self._base.path, "-c", source, command, json.dumps(arguments | {"place": self._place}), mark]
-        done = self._session.run(argv, timeout_s=_UNPACK_LIMIT_S, on_line=lines.append, mark=mark)
-        try:
-            answer = convert(printable_json(parse_json(lines[-1])), JsonObject)
-        except (ValueError, LookupError):
-            last = printable(done.stderr).strip().splitlines()[-1:] or ["it said nothing"]
-            raise SetupError(f"{self._base.path} on {self._session.address} failed to install: {last[0]}") from None
+        answer = self._installer.call(argv, mark, _UNPACK_LIMIT_S)
         if "error" in answer:
             error, full = DeviceFullError if answer.get("full") is True else SetupError, answer.get("full") is True
             raise error(f"cannot install on {self._session.address}: {answer['error']}", remedy="Make room there." if full else None)
-        try:
-            return convert(answer, kind)
-        except ValueError as flaw:
-            raise SetupError(
-                f"the report of the installer on {self._session.address} about {self._place} is invalid: {flaw}",
-                remedy="Begin with edgeprune teardown.",
-            ) from flaw
+        return self._installer.decode(answer, kind, command)
 
     def plan(self, offline: bool, index: str | None) -> Setup:
         """Collect the wheels, and compare with what is there.  Raises when there is no room."""

@@ -7,11 +7,11 @@ import posixpath
 import sys
 from typing import Any, Final, Self, TypeVar
 
-from edgeprune.decode import JsonObject, convert
 from edgeprune.devices.address import parse_address
 from edgeprune.devices.connect import connect
 from edgeprune.devices.framing import new_mark
 from edgeprune.devices.pack import pack
+from edgeprune.devices.program import DeviceProgram
 from edgeprune.devices.pythons import discover
 from edgeprune.devices.session import Session
 from edgeprune.errors import (
@@ -24,10 +24,7 @@ from edgeprune.errors import (
     OlderReleaseError,
     ReleaseError,
     SignatureError,
-    printable,
-    printable_json,
 )
-from edgeprune.files import parse_json
 from edgeprune.release.deploy.answers import After, Products
 
 T = TypeVar("T")
@@ -77,30 +74,20 @@ class ReleaseStore:
         return self._call(After, "after", self.root(product), timeout_s + _LEAST_S, _HEARTBEAT_S, shell=command, timeout_s=timeout_s)
 
     def _call(self, kind: type[T], command: str, root: str, limit_s: float, heartbeat_s: float | None = None, **arguments: Any) -> T:
-        mark, lines = new_mark(), list[str]()
+        mark, address = new_mark(), self.session.address
+        activator = DeviceProgram(
+            self.session, self.program, DeviceError, "Another program answers in its place: remove it there, and push again."
+        )
         request = json.dumps(arguments | {"root": root, "mark": mark}).encode() + b"\n"
-        argv = [self._python, self.program, command]
-        done = self.session.run(argv, request, limit_s, lines.append, heartbeat_s, mark)
-        try:
-            answer: JsonObject = printable_json(parse_json(lines[-1]))
-            protocol = answer["protocol"]
-        except (ValueError, LookupError, TypeError):
-            last = printable(done.stderr).strip().splitlines()[-1:] or ["it gave no message"]
-            raise DeviceError(f"{self._python} on {self.session.address} failed to {command} a release: {last[0]}") from None
-        if protocol != PROTOCOL:
+        answer = activator.call([self._python, self.program, command], mark, limit_s, request, heartbeat_s)
+        if (protocol := answer.get("protocol")) != PROTOCOL:
             raise DeviceError(
-                f"{self.program} on {self.session.address} speaks protocol {protocol}, and {PROTOCOL} was expected",
+                f"{self.program} on {address} speaks protocol {protocol}, and {PROTOCOL} was expected",
                 remedy="Another version of edgeprune replaced it: use one version.",
             )
         if "error" in answer:
-            raise _error(str(answer.get("kind")), f"{self.session.address.rstrip(':')}: {answer['error']}")
-        try:
-            return convert(answer, kind)
-        except ValueError as error:
-            raise DeviceError(
-                f"{self.program} on {self.session.address} gave an invalid answer when asked to {command} a release: {error}",
-                remedy="Another program answers in its place: remove it there, and push again.",
-            ) from error
+            raise _error(str(answer.get("kind")), f"{address.rstrip(':')}: {answer['error']}")
+        return activator.decode(answer, kind, command)
 
 
 def find_python(session: Session, address: str) -> tuple[str, str]:
