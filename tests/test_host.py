@@ -21,6 +21,7 @@ from edgeprune.files import locked
 from edgeprune.search.events import EventStream
 from edgeprune.search.room import needed_bytes, own_threads, warn_of_memory
 from edgeprune.testing.sshd import SshServer
+from edgeprune.tuning.rehearse import first_batch
 
 ROOT = Path(__file__).parents[1]
 BUSY = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
@@ -114,14 +115,15 @@ def test_a_run_that_does_not_fit_says_so_before_it_starts(monkeypatch: pytest.Mo
     model = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 8, 3, padding=1))
     task = Task(model, (torch.zeros(1, 3, 32, 32),), train=[(torch.zeros(50, 3, 32, 32), torch.zeros(50))])
     analysis = analyze(task.model, task.example_inputs)
-    needed = needed_bytes(task, analysis)
+    first = first_batch(task)
+    needed = needed_bytes(task, analysis, first)
     assert needed == pytest.approx(50 * 4 * 32 * 32 * (64 + 64 + 8), rel=0.05)
     notes: list[str] = []
     events = EventStream(lambda event: notes.append(str(event.text)))
-    warn_of_memory(task, analysis, events)
+    warn_of_memory(task, analysis, first, events)
     assert notes == []
     monkeypatch.setattr(host, "free_memory", lambda: needed // 2)
-    warn_of_memory(task, analysis, events)
+    warn_of_memory(task, analysis, first, events)
     assert "a training step needs about" in notes[0]
     assert "smaller batches" in notes[0]
 

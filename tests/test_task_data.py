@@ -15,7 +15,7 @@ import edgeprune
 from edgeprune.errors import CaptureError, RecipeError, TrainingError
 from edgeprune.task import Task
 from edgeprune.tuning import finetune, score
-from edgeprune.tuning.rehearse import rehearse
+from edgeprune.tuning.rehearse import first_batch, rehearse
 
 EXAMPLE = (torch.zeros(1, 3, 8, 8),)
 
@@ -171,7 +171,7 @@ def test_a_loss_that_does_not_take_what_training_returns_is_named_before_anythin
         edgeprune.prune(job, profile="raspberry-pi-4", budget=edgeprune.Budget(macs="60%"), runs=tmp_path)
     assert "takes all of these outputs" in str(raised.value.remedy)
     job.loss = lambda outputs, labels: sum(functional.cross_entropy(one, labels) for one in outputs.values())
-    rehearse(job)
+    rehearse(job, first_batch(job))
     saliency = edgeprune.importance.score(job, edgeprune.analyze(job.model, EXAMPLE), "taylor")  # its loss takes only what training returns
     assert all(bool((values >= 0).all()) and values.any() for values in saliency.values())
 

@@ -84,6 +84,11 @@ class PrunedCandidate:
     files: dict[str, Path]
     key: str
 
+    @property
+    def score_key(self) -> str:
+        """The record of its score."""
+        return f"score-{self.key}"
+
 
 def make_candidate(
     task: Task,

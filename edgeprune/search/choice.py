@@ -9,6 +9,7 @@ from edgeprune.errors import ExportError, InfeasibleBudgetError
 from edgeprune.files import copy_atomically
 from edgeprune.search.candidate import PrunedCandidate
 from edgeprune.search.job import Job
+from edgeprune.search.measure.decide import final_keys
 from edgeprune.search.plan.metrics import budget_utilization
 from edgeprune.search.precision import find_precision
 
@@ -71,7 +72,7 @@ def _outcome(job: Job, name: str) -> Outcome:
 
 
 def _moved(best: Outcome, job: Job) -> Outcome:
-    """The best precision's outcome with files and checkpoint where those of ``job`` are."""
+    """The best precision's outcome with its files, checkpoint and records where those of ``job`` are."""
     inside, run = best.job.run_directory, job.run_directory
     job.artifacts.clear("pruned")
     copy_atomically(inside.path / "model.safetensors", run.path / "model.safetensors")
@@ -80,8 +81,8 @@ def _moved(best: Outcome, job: Job) -> Outcome:
         files[name] = run.artifacts / path.relative_to(inside.artifacts)
         files[name].parent.mkdir(parents=True, exist_ok=True)
         copy_atomically(path, files[name])
-    key = f"score-{best.final.key}"
-    if run.recall(key) is None and (scored := inside.recall(f"score-file-{best.final.key}")) is not None:
-        run.record(key, scored)  # the shipped file's, where the run looks for it
+    for key in (*final_keys(best.final.key), best.final.score_key):  # of the shipped file, where a release looks for them
+        if run.recall(key) is None and (known := inside.recall(key)) is not None:
+            run.record(key, known)
     best.job.run_directory = run
     return replace(best, final=replace(best.final, files=files))

@@ -49,7 +49,7 @@ from edgeprune.search.verdicts import doubtful_share
 from edgeprune.surgery import Plan, outputs_of, plan_from_saliency, restore, save
 from edgeprune.task import device_inputs
 from edgeprune.tuning import Score
-from edgeprune.tuning.rehearse import rehearse
+from edgeprune.tuning.rehearse import first_batch, rehearse
 
 RETRIES = 2
 """How often a tuned model that misses the budget, or cannot be said to meet it, is cut again."""
@@ -89,9 +89,10 @@ class Job:
         for node, op in self.analysis.unsupported:
             self.events.note(f"{op} at {node} has no rule: what it touches stays")
         check_graph(self.task, self.analysis)
-        warn_of_memory(self.task, self.analysis, self.events)
+        first = first_batch(self.task)
+        warn_of_memory(self.task, self.analysis, first, self.events)
         if (self.task.epochs if self.options.epochs is None else self.options.epochs) > 0:
-            rehearse(self.task)
+            rehearse(self.task, first)
         self.profile = self.request.known_profile or load_profile(self.backend.facts.get("profile") or "generic-linux")
         self.planner = self._new_planner()
         self._measure_dense()
@@ -381,16 +382,15 @@ class Job:
 
     def score_final(self, final: PrunedCandidate) -> float | None:
         """The task's metric of what is shipped: of the file itself where it is quantized."""
-        return self.score_file(final) if self.precision.lossy else self.score(final.pruned.model, f"score-{final.key}")
+        return self.score_file(final) if self.precision.lossy else self.score(final.pruned.model, final.score_key)
 
     def score_file(self, final: PrunedCandidate) -> float | None:
         """The task's metric of the file that was measured; None when the task cannot score."""
-        return self._scores.of_file(final.files[self.engine], self.engine, f"score-file-{final.key}")
+        return self._scores.of_file(final.files[self.engine], self.engine, final.score_key)
 
     def scores(self, final: PrunedCandidate) -> tuple[Score | None, Score | None]:
         """The dense model's score and that of what is shipped, as far as they were made, with their errors."""
-        shipped = self._scores.recorded(f"score-file-{final.key}") or self._scores.recorded(f"score-{final.key}")
-        return self._scores.recorded(DENSE), shipped
+        return self._scores.recorded(DENSE), self._scores.recorded(final.score_key)
 
     @property
     def _scores(self) -> Scores:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import torch
 
+from edgeprune.batches import Batch
 from edgeprune.errors import TrainingError
 from edgeprune.graph.twin import twin
 from edgeprune.task import Task
 from edgeprune.tuning.context import seeded
 
 
-def rehearse(task: Task) -> None:
-    """Run a twin of the task's model in training on one batch, and its loss.  Raises :class:`TrainingError` when either raises."""
+def first_batch(task: Task) -> Batch | None:
+    """The first training batch, always the same; None where there is none, or the task trains by ``fit``."""
     if task.train is None or task.fit is not None:
+        return None
+    with seeded(0):
+        return next(task.batches("train"), None)
+
+
+def rehearse(task: Task, first: Batch | None) -> None:
+    """Run a twin of the task's model in training on its first batch, and its loss.  Raises :class:`TrainingError` when either raises."""
+    if first is None:
         return
     with seeded(0), torch.enable_grad(), task.on_device(task.model) as device:
-        first = next(task.batches("train"), None)
-        if first is None:
-            return
         first = first.to(device)
         try:
             outputs = first.call(twin(task.model).train(), loss=True)

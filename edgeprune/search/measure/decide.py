@@ -40,9 +40,14 @@ def measure_until_decided(
     return pair
 
 
+def final_keys(key: str) -> tuple[str, str]:
+    """The records that :func:`recall_final` looks at."""
+    return _together(key), key
+
+
 def recall_final(run: RunDirectory, key: str) -> JsonObject | None:
     """The record of what :func:`measure_until_decided` returned."""
-    return run.recall(_together(key)) or run.recall(key)
+    return next(filter(None, map(run.recall, final_keys(key))), None)
 
 
 def _together(key: str) -> str:
