@@ -7,8 +7,10 @@
         ``CaptureError``, ``UnsupportedOpError``, ``NothingToPruneError``, ``PlanError``, ``VerificationError``
     ``InfeasibleBudgetError``: no plan reaches the budget; says which limit binds and the least value reachable
     ``TrainingError``: a NaN loss, a metric that is not a number
+        ``TrainingStoppedError``: the task's own code raised, a process was ended, or memory was short
     ``ExportError``: a format that cannot be written
         ``ParityError``: it was written, and computes something else
+        ``ConverterError``: the converter's process was ended, or took too long
     ``DeviceError``: the device or what runs on it
         ``HostKeyError``, ``AuthenticationError``, ``LoginShellError``, ``DeviceFullError``, ``NoRuntimeError``, ``SetupError``,
         ``RunnerError``, ``ModelCrashedError``
@@ -130,13 +132,29 @@ class InfeasibleBudgetError(EdgepruneError):
 class TrainingError(EdgepruneError):
     """Training or scoring produced something that is not a number."""
 
+    resumable = False
+
+
+class TrainingStoppedError(TrainingError):
+    """The task's own code raised, a process of the training was ended, or the memory was short."""
+
+    resumable = True
+
 
 class ExportError(EdgepruneError):
     """A format could not be written."""
 
+    resumable = False
+
 
 class ParityError(ExportError):
     """An exported file does not compute what the PyTorch model computes."""
+
+
+class ConverterError(ExportError):
+    """The converter's process was ended, or took too long."""
+
+    resumable = True
 
 
 class DeviceError(EdgepruneError):
@@ -250,8 +268,11 @@ class HealthError(ReleaseError):
 
 
 def may_succeed(error: BaseException) -> bool:
-    """Whether a run that ``error`` ended may succeed when the same job is continued."""
-    return not isinstance(error, EdgepruneError) or error.resumable
+    """Whether a run that ``error`` ended may succeed when the same job is continued: a fault of the program happens again, what the system
+    refused or somebody interrupted may not."""
+    if isinstance(error, EdgepruneError):
+        return error.resumable
+    return isinstance(error, (OSError, MemoryError)) or not isinstance(error, Exception)
 
 
 def suggest(name: object, known: Iterable[str], kind: str) -> str:

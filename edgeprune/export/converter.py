@@ -22,7 +22,7 @@ import torch
 from torch.export import ExportedProgram
 
 from edgeprune.decode import convert
-from edgeprune.errors import ExportError
+from edgeprune.errors import ConverterError, ExportError
 from edgeprune.files import parse_json
 from edgeprune.host import end_tree
 
@@ -75,7 +75,8 @@ class Converter:
     def convert(self, program: ExportedProgram, time_limit_s: float) -> bytes:
         """The program as a TFLite file.
 
-        Raises :class:`ExportError` when an operation has no TFLite form (named), the worker dies, or ``time_limit_s`` seconds pass.
+        Raises :class:`ExportError` when an operation has no TFLite form (named), :class:`ConverterError` when the worker dies, or
+        ``time_limit_s`` seconds pass.
         """
         with self._lock, tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
             source, output = Path(folder, "model.pt2"), Path(folder, "model.tflite")
@@ -100,22 +101,22 @@ class Converter:
         line = _line(process.stdout, max(0.0, deadline - time.monotonic()))
         if line is None:
             self.stop()
-            raise ExportError(f"tflite: the conversion did not end within {time_limit_s:g} s and was stopped")
+            raise ConverterError(f"tflite: the conversion did not end within {time_limit_s:g} s and was stopped")
         if not line:
             raise self._died(process)
         try:
             return convert(parse_json(line), Answer)
         except ValueError as error:
-            raise ExportError(f"tflite: the converter process gave no answer, but {line[:100]!r}") from error
+            raise ConverterError(f"tflite: the converter process gave no answer, but {line[:100]!r}") from error
 
-    def _died(self, process: subprocess.Popen[bytes]) -> ExportError:
+    def _died(self, process: subprocess.Popen[bytes]) -> ConverterError:
         code = process.wait()
         how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         assert self._log is not None
         self._log.seek(0)
         tail = self._log.read().decode(errors="replace").strip().splitlines()[-1:]
         remedy = "SIGKILL usually means that the machine ran out of memory." if code == -9 else None
-        return ExportError(f"tflite: the converter process ended {how}" + "".join(f": {line}" for line in tail), remedy=remedy)
+        return ConverterError(f"tflite: the converter process ended {how}" + "".join(f": {line}" for line in tail), remedy=remedy)
 
     def stop(self) -> None:
         """End the worker, if it runs; the next conversion starts another."""

@@ -218,4 +218,4 @@ def _unwritable(path: Path, error: OSError) -> RunError:
 
 
 def _full(path: Path, error: OSError) -> RunError:
-    return RunError(f"{path} cannot be written: {error.strerror}", remedy="Free some space, then --resume.")
+    return RunError(f"{path} cannot be written: {error.strerror}", remedy="Free some space there, or allow access to it.")

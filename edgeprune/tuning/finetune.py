@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from edgeprune.batches import Batch
-from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
+from edgeprune.errors import EdgepruneError, RecipeError, TrainingStoppedError
 from edgeprune.placement import Placement, device_of, placed, resolve
 from edgeprune.task import Task, no_batches
 from edgeprune.tuning.allocator import kept_memory
@@ -229,7 +229,7 @@ def _user_fit(model: nn.Module, task: Task, fit: Callable[[nn.Module], None], pa
             except EdgepruneError:
                 raise
             except Exception as error:
-                raise TrainingError(f"fit of task {task.name} raised {type(error).__name__}: {error}") from error
+                raise TrainingStoppedError(f"fit of task {task.name} raised {type(error).__name__}: {error}") from error
         progress.epochs = 1
         _note(progress, None, None, model, task)
         if path:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from edgeprune.batches import Batch
-from edgeprune.errors import TrainingError
+from edgeprune.errors import TrainingStoppedError
 from edgeprune.graph.batch import holds
 from edgeprune.task import Task
 
@@ -66,16 +66,16 @@ class Parts:
                 yield Part(batch.sliced(start, start + part), part / samples)
 
     def split(self, batch: Batch, error: BaseException) -> None:
-        """Split further, after ``batch`` did not fit.  Raises :class:`TrainingError` where it cannot be."""
+        """Split further, after ``batch`` did not fit.  Raises :class:`TrainingStoppedError` where it cannot be."""
         samples = batch.samples
         if self.ranks > 1:
-            raise TrainingError(
+            raise TrainingStoppedError(
                 f"training {self.task.name} does not fit into the memory of {self.device} (rank {self.rank} of {self.ranks})",
                 remedy="Use smaller batches, more devices, or one device, where batches are split.",
             ) from error
         if samples is None or self.count >= samples:
             why = "cannot be split" if samples is None else f"was split into {self.count} parts of one sample"
-            raise TrainingError(
+            raise TrainingStoppedError(
                 f"training {self.task.name} does not fit into the memory of {self.device}: its batch {why}",
                 remedy="Use smaller batches or inputs, a device with more memory, or --device cpu.",
             ) from error

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from edgeprune import errors
-from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
+from edgeprune.errors import EdgepruneError, RecipeError, TrainingError, TrainingStoppedError
 from edgeprune.placement import Placement
 from edgeprune.recipes import MODULE_PREFIX
 
@@ -39,7 +39,7 @@ def run_ranks(placement: Placement, asked: Any, model: nn.Module, listener: List
 
     Everything is pickled and sent: models that pruning made, closures and classes of a recipe are in no file that a process could load, and
     a recipe that ran again might train for minutes or draw other weights. ``listener`` gets what rank 0 reports. Raises
-    :class:`RecipeError` for what cannot be sent, :class:`TrainingError` when a process dies, and what a rank raises.
+    :class:`RecipeError` for what cannot be sent, :class:`TrainingStoppedError` when a process dies, and what a rank raises.
     """
     with TemporaryDirectory(prefix="edgeprune-ranks-") as name:
         folder = Path(name)
@@ -199,7 +199,7 @@ def _importable(name: str, module: ModuleType, folders: list[str]) -> bool:
 
 
 def _wait(ranks: list[_Rank], listener: Listener) -> None:
-    """Until all have ended.  Raises what a rank raised, and :class:`TrainingError` for one that died."""
+    """Until all have ended.  Raises what a rank raised, and :class:`TrainingStoppedError` for one that died."""
     with selectors.DefaultSelector() as selector:
         for rank in ranks:
             selector.register(rank.reports, selectors.EVENT_READ, rank)
@@ -227,13 +227,13 @@ def _failure(ranks: list[_Rank]) -> EdgepruneError:
         code = rank.process.returncode
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}{rank.last_words()}"
         memory = " The system ends processes that use up its memory." if code == -signal.SIGKILL else ""
-        return TrainingError(
+        return TrainingStoppedError(
             f"rank {rank.number} of {count} (process {rank.process.pid}) {how}",
-            remedy=f"Continue the run with --resume, on fewer processes where memory is short.{memory}",
+            remedy=f"Train in fewer processes where memory is short.{memory}",
         )
     failed = sorted((rank for rank in ranks if rank.failure), key=lambda rank: bool(rank.failure and rank.failure["lost"]))
     if not failed:
-        return TrainingError(f"a rank of {count} does not answer", remedy="Continue the run with --resume.")
+        return TrainingStoppedError(f"a rank of {count} does not answer", remedy="Train in fewer processes, or end what else is running.")
     report = failed[0].failure
     assert report is not None
     kind = getattr(errors, report["error"], TrainingError)

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
-from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
+from edgeprune.errors import EdgepruneError, RecipeError, TrainingStoppedError
 from edgeprune.placement import to_cpu
 from edgeprune.task import Task
 from edgeprune.tuning.context import preserved_modes, seeded
@@ -40,7 +40,7 @@ def _score(model: nn.Module, task: Task, errors: bool) -> Score:
         except EdgepruneError:
             raise
         except Exception as error:
-            raise TrainingError(
+            raise TrainingStoppedError(
                 f"scoring {task.name} raised {type(error).__name__}: {error}",
                 remedy="Check that the validation batches fit the model, and that task.metric takes its outputs.",
             ) from error

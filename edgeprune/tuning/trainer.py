@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.batches import Batch
-from edgeprune.errors import EdgepruneError, TrainingError
+from edgeprune.errors import EdgepruneError, TrainingStoppedError
 from edgeprune.placement import device_of
 from edgeprune.task import Task
 from edgeprune.tuning.average import WeightAverage
@@ -77,7 +77,7 @@ class Trainer:
         except EdgepruneError:
             raise
         except Exception as error:
-            raise TrainingError(
+            raise TrainingStoppedError(
                 f"training {self.task.name} raised {type(error).__name__} at step {step + 1}: {error}",
                 remedy=_ELSEWHERE
                 if "same device" in str(error)

@@ -10,7 +10,19 @@ import torch
 from points_task import points_task
 
 from edgeprune import Budget, prune
-from edgeprune.errors import GateError, InfeasibleBudgetError, NothingToPruneError, RecipeError, RunError, TrainingError
+from edgeprune.errors import (
+    ConverterError,
+    GateError,
+    InfeasibleBudgetError,
+    NothingToPruneError,
+    ParityError,
+    RecipeError,
+    RunError,
+    TrainingError,
+    TrainingStoppedError,
+    UnreachableError,
+    may_succeed,
+)
 from edgeprune.release.build.limits import describe, judge, parse_gates
 from edgeprune.report.summary import verdicts
 from edgeprune.runs.finished import read_run
@@ -58,11 +70,31 @@ def test_only_what_may_succeed_is_advised_to_be_continued(tmp_path: Path) -> Non
     with pytest.raises(RunError, match="other settings: budget differ") as other:
         prune(points_task(), profile=PROFILE, budget=Budget(macs="40%"), options=OPTIONS, resume=path, recipe="recipe.py")
     assert not getattr(other.value, "__notes__", [])
-    fixed = Task(Fixed(), (torch.zeros(1, 8),), name="fixed")
-    with pytest.raises(NothingToPruneError) as nothing:
-        prune(fixed, profile=PROFILE, budget=HALF, options=OPTIONS, runs=tmp_path / "fixed")
-    (path,) = (tmp_path / "fixed").iterdir()
-    assert nothing.value.__notes__ == [f"The run is kept in {path}."]
+    fixed, lossless = Task(Fixed(), (torch.zeros(1, 8),), name="fixed"), points_task()
+    lossless.loss = lambda outputs, targets: outputs.sum() * float("nan")
+    for name, task, kind in (("fixed", fixed, NothingToPruneError), ("lossless", lossless, TrainingError)):
+        with pytest.raises(kind) as again:
+            prune(task, profile=PROFILE, budget=HALF, options=OPTIONS, runs=tmp_path / name)
+        (path,) = (tmp_path / name).iterdir()
+        assert again.value.__notes__ == [f"The run is kept in {path}."]
+
+
+@pytest.mark.parametrize(
+    ("error", "may"),
+    [
+        (UnreachableError("no answer"), True),
+        (ConverterError("it was ended"), True),
+        (TrainingStoppedError("a rank was ended"), True),
+        (OSError(28, "no space left"), True),
+        (KeyboardInterrupt(), True),
+        (ParityError("another output"), False),
+        (TrainingError("the loss became nan"), False),
+        (InfeasibleBudgetError("out of reach"), False),
+        (KeyError("a fault"), False),
+    ],
+)
+def test_what_happens_again_is_told_from_what_may_pass(error: BaseException, may: bool) -> None:
+    assert may_succeed(error) == may
 
 
 def test_a_run_of_another_model_is_not_gone_on_with(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from blobs import blobs as made_blobs
 from torch import nn
 
-from edgeprune.errors import EdgepruneError, RecipeError, TrainingError
+from edgeprune.errors import EdgepruneError, RecipeError, TrainingError, may_succeed
 from edgeprune.task import Task, load_recipe
 from edgeprune.tuning import finetune
 from edgeprune.tuning.sparsify import sparsify
@@ -144,7 +144,7 @@ def test_a_rank_that_is_killed_is_named_and_one_process_continues(tmp_path: Path
     begun = time.monotonic()
     with pytest.raises(TrainingError, match=r"rank 1 of 2 \(process \d+\) was ended by SIGKILL") as caught:
         finetune(network(), task("cpu:2", epochs=3, train=Noted(notes)), checkpoint=tmp_path / "c", on_progress=kill)
-    assert "--resume" in str(caught.value.remedy)
+    assert may_succeed(caught.value)
     assert time.monotonic() - begun < 300
     finetune(continued, task("cpu", epochs=3), checkpoint=tmp_path / "c")
     alike(whole, continued)
