@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgeprune.budget import format_metric, format_quantity, parse_limit
+from edgeprune.budget import format_quantity, format_score, parse_limit
 from edgeprune.cli.exit_codes import OF_VERDICT, Exit
 from edgeprune.cli.options import device_option, json_option, seed_option
 from edgeprune.cli.output import console, print_json
@@ -109,7 +109,6 @@ def _check(path: Path, as_json: bool) -> int:
 
 def _run(recipe: Path, given: dict[str, Any]) -> Any:
     from edgeprune.cli.job import shown_progress
-    from edgeprune.errors import may_succeed
     from edgeprune.placement import resolve
     from edgeprune.runs.directory import RunDirectory
     from edgeprune.search.sparse.run import SparseSettings, check_sparse, make_sparse, sparsify_to
@@ -130,10 +129,6 @@ def _run(recipe: Path, given: dict[str, Any]) -> Any:
             if given["sparsity"] == "auto":
                 return sparsify_to(task, given["latency"], given["target"], run, events, settings)
             return make_sparse(task, given["sparsity"], run, events, settings, pruned=given["checkpoint"], target=given["target"])
-    except BaseException as error:
-        again = f" Continue it with the same command and --output {run.path}" if may_succeed(error) else ""
-        error.add_note(f"The run is kept in {run.path}.{again}")
-        raise
     finally:
         run.close()
 
@@ -141,9 +136,12 @@ def _run(recipe: Path, given: dict[str, Any]) -> Any:
 def _document(outcome: Any) -> JsonObject:
     files = {name: {"path": path, "size_bytes": path.stat().st_size} for name, path in outcome.files.items()}
     ratio = None if outcome.ratio is None else dict(zip(("ratio", "low", "high"), outcome.ratio, strict=True))
-    names = ("kind", "sparsity", "layers", "dense_score", "score", "checkpoint", "met", "verdict")
+    scores: JsonObject = {}
+    for name, score in (("dense_score", outcome.dense_score), ("score", outcome.score)):
+        scores |= {name: score.value if score else None, f"{name}_error": score.error if score else None}
+    names = ("kind", "sparsity", "layers", "checkpoint", "met", "verdict")
     check = None if outcome.check is None else _check_json(outcome.check)
-    return {name: getattr(outcome, name) for name in names} | {"files": files, "latency": ratio, "check": check}
+    return {name: getattr(outcome, name) for name in names} | scores | {"files": files, "latency": ratio, "check": check}
 
 
 def _check_json(report: Any) -> JsonObject:
@@ -157,7 +155,8 @@ def _show(outcome: Any) -> None:
     if outcome.kind != "channel":
         out.print(f"{100 * outcome.sparsity:.1f} % of the weights are zero", highlight=False)
     if outcome.score is not None:
-        out.print(f"score      {format_metric(outcome.dense_score)} -> {format_metric(outcome.score)}", highlight=False)
+        before, after = (format_score(one.value, one.error) for one in (outcome.dense_score, outcome.score))
+        out.print(f"score      {before} -> {after}", highlight=False)
     if outcome.ratio is not None:
         ratio, low, high = outcome.ratio
         against = "dense file's" if outcome.met is None else "dense model's"

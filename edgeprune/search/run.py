@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +38,9 @@ from edgeprune.verdict import Verdict
 
 STATES = {Verdict.MET: "done", Verdict.MISSED: "budget missed", Verdict.UNDECIDED: "undecided"}
 """What ``run.json`` says of a finished run."""
+
+Ended = Callable[[Verdict], None]
+"""Says that a run has ended, and with what."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,21 +79,32 @@ def prune_in(run: RunDirectory, request: RunRequest, events: EventStream, resume
     """:func:`edgeprune.prune` in an open run directory, which is closed at the end.  ``resume``: what continues it, where that is not the
     run's own command."""
     with contextlib.closing(run):
-        begun, kept = time.monotonic(), _kept(events, run)
-        resumed = _begin(run, request.fingerprint)
-        try:
-            kept.emit(RunStarted(str(run.path), request.task.name, request.target, request.profile, resumed))
+        started = RunStarted(str(run.path), request.task.name, request.target, request.profile, _begin(run, request.fingerprint))
+        with attempt(run, events, started, resume or how_to_continue(run.path, request.recipe)) as (kept, ended):
             kept.note(f"computing on {resolve(request.options.applied(request.task).device).text}")
             warm()
             with own_threads():
                 result = _work(Job(request, run, kept), run)
-            kept.emit(RunEnded(STATES[result.verdict], time.monotonic() - begun))
-        except BaseException as error:
-            if (state := _ended(run, error)) is not None:
-                kept.emit(RunEnded(state, time.monotonic() - begun, _said(error)))
-            error.add_note(_kept_in(run.path, error, resume or how_to_continue(run.path, request.recipe)))
-            raise
+            ended(result.verdict)
     return result
+
+
+@contextmanager
+def attempt(run: RunDirectory, events: EventStream, started: RunStarted, again: str) -> Iterator[tuple[EventStream, Ended]]:
+    """A run is worked on inside: with events that its log and event file hear as well, and a function to be called at its end.
+
+    What ends it earlier is an event and a state of ``run.json``, and says where the run is, and unless it happens again how it is continued
+    (``again``).
+    """
+    begun, kept = time.monotonic(), _kept(events, run)
+    try:
+        kept.emit(started)
+        yield kept, lambda verdict: kept.emit(RunEnded(STATES[verdict], time.monotonic() - begun))
+    except BaseException as error:
+        if (state := _ended(run, error)) is not None:
+            kept.emit(RunEnded(state, time.monotonic() - begun, _said(error)))
+        error.add_note(_kept_in(run.path, error, again))
+        raise
 
 
 def _kept_in(path: Path, error: BaseException, resume: str) -> str:
@@ -154,8 +170,10 @@ def _ended(run: RunDirectory, error: BaseException) -> str | None:
     None is returned."""
     state = "interrupted" if not isinstance(error, Exception) else "infeasible" if isinstance(error, InfeasibleBudgetError) else "failed"
     with contextlib.suppress(RunError):
-        if not isinstance(error, RunError) and run.document.get("state") == "running":
-            run.update(state=state, error=_said(error))
+        document = run.document
+        if not isinstance(error, RunError) and document.get("state", "running") == "running":
+            if document:
+                run.update(state=state, error=_said(error))
             return state
     return None
 

@@ -21,6 +21,7 @@ from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.export.sparse.check import sparse_check
 from edgeprune.graph import analyze
 from edgeprune.importance.unstructured import sparse_parameters, sparsity_of
+from edgeprune.runs.events import EpochEnded, RunEnded, RunStarted, read_events
 from edgeprune.search.plan.planner import Planner
 from edgeprune.search.sparse.choice import SPARSITIES, measure_sparse, sparse_choice, sparse_options, with_sparse
 from edgeprune.surgery import load
@@ -168,6 +169,13 @@ def test_the_command_makes_a_sparse_file_and_a_checkpoint(tmp_path: Path, capsys
     assert document["kind"] == "sparse"
     assert document["sparsity"] == pytest.approx(0.8, abs=0.01)
     assert document["check"]["taken"]
+    assert 0 <= document["score"] <= 100
+    assert document["score_error"] > 0 or document["score"] in (0, 100)
+    told = [event for _, event in read_events(tmp_path / "run")]
+    assert isinstance(told[0], RunStarted)
+    assert [event.epoch for event in told if isinstance(event, EpochEnded)] == [1, 2]
+    assert isinstance(told[-1], RunEnded)
+    assert told[-1].state == "done"
     assert set(document["files"]) == {"tflite", "tflite-sparse"}
     space: dict[str, object] = {}
     exec(RECIPE, space)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,7 @@ from edgeprune.export.sparse.format import LEAST_ZEROS
 from edgeprune.graph import analyze
 from edgeprune.importance.unstructured import Scope, apply_masks, quantile_masks, sparse_parameters, sparsity_of
 from edgeprune.runs.directory import RunDirectory
+from edgeprune.runs.events import EVENTS, RunStarted
 from edgeprune.search.events import EventStream
 from edgeprune.search.job import Job
 from edgeprune.search.measure.backend import MeasurementBackend
@@ -33,12 +35,13 @@ from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.options import Options
 from edgeprune.search.plan.objective import SENSITIVITY, Objective
 from edgeprune.search.request import RunRequest
+from edgeprune.search.run import Ended, attempt
 from edgeprune.search.sparse.choice import SPARSITIES, SparseOption, measure_sparse, sparse_choice, sparse_options
 from edgeprune.search.verdicts import judge_pair
 from edgeprune.surgery import Plan, Pruned, apply, load, plan_from_saliency, save
 from edgeprune.surgery.checkpoint import require_checkpoint, write_tensors
 from edgeprune.task import Task
-from edgeprune.tuning import TuneResult, finetune, mean_divergence, outputs_on, score
+from edgeprune.tuning import Score, finetune, mean_divergence, outputs_on, score_with_error
 from edgeprune.tuning.sparsify import sparsify
 from edgeprune.verdict import Verdict
 
@@ -66,16 +69,17 @@ class SparseSettings:
 class SparseOutcome:
     """``kind``: what went: "sparse" weights, "channel"s or "both". ``sparsity`` reached over the chosen weights, and in each of ``layers``.
 
-    ``dense_score``, ``score``: the task's metric of the dense and of the final model. ``files`` by format, ``checkpoint``: for
-    :func:`edgeprune.load`. ``check``: what XNNPACK will do with the sparse file; None where only channels went. ``ratio``: of latencies
-    to the dense model's as measured, with its interval, if there was a device; ``verdict``: on the latency budget, if there was one.
+    ``dense_score``, ``score``: the task's metric of the dense and of the final model, with its standard error. ``files`` by format,
+    ``checkpoint``: for :func:`edgeprune.load`. ``check``: what XNNPACK will do with the sparse file; None where only channels went.
+    ``ratio``: of latencies to the dense model's as measured, with its interval, if there was a device; ``verdict``: on the latency budget,
+    if there was one.
     """
 
     kind: str
     sparsity: float
     layers: dict[str, float]
-    dense_score: float | None
-    score: float | None
+    dense_score: Score | None
+    score: Score | None
     files: dict[str, Path]
     checkpoint: Path
     check: SparseReport | None
@@ -117,17 +121,26 @@ def make_sparse(
 ) -> SparseOutcome:
     """Train the task's model, or the one in the checkpoint ``pruned``, to the share ``sparsity`` of zeros; export it dense and sparse.
 
-    With a ``target``, the sparse file is measured there in turns with the dense one. Everything is kept in ``run``, and an interrupted
-    training continues there. The task's model is not changed; where nothing will run faster, a note says so before the training.
+    With a ``target``, the sparse file is measured there in turns with the dense one. Everything is kept in ``run``, what happens too
+    (``events.jsonl``), and an interrupted training continues there. The task's model is not changed; where nothing will run faster, a note
+    says so before the training.
     Raises what :func:`sparsify` and :func:`export` raise, :class:`DeviceError`.
     """
-    settings = settings or SparseSettings()
     check_sparse(sparsity, target, pruned)
+    with _attempt(task, target, run, events) as (kept, ended):
+        outcome = _make_sparse(task, sparsity, run, kept, settings or SparseSettings(), pruned, target)
+        ended(Verdict.MET)
+    return outcome
+
+
+def _make_sparse(
+    task: Task, sparsity: float, run: RunDirectory, events: EventStream, settings: SparseSettings, pruned: Path | None, target: str | None
+) -> SparseOutcome:
     model = load(task.model, pruned) if pruned is not None else copy.deepcopy(task.model)
     sparse_parameters(model, settings.linear)
     _runs_sparse(model, task, run, events)
-    dense_score = score(task.model, task) if task.scores else None
-    tuned, layers = _train(model, task, sparsity, run, settings, events, "sparse")
+    dense_score = _score(task.model, task)
+    layers = _train(model, task, sparsity, run, settings, events, "sparse")
     reached = _sparsity(model, settings)
     path = run.path / "model.safetensors"
     if pruned is not None:
@@ -147,7 +160,7 @@ def make_sparse(
         finally:
             backend.release()
     check = sparse_check(files[SPARSE])
-    return SparseOutcome("sparse", reached, layers, dense_score, tuned.score, files, path, check, _interval(pair), None)
+    return SparseOutcome("sparse", reached, layers, dense_score, _score(model, task), files, path, check, _interval(pair), None)
 
 
 def sparsify_to(
@@ -163,7 +176,15 @@ def sparsify_to(
         raise RecipeError(
             f"task {task.name} has no training data", remedy="Give the task `train` batches, or choose the sparsity yourself."
         )
-    return _Search(task, latency, target, run, events, settings or SparseSettings()).run()
+    with _attempt(task, target, run, events) as (kept, ended):
+        outcome = _Search(task, latency, target, run, kept, settings or SparseSettings()).run()
+        ended(outcome.verdict or Verdict.UNDECIDED)
+    return outcome
+
+
+def _attempt(task: Task, target: str | None, run: RunDirectory, events: EventStream) -> AbstractContextManager[tuple[EventStream, Ended]]:
+    started = RunStarted(str(run.path), task.name, target, None, (run.path / EVENTS).exists())
+    return attempt(run, events, started, f"the same command with --output {run.path}")
 
 
 class _Search:
@@ -177,7 +198,7 @@ class _Search:
     def run(self) -> SparseOutcome:
         """All of it."""
         try:
-            dense_score = score(self.task.model, self.task) if self.task.scores else None
+            dense_score = _score(self.task.model, self.task)
             self.job.prepare()
             self.objective = self.job.objective(self.task.model, 0, self.job.limits, SENSITIVITY)
             option = self._choose()
@@ -193,12 +214,12 @@ class _Search:
         """The best way whose measurement meets the budget."""
         limit, planner, factor = self.job.limits["latency"], self.job.planner, 1.0
         cost, observed = self._cost(), [(planner.dense, self.job.dense.latency_ms, None)]
-        for attempt in range(MEASUREMENTS):
+        for number in range(MEASUREMENTS):
             ways = sparse_options(planner, cost, self.objective.curves, {"latency": limit}, factor)
             option, losses = sparse_choice(ways, self._loss)
             ways_text = ", ".join(f"{way.kind} {100 * way.sparsity:g} %: {loss:.3g}" for way, loss in zip(ways, losses, strict=True))
             self.events.note(f"divergence from the dense model by option: {ways_text}")
-            measured = self._try(option, attempt).ratio * self.job.dense.latency_ms
+            measured = self._try(option, number).ratio * self.job.dense.latency_ms
             self.events.note(
                 f"{option.kind}: predicted {format_quantity('latency', option.latency_ms)}, measured {format_quantity('latency', measured)}"
             )
@@ -249,12 +270,12 @@ class _Search:
             self._losses[key] = mean_divergence(model, self.task, batches, answers)
         return self._losses[key]
 
-    def _try(self, option: SparseOption, attempt: int) -> PairedMeasurement:
+    def _try(self, option: SparseOption, number: int) -> PairedMeasurement:
         model = self._build(option).model
         if option.sparsity:
             parameters = sparse_parameters(model, self.settings.linear)
             apply_masks(parameters, quantile_masks(parameters, option.sparsity, self.settings.scope, self.settings.block))
-        return self._measure(model, option, f"way-{attempt}")
+        return self._measure(model, option, f"way-{number}")
 
     def _measure(self, model: nn.Module, option: SparseOption, name: str) -> PairedMeasurement:
         kind = SPARSE if option.sparsity else TFLITE
@@ -265,10 +286,10 @@ class _Search:
         assert pair is not None, "a target measures"
         return pair
 
-    def _finish(self, option: SparseOption, dense_score: float | None) -> SparseOutcome:
+    def _finish(self, option: SparseOption, dense_score: Score | None) -> SparseOutcome:
         self._backend.release()
         pruned = self._build(option)
-        tuned, layers = _train(pruned.model, self.task, option.sparsity, self.run_directory, self.settings, self.events, option.kind)
+        layers = _train(pruned.model, self.task, option.sparsity, self.run_directory, self.settings, self.events, option.kind)
         path, analysis = self.run_directory.path / "model.safetensors", self.job.analysis
         save(path, pruned, analysis, self.task.example_inputs, tuple(self.task.protect))
         pair = self._measure(pruned.model, option, "final")
@@ -277,7 +298,8 @@ class _Search:
         check = sparse_check(files[SPARSE]) if option.sparsity else None
         reached = _sparsity(pruned.model, self.settings) if option.sparsity else 0.0
         verdict = judge_pair(self.job.budget.limits()["latency"], pair).verdict
-        return SparseOutcome(option.kind, reached, layers, dense_score, tuned.score, files, path, check, _interval(pair), verdict)
+        score = _score(pruned.model, self.task)
+        return SparseOutcome(option.kind, reached, layers, dense_score, score, files, path, check, _interval(pair), verdict)
 
 
 def _runs_sparse(model: nn.Module, task: Task, run: RunDirectory, events: EventStream) -> bool:
@@ -299,8 +321,8 @@ def _runs_sparse(model: nn.Module, task: Task, run: RunDirectory, events: EventS
 
 def _train(
     model: nn.Module, task: Task, sparsity: float, run: RunDirectory, settings: SparseSettings, events: EventStream, name: str
-) -> tuple[TuneResult, dict[str, float]]:
-    """Train in place, sparse unless ``sparsity`` is 0, with the task's own model as teacher; and the share of zeros in each layer."""
+) -> dict[str, float]:
+    """Train in place, sparse unless ``sparsity`` is 0, with the task's own model as teacher; the share of zeros in each layer."""
     epochs = task.epochs if settings.epochs is None else settings.epochs
     given = events.training("training", epochs, task.metric_name) | {
         "teacher": copy.deepcopy(task.model),
@@ -309,9 +331,13 @@ def _train(
         "seed": settings.seed,
     }
     if not sparsity:
-        return finetune(model, task, **given), {}
-    result = sparsify(model, task, sparsity, scope=settings.scope, block=settings.block, linear=settings.linear, **given)
-    return result.tuned, result.layers
+        finetune(model, task, **given)
+        return {}
+    return sparsify(model, task, sparsity, scope=settings.scope, block=settings.block, linear=settings.linear, **given).layers
+
+
+def _score(model: nn.Module, task: Task) -> Score | None:
+    return score_with_error(model, task) if task.scores else None
 
 
 def _sparsity(model: nn.Module, settings: SparseSettings) -> float:
