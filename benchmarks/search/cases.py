@@ -17,7 +17,13 @@ BUDGETS = (0.7, 0.5, 0.3)
 SEEDS = (0, 1, 2)
 OWN = ("uniform", "global", "halp", "netadapt")
 PEERS = ("tp-taylor", "tp-isomorphic", "fastnas")
-METHODS = ("edgeprune", *OWN, *PEERS)
+ALONE = "edgeprune-sensitivity"
+"""edgeprune without the choice among objectives."""
+
+RECONSTRUCTED = "+r"
+"""Ends the name of a method whose weights are reconstructed as edgeprune's are: widths and weights are told apart by it."""
+
+METHODS = ("edgeprune", ALONE, *OWN, *PEERS, *(name + RECONSTRUCTED for name in OWN))
 
 FULL = 0.96
 """A method is at the budget when its measured latency is between this share of it and all of it."""

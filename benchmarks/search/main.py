@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from benchmarks.search.cases import BUDGETS, CASES, METHODS, RESULTS, SEEDS, STAGED_BELOW, Row, Rows, plan_of_work
-from benchmarks.search.methods import Methods
+from benchmarks.search.methods import OURS, Methods
 from benchmarks.search.session import Notes, Session
 from edgeprune.errors import RecipeError, TransientError
 from edgeprune.export import warm
@@ -117,9 +117,9 @@ class Matrix:
         session.restart_data()
         model = self.methods.model(method, budget)
         before, started = session.evaluate(model), time.perf_counter()
-        if method == "edgeprune" and budget < STAGED_BELOW:
+        if method in OURS and budget < STAGED_BELOW:
             notes = Notes(session.case.name)
-            result = self.methods.prune(budget, seed, session.epochs(steps), notes)
+            result = self.methods.prune(method, budget, seed, session.epochs(steps), notes)
             search, model, done = self.methods.figures(result), result.model, notes.steps
         else:
             done = session.tune(model, seed, steps)

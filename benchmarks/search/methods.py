@@ -5,20 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from torch import nn
 
 import edgeprune
-from benchmarks.search.cases import PEERS, Row, Rows
+from benchmarks.search.cases import ALONE, PEERS, RECONSTRUCTED, Row, Rows
 from benchmarks.search.meet import Built, Found, Timed, meet
 from benchmarks.search.peers import FastNAS, TorchPruning, kept
 from benchmarks.search.session import THREADS, Notes, Session, macs_of, parameters_of
 from edgeprune.errors import DeviceError, EdgepruneError
 from edgeprune.search import Options
 from edgeprune.search.baselines import BASELINES
-from edgeprune.surgery import Plan, apply, save
+from edgeprune.search.candidate import RECONSTRUCTION
+from edgeprune.surgery import Plan, apply, reconstruct, save
+
+OURS = {"edgeprune": "auto", ALONE: "sensitivity"}
+"""The objective of edgeprune's own methods."""
 
 
 @dataclass
@@ -47,7 +52,7 @@ class Methods:
         session.restart_data()
         started, cpu, self._tried = time.perf_counter(), time.process_time(), []
         try:
-            row = self._edgeprune(budget) if method == "edgeprune" else self._steered(method, budget)
+            row = self._searched(method, budget)
         except DeviceError:
             raise  # says nothing of the method
         except Exception as error:
@@ -75,6 +80,27 @@ class Methods:
 
     def _folder(self, method: str, budget: float) -> Path:
         return self.session.cache / f"{method}-{100 * budget:g}"
+
+    def _searched(self, method: str, budget: float) -> Row:
+        if method in OURS:
+            return self._edgeprune(method, budget)
+        if method.endswith(RECONSTRUCTED):
+            return self._reconstructed(method, budget)
+        return self._steered(method, budget)
+
+    def _reconstructed(self, method: str, budget: float) -> Row:
+        """The plan of the method without reconstruction, which is as fast, with other weights."""
+        plain = method.removesuffix(RECONSTRUCTED)
+        row = self.search(plain, budget)
+        if row["error"]:
+            return {name: row[name] for name in ("error", "tried", "measurements")}
+        task, context, folder = self.session.task, self.session.context, self._folder(method, budget)
+        plan = Plan.from_json((self._folder(plain, budget) / "plan.json").read_text())
+        batches = list(islice(task.batches("train"), RECONSTRUCTION))
+        pruned = apply(reconstruct(task.model, context.analysis, plan, batches), context.analysis, plan)
+        folder.mkdir(parents=True, exist_ok=True)
+        save(folder / "model.safetensors", pruned, context.analysis, task.example_inputs, tuple(task.protect))
+        return dict(row)
 
     def _steered(self, method: str, budget: float) -> Row:
         """A method whose knob is turned until the measurement is at the budget."""
@@ -127,6 +153,7 @@ class Methods:
 
         def keep(folder: Path) -> None:
             save(folder / "model.safetensors", pruned, context.analysis, task.example_inputs, tuple(task.protect))
+            (folder / "plan.json").write_text(plan.to_json())
 
         return Built(pruned.model, _digest(plan), context.latency_ms(widths) / dense_ms, keep, widths)
 
@@ -139,10 +166,10 @@ class Methods:
             )
         return self._peers[method]
 
-    def _edgeprune(self, budget: float) -> Row:
+    def _edgeprune(self, method: str, budget: float) -> Row:
         """The public search without fine-tuning, which follows for every method alike."""
-        result = self.prune(budget, 0, 0.0, self.session.notes)
-        folder = self._folder("edgeprune", budget)
+        result = self.prune(method, budget, 0, 0.0, self.session.notes)
+        folder = self._folder(method, budget)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.safetensors").write_bytes(result.checkpoint.read_bytes())
         widths = {group.name: result.plan.width(group) for group in self.session.context.analysis.groups}
@@ -154,11 +181,12 @@ class Methods:
             "final": {"widths": widths, "predicted_ms": predicted, "measured_ms": measured, "calibrated_on": calibrated}
         }
 
-    def prune(self, budget: float, seed: int, epochs: float, notes: Notes) -> edgeprune.Result:
-        """``edgeprune.prune`` on this device."""
+    def prune(self, method: str, budget: float, seed: int, epochs: float, notes: Notes) -> edgeprune.Result:
+        """``edgeprune.prune`` on this device, by the objective that ``method`` stands for."""
         session = self.session
         session.backend.release()
-        options = Options(epochs=epochs, seed=seed, threads=THREADS, formats=("tflite",), reuse=False)
+        objective = OURS[method]
+        options = Options(objective=objective, epochs=epochs, seed=seed, threads=THREADS, formats=("tflite",), reuse=False)
         limit = edgeprune.Budget(latency=f"{100 * budget:g}%")
         task, runs = session.seeded_task(seed), session.cache / "runs"
         return edgeprune.prune(task, session.target, budget=limit, options=options, runs=runs, listener=notes)
@@ -187,6 +215,7 @@ class Methods:
             "parameters": parameters_of(result.model),
             "measurements": found.device_measurements,
             "tried": tried,
+            "objectives": [asdict(one) for one in found.objectives],
         }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.search.cases import CASES, FULL, METHODS, SEEDS, STAGED_BELOW, Row, Rows
+from benchmarks.search.cases import ALONE, CASES, FULL, METHODS, OWN, RECONSTRUCTED, SEEDS, STAGED_BELOW, Row, Rows
 from benchmarks.search.chart import Point, scatter
 from benchmarks.search.meet import MOST
 
@@ -19,6 +19,7 @@ PAGE, CHART = "search.md", "search-scatter.svg"
 OURS, THEIRS = "edgeprune", ("tp-taylor", "tp-isomorphic")
 NAMES = {
     "edgeprune": "**edgeprune**",
+    ALONE: "edgeprune, sensitivity alone",
     "uniform": "uniform width",
     "global": "global magnitude",
     "halp": "HALP (knapsack)",
@@ -27,6 +28,7 @@ NAMES = {
     "tp-isomorphic": "Torch-Pruning, isomorphic",
     "fastnas": "ModelOpt FastNAS",
 }
+NAMES |= {name + RECONSTRUCTED: f"{NAMES[name]}, reconstructed" for name in OWN}
 
 COMMANDS = """    python -m benchmarks.search                 # continues where it was; --models, --methods, --budgets, --seeds, --minutes
     python -m benchmarks.search --render"""
@@ -45,6 +47,9 @@ OTHERS = """Uniform, global magnitude, HALP and NetAdapt are own implementations
     ResNets, and FastNAS where the budget is out of its reach without."""
 MARGINS = """Accuracy in percent, mean over the seeds; the best other method is another one at each point. A difference of less than about
     1.3 points lies within the standard error of 1,000 images."""
+CHOICE = """edgeprune compares the plans of five objectives before it measures any; "sensitivity alone" follows the measured sensitivities
+    without comparing. "Reconstructed": the method's widths, with the remaining weights solved again as edgeprune does, so that widths and
+    weights are told apart."""
 TRADE = """The last column: where edgeprune's accuracies at its budgets (and the dense model's), joined by lines, reach Torch-Pruning's
     accuracy, and how many times lower that latency is than Torch-Pruning's; ">" where edgeprune is still better at its lowest budget."""
 LONGER = """The same found models, fine-tuned ten times as long: whether the order above is one of short fine-tuning alone."""
@@ -140,7 +145,8 @@ def _opening(models: Sequence[Model]) -> str:
     made = (
         f"{source}; measured {when} on {'; '.join(devices)}, beside other work; {'; '.join(packages)}. {len(tuned)} fine-tunings; {states}."
     )
-    return f"# Search: edgeprune beside other ways to choose widths\n\n{_wrap(made)}\n\n{COMMANDS}\n\n{_wrap(RULES)}\n\n{_wrap(OTHERS)}\n"
+    said = [_wrap(made), COMMANDS, *map(_wrap, (RULES, OTHERS, CHOICE))]
+    return "\n\n".join(["# Search: edgeprune beside other ways to choose widths", *said]) + "\n"
 
 
 def _wrap(text: str) -> str:
@@ -159,7 +165,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _best_other(model: Model, budget: float, what: Callable[[Cell], float]) -> Cell | None:
-    return max((cell for cell in model.cells(budget) if cell.method != OURS), key=what, default=None)
+    return max((cell for cell in model.cells(budget) if cell.method not in (OURS, ALONE)), key=what, default=None)
 
 
 def _accuracy(when: str) -> Callable[[Cell], float]:
