@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SCHEDULES = ("auto", "one-shot", "iterative", "online")
 TRAININGS = ("fine-tune", "scratch")
 _PASSED = (
-    *("criterion", "objective", "schedule", "training", "distillation", "weight_decay", "optimizer", "learning_rate"),
+    *("criterion", "objective", "race", "schedule", "training", "distillation", "weight_decay", "optimizer", "learning_rate"),
     *("lr_schedule", "warmup", "clip_norm", "label_smoothing", "ema", "device", "compile"),
     *("epochs", "engine", "threads", "step", "measurements", "seed", "unfreeze"),
 )
@@ -102,6 +102,7 @@ _OPTIONS = (
         metavar="NAME",
         help="What the plan keeps most of: sensitivity, reconstructed, importance, magnitude or uniform; auto compares the plans of all.",
     ),
+    click.option("--race", is_flag=True, help="Train plans that are about equally good a little, and take the better."),
     click.option("--no-sensitivity", is_flag=True, help="Do not measure how the loss depends on each group."),
     click.option("--no-reconstruction", is_flag=True, help="Do not refit the remaining weights to calibration data."),
     click.option("--engine", metavar="NAME", help="What the device runs: tflite or torchscript [default: tflite where it can]."),

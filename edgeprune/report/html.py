@@ -123,18 +123,19 @@ def _objectives(run: RunSummary) -> str:
     """Which plans were compared before the search measured any, and which one won."""
     if not run.objectives:
         return ""
-    staged = len({one.stage for one in run.objectives}) > 1
+    staged, trained = len({one.stage for one in run.objectives}) > 1, any(one.raced is not None for one in run.objectives)
     body = []
     for one in run.objectives:
         name = f"{one.name}, stage {one.stage + 1}" if staged else one.name
         chosen = '<span class="good">kept</span>' if one.chosen else ""
-        body.append([escape(name), f"{one.divergence:.3g}", f"{one.latency_ms:.4g}", chosen])
+        raced = DASH if one.raced is None else f"{one.raced:.3g}"
+        body.append([escape(name), f"{one.divergence:.3g}", *([raced] if trained else []), f"{one.latency_ms:.4g}", chosen])
     said = (
         "Each objective's plan was cut and its weights reconstructed, without training. The one whose answers diverge least from the dense "
         "model's, on training data that nothing else had used, was kept."
     )
     legend = f'<p class="soft">{said}</p>'
-    header = ["objective", "divergence", "predicted, ms", ""]
+    header = ["objective", "divergence", *(["after a short training"] if trained else []), "predicted, ms", ""]
     return _section("Choice among plans", legend + _table(header, body))
 
 

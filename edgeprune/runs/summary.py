@@ -124,13 +124,15 @@ class CandidateSummary:
 @dataclass(frozen=True)
 class ObjectiveSummary:
     """An objective whose plan was cut, reconstructed and compared in ``stage`` of the run.  ``divergence``: of its answers from the dense
-    model's. ``latency_ms``: predicted. ``chosen``: it was followed."""
+    model's. ``latency_ms``: predicted. ``chosen``: it was followed. ``raced``: the divergence after a short training,
+    where there was one."""
 
     stage: int
     name: str
     divergence: float
     latency_ms: float
     chosen: bool
+    raced: float | None = None
 
 
 @dataclass(frozen=True)

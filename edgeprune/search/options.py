@@ -33,9 +33,10 @@ class Options:
 
     ``criterion``: how channels are scored; None means Taylor with training data, L2 without. ``objective``: what a plan shall keep most of
     (one of :data:`edgeprune.search.plan.objective.OBJECTIVES`); "auto" tries all and takes the one whose plan, reconstructed, is nearest to
-    the dense model. ``sensitivity``: measure what every width costs on calibration data; without, groups are weighed by importance.
-    ``reconstruction``: refit the remaining weights to calibration data. ``schedule``: "one-shot"; "iterative", in two
-    stages; "online", step by step while the model trains; "auto", iterative below 40 % of the dense latency. ``training``: "fine-tune" the
+    the dense model. ``race``: where several are about as near, train them a little first. ``sensitivity``: measure what every width costs
+    on calibration data; without, groups are weighed by importance. ``reconstruction``: refit the remaining weights to calibration data.
+    ``schedule``: "one-shot"; "iterative", in two stages; "online", step by step while the model trains; "auto", iterative below 40 % of the
+    dense latency. ``training``: "fine-tune" the
     remaining weights, or train from "scratch". ``epochs``: training epochs in total; None means the task's, 0 none. ``distillation``,
     ``optimizer``, ``learning_rate``, ``lr_schedule``, ``warmup``, ``weight_decay``, ``clip_norm``, ``label_smoothing``, ``ema``: see
     :class:`edgeprune.Task`; None means the task's. ``engine``: what the device runs; None means TFLite where it can.
@@ -49,6 +50,7 @@ class Options:
 
     criterion: str | None = None
     objective: str = "auto"
+    race: bool = False
     sensitivity: bool = True
     reconstruction: bool = True
     schedule: Schedule = "auto"

@@ -20,20 +20,30 @@ from edgeprune.search.plan.planner import Planner
 from edgeprune.search.plan.sensitivity import BATCHES, CALIBRATION
 from edgeprune.surgery import Plan, plan_from_saliency
 from edgeprune.task import Task
-from edgeprune.tuning import mean_divergence, outputs_on
+from edgeprune.tuning import finetune, mean_divergence, outputs_on
 from edgeprune.tuning.context import seeded
 
 USED, HELD_OUT = max(CALIBRATION + BATCHES, RECONSTRUCTION), 4
 """Training batches that importance curves and reconstruction have seen, and those after them that plans are compared on."""
 
+NEAR, RACE = 1.15, 30
+"""Plans whose divergence is at most that many times the least are raced, if asked: trained for so many steps."""
+
 
 @dataclass(frozen=True)
 class TriedObjective:
-    """``divergence``: of its plan's answers from the dense model's, after reconstruction. ``latency_ms``: predicted of that plan."""
+    """``divergence``: of its plan's answers from the dense model's, after reconstruction. ``latency_ms``: predicted of that plan.
+    ``raced``: the divergence after a short training; None where there was none."""
 
     name: str
     divergence: float
     latency_ms: float
+    raced: float | None = None
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """The least is the best: what was trained was among the best before."""
+        return self.raced is None, self.divergence if self.raced is None else self.raced
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Selection:
 
 
 class PlanJudge:
-    """Says how far a plan's model is from the dense one before any training: a pure function of the plan, its inputs picklable.
+    """Says how far a plan's model is from the dense one before training, or after a little: a pure function of picklable inputs.
 
     ``model``: what is cut, in the dense shapes; the teacher is ``task.model``. The batches are training data that neither importance curves
     nor reconstruction have seen, as far as there is so much.
@@ -58,9 +68,13 @@ class PlanJudge:
         with task.on_device(task.model):
             self._answers = outputs_on(task.model, self._batches)
 
-    def divergence(self, plan: Plan) -> float:
-        """Mean divergence of the answers (temperature 4) of the model that ``plan`` makes, reconstructed, its batch norms recalibrated."""
+    def divergence(self, plan: Plan, steps: int = 0) -> float:
+        """Mean divergence of the answers (temperature 4) of the model that ``plan`` makes, reconstructed, its batch norms recalibrated, and
+        trained for ``steps``."""
         pruned = prune_and_reconstruct(self.task, self.model, self.analysis, plan, self.settings, self.events)
+        if steps:
+            task = replace(self.task, validation=None, evaluate=None)  # what decides is the divergence, not the metric
+            finetune(pruned.model, task, teacher=self.task.model, epochs=steps / self.task.epoch_length(), seed=self.settings.seed)
         with self.task.on_device(pruned.model):
             return mean_divergence(pruned.model, self.task, self._batches, self._answers)
 
@@ -114,22 +128,40 @@ class Selector:
             selection = self._compared(objectives, names, limits, judge, stage)
             self.run.record(f"objective-{stage}", asdict(selection))
         self.selections.append(selection)
-        divergences = {one.name: one.divergence for one in selection.tried}
+        divergences = {one.name: one.divergence if one.raced is None else one.raced for one in selection.tried}
         self.events.emit(ObjectiveChosen(selection.chosen, divergences))
         return objectives.get(selection.chosen)
 
     def _compared(
         self, objectives: Objectives, names: Sequence[str], limits: Mapping[str, float], judge: PlanJudge, stage: int
     ) -> Selection:
+        plans: dict[str, Plan] = {}
         divergences: dict[str, float] = {}
         tried = []
         for number, name in enumerate(names):
             self.events.progress("comparing plans", number, len(names))
             objective = objectives.get(name)
             widths = self.planner.solve(objective.curves, limits)
-            plan = plan_from_saliency(self.analysis, objective.saliency, widths)
+            plans[name] = plan = plan_from_saliency(self.analysis, objective.saliency, widths)
             if (key := digest(plan)) not in divergences:
                 divergences[key] = judge.divergence(plan)
             tried.append(TriedObjective(name, divergences[key], self.planner.predict(widths).latency_ms))
         self.events.progress("comparing plans", len(names), len(names))
-        return Selection(stage, min(tried, key=lambda one: one.divergence).name, tried)
+        if self.options.race:
+            tried = self._raced(tried, plans, judge)
+        return Selection(stage, min(tried, key=lambda one: one.rank).name, tried)
+
+    def _raced(self, tried: list[TriedObjective], plans: Mapping[str, Plan], judge: PlanJudge) -> list[TriedObjective]:
+        """Train the plans that are nearly as good as the best one a little, where there are several of them."""
+        best = min(one.divergence for one in tried)
+        near = {digest(plans[one.name]) for one in tried if one.divergence <= NEAR * best}
+        if len(near) < 2 or self.task.fit is not None:
+            return tried
+        raced: dict[str, float] = {}
+        for one in tried:
+            key = digest(plans[one.name])
+            if key in near and key not in raced:
+                self.events.progress("racing plans", len(raced), len(near))
+                raced[key] = judge.divergence(plans[one.name], RACE)
+        self.events.progress("racing plans", len(near), len(near))
+        return [replace(one, raced=raced.get(digest(plans[one.name]))) for one in tried]

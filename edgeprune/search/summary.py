@@ -81,7 +81,7 @@ def summarize(job: Job, final: PrunedCandidate, precision: str) -> RunSummary:
         precision=precision,
         groups=[GroupSummary(group.name, widths[group.name] * len(group.rows), group.channels) for group in job.analysis.groups],
         objectives=[
-            ObjectiveSummary(one.stage, item.name, item.divergence, item.latency_ms, item.name == one.chosen)
+            ObjectiveSummary(one.stage, item.name, item.divergence, item.latency_ms, item.name == one.chosen, item.raced)
             for one in job.selector.selections
             for item in one.tried
         ],

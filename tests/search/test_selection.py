@@ -64,6 +64,16 @@ def test_each_objective_makes_a_plan_of_its_own_kind(tmp_path: Path) -> None:
     assert len({tuple(widths) for widths in kept.values()}) > 1
 
 
+def test_plans_that_are_about_equally_good_are_raced_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeprune.search.selection.NEAR", 1e9)
+    result = pruned(tmp_path, race=True)
+    compared = result.figures.objectives
+    best = min(compared, key=lambda one: one.raced if one.raced is not None else 1e9)
+    assert best.chosen
+    assert all(one.raced is not None and one.raced != one.divergence for one in compared)
+    assert "after a short training" in (result.run / "report.html").read_text()
+
+
 def test_a_resumed_run_compares_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
