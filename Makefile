@@ -14,10 +14,18 @@ ARM := $(VENV)/.stamp-arm
 PAGES := $(filter-out $(addprefix docs/,coverage.md exports.md search.md api.md cli.md),$(wildcard *.md docs/*.md deploy/*.md deploy/*/*.md))
 # one thread each: what tests measure and compare is small, and waiting threads only slow each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# what make install brings: dev; dev,docs spares make docs an installation of its own
+EXTRAS ?= dev
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable
+# pip would compile by one processor, and the packages' own tests too
+COMPILE := $(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null || :
 # COVERAGE=1 records the lines that the tests reach; make coverage adds them up and fails below the floor in pyproject.toml
 ifdef COVERAGE
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest
 endif
+
+# what tests import and start is compiled once, not by every process again
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install demo test test-device soak coverage lint format types docs wheel-test compile matrix bench clean
 
@@ -56,7 +64,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 wheel-test: $(INSTALLED)
-	$(PYTEST) -m wheel $(ARGS)
+	$(PYTEST) tests/test_wheel.py $(ARGS)
 
 # Every Python that is found here, on the PATH or among pyenv's.
 compile:
@@ -79,11 +87,13 @@ $(BIN)/python:
 
 # An existing environment is used as it is: only what is missing from it is installed.
 $(INSTALLED): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@
+	$(INSTALL) '.[$(EXTRAS)]'
+	@$(COMPILE)
+	@touch $@ $(if $(findstring docs,$(EXTRAS)),$(DOCS))
 
 $(DOCS): pyproject.toml | $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(INSTALL) '.[docs]'
+	@$(COMPILE)
 	@touch $@
 
 # The SSH tests talk to a real OpenSSH server on loopback.
