@@ -84,6 +84,14 @@ def _without_converter(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("edgeprune.export.converter.Converter.warm", lambda _: pytest.skip(skip))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A process that only hands tests to others traces as it likes."""
+    from less_traced import trace_less
+
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        trace_less()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What uses a real server, the board or a bad link is marked ``device``."""
     for item in items:

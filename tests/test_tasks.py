@@ -21,9 +21,9 @@ from edgeprune.surgery import apply, plan_from_saliency
 from edgeprune.tasks import from_lightning, from_transformers
 from edgeprune.tuning import finetune, score, score_with_error
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 lightning = pytest.importorskip("pytorch_lightning", reason="pytorch-lightning is not installed")
 torchmetrics = pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
 WORDS = ["balance", "card", "lost", "pin", "what", "is", "my", "the", "where", "help"]
 

@@ -13,9 +13,13 @@ from torch.nn import functional
 from edgeprune.graph import analyze
 from edgeprune.surgery import apply, plan_from_saliency
 
-pytest.importorskip("transformers.integrations.moe")  # defines the grouped product
-
 ROWS, EXPERTS, WIDTH, INNER = 6, 4, 16, 24
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _grouped_product() -> None:
+    """What defines it takes seconds to import: not while tests are collected."""
+    pytest.importorskip("transformers.integrations.moe")
 
 
 class Experts(nn.Module):
