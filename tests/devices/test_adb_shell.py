@@ -39,7 +39,10 @@ def small_linux(adb_server: None, tmp_path: Path) -> Iterator[Callable[[str], Ad
 
 @pytest.mark.device
 @pytest.mark.parametrize("line", HARMLESS.values(), ids=HARMLESS)
-def test_what_the_shell_starts_with_is_no_output_of_a_command(line: str, small_linux: Callable[[str], Adbd]) -> None:
+def test_what_the_shell_starts_with_is_no_output_of_a_command(
+    line: str, small_linux: Callable[[str], Adbd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_LINGER_S", 1.0)
     device = small_linux(line.replace("while :;", "for each in $(seq 300);"))
     name = f"{device.folder}/{uuid.uuid4().hex}"
     content = name.encode() * 1000

@@ -118,7 +118,8 @@ def bash(sshd: SshServer) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("line", HARMLESS.values(), ids=HARMLESS)
-def test_what_bash_starts_with_is_not_output_of_a_command(line: str, sshd: SshServer, bash: Path) -> None:
+def test_what_bash_starts_with_is_not_output_of_a_command(line: str, sshd: SshServer, bash: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_LINGER_S", 1.0)
     bash.write_text(line + "\n")
     sshd.own(bash)
     name = f"{sshd.home}/{uuid.uuid4().hex}"
