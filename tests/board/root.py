@@ -7,10 +7,11 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
-SUITE = "bookworm"  # Python 3.11, glibc 2.36
+SUITE, PYTHON = "bookworm", (3, 11)  # glibc 2.36
 PACKAGES = ("?essential", "base-passwd", "passwd", "openssh-server", "openssh-sftp-server", "python3", "libstdc++6", "procps", "mount")
 TOOLS = {"mmdebstrap": "mmdebstrap", "qemu-aarch64-static": "qemu-user-static", "ssh-keygen": "openssh-client", "unshare": "util-linux"}
 USER, UID = "pi", 1000
@@ -106,6 +107,14 @@ def _settle(root: Path) -> None:
     shutil.copy(root / "usr/share/openssh/sshd_config", root / "etc/ssh/sshd_config")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(root / "etc/ssh/ssh_host_ed25519_key")], check=True)
     subprocess.run(["ldconfig", "-r", str(root)], check=True)
+    _compile(root / "usr/lib/python{}.{}".format(*PYTHON), root)
     for path in (root / f"home/{USER}", *(root / f"home/{USER}").rglob("*")):
         os.chown(path, UID, UID)
     (root / f"home/{USER}/.ssh").chmod(0o700)
+
+
+def _compile(library: Path, root: Path) -> None:
+    """Compile the standard library, by a Python of this machine that is of its version: emulated programs start in half the time."""
+    python = sys.executable if sys.version_info[:2] == PYTHON else shutil.which("python{}.{}".format(*PYTHON))
+    if python is not None:
+        subprocess.run([python, "-m", "compileall", "-q", "-s", str(root), str(library)], check=True, stdout=subprocess.DEVNULL)

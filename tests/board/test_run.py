@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_a_power_cut_in_the_middle_of_a_run(ready: Board, dense_model: Path) -> 
     thread = threading.Thread(target=measure)
     thread.start()
     while thread.is_alive() and not any("--child" in line for line in ready.processes()):
-        pass
+        time.sleep(0.1)
     ready.stop()
     thread.join(60)
     assert [type(error) for error in failures] == [ConnectionLostError]
