@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from itertools import takewhile
 from typing import Any, Final
 
 import torch
@@ -41,7 +42,8 @@ def joined(model: fx.GraphModule) -> bool:
         end = relu or last
         assert end is not None
         name = f"_joined_{node.name}"
-        model.add_submodule(name, _Joined(convolution, last is not None, relu is not None))
+        modules[name] = _Joined(convolution, last is not None, relu is not None, over=_is_free(other, node, last, modules))
+        model.add_submodule(name, modules[name])
         with model.graph.inserting_before(end):
             made = model.graph.call_module(name, (node.args[0], *([other] if other is not None else [])))
         end.replace_all_uses_with(made)
@@ -70,12 +72,32 @@ def _added(node: fx.Node) -> fx.Node | None:
     return user if plain and user is not None and user.args[0] is not user.args[1] else None
 
 
-class _Joined(nn.Module):
-    """A convolution, then perhaps an addition, then perhaps a ReLU."""
+def _is_free(value: Any, convolution: fx.Node, addition: fx.Node | None, modules: dict[str, nn.Module]) -> bool:
+    """Whether nobody else needs the memory of what is added once the convolution is computed, so that the sum may take it."""
+    while isinstance(value, fx.Node) and isinstance(modules.get(str(value.target)), nn.Identity):
+        value = value.args[0]
+    if not isinstance(value, fx.Node) or not (_convolves(value, modules) or value.target is nn.functional.pad):
+        return False
+    earlier, holders = set(takewhile(lambda node: node is not convolution, convolution.graph.nodes)), [value]
+    for holder in holders:
+        for user in holder.users:
+            if user.op == "call_module" and isinstance(modules.get(str(user.target)), nn.Identity):
+                holders.append(user)
+            elif user is not addition and not (user in earlier and _convolves(user, modules)):
+                return False
+    return True
 
-    def __init__(self, convolution: nn.Conv2d, adds: bool, relu: bool) -> None:
+
+def _convolves(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    return node.op == "call_module" and isinstance(modules.get(str(node.target)), (nn.Conv2d, _Joined))
+
+
+class _Joined(nn.Module):
+    """A convolution, then perhaps an addition, then perhaps a ReLU.  ``over``: the sum takes the memory of what is added."""
+
+    def __init__(self, convolution: nn.Conv2d, adds: bool, relu: bool, over: bool) -> None:
         super().__init__()
-        self.convolution, self.adds, self.after = convolution, adds, "relu" if relu else "none"
+        self.convolution, self.adds, self.after, self.over = convolution, adds, "relu" if relu else "none", over
 
     def forward(self, value: Tensor, *others: Tensor) -> Tensor:
         """``others``: what is added."""
@@ -85,4 +107,6 @@ class _Joined(nn.Module):
             return torch.ops.mkldnn._convolution_pointwise(value, *how, self.after, [], "")  # type: ignore[no-any-return]
         relu = self.after if self.after != "none" else None
         other = others[0].contiguous(memory_format=torch.channels_last)
+        if self.over:
+            return torch.ops.mkldnn._convolution_pointwise_.binary(other, value, *how, "add", 1.0, relu, [], "")  # type: ignore[no-any-return]
         return torch.ops.mkldnn._convolution_pointwise.binary(value, other, *how, "add", 1.0, relu, [], "")  # type: ignore[no-any-return]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -44,6 +45,7 @@ class _Forward:
 
     def __init__(self, module: _BatchNorm, total: Total | None) -> None:
         self.module, self.total = module, total
+        self._seen: dict[tuple[int, ...], _Wide] = {}
 
     def __call__(self, value: Tensor) -> Tensor:
         module, dense = self.module, value.device.type == "cpu" and value.is_floating_point()
@@ -54,14 +56,20 @@ class _Forward:
         weight = module.weight if module.weight is not None else torch.ones(module.num_features)
         bias = module.bias if module.bias is not None else torch.zeros(module.num_features)
         total = self.total if torch.is_grad_enabled() else None  # statistics that are measured again see all batches in every rank
-        result, mean, variance, count = _Normalize.apply(value, weight, bias, module.eps, total)  # type: ignore[no-untyped-call]
+        result, mean, variance, count = _Normalize.apply(value, weight, bias, self._wide(value), module.eps, total)  # type: ignore[no-untyped-call]
         if module.track_running_stats:
-            _track(module, mean, variance, int(count))
+            _track(module, mean, variance, count)
         return result  # type: ignore[no-any-return]
 
+    def _wide(self, value: Tensor) -> _Wide:
+        """The same for every tensor that lies like this one."""
+        key = (*value.shape, *value.stride())
+        if key not in self._seen:
+            self._seen = {key: _Wide(value)}
+        return self._seen[key]
 
-@torch.no_grad()
-def _track(module: _BatchNorm, mean: Tensor, variance: Tensor, count: int) -> None:
+
+def _track(module: _BatchNorm, mean: np.ndarray, variance: np.ndarray, count: float) -> None:
     """Update the running statistics, as PyTorch does."""
     assert module.running_mean is not None
     assert module.running_var is not None
@@ -69,22 +77,30 @@ def _track(module: _BatchNorm, mean: Tensor, variance: Tensor, count: int) -> No
     if module.num_batches_tracked is not None:
         module.num_batches_tracked.add_(1)
         share = 1.0 / float(module.num_batches_tracked) if share is None else share
-    module.running_mean.lerp_(mean.to(module.running_mean.dtype), share or 0.0)
-    module.running_var.lerp_((variance * (count / (count - 1))).to(module.running_var.dtype), share or 0.0)
+    for kept, seen in ((module.running_mean, mean), (module.running_var, variance * (count / (count - 1)))):
+        if kept.dtype == torch.float32:
+            own = kept.numpy()
+            own += (share or 0.0) * (seen - own)
+        else:
+            kept.lerp_(torch.from_numpy(seen).to(kept.dtype), share or 0.0)
 
 
 class _Wide:
-    """A tensor seen as rows of several pixels' channels: ``repeat`` pixels in a row."""
+    """A tensor seen as rows of several pixels' channels: ``repeat`` pixels in a row.
+
+    Vectors of one number a channel are numpy's, in float64: they are short, and PyTorch takes longer to begin with them.
+    """
 
     def __init__(self, value: Tensor) -> None:
-        channels, pixels = value.shape[1], value.numel() // value.shape[1]
+        self.channels, pixels = value.shape[1], value.numel() // value.shape[1]
         innermost = value.dim() == 2 and value.is_contiguous()
         innermost |= value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
         self.repeat, self._shape, self._strides = 1, value.shape, value.stride()
         self._grid: tuple[int, ...] | None = None
         if innermost:
-            self.repeat = next(k for k in (64, 32, 16, 8, 4, 2, 1) if pixels % k == 0 and (k * channels <= WIDEST or k == 1))
-            self._grid = (1, self.repeat * channels, pixels // self.repeat, 1)
+            self.repeat = next(k for k in (64, 32, 16, 8, 4, 2, 1) if pixels % k == 0 and (k * self.channels <= WIDEST or k == 1))
+            self._grid = (1, self.repeat * self.channels, pixels // self.repeat, 1)
+        self.zeros, self.ones = torch.zeros(self.repeat * self.channels), torch.ones(self.repeat * self.channels)
 
     def of(self, value: Tensor) -> Tensor:
         """The view of a tensor that lies as the first one does."""
@@ -99,64 +115,82 @@ class _Wide:
             return value
         return value.new_empty(0).set_(value.untyped_storage(), value.storage_offset(), self._shape, self._strides)
 
-    def tiled(self, vector: Tensor) -> Tensor:
-        """One number a channel, for every pixel of a row."""
-        return vector.repeat(self.repeat) if self.repeat > 1 else vector
+    def tiled(self, *vectors: np.ndarray) -> tuple[Tensor, ...]:
+        """Each for every pixel of a row."""
+        made = np.empty((len(vectors), self.repeat, self.channels), np.float32)
+        for place, vector in enumerate(vectors):
+            made[place] = vector
+        return torch.from_numpy(made.reshape(len(vectors), -1)).unbind()
 
-    def joined(self, vector: Tensor) -> Tensor:
-        """What a row holds of every channel: (pixels of a row, channels)."""
-        return vector.view(self.repeat, -1)
+    def summed(self, tiled: np.ndarray) -> np.ndarray:
+        """Over the pixels of a row."""
+        found: np.ndarray = np.add.reduce(tiled.reshape(self.repeat, -1), 0, np.float64)
+        return found
+
+    def statistics(self, value: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance of every channel of a view."""
+        found = torch.ops.aten.batch_norm_update_stats(value, self.zeros, self.ones, 0.0)  # in the precision of these two
+        means, variances = (part.numpy() for part in found)
+        mean = self.summed(means) / self.repeat
+        away = means.reshape(self.repeat, -1) - mean
+        return mean, (self.summed(variances) + self.summed(away * away)) / self.repeat
 
     def scaled(self, value: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """``value * scale + shift`` of a view, with one number a channel."""
-        zero, one = torch.zeros_like(scale), torch.ones_like(scale)
-        parts = (self.tiled(part) for part in (scale, shift, zero, one))
-        return torch.ops.aten.native_batch_norm(value, *parts, False, 0.0, 0.0)[0]  # type: ignore[no-any-return]
+        """``value * scale + shift`` of a view, with what :meth:`tiled` makes."""
+        result: Tensor = torch.ops.aten.native_batch_norm(value, scale, shift, self.zeros, self.ones, False, 0.0, 0.0)[0]
+        return result
 
 
 class _Normalize(torch.autograd.Function):
     """``(normalised, mean, variance, count)`` of a batch."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, weight: Tensor, bias: Tensor, eps: float, total: Total | None) -> tuple[Tensor, ...]:
-        wide = _Wide(value)
-        seen, width = wide.of(value), wide.repeat * value.shape[1]
-        means, variances = torch.ops.aten.batch_norm_update_stats(seen, torch.zeros(width), torch.ones(width), 0.0)
-        means, variances = wide.joined(means).double(), wide.joined(variances).double()
-        mean = means.mean(0)
-        variance = variances.mean(0) + means.var(0, unbiased=False)
-        count = torch.tensor(float(value.numel() // value.shape[1]), dtype=torch.float64)
+    def forward(
+        ctx: Any, value: Tensor, weight: Tensor, bias: Tensor, wide: _Wide, eps: float, total: Total | None
+    ) -> tuple[Tensor, np.ndarray, np.ndarray, float]:
+        seen, count = wide.of(value), value.numel() / value.shape[1]
+        mean, variance = wide.statistics(seen)
         if total is not None:
-            sums = total(torch.cat([count[None], count * mean, count * (variance + mean.square())]))
-            count, mean, squares = sums[0], *(part / sums[0] for part in sums[1:].chunk(2))
-            variance = (squares - mean.square()).clamp(min=0)
-        scale = weight.detach().double() * (variance + eps).rsqrt()
-        result = wide.scaled(seen, scale.float(), (bias.detach().double() - scale * mean).float())
-        ctx.save_for_backward(value, weight, mean, variance)
-        ctx.wide, ctx.eps, ctx.total, ctx.count = wide, eps, total, count
-        ctx.mark_non_differentiable(mean, variance, count)
+            count, mean, variance = _over_ranks(total, count, mean, variance)
+        deviation = 1 / np.sqrt(variance + eps)
+        scale = _numbers(weight) * deviation
+        *factors, means, variances = wide.tiled(scale, _numbers(bias) - scale * mean, mean, variance)
+        result = wide.scaled(seen, *factors)
+        ctx.save_for_backward(value, weight)
+        ctx.kept = wide, mean, deviation, means, variances, count, eps, total
         return wide.back(result), mean, variance, count
 
     @staticmethod
     @once_differentiable  # type: ignore[misc,no-untyped-call]
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        value, weight, mean, variance = ctx.saved_tensors
-        wide, deviation = ctx.wide, (variance + ctx.eps).rsqrt()
+        value, weight = ctx.saved_tensors
+        wide, mean, deviation, means, variances, count, eps, total = ctx.kept
         if gradient.stride() != value.stride():
             gradient = torch.empty_like(value).copy_(gradient)
         seen, given = wide.of(value), wide.of(gradient)
-        ones, tiled = torch.ones(wide.repeat * value.shape[1]), (wide.tiled(mean.float()), wide.tiled(variance.float()))
-        _, by_value, plain = torch.ops.aten.native_batch_norm_backward(
-            given, seen, ones, *tiled, None, None, False, ctx.eps, [False, True, True]
-        )
-        by_value, plain = wide.joined(by_value).double().sum(0), wide.joined(plain).double().sum(0)
-        own = by_value.to(weight.dtype), plain.to(weight.dtype)
-        if ctx.total is not None:
-            by_value, plain = ctx.total(torch.cat([by_value, plain])).chunk(2)
-        scale = weight.detach().double() * deviation
-        slope = -scale * deviation * by_value / ctx.count
-        shift = -scale * plain / ctx.count - slope * mean
-        result = wide.scaled(given, scale.float(), shift.float())
-        shape = [1, -1] + [1] * (seen.dim() - 2)
-        result.addcmul_(seen, wide.tiled(slope).to(seen.dtype).view(shape))
-        return wide.back(result), *own, None, None
+        sums = torch.ops.aten.native_batch_norm_backward(
+            given, seen, wide.ones, means, variances, None, None, False, eps, [False, True, True]
+        )[1:]
+        by_value, plain = (wide.summed(found.numpy()) for found in sums)
+        own = (torch.from_numpy(found).to(weight.dtype) for found in (by_value, plain))
+        if total is not None:
+            by_value, plain = np.split(total(torch.from_numpy(np.concatenate([by_value, plain]))).numpy(), 2)
+        scale = _numbers(weight) * deviation
+        slope = scale * deviation * by_value / -count
+        *factors, slopes = wide.tiled(scale, scale * plain / -count - slope * mean, slope)
+        result = wide.scaled(given, *factors)
+        result.addcmul_(seen, slopes.to(seen.dtype).view([1, -1] + [1] * (seen.dim() - 2)))
+        return wide.back(result), *own, None, None, None
+
+
+def _over_ranks(total: Total, count: float, mean: np.ndarray, variance: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Count, mean and variance of all."""
+    sums = total(torch.from_numpy(np.concatenate([[count], count * mean, count * (variance + mean * mean)]))).numpy()
+    mean, squares = np.split(sums[1:] / sums[0], 2)
+    return float(sums[0]), mean, np.maximum(squares - mean * mean, 0.0)
+
+
+def _numbers(vector: Tensor) -> np.ndarray:
+    """As numpy has them."""
+    found: np.ndarray = (vector.detach() if vector.dtype == torch.float32 else vector.detach().double()).numpy()
+    return found

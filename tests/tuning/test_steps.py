@@ -12,6 +12,7 @@ from edgeprune.batches import as_batch
 from edgeprune.errors import TrainingError
 from edgeprune.task import Task
 from edgeprune.tuning import finetune
+from edgeprune.tuning.fusion import folded, joined
 from edgeprune.tuning.losses import Losses
 from edgeprune.tuning.norms import quick_norms
 from edgeprune.tuning.teacher import Teacher
@@ -36,6 +37,20 @@ class Residual(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         hidden = torch.relu(self.norms[0](self.first(inputs)))
         return self.last(torch.relu(self.norms[1](self.second(hidden)) + hidden).mean((2, 3)))
+
+
+class Chained(Residual):
+    """Additions to what nobody needs afterwards, to what is needed again, and to what the convolution itself reads."""
+
+    def __init__(self, again: bool = False) -> None:
+        super().__init__()
+        self.again = again
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        start = torch.relu(self.first(inputs))
+        middle = torch.relu(self.second(start))
+        end = torch.relu(self.second(middle) + start)
+        return self.last((torch.relu(self.second(end) + end) + (start if self.again else 0)).mean((2, 3)))
 
 
 class Branching(Residual):
@@ -63,6 +78,18 @@ def test_a_teacher_answers_as_the_model_does(kind: type[nn.Module], dtype: torch
     folded = not any(isinstance(module, nn.BatchNorm2d) for module in teacher.model.modules())
     assert folded == (kind is Residual)
     assert all(isinstance(norm, nn.BatchNorm2d) for norm in model.norms), "the model itself stays as it is"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_teacher_adds_over_what_nobody_needs(again: bool) -> None:
+    model = Chained(again).eval()
+    quick = folded(model)
+    assert quick is not None
+    assert joined(quick)
+    over = [module.over for module in quick.modules() if isinstance(getattr(module, "over", None), bool)]
+    assert over == [False, False, not again, False], "the last convolution reads what is added to it"
+    with torch.no_grad():
+        torch.testing.assert_close(quick(images().contiguous(memory_format=torch.channels_last)), model(images()), rtol=1e-4, atol=1e-4)
 
 
 class Counting(nn.Module):
