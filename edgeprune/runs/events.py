@@ -17,7 +17,7 @@ from edgeprune.verdict import Verdict
 
 EVENTS = "events.jsonl"
 
-Phase = Literal["analysing", "connecting", "measuring", "scoring", "reconstructing", "fine-tuning", "exporting"]
+Phase = Literal["analysing", "connecting", "measuring", "scoring", "comparing", "reconstructing", "fine-tuning", "exporting"]
 """What a run is doing."""
 
 

@@ -9,11 +9,12 @@ from itertools import islice
 from torch import nn
 
 from edgeprune.batches import Batch
+from edgeprune.budget import counted
 from edgeprune.graph import Analysis
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.runs.events import ObjectiveChosen
 from edgeprune.search.candidate import RECONSTRUCTION, CandidateSettings, digest, prune_and_reconstruct
-from edgeprune.search.events import EventStream
+from edgeprune.search.events import SILENT, EventStream
 from edgeprune.search.options import Options
 from edgeprune.search.plan.objective import IMPORTANCE, OBJECTIVES, RECONSTRUCTED, SENSITIVITY, Objective, Objectives
 from edgeprune.search.plan.planner import Planner
@@ -62,8 +63,8 @@ class PlanJudge:
     nor reconstruction have seen, as far as there is so much.
     """
 
-    def __init__(self, task: Task, model: nn.Module, analysis: Analysis, settings: CandidateSettings, events: EventStream) -> None:
-        self.task, self.model, self.analysis, self.settings, self.events = task, model, analysis, settings, events
+    def __init__(self, task: Task, model: nn.Module, analysis: Analysis, settings: CandidateSettings) -> None:
+        self.task, self.model, self.analysis, self.settings = task, model, analysis, settings
         self._batches = held_out(task)
         with task.on_device(task.model):
             self._answers = outputs_on(task.model, self._batches)
@@ -71,7 +72,7 @@ class PlanJudge:
     def divergence(self, plan: Plan, steps: int = 0) -> float:
         """Mean divergence of the answers (temperature 4) of the model that ``plan`` makes, reconstructed, its batch norms recalibrated, and
         trained for ``steps``."""
-        pruned = prune_and_reconstruct(self.task, self.model, self.analysis, plan, self.settings, self.events)
+        pruned = prune_and_reconstruct(self.task, self.model, self.analysis, plan, self.settings, SILENT)
         if steps:
             task = replace(self.task, validation=None, evaluate=None)  # what decides is the divergence, not the metric
             finetune(pruned.model, task, teacher=self.task.model, epochs=steps / self.task.epoch_length(), seed=self.settings.seed)
@@ -124,7 +125,7 @@ class Selector:
             return objectives.get(names[0])
         selection = self.run.recall_as(f"objective-{stage}", Selection)
         if selection is None:
-            judge = PlanJudge(self.task, model, self.analysis, self.settings, self.events)
+            judge = PlanJudge(self.task, model, self.analysis, self.settings)
             selection = self._compared(objectives, names, limits, judge, stage)
             self.run.record(f"objective-{stage}", asdict(selection))
         self.selections.append(selection)
@@ -139,8 +140,10 @@ class Selector:
         divergences: dict[str, float] = {}
         tried = []
         for number, name in enumerate(names):
-            self.events.progress("comparing plans", number, len(names))
             objective = objectives.get(name)
+            if number == 0:
+                self.events.begin("comparing", f"the plans of {counted(len(names), 'objective')}")
+            self.events.progress("comparing plans", number, len(names))
             widths = self.planner.solve(objective.curves, limits)
             plans[name] = plan = plan_from_saliency(self.analysis, objective.saliency, widths)
             if (key := digest(plan)) not in divergences:

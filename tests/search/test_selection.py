@@ -17,7 +17,6 @@ from edgeprune.importance import score
 from edgeprune.runs.events import ObjectiveChosen, read_events
 from edgeprune.search import Result, prune
 from edgeprune.search.candidate import CandidateSettings, ExportSettings
-from edgeprune.search.events import SILENT
 from edgeprune.search.plan.objective import OBJECTIVES
 from edgeprune.search.selection import PlanJudge, held_out
 from edgeprune.surgery import plan_from_saliency
@@ -125,7 +124,7 @@ def test_a_narrower_plan_diverges_more() -> None:
     task = points_task()
     analysis = analyze(task.model, task.example_inputs)
     settings = CandidateSettings(ExportSettings(ExportOptions(), Budget()), "compared", reconstruct=True)
-    judge, saliency = PlanJudge(task, task.model, analysis, settings, SILENT), score(task, analysis, "l2")
+    judge, saliency = PlanJudge(task, task.model, analysis, settings), score(task, analysis, "l2")
     whole, half, little = (
         judge.divergence(plan_from_saliency(analysis, saliency, {group.name: width for group in analysis.groups})) for width in (48, 16, 4)
     )
