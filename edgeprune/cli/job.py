@@ -153,9 +153,12 @@ class AskedJob:
         """The job with its task.  What is wrong whatever the task is refused before the recipe runs, which may train for minutes."""
         from edgeprune.search.preflight import preflight
         from edgeprune.search.request import RunRequest
+        from edgeprune.search.run import start_converter
         from edgeprune.task import load_recipe
 
         facts = preflight(self.target, self.profile, self.budget, self.options, needs_budget)
+        if Path(self.recipe).is_file():
+            start_converter(self.options)
         return RunRequest(load_recipe(self.recipe), self.budget, self.target, self.profile, self.options, self.recipe, facts)
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from edgeprune.engines import DEFAULT_FORMATS
+from edgeprune.engines import DEFAULT_FORMATS, FORMATS, TFLITE
 from edgeprune.errors import InputError, suggest
 from edgeprune.search.plan.objective import MEASURED, OBJECTIVES
 from edgeprune.search.precision import PRECISIONS, find_precision
@@ -109,6 +109,11 @@ class Options:
         for name in ("measurements", "threads", "step"):
             if (value := getattr(self, name)) is not None and not 1 <= value <= _MOST:
                 raise InputError(f"{name} {value} must be at least 1, and at most {_MOST}", remedy=_LEAVE_OUT)
+
+    @property
+    def converts(self) -> bool:
+        """Whether a run needs the converter to TFLite."""
+        return self.engine in (None, TFLITE) or any(FORMATS[name].engine == TFLITE for name in self.formats if name in FORMATS)
 
     def applied(self, task: Task) -> Task:
         """The task, trained as these options say."""

@@ -27,6 +27,7 @@ from edgeprune.search.choice import prune_in_precisions
 from edgeprune.search.events import EventStream
 from edgeprune.search.fingerprint import Fingerprint, refuse_another
 from edgeprune.search.job import Job
+from edgeprune.search.options import Options
 from edgeprune.search.preflight import check_task
 from edgeprune.search.request import RunRequest
 from edgeprune.search.room import own_threads
@@ -82,11 +83,18 @@ def prune_in(run: RunDirectory, request: RunRequest, events: EventStream, resume
         started = RunStarted(str(run.path), request.task.name, request.target, request.profile, _begin(run, request.fingerprint))
         with attempt(run, events, started, resume or how_to_continue(run.path, request.recipe)) as (kept, ended):
             kept.note(f"computing on {resolve(request.options.applied(request.task).device).text}")
-            warm()
+            start_converter(request.options)
             with own_threads():
                 result = _work(Job(request, run, kept), run)
             ended(result.verdict)
     return result
+
+
+def start_converter(options: Options) -> None:
+    """Start the converter in the background, where a run needs it: before what takes a while without it, and before a device is measured,
+    which may be this machine."""
+    if options.converts:
+        warm()
 
 
 @contextmanager

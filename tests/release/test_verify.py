@@ -134,7 +134,6 @@ def task():
 def test_what_prune_made_is_built_signed_and_verified(kit, tmp_path, monkeypatch, capsys):
     """From a recipe to a verified release by commands alone; there is no device, so nothing is measured, and gates cannot be met."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("edgeprune.search.run.warm", lambda: None)
     (tmp_path / "recipe.py").write_text(RECIPE)
     prune = ["prune", str(tmp_path / "recipe.py"), "--profile", "raspberry-pi-4", "--latency", "60%", "--no-sensitivity", "--json"]
     assert main([*prune, "--engine", "torchscript", "--format", "torchscript", "--runs", str(tmp_path / "runs")]) == 0

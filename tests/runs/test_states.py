@@ -34,11 +34,6 @@ PROFILE = "raspberry-pi-4"
 HALF = Budget(macs="50%")
 
 
-@pytest.fixture(autouse=True)
-def _no_converter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeprune.search.run.warm", lambda: None)
-
-
 def said(folder: Path) -> dict[str, object]:
     (path,) = folder.iterdir()
     return json.loads((path / "run.json").read_text())

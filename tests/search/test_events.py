@@ -43,8 +43,7 @@ OPTIONS = Options(engine="torchscript", formats=(), step=8, epochs=0.2, sensitiv
 
 
 @pytest.fixture(autouse=True)
-def _cold(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("edgeprune.search.run.warm", lambda: None)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

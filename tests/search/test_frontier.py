@@ -29,11 +29,6 @@ WIDE = Options(engine="torchscript", formats=(), step=64, epochs=2)
 PROFILE = "raspberry-pi-4"
 
 
-@pytest.fixture(autouse=True)
-def _no_converter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeprune.search.run.warm", lambda: None)
-
-
 def test_a_sweep_prunes_to_every_level_marks_the_front_and_continues(tmp_path: Path) -> None:
     levels = ["70%", "30%", "0.0001%"]
     found = frontier(points_task(), profile=PROFILE, kind="macs", levels=levels, options=OPTIONS, runs=tmp_path)

@@ -163,6 +163,19 @@ def test_bad_input_is_one_clear_message(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(("arguments", "starts"), [([], 1), (["--engine", "torchscript", "--format", "torchscript"], 0)])
+def test_the_converter_starts_before_the_recipe_runs_where_it_is_needed(
+    arguments: list[str], starts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[None] = []
+    monkeypatch.setattr("edgeprune.search.run.warm", lambda: started.append(None))
+    path = tmp_path / "bad.py"
+    path.write_text("raise ValueError")
+    for recipe in (path, tmp_path / "absent.py"):
+        assert main(["prune", str(recipe), "--profile", "raspberry-pi-4", "--latency", "50%", *arguments]) == 1
+        assert len(started) == starts
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

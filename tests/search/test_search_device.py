@@ -94,7 +94,6 @@ class Interrupting:
 
 @pytest.fixture(autouse=True)
 def _played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("edgeprune.search.run.warm", lambda: None)
     monkeypatch.setattr("edgeprune.search.measure.opening.DeviceBackend", Played)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(Played, "asked", [])

@@ -26,8 +26,7 @@ GIVEN = {"profile": "raspberry-pi-4", "budget": Budget(macs="40%")}
 
 
 @pytest.fixture(autouse=True)
-def _no_converter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("edgeprune.search.run.warm", lambda: None)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
