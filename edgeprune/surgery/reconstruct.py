@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ def reconstruct(
         raise InputError("reconstruction needs at least one calibration batch")
     if analysis.captured.parts or not analysis.captured.any_batch:
         return copy.deepcopy(model)
-    inputs = _inputs(analysis, batches)
+    inputs = joined_inputs(analysis, batches)
     if inputs is None:
         return copy.deepcopy(model)
     gone = removed_channels(analysis, plan)
@@ -80,14 +80,16 @@ def reconstruct(
     return result
 
 
-def _inputs(analysis: Analysis, batches: Sequence[Any]) -> tuple[Any, ...] | None:
+def fits(analysis: Analysis, leaves: Sequence[Any]) -> bool:
+    """Whether the captured graph takes these inputs of a batch, flat."""
+    examples, held = pytree.tree_leaves(analysis.captured.inputs), batch_of(analysis.captured.inputs)
+    return len(leaves) == len(examples) and all(_alike(*pair, held) for pair in zip(leaves, examples, strict=True))
+
+
+def joined_inputs(analysis: Analysis, batches: Sequence[Any]) -> tuple[Any, ...] | None:
     """The flat inputs of all batches that the captured graph takes, as one batch; None when there is none."""
     examples, held = pytree.tree_leaves(analysis.captured.inputs), batch_of(analysis.captured.inputs)
-    fitting = []
-    for given in batches:
-        leaves = as_batch(given).leaves
-        if len(leaves) == len(examples) and all(_alike(*pair, held) for pair in zip(leaves, examples, strict=True)):
-            fitting.append(leaves)
+    fitting = [leaves for leaves in (as_batch(given).leaves for given in batches) if fits(analysis, leaves)]
     if not fitting:
         return None
     tensors = (node.meta.get("val") for node in analysis.captured.module.graph.nodes if node.op != "get_attr")
@@ -161,31 +163,16 @@ class _Pair:
 
     def _improve(self, node: fx.Node) -> None:
         """Solve the layer at ``node``, if it is one and its input has changed."""
-        if node in self.lost or not (node.target in CONVOLVE or name_of(node) == "linear"):
+        if node in self.lost or not solvable(node, self.whole_state):
             return
-        source, weight, bias = (argument(node, place) for place in range(3))
-        if self.layers is not None and str(getattr(weight, "target", "")) not in self.layers:
-            return
-        if not all(self._solvable(part) for part in (weight, bias) if part is not None):
+        source, weight = argument(node, 0), argument(node, 1)
+        if self.layers is not None and str(weight.target) not in self.layers:
             return
         values, before = self.small.env[source], self.whole.env[source]
         if not isinstance(values, Tensor) or torch.equal(values, before) or not values.is_floating_point():
             return
-        layer = _Layer(node, self.small.env[weight], values, self.whole.env[node])
-        if layer.columns > MOST_COLUMNS:
-            return
-        centered = bias is not None or _normalised(node)
-        new, shift = layer.solve(centered)
-        if not bool(new.isfinite().all() and shift.isfinite().all()):
-            return  # it was computed from what is not a number
-        self._store(weight, new)
-        if bias is not None:
-            self._store(bias, shift)
-
-    def _solvable(self, part: Any) -> bool:
-        """Whether ``part`` is a parameter that is used here alone."""
-        stored = isinstance(part, fx.Node) and part.op == "get_attr" and len(part.users) == 1
-        return stored and isinstance(self.whole_state.get(str(part.target)), nn.Parameter)
+        for part, value in Layer(node, self.small.env[weight]).solved(values, self.whole.env[node]).items():
+            self._store(part, value)
 
     def _store(self, node: fx.Node, value: Tensor) -> None:
         name = str(node.target)
@@ -193,37 +180,100 @@ class _Pair:
         self.solved[name] = self.small.state[name] = self.small.env[node] = value
 
 
+def solvable(node: fx.Node, state: Mapping[str, Tensor]) -> bool:
+    """Whether ``node`` is a convolution or linear layer whose weight and bias are parameters in ``state`` that it alone uses."""
+    if not (node.target in CONVOLVE or name_of(node) == "linear"):
+        return False
+    return all(_used_once(part, state) for part in (argument(node, 1), argument(node, 2)) if part is not None)
+
+
+def _used_once(part: Any, state: Mapping[str, Tensor]) -> bool:
+    stored = isinstance(part, fx.Node) and part.op == "get_attr" and len(part.users) == 1
+    return stored and isinstance(state.get(str(part.target)), nn.Parameter)
+
+
 def _normalised(node: fx.Node) -> bool:
     """Whether a batch norm takes up any constant that is added."""
     return len(node.users) == 1 and name_of(next(iter(node.users))) == "batch_norm"
 
 
-class _Layer:
-    """One convolution or linear layer as a regression: rows of inputs, rows of what it should compute from them."""
+class Layer:
+    """One convolution or linear layer as a regression: rows of inputs, rows of what it should compute from them.  ``weight``: the one it
+    has."""
 
-    def __init__(self, node: fx.Node, weight: Tensor, values: Tensor, wanted: Tensor) -> None:
-        self.weight = weight.detach()
-        if name_of(node) == "linear":
-            self.groups, rows = 1, values.reshape(-1, values.shape[-1]).unsqueeze(1)
-            wanted = wanted.reshape(-1, wanted.shape[-1])
-        else:
-            self.groups = groups_of(node)
-            rows, wanted = _patches(node, self.weight, values, wanted, self.groups)
-        most = max(ROWS, 4 * rows.shape[-1])
-        if len(rows) > most:
-            chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most].to(rows.device)
-            rows, wanted = rows[chosen], wanted[chosen]
-        self.rows = rows  # (rows, groups, columns)
-        self.wanted = wanted.reshape(len(wanted), self.groups, -1)  # (rows, groups, outputs of a group)
-
-    @property
-    def columns(self) -> int:
+    def __init__(self, node: fx.Node, weight: Tensor) -> None:
+        self.node, self.weight = node, weight.detach()
+        self.linear = name_of(node) == "linear"
+        self.groups = 1 if self.linear else groups_of(node)
+        self.columns = self.weight[0].numel()
         """Inputs of one output."""
-        return self.rows.shape[-1]
 
-    def solve(self, centered: bool) -> tuple[Tensor, Tensor]:
+    def solved(self, values: Tensor, wanted: Tensor) -> dict[fx.Node, Tensor]:
+        """The new weight and bias, by their nodes, that come nearest to ``wanted`` from the inputs ``values``; nothing where the layer is
+        too wide, or was given what is not a number."""
+        return self.solved_from(values, self.sampled(wanted))
+
+    def solved_from(self, values: Tensor, wanted: Tensor) -> dict[fx.Node, Tensor]:
+        """The same from what :meth:`sampled` took of what is wanted."""
+        if self.columns > MOST_COLUMNS:
+            return {}
+        weight, bias = argument(self.node, 1), argument(self.node, 2)
+        new, shift = self._solve(self._rows(values), wanted, centered=bias is not None or _normalised(self.node))
+        if not bool(new.isfinite().all() and shift.isfinite().all()):
+            return {}
+        return {weight: new} if bias is None else {weight: new, bias: shift}
+
+    def sampled(self, wanted: Tensor) -> Tensor:
+        """What the layer computes at the positions that it is solved on: (rows, groups, outputs of a group)."""
+        if self.linear:
+            rows = wanted.reshape(-1, wanted.shape[-1])
+        else:
+            rows = wanted.flatten(2)[:, :, self._places(len(wanted), wanted.shape[2:])[0].to(wanted.device)].movedim(2, 1).flatten(0, 1)
+        return self._some(rows).reshape(-1, self.groups, self.weight.shape[0] // self.groups)
+
+    def _rows(self, values: Tensor) -> Tensor:
+        """Its inputs there: (rows, groups, columns)."""
+        if self.linear:
+            return self._some(values.reshape(-1, values.shape[-1]).unsqueeze(1))
+        stride, sides, dilation = self._geometry()
+        values = nn.functional.pad(values, [side for pair in reversed(sides) for side in pair])
+        size, windows = values.shape[2:], self.weight.shape[2:]
+        outputs = [(n - d * (w - 1) - 1) // s + 1 for n, w, s, d in zip(size, windows, stride, dilation, strict=True)]
+        places = self._places(len(values), outputs)[1]
+        offsets = torch.cartesian_prod(*(torch.arange(window) for window in windows)).reshape(-1, len(windows))
+        index = places[:, None] * torch.tensor(stride) + offsets[None] * torch.tensor(dilation)  # (places, window, dims)
+        flat = torch.zeros(index.shape[:-1], dtype=torch.int64)
+        for dim in range(len(windows)):
+            flat = flat * size[dim] + index[..., dim]
+        taken = values.flatten(2)[:, :, flat.to(values.device)]  # (batch, channels, places, window)
+        return self._some(taken.movedim(2, 1).reshape(len(values) * len(places), self.groups, -1))
+
+    def _geometry(self) -> tuple[tuple[Any, ...], list[tuple[int, int]], tuple[Any, ...]]:
+        """Stride, padding before and after, and dilation, of every dimension."""
+        dims, windows = self.weight.dim() - 2, self.weight.shape[2:]
+        stride, padding, dilation = (_tuple(self.node, place, name, default, dims) for place, name, default in _GEOMETRY)
+        sides = [(pad, pad) if not isinstance(pad, str) else (0, 0) for pad in padding]
+        if self.node.args and "same" in padding:
+            sides = [((d * (w - 1)) // 2, d * (w - 1) - (d * (w - 1)) // 2) for w, d in zip(windows, dilation, strict=True)]
+        return stride, sides, dilation
+
+    def _places(self, samples: int, outputs: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Positions of one sample's output that are taken, flat and by dimension."""
+        places = torch.cartesian_prod(*(torch.arange(size) for size in outputs)).reshape(-1, len(outputs))
+        most = math.ceil(max(ROWS, 4 * self.columns) / samples)
+        chosen = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[:most]
+        return chosen, places[chosen]
+
+    def _some(self, rows: Tensor) -> Tensor:
+        """At most as many rows as it is solved on."""
+        most = max(ROWS, 4 * self.columns)
+        if len(rows) <= most:
+            return rows
+        return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most].to(rows.device)]
+
+    def _solve(self, rows: Tensor, wanted: Tensor, centered: bool) -> tuple[Tensor, Tensor]:
         """New weights, in the shape of the old, and the bias that goes with them."""
-        rows, wanted = self.rows.float().transpose(0, 1), self.wanted.float().transpose(0, 1)  # (groups, rows, ...)
+        rows, wanted = rows.float().transpose(0, 1), wanted.float().transpose(0, 1)  # (groups, rows, ...)
         used = rows.abs().sum((0, 1)) > 0
         row_mean, wanted_mean = rows.mean(1, keepdim=True), wanted.mean(1, keepdim=True)
         if centered:
@@ -239,30 +289,6 @@ class _Layer:
         new[..., used] += change.transpose(1, 2)
         bias = wanted_mean - row_mean @ new.transpose(1, 2)
         return new.reshape(self.weight.shape).to(self.weight.dtype), bias.flatten().to(self.weight.dtype)
-
-
-def _patches(node: fx.Node, weight: Tensor, values: Tensor, wanted: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """(rows, groups, columns) windows of the input at sampled places, and the (rows, channels) outputs there."""
-    dims = weight.dim() - 2
-    stride, padding, dilation = (_tuple(node, place, name, default, dims) for place, name, default in _GEOMETRY)
-    windows = weight.shape[2:]
-    sides = [(pad, pad) if not isinstance(pad, str) else (0, 0) for pad in padding]
-    if node.args and "same" in padding:
-        sides = [((d * (w - 1)) // 2, d * (w - 1) - (d * (w - 1)) // 2) for w, d in zip(windows, dilation, strict=True)]
-    values = nn.functional.pad(values, [side for pair in reversed(sides) for side in pair])
-    places = torch.cartesian_prod(*(torch.arange(size) for size in wanted.shape[2:])).reshape(-1, dims)
-    most = math.ceil(max(ROWS, 4 * weight[0].numel()) / len(values))
-    chosen = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[:most]
-    places = places[chosen]
-    offsets = torch.cartesian_prod(*(torch.arange(window) for window in windows)).reshape(-1, dims)
-    chosen = chosen.to(values.device)
-    index = places[:, None] * torch.tensor(stride) + offsets[None] * torch.tensor(dilation)  # (places, window, dims)
-    flat, size = torch.zeros(index.shape[:-1], dtype=torch.int64), values.shape[2:]
-    for dim in range(dims):
-        flat = flat * size[dim] + index[..., dim]
-    taken = values.flatten(2)[:, :, flat.to(values.device)]  # (batch, channels, places, window)
-    rows = taken.movedim(2, 1).reshape(len(values) * len(places), groups, -1)
-    return rows, wanted.flatten(2)[:, :, chosen].movedim(2, 1).reshape(len(rows), -1)
 
 
 _GEOMETRY = ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))

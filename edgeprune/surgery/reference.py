@@ -87,8 +87,8 @@ class Masked(PlacedInterpreter):
             return value * self.masks[name] if name in self.masks else value
         known = REFERENCES.get(n.target)
         norm = self._batch_norm(n)
-        if norm is not None:  # by the module: in training mode it measures its statistics again.  Its own forward may do more (timm)
-            value = _BatchNorm.forward(norm, self.fetch_args_kwargs_from_env(n)[0][0])
+        if norm is not None:
+            value = self.normalized(norm, n)
         elif known is None:
             value = super().run_node(n)
         else:
@@ -101,6 +101,11 @@ class Masked(PlacedInterpreter):
         if writes_in_place(n):
             return value.masked_fill_(~stays, 0.0)
         return value.masked_fill(~stays, 0.0)
+
+    def normalized(self, norm: _BatchNorm, node: fx.Node) -> Tensor:
+        """What the batch norm at ``node`` computes: by its module, which measures its statistics again in training mode.  The module's own
+        forward may do more (timm's)."""
+        return _BatchNorm.forward(norm, self.fetch_args_kwargs_from_env(node)[0][0])
 
     def _batch_norm(self, node: fx.Node) -> _BatchNorm | None:
         if node.target is not torch.ops.aten.batch_norm.default or not isinstance(node.args[3], fx.Node):

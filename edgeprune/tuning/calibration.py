@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeprune.batches import as_batch
-from edgeprune.placement import device_of, to_device
+from edgeprune.batches import as_batch, tensors_of
+from edgeprune.placement import CPU, device_of, to_device
 from edgeprune.task import Batches, Task
 from edgeprune.tuning.context import as_float32, autocast, is_image, preserved_modes, reduced_precision
 from edgeprune.tuning.distill import distillation_loss
@@ -33,11 +33,25 @@ def outputs_on(model: nn.Module, batches: Batches, loss: bool = False) -> list[A
 def mean_divergence(model: nn.Module, task: Task, batches: Sequence[Any], wanted: Sequence[Any]) -> float:
     """Mean divergence of the model's answers from ``wanted``, the teacher's on the same batches; where answers cannot be compared,
     mean ``task.loss``."""
-    values = []
     taken = [as_batch(batch) for batch in batches]
-    with task.on_device(model) as device:
-        for outputs, answer, batch in zip(outputs_on(model, taken, loss=True), wanted, taken, strict=True):
-            answer, targets = to_device((answer, batch.targets), device)
-            divergence = distillation_loss(outputs, answer, targets)
-            values.append(float(divergence if divergence is not None else task.loss_of(outputs, targets, "in an evaluation")))
+    with task.on_device(model):
+        return mean_distance(task, outputs_on(model, taken, loss=True), wanted, taken)
+
+
+def mean_distance(task: Task, outputs: Sequence[Any], wanted: Sequence[Any], batches: Sequence[Any]) -> float:
+    """:func:`mean_divergence` of ``outputs`` that a model gave on the batches."""
+    values = []
+    for given, answer, batch in zip(outputs, wanted, batches, strict=True):
+        answer, targets = to_device((answer, as_batch(batch).targets), _place_of(given))
+        divergence = distillation_loss(given, answer, targets)
+        values.append(float(divergence if divergence is not None else task.loss_of(given, targets, "in an evaluation")))
     return math.fsum(values) / len(values)
+
+
+def comparable(outputs: Any, batch: Any) -> bool:
+    """Whether answers like ``outputs``, those on ``batch``, can be compared with each other."""
+    return distillation_loss(outputs, outputs, to_device(as_batch(batch).targets, _place_of(outputs))) is not None
+
+
+def _place_of(outputs: Any) -> torch.device:
+    return next((value.device for value in tensors_of(outputs)), CPU)

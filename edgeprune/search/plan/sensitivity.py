@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
-from torch import nn
 
 from edgeprune.batches import Batch
 from edgeprune.errors import TrainingError
 from edgeprune.graph import Analysis, Group
 from edgeprune.importance import Saliency
 from edgeprune.placement import resolve
+from edgeprune.search.plan.rerun import Trial, rerun_of
 from edgeprune.surgery import masked, plan_from_saliency, reconstruct
 from edgeprune.task import Task, no_batches
 from edgeprune.tuning import mean_divergence, outputs_on, recalibrate
+from edgeprune.tuning.allocator import kept_memory
+from edgeprune.tuning.calibration import comparable, mean_distance
 from edgeprune.tuning.context import seeded
 
 PRIOR = 0.05
-POINTS, CALIBRATION, BATCHES = 3, 2, 4
-"""Widths tried for every group; training batches for batch-norm statistics, and for the loss."""
+POINTS = 3
+"""Widths tried for every group."""
+
+SAMPLES, BATCHES = 256, 4
+"""Training samples that answers are compared on, in at most so many batches; layers are solved on as many others."""
 
 ImportanceCurves = dict[str, list[float]]
 """For every group, the value kept at each of its width choices: larger is better, at most 0 at the whole width."""
@@ -39,47 +43,95 @@ def importance_curves(
 ) -> ImportanceCurves:
     """For every group minus the divergence from the whole model at each of its widths, all other groups whole.
 
-    The least salient channels are masked, batch-norm statistics recalibrated, and the answers on a few training batches compared with the
-    whole model's (its loss taken where answers cannot be compared); widths in between are interpolated along the saliency that is lost. A
-    penalty quadratic in the share removed, ``PRIOR`` of the mean divergence, settles ties and grows where many groups get narrow at once.
+    The least salient channels are masked, and the answers on a few training batches compared with the whole model's (its loss taken where
+    answers cannot be compared), both with the batch-norm statistics of these batches; widths in between are interpolated along the saliency
+    that is lost. A penalty quadratic in the share removed, ``PRIOR`` of the mean divergence, settles ties and grows where many groups get
+    narrow at once. ``reconstructed``: the layers that read a narrower group are solved again first
+    (:func:`edgeprune.surgery.reconstruct`), on other batches.
     Source of the idea: Frantar & Alistarh, "SPDY", 2022 (the program's coefficients from calibration, a quadratic prior).
-
-    ``reconstructed``: the layers that read a narrower group are solved again first (:func:`edgeprune.surgery.reconstruct`), and answers are
-    compared with those of the whole model with batch-norm statistics measured again as well, so that what that costs counts in no curve.
     """
-    assert task.train is not None
-    with seeded(0):  # a shuffling loader gives the same ones each time
-        batches = list(islice(task.batches("train"), CALIBRATION + BATCHES))
-    if not batches:
-        raise no_batches(task)
-    whole = copy.deepcopy(task.model)
-    with task.on_device(whole):
-        if reconstructed:
-            recalibrate(whole, batches[:CALIBRATION])
-        teacher = outputs_on(whole, batches[CALIBRATION:] or batches)
-    base = 0.0 if reconstructed else _divergence(whole, task, batches, teacher)
+    batches, solving = _batches(task)
     tried = {group.name: _widths_to_try(choices[group.name]) for group in analysis.groups}
     for block in analysis.blocks:  # the block as a whole counts once, with its first group
         if choices[block.groups[0]][0] == 0:
             tried[block.groups[0]].append(0)
-    total, done, curves = sum(map(len, tried.values())), 0, ImportanceCurves()
+    trials = []
     for group in analysis.groups:
-        growth = {choices[group.name][-1]: 0.0}
         for width in tried[group.name]:
             together = analysis.block_of[group.name].groups if width == 0 else (group.name,)
-            plan, source = plan_from_saliency(analysis, saliency, dict.fromkeys(together, width)), task.model
-            if reconstructed and width:
-                source = reconstruct(source, analysis, plan, batches[:CALIBRATION], resolve(task.device).device, group.readers)
-            candidate = masked(source, analysis, plan)
-            growth[width] = max(_divergence(candidate, task, batches, teacher) - base, 0.0)
-            done += 1
+            plan = plan_from_saliency(analysis, saliency, dict.fromkeys(together, width))
+            trials.append(Trial(plan, tuple(group.readers) if reconstructed and width else ()))
+    values = [0.0] * len(trials)
+    with kept_memory():
+        for done, (number, value) in enumerate(_growths(task, analysis, trials, batches, solving if reconstructed else []), 1):
+            values[number] = value
             if on_progress is not None:
-                on_progress(done, total)
+                on_progress(done, len(trials))
+    measured, curves = iter(values), ImportanceCurves()
+    for group in analysis.groups:
+        growth = {choices[group.name][-1]: 0.0} | {width: next(measured) for width in tried[group.name]}
         dropped = growth.pop(0, 0.0)
         curves[group.name] = _curve(group, saliency[group.name], growth, choices[group.name]) if growth else [0.0]
         if choices[group.name][0] == 0:
             curves[group.name][0] = -dropped
     return _with_prior(curves, choices)
+
+
+def _batches(task: Task) -> tuple[list[Batch], list[Batch]]:
+    """Batches to compare answers on, and others to solve layers on (the same where there are no more)."""
+    assert task.train is not None
+    with seeded(0):  # a shuffling loader gives the same ones each time
+        given = list(islice(task.batches("train"), 2 * BATCHES))
+    if not given:
+        raise no_batches(task)
+    compared = _enough(given)
+    return compared, _enough(given[len(compared) :]) or compared
+
+
+def _enough(batches: list[Batch]) -> list[Batch]:
+    """The first batches, of ``SAMPLES`` samples where there are as many."""
+    sizes = np.cumsum([batch.size for batch in batches[:BATCHES]])
+    return batches[: 1 + int(np.searchsorted(sizes, SAMPLES))][:BATCHES]
+
+
+def _growths(
+    task: Task, analysis: Analysis, trials: Sequence[Trial], batches: list[Batch], solving: list[Batch]
+) -> Iterator[tuple[int, float]]:
+    """The number of every trial, and by how much answers move."""
+    with task.on_device(task.model):
+        rerun = rerun_of(task.model, analysis, batches, solving)
+        if rerun is None or not (task.loss != "model" or comparable(rerun.teacher[0], batches[0])):
+            yield from _one_by_one(task, analysis, trials, batches, solving)
+            return
+        base = _finite(mean_distance(task, rerun.teacher, rerun.teacher, batches))
+        for number, outputs in rerun.outputs(trials):
+            yield number, max(_finite(mean_distance(task, outputs, rerun.teacher, batches)) - base, 0.0)
+
+
+def _one_by_one(
+    task: Task, analysis: Analysis, trials: Sequence[Trial], batches: list[Batch], solving: list[Batch]
+) -> Iterator[tuple[int, float]]:
+    """The same with a copy of the model for every trial: slow, and for every kind of model."""
+    whole = copy.deepcopy(task.model)
+    with task.on_device(whole):
+        recalibrate(whole, batches)
+        teacher = outputs_on(whole, batches)
+        base = _finite(mean_divergence(whole, task, batches, teacher))
+    for number, trial in enumerate(trials):
+        source = whole
+        if trial.layers:
+            source = reconstruct(whole, analysis, trial.plan, solving, resolve(task.device).device, trial.layers)
+        candidate = masked(source, analysis, trial.plan)
+        with task.on_device(candidate):
+            recalibrate(candidate, batches)
+            value = mean_divergence(candidate, task, batches, teacher)
+        yield number, max(_finite(value) - base, 0.0)
+
+
+def _finite(value: float) -> float:
+    if not np.isfinite(value):
+        raise TrainingError(f"the loss on calibration data is {value}", remedy="Check the data and the model's weights.")
+    return value
 
 
 def _with_prior(curves: ImportanceCurves, choices: Mapping[str, Sequence[int]]) -> ImportanceCurves:
@@ -105,13 +157,3 @@ def _curve(group: Group, saliency: np.ndarray, growth: Mapping[int, float], choi
     widths = sorted(growth, reverse=True)
     rising = np.maximum.accumulate([growth[width] for width in widths])
     return [-float(np.interp(removed[width], removed[widths], rising)) for width in choices]
-
-
-def _divergence(model: nn.Module, task: Task, batches: list[Batch], teacher: Sequence[Any]) -> float:
-    """After batch-norm statistics are measured again, as they will be for every pruned model."""
-    with task.on_device(model):
-        recalibrate(model, batches[:CALIBRATION])
-        value = mean_divergence(model, task, batches[CALIBRATION:] or batches, teacher)
-    if not np.isfinite(value):
-        raise TrainingError(f"the loss on calibration data is {value}", remedy="Check the data and the model's weights.")
-    return value
