@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
 
-from edgeprune.cli.options import json_option, seed_option
+from edgeprune.cli.options import device_option, json_option, seed_option
 from edgeprune.cli.output import console, print_json, progress
 
 
@@ -31,26 +32,31 @@ def _shares(_: click.Context, __: click.Parameter, value: str) -> list[float]:
     help="Number of random channels, and of random subsets, to remove.",
 )
 @click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, help="Training samples for each measurement.")
+@device_option
 @seed_option
 @json_option
-def command(recipe: str, criteria: str | None, as_json: bool, **options: Any) -> None:
+def command(recipe: str, criteria: str | None, device: str | None, as_json: bool, **options: Any) -> None:
     """Show how well each criterion predicts the effect of removing channels from the model of RECIPE.
 
     Channels, and random subsets of them, are masked and the batch-norm statistics measured again. The answers are compared with the whole
     model's on training data that no criterion has seen. "one channel", "all groups" (their channels together) and "subset" are rank
     correlations of predictions and measurements, with 95 % intervals: 1 is the true order, 0 is chance. "one group" is the loss
     from removing the largest share of one group in the criterion's order, relative to random subsets: 1 is chance, lower is better. The
-    losses are those of the model without the lowest-ranked share of every group. Nothing is changed, and no device is needed.
+    losses are those of the model without the lowest-ranked share of every group. Nothing is changed, and no target is needed.
     """
     from edgeprune.criteria.study import check_asked, compare_criteria
     from edgeprune.graph import analyze
+    from edgeprune.placement import resolve
     from edgeprune.task import load_recipe
 
     names = [name.strip() for name in criteria.split(",") if name.strip()] if criteria else None
     check_asked(names, options["shares"])
+    if device is not None:
+        resolve(device)
     with progress() as bars:
         bar = bars.add_task("analysing", total=None)
         task = load_recipe(recipe)
+        task = task if device is None else replace(task, device=device)
         analysis = analyze(task.model, task.example_inputs, task.protect, task.attention)
         found = compare_criteria(
             task,

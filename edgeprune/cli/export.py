@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgeprune.export.sizes import SizesDocument
     from edgeprune.task import Task
     from edgeprune.tflite.graph import TensorDescription
+    from edgeprune.tuning import Score
 
 
 def parse_numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[float, ...]:
@@ -91,12 +92,13 @@ def command(source: Path, show: bool, as_json: bool, **given: Any) -> None:
     if as_json:
         print_json(written)
         return
-    from edgeprune.budget import format_metric, format_quantity
+    from edgeprune.budget import format_quantity, format_score
 
     for name, entry in written.items():
         score = ""
         if "score" in entry:
-            score = f", {entry['metric']} {format_metric(entry['score'])} (the PyTorch model: {format_metric(entry['model_score'])})"
+            own, dense = format_score(entry["score"], entry["score_error"]), format_score(entry["model_score"], entry["model_score_error"])
+            score = f", {entry['metric']} {own} (the PyTorch model: {dense})"
         echo(f"{name}: {entry['path']} ({format_quantity('size', entry['size_bytes'])}{score})")
         for note in entry["notes"]:
             echo(f"  note: {note}")
@@ -120,7 +122,7 @@ def _written(
     from edgeprune.export import ExportOptions, export
     from edgeprune.export.formats import calibration_for, find_all
     from edgeprune.export.metadata import task_metadata
-    from edgeprune.tuning import score as score_of
+    from edgeprune.tuning import score_with_error
 
     if (mean or std) and input_type != "uint8":
         raise click.UsageError("--mean and --std are for --input-type uint8.")
@@ -136,7 +138,7 @@ def _written(
     pixels = _normalisation(task, mean, std) if input_type == "uint8" else None
     options = ExportOptions(channels_last, integer_io, keep_float, metadata=metadata, pixels=pixels)
     paths = export(model, task.example_inputs, wanted, output or source.parent, source.stem, calibration=samples, options=options)
-    model_score = score_of(model, task) if score else None
+    model_score = score_with_error(model, task) if score else None
     return {name: _described(name, path, task, model_score) for name, path in paths.items()}
 
 
@@ -174,7 +176,8 @@ def _loaded(source: Path, recipe: Path | None) -> tuple[Task, nn.Module]:
 
 
 class WrittenFile(TypedDict, total=False):
-    """A file that was written.  ``score``: of the file, ``model_score``: of the PyTorch model, both in ``metric``, where wanted."""
+    """A file that was written.  ``score``: of the file, ``model_score``: of the PyTorch model, both in ``metric``, where wanted;
+    ``score_error``, ``model_score_error``: their standard errors over the validation samples, where known."""
 
     path: Required[Path]
     size_bytes: Required[int]
@@ -182,7 +185,9 @@ class WrittenFile(TypedDict, total=False):
     notes: Required[list[str]]
     metric: str
     score: float
+    score_error: float | None
     model_score: float
+    model_score_error: float | None
 
 
 class ShownFile(TypedDict, total=False):
@@ -198,7 +203,7 @@ class ShownFile(TypedDict, total=False):
     custom_operators: list[str]
 
 
-def _described(name: str, path: Path, task: Task, model_score: float | None) -> WrittenFile:
+def _described(name: str, path: Path, task: Task, model_score: Score | None) -> WrittenFile:
     from edgeprune.export.metadata import notes_of
     from edgeprune.export.sizes import sizes
 
@@ -210,9 +215,11 @@ def _described(name: str, path: Path, task: Task, model_score: float | None) -> 
         "notes": notes_of(path),
     }
     if model_score is not None:
-        from edgeprune.export.evaluate import score_file
+        from edgeprune.export.evaluate import score_file_with_error
 
-        entry |= {"metric": task.metric_name, "score": score_file(path, task, name), "model_score": model_score}
+        found = score_file_with_error(path, task, name)
+        entry |= {"metric": task.metric_name, "score": found.value, "score_error": found.error}
+        entry |= {"model_score": model_score.value, "model_score_error": model_score.error}
     return entry
 
 

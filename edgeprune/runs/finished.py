@@ -45,11 +45,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Score:
-    """A file's value of the task's metric, and the SHA-256 of the recipe that said so; None where there was none."""
+    """A file's value of the task's metric, the SHA-256 of the recipe that said so (None where there was none), and the standard error over
+    the validation samples (None where it is not known)."""
 
     metric: float
     metric_name: str
     recipe_sha256: str | None = None
+    metric_error: float | None = None
 
 
 @dataclass(frozen=True)

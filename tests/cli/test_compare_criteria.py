@@ -30,6 +30,7 @@ def recipe(tmp_path: Path) -> str:
 
 def test_the_document_holds_what_was_measured(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["compare-criteria", recipe, "--criteria", "l2, taylor", "--share", "0.5", "--samples", "10", "--images", "64", "--json"]
+    arguments += ["--device", "cpu"]
     assert main(arguments) == 0
     found = json.loads(capsys.readouterr().out)
     assert {one["name"] for one in found["criteria"]} == {"l2", "taylor"}
@@ -54,6 +55,7 @@ def test_the_table_has_a_line_for_every_criterion_and_says_what_was_left_out(rec
     ("arguments", "code", "message"),
     [
         (["--criteria", "l9"], 1, "unknown criterion 'l9'"),
+        (["--device", "cuda:77"], 1, "cuda:77"),
         (["--share", "2"], 1, "not all between 0 and 1"),
         (["--share", "half"], 2, "not a list of numbers"),
     ],

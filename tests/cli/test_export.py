@@ -97,7 +97,7 @@ def test_a_recipe_s_own_model_scored_and_shown(tmp_path, capsys):
     assert main(["export", str(recipe), "--format", "pt2,torchscript", "--score", "--json"]) == 0
     written = json.loads(capsys.readouterr().out)
     for entry in written.values():
-        assert (entry["metric"], entry["score"]) == ("luck", 7.0)
+        assert (entry["metric"], entry["score"], entry["score_error"], entry["model_score_error"]) == ("luck", 7.0, 0.0, 0.0)
         assert entry["sizes"]["total"] == entry["size_bytes"]
         assert entry["sizes"]["weights"] >= 4 * (16 * 27 + 16 + 80 + 5)
     assert main(["export", "--show", written["pt2"]["path"], "--json"]) == 0

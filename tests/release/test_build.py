@@ -67,6 +67,9 @@ def test_a_release_holds_the_run_s_files_and_their_evidence(run):
     assert (evidence.peak_bytes, evidence.energy_mj, evidence.energy_method) == (5_000_000, 40.0, "INA219")
     assert (evidence.runtime, evidence.runtime_version, evidence.threads) == ("ai-edge-litert", "2.3.0", 4)
     assert (evidence.metric_name, evidence.metric) == ("accuracy", pytest.approx(expected_accuracy()))  # of the file, not the 15 of PyTorch
+    share = expected_accuracy() / 100
+    error = 100 * (share * (1 - share) / 39) ** 0.5
+    assert evidence.metric_error == pytest.approx(error, rel=1e-3), "binomial"
     assert len(json.loads(read["evidence/1.json"])["measurement"]["samples_ns"]) == 100
     assert variant.gates == (Gate("latency", 15.0), Gate("memory", 20e6), Gate("energy", 50.0), Gate("size", 1e6))
     asked = variant.compatibility
@@ -328,7 +331,7 @@ def test_the_card_says_what_was_measured_where(run):
     assert "# gadget-classifier 1.4.0" in text
     assert "Gates met: latency at most 15 ms" in text
     assert "| Raspberry Pi 4 Model B Rev 1.4 (aarch64, 4 cores, 0123456789ab) | ai-edge-litert 2.3.0 | 4 |" in text
-    assert f"| 10 ms (9.9 ms to 10.2 ms) | 5 MB | 40 mJ (INA219) | {expected_accuracy():.4g} |" in text
+    assert f"| 10 ms (9.9 ms to 10.2 ms) | 5 MB | 40 mJ (INA219) | 15 ± 6 |" in text  # the error of 40 samples
     assert "raspberry-pi-4; aarch64; 60 MB of memory or more" in text
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeprune.budget import format_quantity
+from edgeprune.budget import format_quantity, format_score
 from edgeprune.release.build.limits import describe
 from edgeprune.release.bundle.manifest import Evidence, Variant
 from edgeprune.runs.summary import RunSummary
@@ -78,7 +78,7 @@ def figures(item: Evidence) -> dict[str, str]:
         "latency": f"{times[0]} ({times[1]} to {times[2]})" if len(times) == 3 else "not measured",
         "peak memory": format_quantity("memory", item.peak_bytes),
         "energy": energy,
-        item.metric_name or "metric": "not scored" if item.metric is None else f"{item.metric:.4g}",
+        item.metric_name or "metric": "not scored" if item.metric is None else format_score(item.metric, item.metric_error),
     }
 
 

@@ -63,6 +63,7 @@ class Found:
             energy_method=item.energy_method,
             metric_name=score.metric_name if score else None,
             metric=score.metric if score else None,
+            metric_error=score.metric_error if score else None,
             raw=raw,
             samples_sha256=samples_sha256(item) if raw else None,
         )

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from edgeprune.errors import EvidenceError, RunError
-from edgeprune.export.evaluate import score_file
+from edgeprune.export.evaluate import score_file_with_error
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.runs.finished import Exported, FinishedRun, Score, decoded
 from edgeprune.task import load_recipe
@@ -40,7 +40,8 @@ def score_of(
         return None
     if task.metric_name != run.metric_name:
         raise EvidenceError(f"{source} is scored by {task.metric_name}, and the run {run.path} by {run.metric_name}")
-    value = Score(score_file(exported.path, task, exported.format), task.metric_name, digest)
+    found = score_file_with_error(exported.path, task, exported.format)
+    value = Score(found.value, task.metric_name, digest, found.error)
     try:
         _keep(run.path, key, value)
     except RunError as error:  # of another user, or on a disk that cannot be written: the next build scores it again

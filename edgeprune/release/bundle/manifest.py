@@ -122,7 +122,8 @@ class Evidence:
     """One measurement of the artifact whose SHA-256 is ``artifact``; what was not measured is None.
 
     ``device``: identity of the device, reached as ``target``; of a microcontroller, whose memory is measured without one, its profile.
-    ``peak_bytes``: there the smallest arena. ``metric``: of the exported file, on the validation data.
+    ``peak_bytes``: there the smallest arena. ``metric``: of the exported file, on the validation data;
+    ``metric_error``: its standard error over these samples.
     ``raw``: the path of the file with all samples; ``samples_sha256``: of these (:mod:`edgeprune.release.bundle.samples`), None where there
     are none.
     """
@@ -145,6 +146,7 @@ class Evidence:
     energy_method: str | None = None
     metric_name: str | None = None
     metric: float | None = None
+    metric_error: float | None = None
     raw: str | None = None
     samples_sha256: str | None = None
 
