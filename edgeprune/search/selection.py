@@ -18,13 +18,13 @@ from edgeprune.search.events import SILENT, EventStream
 from edgeprune.search.options import Options
 from edgeprune.search.plan.objective import IMPORTANCE, OBJECTIVES, RECONSTRUCTED, SENSITIVITY, Objective, Objectives
 from edgeprune.search.plan.planner import Planner
-from edgeprune.search.plan.sensitivity import BATCHES, CALIBRATION
+from edgeprune.search.plan.sensitivity import BATCHES
 from edgeprune.surgery import Plan, plan_from_saliency
 from edgeprune.task import Task
 from edgeprune.tuning import finetune, mean_divergence, outputs_on
 from edgeprune.tuning.context import seeded
 
-USED, HELD_OUT = max(CALIBRATION + BATCHES, RECONSTRUCTION), 4
+USED, HELD_OUT = max(2 * BATCHES, RECONSTRUCTION), 4
 """Training batches that importance curves and reconstruction have seen, and those after them that plans are compared on."""
 
 NEAR, RACE = 1.15, 30
