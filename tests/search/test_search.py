@@ -81,10 +81,10 @@ def test_an_impossible_budget_names_what_binds_and_the_least(planner: Planner) -
 
 
 def test_solving_prints_nothing(planner: Planner, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgeprune.search.plan import program
+    from edgeprune.search.plan import solver
 
-    honest = program.milp
-    monkeypatch.setattr(program, "milp", lambda *given, **named: (os.write(1, b"solver's own words"), honest(*given, **named))[1])
+    honest = solver.milp
+    monkeypatch.setattr(solver, "milp", lambda *given, **named: (os.write(1, b"solver's own words"), honest(*given, **named))[1])
     planner.solve(curves_of(planner, 0), {"latency": 0.6 * planner.predict(planner.dense).latency_ms})
     os.write(1, b"result")
     assert capfd.readouterr().out == "result"

@@ -18,8 +18,12 @@ from edgeprune.graph import Analysis
 from edgeprune.search.plan.metrics import ModelMetrics
 from edgeprune.search.plan.program import Program
 
-ROUNDS, NEAR = 6, 0.985
-"""How often the program is solved for one plan, and how near to its tightest limit a plan may stop."""
+ROUNDS, NEAR, GAIN = 6, 0.985, 0.01
+"""How often the program is solved for one plan, how near to its tightest limit a plan may stop, and the share of the loss that the last
+solution may have gained."""
+
+UNIFORM_STEPS = 7
+"""How finely the share is found that every group may keep."""
 
 
 class Planner:
@@ -92,28 +96,43 @@ class Planner:
     def solve(self, curves: Mapping[str, Sequence[float]], limits: Mapping[str, float]) -> dict[str, int]:
         """The widths of the largest objective whose prediction meets ``limits`` (by kind, in ms, bytes, mJ).
 
-        ``curves``: for every group what is kept at each of its choices. The program is solved a few times, each about the plan before and
-        with its limits corrected by the prediction of that plan, since costs that depend on two groups are affine fits in it. Raises
-        :class:`InfeasibleBudgetError` naming what binds and the least reachable.
+        ``curves``: for every group what is kept at each of its choices. The program is solved about the uniform plan within the limits.
+        Where costs are affine fits, as those of a width of several groups, it is solved again about the plan found, with its limits
+        corrected by the prediction of that plan, while that gains. Raises :class:`InfeasibleBudgetError` naming what binds and the least
+        reachable.
         """
         narrowest = self.refuse_impossible(limits)
-        about: Widths = {name: choices[-1] for name, choices in self.choices.items()}
-        inside = dict(limits)
-        best, most = narrowest, self.objective_of(curves, narrowest)
+        about, inside = self._uniform(limits), dict(limits)
+        best, most, whole = about, self.objective_of(curves, about), sum(map(max, curves.values()))
         for _ in range(ROUNDS):
             program = self._program(curves, inside, about)
             widths = program.solve() or narrowest
             prediction = self.predict(widths)
             shares = {kind: prediction.predicted(kind) / limit for kind, limit in limits.items()}
-            if max(shares.values(), default=0.0) <= 1.0 and self.objective_of(curves, widths) >= most:
-                best, most = widths, self.objective_of(curves, widths)
-            if NEAR <= max(shares.values(), default=1.0) <= 1.0 and (program.exact or widths == about):
+            value, fits = self.objective_of(curves, widths), max(shares.values(), default=0.0) <= 1.0
+            settled = value <= most + GAIN * (whole - most) and max(shares.values(), default=1.0) >= NEAR
+            if fits and value >= most:
+                best, most = widths, value
+            if fits and (program.exact or settled):
                 break
             tightest = max(shares, key=lambda kind: shares[kind]) if shares else None
             for kind, share in shares.items():
                 if share > 1.0 or (kind == tightest and share < NEAR):
                     inside[kind] /= min(max(share, 0.9), 1.1)
             about = widths
+        return best
+
+    def _uniform(self, limits: Mapping[str, float]) -> dict[str, int]:
+        """The widest plan within ``limits`` of those where every group keeps about the same share; the narrowest if there is no other."""
+        best, low, high = self.narrowest, 0.0, 1.0
+        for _ in range(UNIFORM_STEPS):
+            share = (low + high) / 2
+            plan = {name: _nearest(choices, share * choices[-1]) for name, choices in self.choices.items()}
+            prediction = self.predict(plan)
+            if all(prediction.predicted(kind) <= limit for kind, limit in limits.items()):
+                best, low = plan, share
+            else:
+                high = share
         return best
 
     def objective_of(self, curves: Mapping[str, Sequence[float]], widths: Widths) -> float:
@@ -163,6 +182,10 @@ class Planner:
                 "; ".join(missed), remedy="Relax that budget, choose a smaller model or a faster device.", share=share
             )
         return narrowest
+
+
+def _nearest(choices: Sequence[int], width: float) -> int:
+    return min(choices, key=lambda choice: abs(choice - width))
 
 
 def all_choices(analysis: Analysis, step: int) -> dict[str, list[int]]:

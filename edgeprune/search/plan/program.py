@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from edgeprune.cost.width import P, Part, WidthExpr, Widths
-from edgeprune.errors import EdgepruneError
+from edgeprune.search.plan.solver import Problem
 
 CostFunction = Callable[[P, float, float], float]
 """``cost(part, in_width, out_width)``."""
 
-GAP, TIME_LIMIT_S = 2e-3, 20.0
+GAP, ROUGH_GAP, TAKEN = 5e-3, 1e-2, 1e-3
+"""How far a plan's loss may be above the least, as a share of it; in the first search, and where costs are fits anyway; from which share
+on a mixture of choices takes one."""
 
 MOST_PAIRS = 4
 """Of how many groups a width may be before its products are relaxed to one variable a choice."""
@@ -67,9 +65,9 @@ class Program:
         self.choices = {group: list(widths) for group, widths in choices.items()}
         self.curves, self.about, self.exact = curves, about, True
         self.upper: list[float] = []
-        self.integral: list[int] = []
+        self.integral: list[bool] = []
         self.rows: list[tuple[Expression, float, float]] = []
-        self.pick = {group: [self._variable(1.0, True) for _ in widths] for group, widths in self.choices.items()}
+        self.pick = {group: [self._variable(1.0, integral=True) for _ in widths] for group, widths in self.choices.items()}
         for variables in self.pick.values():
             self.rows.append((Expression(0.0, dict.fromkeys(variables, 1.0)), 1.0, 1.0))
         for first, *others in blocks:
@@ -97,7 +95,7 @@ class Program:
     def shared(self, expression: Expression) -> Expression:
         """The same as one variable, for an expression that many limits hold: rows stay short, and the solver quick."""
         size = max((abs(value) for value in expression.terms.values()), default=0.0) or 1.0
-        variable = self._variable(np.inf, False)
+        variable = self._variable()
         self.rows.append((Expression(expression.constant, dict(expression.terms)).plus(Expression(0.0, {variable: size}), -1.0), 0.0, 0.0))
         return Expression(0.0, {variable: size})
 
@@ -106,26 +104,61 @@ class Program:
         self.rows.append((expression, -np.inf, upper))
 
     def solve(self) -> dict[str, int] | None:
-        """The widths of the largest objective; None when no widths meet the limits."""
-        scale = sum(max(curve) - min(curve) for curve in self.curves.values()) or 1.0
-        objective = np.zeros(len(self.upper))
-        for group, variables in self.pick.items():
-            objective[variables] = -np.asarray(self.curves[group]) / scale
-        with _silent_stdout():
-            result = milp(
-                objective,
-                integrality=np.array(self.integral),
-                bounds=Bounds(np.zeros(len(self.upper)), np.array(self.upper)),
-                constraints=self._constraints(),
-                options={"mip_rel_gap": GAP, "time_limit": TIME_LIMIT_S},
-            )
-        if result.x is None:
-            if result.status == 2:
-                return None
-            raise EdgepruneError(f"the solver found no plan in {TIME_LIMIT_S:.0f} s: {result.message}")
-        return {group: self.choices[group][int(np.argmax(result.x[variables]))] for group, variables in self.pick.items()}
+        """The widths of the largest objective; None when no widths meet the limits.
 
-    def _constraints(self) -> LinearConstraint:
+        First with mixed choices, which is a linear program and bounds the objective. Then with whole ones, of those at most a step from
+        what the mixture takes. Then, where costs are exact, once more with every choice that the mixture's prices do not rule out: a choice
+        whose price is more than what the plan found lost against the bound is in no better plan (Wolsey, "Integer Programming", 2020,
+        7.2: reduced cost fixing).
+        """
+        problem = self._problem()
+        relaxed = problem.relaxed()
+        if relaxed is None:
+            return None
+        if relaxed.bound > 0.0:
+            problem = replace(problem, cost=problem.cost / relaxed.bound)  # the solver's tolerances are about 1
+        near = {group: _near(relaxed.values[variables]) | self._always(group) for group, variables in self.pick.items()}
+        found = problem.best(self._live(near), ROUGH_GAP)
+        if found is not None and not self.exact:
+            return self._widths(found)
+        lost = np.inf if found is None else relaxed.bound * (float(problem.cost @ found) - 1.0)
+        left = {group: (price <= lost) | self._always(group) for group, price in self._prices(relaxed.prices).items()}
+        if found is None or any(np.any(left[group] & ~near[group]) for group in left):
+            better = problem.best(self._live(left), GAP)
+            if better is not None and (found is None or problem.cost @ better < problem.cost @ found):
+                found = better
+        return None if found is None else self._widths(found)
+
+    def _widths(self, values: np.ndarray) -> dict[str, int]:
+        return {group: self.choices[group][int(np.argmax(values[variables]))] for group, variables in self.pick.items()}
+
+    def _always(self, group: str) -> np.ndarray:
+        """Choices that are never left out: to remove a block, and the narrowest beside it."""
+        places = np.arange(len(self.choices[group]))
+        return (places < 2) & (self.choices[group][0] == 0)
+
+    def _live(self, kept: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Which variables may be other than 0 where only the ``kept`` choices may be taken."""
+        live = np.ones(len(self.upper), bool)
+        for group, variables in self.pick.items():
+            live[variables] = kept[group]
+        for (first, second), pairs in self._joint.items():
+            live[np.array(pairs)] = np.outer(kept[first], kept[second])
+        return live
+
+    def _prices(self, prices: np.ndarray) -> dict[str, np.ndarray]:
+        """By how much the bound grows, at least, with each choice: its own price, and that of the cheapest pair that it needs with each
+        other group."""
+        result = {group: prices[variables] for group, variables in self.pick.items()}
+        for (first, _), pairs in self._joint.items():
+            result[first] = result[first] + prices[np.array(pairs)].min(1)
+        return result
+
+    def _problem(self) -> Problem:
+        scale = sum(max(curve) - min(curve) for curve in self.curves.values()) or 1.0
+        cost = np.zeros(len(self.upper))
+        for group, variables in self.pick.items():
+            cost[variables] = (max(self.curves[group]) - np.asarray(self.curves[group])) / scale
         data, columns, starts, low, high = [], [], [0], [], []
         for expression, lower, upper in self.rows:
             magnitude = max((abs(value) for value in expression.terms.values()), default=1.0) or 1.0
@@ -134,12 +167,12 @@ class Program:
             starts.append(len(columns))
             low.append((lower - expression.constant) / magnitude)
             high.append((upper - expression.constant) / magnitude)
-        matrix = csr_array((np.array(data), np.array(columns), np.array(starts)), shape=(len(self.rows), len(self.upper)))
-        return LinearConstraint(matrix, np.array(low), np.array(high))
+        matrix = csr_array((np.array(data), np.array(columns), np.array(starts)), shape=(len(self.rows), len(cost)))
+        return Problem(cost, matrix, np.array(low), np.array(high), np.array(self.upper), np.array(self.integral, bool))
 
-    def _variable(self, upper: float, integral: bool) -> int:
+    def _variable(self, upper: float = np.inf, integral: bool = False) -> int:
         self.upper.append(upper)
-        self.integral.append(int(integral))
+        self.integral.append(integral)
         return len(self.upper) - 1
 
     def _range(self, width: WidthExpr) -> tuple[float, float]:
@@ -237,7 +270,7 @@ class Program:
     def _pairs(self, first: str, second: str) -> list[list[int]]:
         """Variables w_ij = y_i * y'_j of two groups: rows sum to y, columns to y'."""
         if (first, second) not in self._joint:
-            made = [[self._variable(1.0, False) for _ in self.pick[second]] for _ in self.pick[first]]
+            made = [[self._variable(1.0) for _ in self.pick[second]] for _ in self.pick[first]]
             for pick, line in [*zip(self.pick[first], made, strict=True), *zip(self.pick[second], zip(*made, strict=True), strict=True)]:
                 self.rows.append((Expression(0.0, dict.fromkeys(line, 1.0) | {pick: -1.0}), 0.0, 0.0))
             self._joint[first, second] = made
@@ -276,7 +309,7 @@ class Program:
         key = (group, other)
         if key not in self._products:
             low, high = self._range(other)
-            variables = [self._variable(max(high, 0.0), False) for _ in self.choices[group]]
+            variables = [self._variable() for _ in self.choices[group]]
             total = Expression(0.0, dict.fromkeys(variables, 1.0)).plus(self.width(other), -1.0)
             self.rows.append((total, 0.0, 0.0))
             for variable, pick in zip(variables, self.pick[group], strict=True):
@@ -286,18 +319,10 @@ class Program:
         return self._products[key]
 
 
-@contextlib.contextmanager
-def _silent_stdout() -> Iterator[None]:
-    """HiGHS prints notes of its own on the process's standard output, whatever its options say: results stand there."""
-    sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+def _near(shares: np.ndarray) -> np.ndarray:
+    """The choices that a mixture takes, and their neighbours."""
+    taken = np.pad(shares > TAKEN, 1)
+    return taken[1:-1] | taken[2:] | taken[:-2]
 
 
 def saliency_curve(saliency: np.ndarray, choices: Sequence[int]) -> list[float]:
