@@ -129,7 +129,8 @@ class _Wide:
 
     def statistics(self, value: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance of every channel of a view."""
-        found = torch.ops.aten.batch_norm_update_stats(value, self.zeros, self.ones, 0.0)  # in the precision of these two
+        running = torch.zeros_like(self.zeros), torch.ones_like(self.ones)  # give the precision; of one row they become NaN
+        found = torch.ops.aten.batch_norm_update_stats(value, *running, 0.0)
         means, variances = (part.numpy() for part in found)
         mean = self.summed(means) / self.repeat
         away = means.reshape(self.repeat, -1) - mean

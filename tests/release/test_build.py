@@ -331,7 +331,7 @@ def test_the_card_says_what_was_measured_where(run):
     assert "# gadget-classifier 1.4.0" in text
     assert "Gates met: latency at most 15 ms" in text
     assert "| Raspberry Pi 4 Model B Rev 1.4 (aarch64, 4 cores, 0123456789ab) | ai-edge-litert 2.3.0 | 4 |" in text
-    assert f"| 10 ms (9.9 ms to 10.2 ms) | 5 MB | 40 mJ (INA219) | 15 ± 6 |" in text  # the error of 40 samples
+    assert "| 10 ms (9.9 ms to 10.2 ms) | 5 MB | 40 mJ (INA219) | 15 ± 6 |" in text  # the error of 40 samples
     assert "raspberry-pi-4; aarch64; 60 MB of memory or more" in text
 
 

@@ -145,6 +145,7 @@ def test_a_teacher_is_asked_once_about_samples_that_repeat() -> None:
         (nn.BatchNorm2d, (5, 16, 7, 7), True),
         (nn.BatchNorm2d, (6, 11, 8, 8), False),
         (nn.BatchNorm1d, (7, 5), False),
+        (nn.BatchNorm1d, (8, 5), False),
         (nn.BatchNorm1d, (4, 3, 9), False),
         (nn.BatchNorm3d, (2, 3, 4, 4, 4), False),
     ],
