@@ -21,6 +21,7 @@ from edgeprune.task import Task, no_batches
 from edgeprune.tuning.allocator import kept_memory
 from edgeprune.tuning.batchnorm import recalibrate
 from edgeprune.tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
+from edgeprune.tuning.compiled import check_compile, compiling
 from edgeprune.tuning.context import is_image, preserved_modes, reduced_precision, seeded
 from edgeprune.tuning.distill import teaching
 from edgeprune.tuning.engine import engine, shared, summed
@@ -106,6 +107,7 @@ def tune(asked: Tuning, on_progress: ProgressCallback | None, on_epoch: EpochCal
     if not (math.isfinite(wanted) and wanted >= 0):
         raise RecipeError(f"epochs of task {task.name} is {wanted}, not zero or more")
     placement = resolve(task.device)
+    check_compile(task)
     if wanted and not trains(asked.model):
         warnings.warn(f"all parameters of {task.name} are frozen (requires_grad=False): nothing is trained", stacklevel=3)
     asked = replace(asked, epochs=wanted)
@@ -163,9 +165,11 @@ def _made_ready(model: nn.Module, task: Task, first: Batch, device: torch.device
         stack.enter_context(task.on_device(model))
         stack.enter_context(preserved_modes(model))
         stack.enter_context(channels_last(model, takes_channels_last(model, first, training=True)))
-        if device.type == "cpu" and not task.compile:
-            stack.enter_context(quick_norms(model, summed if shared() else None))
+        stack.enter_context(compiling(task))
+        if device.type == "cpu":
             stack.enter_context(kept_memory())
+            if not task.compile:
+                stack.enter_context(quick_norms(model, summed if shared() else None))
         yield
 
 

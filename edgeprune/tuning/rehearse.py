@@ -8,6 +8,7 @@ from edgeprune.batches import Batch
 from edgeprune.errors import TrainingError
 from edgeprune.graph.twin import twin
 from edgeprune.task import Task
+from edgeprune.tuning.compiled import check_compile
 from edgeprune.tuning.context import seeded
 
 
@@ -20,9 +21,11 @@ def first_batch(task: Task) -> Batch | None:
 
 
 def rehearse(task: Task, first: Batch | None) -> None:
-    """Run a twin of the task's model in training on its first batch, and its loss.  Raises :class:`TrainingError` when either raises."""
+    """Run a twin of the task's model in training on its first batch, and its loss.  Raises :class:`TrainingError` when either raises, and
+    :class:`InputError` where training cannot be compiled as the task asks."""
     if first is None:
         return
+    check_compile(task)
     with seeded(0), torch.enable_grad(), task.on_device(task.model) as device:
         first = first.to(device)
         try:

@@ -10,6 +10,7 @@ from edgeprune.errors import EdgepruneError, TrainingStoppedError
 from edgeprune.placement import device_of
 from edgeprune.task import Task
 from edgeprune.tuning.average import WeightAverage
+from edgeprune.tuning.compiled import failed_to_compile
 from edgeprune.tuning.context import as_float32
 from edgeprune.tuning.distill import distance_to, watching
 from edgeprune.tuning.engine import Engine
@@ -79,9 +80,7 @@ class Trainer:
         except Exception as error:
             raise TrainingStoppedError(
                 f"training {self.task.name} raised {type(error).__name__} at step {step + 1}: {error}",
-                remedy=_ELSEWHERE
-                if "same device" in str(error)
-                else "Check that the training batches fit the model, and that task.loss takes its outputs and the targets.",
+                remedy=_remedy(error),
             ) from error
         self.losses.add(step, epoch, self.rate(step), loss, norm)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
@@ -127,3 +126,11 @@ class Trainer:
         distance = distance_to(self.task, outputs, self.teacher(part.batch), given, seen)
         strength = self.task.distillation
         return loss if distance is None else (1 - strength) * loss + strength * share * distance
+
+
+def _remedy(error: Exception) -> str:
+    if failed_to_compile(error):
+        return "torch.compile cannot compile this model here: leave --compile out."
+    if "same device" in str(error):
+        return _ELSEWHERE
+    return "Check that the training batches fit the model, and that task.loss takes its outputs and the targets."
