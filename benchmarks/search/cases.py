@@ -28,9 +28,6 @@ METHODS = ("edgeprune", ALONE, *OWN, *PEERS, *(name + RECONSTRUCTED for name in 
 FULL = 0.96
 """A method is at the budget when its measured latency is between this share of it and all of it."""
 
-STAGED_BELOW = 0.4
-"""Under this budget edgeprune cuts in two stages with training between them, so that its run differs by seed."""
-
 Row = dict[str, Any]
 Key = tuple[str, str, str, float, int]
 

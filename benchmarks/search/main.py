@@ -22,9 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from benchmarks.search.cases import BUDGETS, CASES, METHODS, RESULTS, SEEDS, STAGED_BELOW, Row, Rows, plan_of_work
-from benchmarks.search.methods import OURS, Methods
-from benchmarks.search.session import Notes, Session
+from benchmarks.search.cases import BUDGETS, CASES, METHODS, RESULTS, SEEDS, Row, Rows, plan_of_work
+from benchmarks.search.methods import Methods
+from benchmarks.search.session import Session
 from edgeprune.errors import RecipeError, TransientError
 from edgeprune.export import warm
 
@@ -117,12 +117,7 @@ class Matrix:
         session.restart_data()
         model = self.methods.model(method, budget)
         before, started = session.evaluate(model), time.perf_counter()
-        if method in OURS and budget < STAGED_BELOW:
-            notes = Notes(session.case.name)
-            result = self.methods.prune(method, budget, seed, session.epochs(steps), notes)
-            search, model, done = self.methods.figures(result), result.model, notes.steps
-        else:
-            done = session.tune(model, seed, steps)
+        done = session.tune(model, seed, steps)
         seconds, after = time.perf_counter() - started, session.evaluate(model)
         taken = {name: search[name] for name in ("error", "ratio", "low", "high", "latency_ms", "measurements", "macs", "parameters")}
         row = {"kind": "tuned", "method": method, "budget": budget, "seed": seed, "steps": done, "seconds": seconds}

@@ -15,7 +15,7 @@ import edgeprune
 from benchmarks.search.cases import ALONE, PEERS, RECONSTRUCTED, Row, Rows
 from benchmarks.search.meet import Built, Found, Timed, meet
 from benchmarks.search.peers import FastNAS, TorchPruning, kept
-from benchmarks.search.session import THREADS, Notes, Session, macs_of, parameters_of
+from benchmarks.search.session import THREADS, Session, macs_of, parameters_of
 from edgeprune.errors import DeviceError, EdgepruneError
 from edgeprune.search import Options
 from edgeprune.search.baselines import BASELINES
@@ -168,7 +168,7 @@ class Methods:
 
     def _edgeprune(self, method: str, budget: float) -> Row:
         """The public search without fine-tuning, which follows for every method alike."""
-        result = self.prune(method, budget, 0, 0.0, self.session.notes)
+        result = self.prune(method, budget)
         folder = self._folder(method, budget)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.safetensors").write_bytes(result.checkpoint.read_bytes())
@@ -181,15 +181,14 @@ class Methods:
             "final": {"widths": widths, "predicted_ms": predicted, "measured_ms": measured, "calibrated_on": calibrated}
         }
 
-    def prune(self, method: str, budget: float, seed: int, epochs: float, notes: Notes) -> edgeprune.Result:
-        """``edgeprune.prune`` on this device, by the objective that ``method`` stands for."""
+    def prune(self, method: str, budget: float) -> edgeprune.Result:
+        """``edgeprune.prune`` on this device without fine-tuning, by the objective that ``method`` stands for."""
         session = self.session
         session.backend.release()
-        objective = OURS[method]
-        options = Options(objective=objective, epochs=epochs, seed=seed, threads=THREADS, formats=("tflite",), reuse=False)
+        options = Options(objective=OURS[method], epochs=0.0, threads=THREADS, formats=("tflite",), reuse=False)
         limit = edgeprune.Budget(latency=f"{100 * budget:g}%")
-        task, runs = session.seeded_task(seed), session.cache / "runs"
-        return edgeprune.prune(task, session.target, budget=limit, options=options, runs=runs, listener=notes)
+        task, runs = session.seeded_task(0), session.cache / "runs"
+        return edgeprune.prune(task, session.target, budget=limit, options=options, runs=runs, listener=session.notes)
 
     def figures(self, result: edgeprune.Result) -> Row:
         """What a run of edgeprune found, as a search's row has it."""

@@ -43,18 +43,12 @@ ORDERS = 1000
 
 @dataclass
 class Notes:
-    """Progress on stderr, and the fine-tuning steps that a run reports."""
+    """What a run says, on stderr."""
 
     prefix: str
-    steps: int = 0
-    _stage: tuple[str, int] = ("", 0)
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Count steps of fine-tuning; all else is too much to show."""
-        stage = stage.split(" (")[0]
-        if stage == "fine-tuning":
-            self.steps += max(done - (self._stage[1] if self._stage[1] < done else 0), 0)
-        self._stage = (stage, done)
+        """Too much to show."""
 
     def note(self, text: str) -> None:
         """One line."""

@@ -166,7 +166,7 @@ class Job:
         self._refuse_impossible()
         if self.options.schedule == "online":
             return self._online()
-        model, shares = self.task.model, stage_shares(self.task, self.options, self.limits, self.dense)
+        model, shares = self.task.model, stage_shares(self.task, self.options)
         for number, epochs in enumerate(shares[:-1]):
             halfway = limits_of_stage(self.limits, self.dense, (number + 1) / len(shares))
             objective = self.objective(model, number, halfway)

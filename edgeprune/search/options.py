@@ -35,13 +35,12 @@ class Options:
     (one of :data:`edgeprune.search.plan.objective.OBJECTIVES`); "auto" tries all and takes the one whose plan, reconstructed, is nearest to
     the dense model. ``race``: where several are about as near, train them a little first. ``sensitivity``: measure what every width costs
     on calibration data; without, groups are weighed by importance. ``reconstruction``: refit the remaining weights to calibration data.
-    ``schedule``: "one-shot"; "iterative", in two stages; "online", step by step while the model trains; "auto", iterative below 40 % of the
-    dense latency. ``training``: "fine-tune" the
-    remaining weights, or train from "scratch". ``epochs``: training epochs in total; None means the task's, 0 none. ``distillation``,
-    ``optimizer``, ``learning_rate``, ``lr_schedule``, ``warmup``, ``weight_decay``, ``clip_norm``, ``label_smoothing``, ``ema``: see
-    :class:`edgeprune.Task`; None means the task's. ``engine``: what the device runs; None means TFLite where it can.
-    ``precision``: the precisions to try (see :mod:`edgeprune.search.precision`); the best one is kept. ``formats``: formats to export at
-    the end. ``threads``: None means the device's cores, at most 4. ``step``: widths are multiples of this number; None means the
+    ``schedule``: "one-shot"; "iterative", in two stages; "online", step by step while the model trains; "auto" is "one-shot".
+    ``training``: "fine-tune" the remaining weights, or train from "scratch". ``epochs``: training epochs in total; None means the task's, 0
+    none. ``distillation``, ``optimizer``, ``learning_rate``, ``lr_schedule``, ``warmup``, ``weight_decay``, ``clip_norm``,
+    ``label_smoothing``, ``ema``: see :class:`edgeprune.Task`; None means the task's. ``engine``: what the device runs; None means TFLite
+    where it can. ``precision``: the precisions to try (see :mod:`edgeprune.search.precision`); the best one is kept. ``formats``: those to
+    export at the end. ``threads``: None means the device's cores, at most 4. ``step``: widths are multiples of this number; None means the
     profile's. ``measurements``: the largest number of pruned models to measure. ``reuse``: use what earlier runs measured of the same
     plans on this device. ``unfreeze``: train the parameters that pruning changed, even if they are frozen. ``seed``: random seed.
     ``device``: what this machine computes on, as ``Task.device``; None means the task's. A run can be resumed on another. ``compile``,

@@ -16,7 +16,7 @@ from benchmarks.search.cases import METHODS, Rows, plan_of_work
 from benchmarks.search.meet import Built, Timed, meet
 from benchmarks.search.peers import has_shortcuts, keep, kept, plain
 from benchmarks.search.report import Model, document, faster, write
-from benchmarks.search.session import Notes, Remembered, Shuffled, macs_of, shape_key
+from benchmarks.search.session import Remembered, Shuffled, macs_of, shape_key
 from edgeprune.errors import InfeasibleBudgetError
 from edgeprune.graph import analyze
 from edgeprune.surgery import Plan, apply
@@ -153,16 +153,6 @@ def test_the_teacher_answers_a_batch_once_and_as_the_model_does() -> None:
     for batch in (first, second, first.clone(), first.to(memory_format=torch.channels_last)):
         assert torch.allclose(copy.deepcopy(teacher)(batch), model(batch), atol=1e-6)
     assert len(calls) == 2
-
-
-def test_steps_are_counted_over_stages() -> None:
-    notes = Notes("test")
-    for done in range(1, 4):
-        notes.progress(f"fine-tuning (loss {done:.3f})", done, 3)
-    notes.progress("measuring plans", 1, 8)
-    for done in range(1, 6):
-        notes.progress(f"fine-tuning (loss {done:.3f})", done, 5)
-    assert notes.steps == 8
 
 
 class Shortcut(nn.Module):
