@@ -1,6 +1,7 @@
 """Runs whose device is a recording: what it answered once, it answers again, so that two versions of the search can be compared to the bit.
 
-``python tests/replay.py NAME ...`` records a run on this machine into ``tests/search/replays/NAME.json``.
+``python tests/replay.py NAME ...`` records a run into ``tests/search/replays/NAME.json``: what the recording there answers already is not
+measured again.  A change that is meant to change plans or weights needs it, and its message says so.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,14 +26,20 @@ from points_task import points_task
 from safetensors import safe_open
 
 import edgeprune
-from edgeprune.bench import Artifact, BenchOptions, Comparison, DeviceInfo, KernelTime, Measurement, Ratio, open_device
+from edgeprune.bench import Artifact, BenchOptions, Comparison, Device, DeviceInfo, KernelTime, Measurement, Ratio, open_device
+from edgeprune.bench.intervals import latencies_ms
+from edgeprune.decode import convert
+from edgeprune.export import formats
+from edgeprune.files import write_atomically
 from edgeprune.task import load_recipe
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(__file__).parent / "search" / "replays"
 OPENED = "edgeprune.search.measure.device.open_device"
-SAMPLES = 16
-"""Raw samples of a measurement that are kept."""
+PER_WINDOW = 4
+"""Raw samples that are kept of each window."""
+QUICK = {"rounds": 8, "warmup_s": 0.3, "min_time_s": 0.5, "max_time_s": 3.0}
+"""How a device is measured for a recording: what it says has to be whole, not precise."""
 
 
 @dataclass(frozen=True)
@@ -75,91 +82,87 @@ CASES = {
 }
 
 
-def _plain(measurement: Measurement) -> dict[str, Any]:
-    return measurement.to_json() | {"samples_ns": list(measurement.samples_ns[:SAMPLES])}
+def _thinned(item: Measurement) -> Measurement:
+    """The measurement of fewer samples in each window, with the figures that those make."""
+    samples, ends = list[int](), list(accumulate(item.windows))
+    windows = [min(count, PER_WINDOW) for count in item.windows]
+    for end, count, kept in zip(ends, item.windows, windows, strict=True):
+        samples += item.samples_ns[end - count :][:kept]
+    figures: dict[str, Any] = latencies_ms(samples, windows)
+    return replace(item, samples_ns=tuple(samples), windows=tuple(windows), **figures)
 
 
-class Recorder:
-    """A device that notes what it answers in ``answers``."""
+class Recording:
+    """A device that answers what a recorded one answered; only outputs are computed, on this machine.
 
-    def __init__(self, answers: dict[str, Any], target: str, **options: Any) -> None:
-        self._device, self._answers = open_device(target, **options), answers
-        self.info = self._device.info
-        answers.setdefault("info", asdict(self.info))
+    ``target``: a device that is asked what the recorded one was not, and noted in ``answers``; None: nothing else may be asked.
+    """
 
-    def measure(self, artifacts: Sequence[Artifact], options: BenchOptions) -> list[Measurement]:
-        kept = [_plain(one) for one in self._device.measure(artifacts, options)]
-        self._answers.setdefault("measure", []).append(kept)
-        return [Measurement.from_json(one) for one in kept]
-
-    def compare(self, baseline: Artifact, candidates: Sequence[Artifact], options: BenchOptions) -> Comparison:
-        found = self._device.compare(baseline, candidates, options)
-        kept = {"measurements": [_plain(one) for one in found.measurements], "ratios": [asdict(one) for one in found.ratios]}
-        self._answers.setdefault("compare", []).append(kept)
-        return _comparison(kept)
-
-    def table(self, files: dict[str, bytes], engine: str, options: BenchOptions) -> dict[str, KernelTime]:
-        found = self._device.table(files, engine, options)
-        self._answers.setdefault("table", {}).update({name: asdict(time) for name, time in found.items()})
-        return found
-
-    def outputs(self, artifact: Artifact, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return self._device.outputs(artifact, inputs)
-
-    def close(self) -> None:
-        self._device.close()
-
-
-class Player:
-    """A device that answers what a recorded one answered; only outputs are computed, on this machine."""
-
-    def __init__(self, answers: dict[str, Any]) -> None:
-        self._answers = answers
-        info = dict(answers["info"])
-        info |= {name: tuple(info[name]) for name in ("features", "meters")}
-        info["runtimes"] = {name: tuple(value) for name, value in info["runtimes"].items()}
-        self.info = DeviceInfo(**info)
+    def __init__(self, answers: dict[str, Any], target: str | None = None) -> None:
+        self._answers, self._target = answers, target
         self.played = {"measure": 0, "compare": 0}
-
-    def _next(self, call: str) -> Any:
-        number = self.played[call]
-        assert number < len(self._answers[call]), f"the recorded run called {call} {number} times only"
-        self.played[call] += 1
-        return self._answers[call][number]
+        self.device: Device | None = None
+        if "info" not in answers:
+            answers["info"] = asdict(self._live().info) | {"hostname": "recorded", "python_path": "/usr/bin/python3"}
+        self.info = convert(json.loads(json.dumps(answers["info"])), DeviceInfo)
 
     def measure(self, artifacts: Sequence[Artifact], options: BenchOptions) -> list[Measurement]:
-        return [Measurement.from_json(_of(one, item)) for one, item in zip(self._next("measure"), artifacts, strict=True)]
+        return _of(self._next("measure", lambda: _plain(self._live().measure(artifacts, replace(options, **QUICK)))), artifacts)
 
     def compare(self, baseline: Artifact, candidates: Sequence[Artifact], options: BenchOptions) -> Comparison:
-        answer = self._next("compare")
-        measured = [_of(one, item) for one, item in zip(answer["measurements"], (baseline, *candidates), strict=True)]
-        return _comparison({"measurements": measured, "ratios": answer["ratios"]})
+        def ask() -> dict[str, Any]:
+            found = self._live().compare(baseline, candidates, replace(options, **QUICK))
+            return {"measurements": _plain(found.measurements), "ratios": [asdict(one) for one in found.ratios]}
+
+        known = json.loads(json.dumps(self._next("compare", ask)))
+        return Comparison(tuple(_of(known["measurements"], (baseline, *candidates))), convert(known["ratios"], tuple[Ratio, ...]))
 
     def table(self, files: dict[str, bytes], engine: str, options: BenchOptions) -> dict[str, KernelTime]:
-        return {name: KernelTime(**self._answers["table"][name]) for name in files}
+        known = self._answers.setdefault("table", {})
+        if missing := {name: content for name, content in files.items() if name not in known}:
+            known |= {name: asdict(time) for name, time in self._live().table(missing, engine, options).items()}
+        return {name: KernelTime(**known[name]) for name in files}
 
     def outputs(self, artifact: Artifact, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        from edgeprune.export import formats
-
         outputs = formats.find(artifact.engine).run(artifact.path, tuple(torch.from_numpy(value) for value in inputs))
         return [value.detach().numpy() for value in outputs]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Let go of the device that was asked."""
+        device, self.device = self.device, None
+        if device is not None:
+            device.close()
+
+    def forget_the_rest(self) -> None:
+        """Keep only the answers that were used."""
+        for call, number in self.played.items():
+            del self._answers.get(call, [])[number:]
+
+    def _live(self) -> Device:
+        assert self._target is not None, "the recorded device was not asked this"
+        self.device = self.device or open_device(self._target)
+        return self.device
+
+    def _next(self, call: str, ask: Callable[[], Any]) -> Any:
+        known, number = self._answers.setdefault(call, []), self.played[call]
+        if number == len(known):
+            known.append(ask())
+        self.played[call] += 1
+        return known[number]
 
 
-def _of(kept: dict[str, Any], artifact: Artifact) -> dict[str, Any]:
-    """The recorded measurement, of the file as it is now: its metadata may have changed."""
-    content = artifact.path.read_bytes()
-    return kept | {"file_sha256": sha256(content).hexdigest(), "file_bytes": kept["file_bytes"]}
+def _plain(found: Sequence[Measurement]) -> list[dict[str, Any]]:
+    return [_thinned(one).to_json() for one in found]
 
 
-def _comparison(kept: dict[str, Any]) -> Comparison:
-    return Comparison(tuple(map(Measurement.from_json, kept["measurements"])), tuple(Ratio(**one) for one in kept["ratios"]))
+def _of(kept: list[dict[str, Any]], artifacts: Sequence[Artifact]) -> list[Measurement]:
+    """The recorded measurements, of the files as they are now: their metadata may have changed."""
+    pairs = zip(kept, artifacts, strict=True)
+    return [Measurement.from_json(one | {"file_sha256": sha256(item.path.read_bytes()).hexdigest()}) for one, item in pairs]
 
 
 def outcome(case: Case, folder: Path, cache: Path) -> dict[str, Any]:
-    """What a run of ``case`` comes to: all plans it built, the one it kept, and hashes of the weights and of the files."""
+    """What a run of ``case`` comes to: all plans it built, the one it kept, and hashes of the weights."""
     with patch.dict(os.environ, XDG_CACHE_HOME=str(cache)):
         result = edgeprune.prune(case.task(), "local:", budget=case.budget, options=case.options, runs=folder)
     with safe_open(result.checkpoint, framework="numpy") as file:
@@ -169,7 +172,6 @@ def outcome(case: Case, folder: Path, cache: Path) -> dict[str, Any]:
         "plans": {name: sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16] for name, plan in plans.items()},
         "plan": json.loads(result.plan.to_json()),
         "tensors": tensors,
-        "files": {name: sha256(path.read_bytes()).hexdigest() for name, path in sorted(result.artifacts.items())},
     }
 
 
@@ -179,22 +181,24 @@ def machine() -> dict[str, str]:
 
 
 def record(name: str) -> None:
-    """Run case ``name`` on this machine and keep what the device answered and what it came to."""
+    """Run case ``name`` and keep what it comes to, with the device's answers: those that an earlier recording holds, and what it lacks
+    from this machine."""
     torch.set_num_threads(1)
-    answers: dict[str, Any] = {}
-    with TemporaryDirectory() as folder, patch(OPENED, lambda target, **options: Recorder(answers, target, **options)):
+    path = FOLDER / f"{name}.json"
+    answers: dict[str, Any] = json.loads(path.read_text())["answers"] if path.exists() else {}
+    device = Recording(answers, "local:")
+    with TemporaryDirectory() as folder, patch(OPENED, lambda target, **options: device):
         found = outcome(CASES[name], Path(folder), Path(folder, "cache"))
-    FOLDER.mkdir(exist_ok=True)
-    answers["info"] |= {"hostname": "recorded", "python_path": "/usr/bin/python3"}
-    (FOLDER / f"{name}.json").write_text(json.dumps({"machine": machine(), "answers": answers, "outcome": found}, indent=0) + "\n")
+    device.forget_the_rest()
+    write_atomically(path, json.dumps({"machine": machine(), "answers": answers, "outcome": found}, indent=0) + "\n")
 
 
 @contextmanager
 def played(name: str) -> Iterator[dict[str, Any]]:
     """The recording of case ``name``; inside, every device that is opened answers it."""
     recorded = json.loads((FOLDER / f"{name}.json").read_text())
-    player = Player(recorded["answers"])
-    with patch(OPENED, lambda target, **options: player):
+    device = Recording(recorded["answers"])
+    with patch(OPENED, lambda target, **options: device):
         yield recorded
 
 
