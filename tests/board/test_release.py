@@ -23,6 +23,7 @@ from edgeprune.release.deploy.push import Pushed, PushOptions, push
 pytestmark = pytest.mark.device
 ROOT = Path(__file__).parents[2]
 PI4 = Compatibility(("aarch64",), 256 << 20, (Runtime("tflite", "ai-edge-litert", ">=2"),), ("Raspberry Pi 4",), ("raspberry-pi-4",))
+VARIANTS: dict[str, dict[str, object]] = {"pi4": {"compatibility": PI4}, "x86": {"compatibility": Compatibility(("x86_64",))}}
 
 
 def bring(bundle: Path, options: PushOptions) -> Pushed:
@@ -33,14 +34,9 @@ def bring(bundle: Path, options: PushOptions) -> Pushed:
 def test_a_release_is_brought_checked_used_and_taken_back(ready: Board, tmp_path: Path) -> None:
     kit = Kit(tmp_path, runs=True)
     options = PushOptions(signers=kit.allowed)
-    variants = {"pi4": {"compatibility": PI4}, "x86": {"compatibility": Compatibility(("x86_64",))}}
-    first = bring(kit.bundle("1.0.0", 1, variants), options)
+    first = bring(kit.bundle("1.0.0", 1, VARIANTS), options)
     assert (first.variant, first.signed, first.previous) == ("pi4", 1, None)
     assert first.health.deviation is not None
-    with pytest.raises(IncompatibleError, match="it is aarch64, not x86_64"):
-        bring(kit.bundle("1.1.0", 2, {"x86": {"compatibility": Compatibility(("x86_64",))}}), options)
-    with pytest.raises(HealthError, match="cannot be run"):
-        bring(kit.bundle("1.1.0", 2, variants, contents={"model.tflite": b"no model"}), options)
 
     inside = ready.home / "edgeprune"
     for name in ("consumer.py", "verify.sh"):
@@ -55,7 +51,7 @@ def test_a_release_is_brought_checked_used_and_taken_back(ready: Board, tmp_path
     with subprocess.Popen(ssh, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         seen = [json.loads(running.stdout.readline())["version"]]
-        bring(kit.bundle("1.1.0", 3, variants), options)
+        bring(kit.bundle("1.1.0", 2, VARIANTS), options)
         while seen[-1] != "1.1.0":
             seen.append(json.loads(running.stdout.readline())["version"])
         rollback(Target("board", "ssh://board"))
@@ -66,6 +62,17 @@ def test_a_release_is_brought_checked_used_and_taken_back(ready: Board, tmp_path
     (found,) = status(Target("board", "ssh://board"), deep=True)
     assert (found.current, found.committed, found.pending, found.highest) == ("1.0.0", "1.0.0", None, "1.1.0")
     assert not [release for release in found.releases if release.damaged]
+
+
+@pytest.mark.soak  # tests/release/test_push_device.py refuses such releases, too
+def test_what_does_not_fit_or_run_there_is_refused(ready: Board, tmp_path: Path) -> None:
+    kit = Kit(tmp_path, runs=True)
+    options = PushOptions(signers=kit.allowed)
+    with pytest.raises(IncompatibleError, match="it is aarch64, not x86_64"):
+        bring(kit.bundle("1.0.0", 1, {"x86": {"compatibility": Compatibility(("x86_64",))}}), options)
+    with pytest.raises(HealthError, match="cannot be run"):
+        bring(kit.bundle("1.1.0", 2, VARIANTS, contents={"model.tflite": b"no model"}), options)
+    assert not [found for found in status(Target("board", "ssh://board")) if found.current]
 
 
 @pytest.fixture

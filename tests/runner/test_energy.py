@@ -135,7 +135,7 @@ class _StepMeter(PowerMeter):
 
 @pytest.mark.parametrize("age_s", [0.0, 0.04], ids=["at once", "a period late"])
 def test_neither_the_begin_nor_the_end_of_a_window_counts_as_idle(age_s: float) -> None:
-    wanted = pytest.approx(0.3, rel=0.03)  # 3 W above idle for 0.1 ms
+    wanted = pytest.approx(0.3, rel=0.08)  # 3 W above idle for 0.1 ms; an edge is a fifth of a window
     for _ in range(4):  # a delay of the machine moves one measurement, an edge that counts as idle moves all
         step = _Step()
         found = energy.measure_energy(step.run, 0.5, meter=_StepMeter(step, age_s))
