@@ -1,7 +1,7 @@
 """How tests are shared among processes that run side by side (pytest-xdist): files stay whole, so that what they share is made once.
 
 Those that measure or time something on this machine follow each other, whatever their file: there is one device lock.  So do those on
-the virtual board: there is one board.
+the virtual board: there is one board.  Other releases go to servers that have a device lock of their own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 BOARD = ("board/", "release/test_build_board")
 MEASURING = (
-    *("bench/", "cli/test_bench", "devices/", "search/test_prune", "search/test_search_device", "release/test_push", "release/test_kill"),
+    *("bench/", "cli/test_bench", "devices/", "search/test_prune", "search/test_search_device"),
+    *("release/test_push.py", "release/test_push_deploy", "release/test_push_power"),
     *("runner/test_energy", "runner/test_throttle_guard", "runner/test_hold", "runner/test_native", "runner/test_tune"),
 )
 

@@ -53,4 +53,5 @@ def test_files_stay_whole_and_what_measures_stays_together() -> None:
     assert group_of("tests/graph/test_models.py::test_a[x]") == group_of("tests/graph/test_models.py::test_b")
     assert group_of("tests/graph/test_models.py::test_a") != group_of("tests/graph/test_random.py::test_a")
     assert group_of("tests/bench/test_device.py::test_a") == group_of("tests/devices/test_faults.py::test_b") == "measuring"
+    assert group_of("tests/release/test_push.py::test_a") == "measuring" != group_of("tests/release/test_push_device.py::test_a")
     assert group_of("tests/board/test_run.py::test_a") == group_of("tests/release/test_build_board.py::test_b") == "board"
