@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -113,6 +114,28 @@ def a_against_a(device: Device, count: int, model: Path) -> Iterator[str]:
     yield f"| A/A, {model.stem}, {count} comparisons | the interval contains 1 in {inside}; verdicts: {verdicts} |"
     yield f"| width of its 99 % interval | median {statistics.median(widths):.2%}, largest {widths[-1]:.2%} |"
     yield f"| one such comparison takes | {(time.monotonic() - begin) / count:.1f} s |"
+
+
+def stopping(device: Device, count: int, model: Path) -> Iterator[str]:
+    """A model compared with itself, in turns for a limit at its ratio and for one that it takes 115 % of: where rounds stop."""
+    options = BenchOptions(threads=1, min_time_s=0.4, max_time_s=2.0, warmup_s=0.5, energy=False)
+    limits = {"at the limit": 1.0, "at 115 % of the limit": 1 / 1.15}
+    found: dict[str, list[Ratio]] = {where: [] for where in limits}
+    taken = dict.fromkeys(limits, 0.0)
+    for number in range(count):
+        for where, limit in limits.items():
+            begin = time.monotonic()
+            found[where] += device.compare(Artifact(model, "a"), [Artifact(model, "b")], replace(options, stop_at=limit)).ratios
+            taken[where] += time.monotonic() - begin
+            device.close()
+        progress(f"stopping {number + 1} of {count}")
+    for where, limit in limits.items():
+        ratios = found[where]
+        clear, inside = sum(not item.low <= limit <= item.high for item in ratios), sum(item.low <= 1 <= item.high for item in ratios)
+        rounds = statistics.mean(len(item.log_ratios) for item in ratios)
+        width = statistics.median((item.high - item.low) / item.ratio for item in ratios)
+        yield f"| stopping {where}, {count} comparisons | clear of it in {clear}; the interval contains 1 in {inside} |"
+        yield f"| rounds, width of the interval, time of one | {rounds:.1f}, {width:.1%}, {taken[where] / count:.1f} s |"
 
 
 def theirs_ms(model: Path, runs: int) -> float:
@@ -288,6 +311,7 @@ PARTS: dict[str, Callable[[Device, argparse.Namespace, Path], Iterator[str]]] = 
     "models": lambda device, options, folder: many_models(device, folder),
     "repeatability": lambda device, options, folder: repeatability(device, options.sessions, folder),
     "aa": lambda device, options, folder: a_against_a(device, options.aa, light_model(folder)),
+    "stopping": lambda device, options, folder: stopping(device, options.aa, light_model(folder)),
     "aa-large": lambda device, options, folder: a_against_a(device, options.aa // 5, mobilenet()),
 }
 

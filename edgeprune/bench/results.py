@@ -93,7 +93,9 @@ class BenchOptions:
     ``affinity``: the processors to use: ``all``, ``big`` or ``little`` ones, or a list such as ``0,2-3``.  ``tune``: fix the clocks while
     measuring, and restore them afterwards.  ``limit_c``: nothing is measured above this temperature, besides the device's own limits;
     ``cooldown_s``: the longest wait for a throttled device.  ``profile``: time each operator too, if the engine reports it.  ``native``:
-    path on the device of the binary of the engine ``native``.
+    path on the device of the binary of the engine ``native``.  ``stop_at``: a comparison may end after fewer than ``rounds`` (three at
+    least) as soon as the intervals of its ratios do not hold this one and are no wider than a tenth, or are as narrow as
+    ``relative_width``: a model at that very ratio is put on one side of it by chance in at most 6 of 100 comparisons.
     """
 
     threads: int | None = None
@@ -116,6 +118,7 @@ class BenchOptions:
     meter: str | None = None
     profile: bool = False
     native: str | None = None
+    stop_at: float | None = None
 
     def __post_init__(self) -> None:
         positive = ("min_time_s", "max_time_s", "relative_width", "rounds", "table_rounds", "window_ms", "window_runs", "step_timeout_s")
@@ -129,6 +132,8 @@ class BenchOptions:
             raise InputError(
                 f"threads {self.threads!r} must be at least 1, and at most {MOST_THREADS}", remedy="Give at most the device's cores."
             )
+        if self.stop_at is not None and not self.stop_at > 0:
+            raise InputError(f"stop_at {self.stop_at!r} must be above 0", remedy="Give a ratio such as 0.5, or leave it out.")
         if self.limit_c is not None and not 0 < self.limit_c <= _HOTTEST:
             raise InputError(
                 f"the temperature limit {self.limit_c!r} must be above 0 and at most {_HOTTEST} degrees Celsius",

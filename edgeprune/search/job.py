@@ -282,6 +282,10 @@ class Job:
         path, known = Path(), archive.find(widths) if archive is not None else None
         if known is not None and known.model.energy_mj is None and self.dense_measurement and self.dense_measurement.energy_mj is not None:
             known = None  # it was measured without the meter that there is now
+        limit = self.limits.get("latency")
+        stop_at = None if limit is None else limit / self.dense.latency_ms
+        if known is not None and stop_at is not None and known.stopped_early and known.low <= stop_at <= known.high:
+            known = None  # fewer rounds told it from another limit
         if self.run_directory.recall(key) is None:
             if known is not None:
                 self.events.emit(PlanReused(known.ratio, known.low, known.high))
@@ -291,7 +295,7 @@ class Job:
             path = self.artifacts.path(key, self.engine)
             if not path.is_file():
                 self.artifacts.store(key, self._make(model, plan, replace(settings, name=key)))
-        pair = self.backend.measure_pair(key, self.baseline, path)
+        pair = self.backend.measure_pair(key, self.baseline, path, stop_at)
         assert pair is not None
         if archive is not None and known is None:
             archive.add(widths, pair)

@@ -5,6 +5,9 @@ Two things make a comparison lie: the machine drifts, and a process is luckier t
 2009).  Against the first, short blocks alternate and a ratio is of neighbours; against the second, all processes are started again in
 each round, and the interval is that of the rounds' ratios.  It is a 99 % interval of a trimmed mean, so that of a hundred models compared
 with themselves about one is called different, and a burst of other work that disturbs one round neither decides nor hides the rest.
+
+Where only a limit is to be decided (``stop_at``), the same interval is looked at after every round from the third on: of a hundred models
+at the limit it is clear of it by chance at one of the at most six looks in six at most (each errs once in a hundred; Bonferroni).
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from .protocol import RunnerError
 from .throttle_guard import ThrottleGuard
 
 _BLOCKS_PER_ROUND = 10
+_FIRST_LOOK, _CLEAR_WIDTH = 3, 0.1
 
 
 class ModelSeries:
@@ -155,16 +159,29 @@ def compare(models: List[Dict[str, Any]], options: Options, emit: Emit) -> Dict[
             raise RunnerError(**dict(error, message=f"{models[0]['name']}: {error['message']}"))
         running = [series for series in running if not series.error]
         emit("round", number=number, rounds=options.rounds)
-        widths = [_width(series.ratio()) for series in running[1:]]
-        precise = max(widths, default=0.0) <= options.relative_width
+        ratios = [series.ratio() for series in running[1:]]
         over = time.monotonic() - begin - guard.cooldown_s >= options.max_time_s * len(running)
-        if complete and ((complete >= options.rounds and (precise or over)) or len(running) == 1):
+        reason = _reason_to_stop(ratios, complete, over, options)
+        if complete and (reason or len(running) == 1):
             break
     state = guard.report()
     if options.energy and has_meter(options.meter):
         for series in running:
             series.facts.update(_energy(series.model, options))
-    return {"models": [_report(series, options, state, precise) for series in everyone], "rounds": number}
+    return {"models": [_report(series, options, state, reason) for series in everyone], "rounds": number}
+
+
+def _reason_to_stop(ratios: List[Dict[str, Any]], complete: int, over: bool, options: Options) -> str:
+    """Why these are enough rounds; "" while they are not."""
+    widths = [_width(ratio) for ratio in ratios]
+    precise = max(widths, default=0.0) <= options.relative_width
+    if options.stop_at is not None and _FIRST_LOOK <= complete < options.rounds:
+        if all(width <= _CLEAR_WIDTH and not ratio["low"] <= options.stop_at <= ratio["high"] for ratio, width in zip(ratios, widths)):
+            return "clear of the limit"
+        return "precise" if precise else ""
+    if complete < options.rounds:
+        return ""
+    return "precise" if precise else "time limit" if over else ""
 
 
 def _width(ratio: Dict[str, Any]) -> float:
@@ -187,13 +204,13 @@ def _energy(model: Dict[str, Any], options: Options) -> Dict[str, Any]:
         loaded.child.close()
 
 
-def _report(series: ModelSeries, options: Options, state: Dict[str, Any], precise: bool) -> Dict[str, Any]:
+def _report(series: ModelSeries, options: Options, state: Dict[str, Any], reason: str) -> Dict[str, Any]:
     if series.error:
         return {"name": series.model["name"], "error": series.error}
     samples = [value for block in series.blocks for value in block]
     result = {**NOTHING, **series.facts, **stats.summary(samples, series.blocks), **state, "operators": None}
     result.update(name=series.model["name"], threads=options.threads, warmup_s=series.warmup_s, settled=series.settled)
     width = stats.relative_width(result["low_ns"], result["high_ns"], result["median_ns"])
-    result.update(stable=width <= options.relative_width, stop_reason="precise" if precise else "time limit")
+    result.update(stable=width <= options.relative_width, stop_reason=reason or "precise")
     result.update(sampled_s=sum(samples) / 1e9, log_ratios=series.log_ratios, others=stats.median(series.others) if series.others else None)
     return dict(result, **series.ratio())

@@ -30,7 +30,7 @@ class Options:
     processors.  ``tune``: hold the clocks still.  ``limit_c``: a temperature above which nothing is measured, ``cooldown_s``: the most that
     is waited for the device to recover.  ``meter``: which energy meter, the first that works unless given.  ``profile``: time of each
     operator.  ``native``: path of the binary of the engine ``native``.  ``own``: processes here that belong to whoever
-    measures, and do not count as other programs.
+    measures, and do not count as other programs.  ``stop_at``: a comparison may end when its ratio is known to be on one side of this one.
     """
 
     threads: int = 1
@@ -53,6 +53,7 @@ class Options:
     profile: bool = False
     native: Optional[str] = None
     own: List[int] = field(default_factory=list)
+    stop_at: Optional[float] = None
 
     def guard(self, emit: Optional[Emit] = None) -> ThrottleGuard:
         """The guard that these options describe."""

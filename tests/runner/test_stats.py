@@ -155,7 +155,7 @@ NOISES = {
 def simulate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict]]:
     """Comparisons of models that take ``times`` ns under a noise."""
 
-    def run(noise: dict, times: dict[str, float], count: int) -> list[dict]:
+    def run(noise: dict, times: dict[str, float], count: int, stop_at: float | None = None) -> list[dict]:
         found = []
         for seed in range(count):
             clock = _Clock()
@@ -163,7 +163,7 @@ def simulate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict]]:
             monkeypatch.setattr(compare, "time", clock)
             monkeypatch.setattr(compare, "LoadedModel", lambda model, _, machine=machine: _LoadedModel(machine, times[model["name"]]))
             monkeypatch.setattr(measure.Options, "guard", lambda *_, clock=clock: ThrottleGuard(probe=dict, clock=clock))
-            options = measure.Options(min_time_s=0.4, max_time_s=2.0)
+            options = measure.Options(min_time_s=0.4, max_time_s=2.0, stop_at=stop_at)
             found.append(compare.compare([{"name": name} for name in times], options, lambda *_, **__: None)["models"][1])
         return found
 
@@ -176,6 +176,28 @@ def test_a_model_is_the_same_as_itself(simulate: Callable[..., list[dict]], nois
     found = simulate(NOISES[noise], {"a": 1e6, "b": 1e6}, count)
     assert sum(item["low"] <= 1 <= item["high"] for item in found) >= 0.95 * count
     assert stats.median([item["high"] - item["low"] for item in found]) < 0.1
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("noise", NOISES)
+def test_looks_after_every_round_seldom_put_a_model_at_the_limit_on_one_side(
+    simulate: Callable[..., list[dict]], noise: str, count: int
+) -> None:
+    found = simulate(NOISES[noise], {"a": 1e6, "b": 0.5e6}, count, stop_at=0.5)
+    assert sum(not item["low"] <= 0.5 <= item["high"] for item in found) <= max(0.06 * count, 2)
+    assert all(len(item["log_ratios"]) >= 8 or item["stop_reason"] in ("precise", "clear of the limit") for item in found)
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("noise", ["quiet", "drifting", "bursts"])
+@pytest.mark.parametrize("share", [0.9, 1.15])
+def test_a_model_far_from_the_limit_takes_few_rounds(simulate: Callable[..., list[dict]], noise: str, share: float, count: int) -> None:
+    found = simulate(NOISES[noise], {"a": 1e6, "b": share * 0.5e6}, count, stop_at=0.5)
+    right = [item["high"] < 0.5 if share < 1 else item["low"] > 0.5 for item in found]
+    assert sum(right) >= 0.98 * count
+    assert stats.median([len(item["log_ratios"]) for item in found]) <= 6  # the full rule takes eight at least
+    assert all((item["high"] - item["low"]) / item["ratio"] <= 0.1 for item in found if item["stop_reason"] == "clear of the limit")
+    assert sum(item["low"] <= share * 0.5 <= item["high"] for item in found) >= 0.95 * count
 
 
 @pytest.mark.parametrize("count", [20, pytest.param(300, marks=pytest.mark.soak)])

@@ -40,7 +40,7 @@ class Sessions:
         )
         return replace(MEASURED, **latencies_ms(samples, windows), samples_ns=samples, windows=windows)
 
-    def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement:
+    def measure_pair(self, key: str, dense: Path, path: Path, stop_at: float | None = None) -> PairedMeasurement:
         self.asked.append(key)
         logs = tuple(math.log(self.ratio) + self.random.gauss(0, self.noise) for _ in range(self.rounds))
         return PairedMeasurement(*trimmed_interval(logs), self._measured(2.0), self._measured(2.0 * self.ratio), logs)

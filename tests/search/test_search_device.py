@@ -56,7 +56,7 @@ class Played(DeviceBackend):
     def measure_dense(self, path: Path) -> Measurement:
         return self._measured(path)
 
-    def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement:
+    def measure_pair(self, key: str, dense: Path, path: Path, stop_at: float | None = None) -> PairedMeasurement:
         known = self._run.recall(key)
         if known is None:
             self.asked.append(key)
@@ -276,8 +276,8 @@ def test_a_run_keeps_the_hash_of_the_record_that_its_release_is_judged_by(tmp_pa
 class Doubtful(Played):
     """The first tuned model's interval holds the limit, however often it is measured; those of narrower ones do not."""
 
-    def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement:
-        found = super().measure_pair(key, dense, path)
+    def measure_pair(self, key: str, dense: Path, path: Path, stop_at: float | None = None) -> PairedMeasurement:
+        found = super().measure_pair(key, dense, path, stop_at)
         if not key.startswith("final-0"):
             return found
         model = replace(found.model, latency_ms=0.498 * found.dense.latency_ms)
@@ -295,8 +295,8 @@ def test_a_tuned_model_that_stays_undecided_is_pruned_again(tmp_path: Path, monk
 
 def test_an_interval_that_is_all_noise_costs_no_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Noisy(Played):
-        def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement:
-            found = super().measure_pair(key, dense, path)
+        def measure_pair(self, key: str, dense: Path, path: Path, stop_at: float | None = None) -> PairedMeasurement:
+            found = super().measure_pair(key, dense, path, stop_at)
             return replace(found, low=0.3, high=0.7) if key.startswith("final") else found
 
     monkeypatch.setattr("edgeprune.search.measure.opening.DeviceBackend", Noisy)

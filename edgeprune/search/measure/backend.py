@@ -58,8 +58,9 @@ class MeasurementBackend(Protocol):
         """The dense model by itself."""
         ...
 
-    def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement | None:
-        """A candidate in turns with the dense model; recorded under ``key``."""
+    def measure_pair(self, key: str, dense: Path, path: Path, stop_at: float | None = None) -> PairedMeasurement | None:
+        """A candidate in turns with the dense model; recorded under ``key``.  ``stop_at``: fewer rounds will do when they show that the
+        ratio is on one side of this one."""
         ...
 
     def choose(self, loop: Loop) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,15 +111,18 @@ class DeviceBackend:
             self._run.record("dense", known.to_json())
         return known
 
-    def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement:
-        """A pruned model in turns with the dense one."""
+    def measure_pair(self, key: str, dense: Path, path: Path, stop_at: float | None = None) -> PairedMeasurement:
+        """A pruned model in turns with the dense one; in fewer rounds where they suffice to tell its ratio from ``stop_at``."""
         known = self._run.recall_by(key, PairedMeasurement.from_json)
         if known is None:
-            comparison = self._open().compare(Artifact(dense, "dense"), [Artifact(path, "pruned")], self._options)
+            options = self._options if stop_at is None else replace(self._options, stop_at=stop_at)
+            comparison = self._open().compare(Artifact(dense, "dense"), [Artifact(path, "pruned")], options)
             ratio, (before, after) = comparison.ratios[0], comparison.measurements
             known = PairedMeasurement(ratio.ratio, ratio.low, ratio.high, before, after, ratio.log_ratios)
             self.measurements += 1
             self._run.record(key, known.to_json())
+            if stop_at is not None:
+                self._events.note(f"measured in {len(known.log_ratios)} rounds: {after.stop_reason}")
         return known
 
     def table(self, grids: Sequence[Grid]) -> Table:

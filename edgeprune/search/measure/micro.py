@@ -122,7 +122,7 @@ class MicroBackend:
         """The dense model's."""
         return self._measured("dense", path)
 
-    def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement:
+    def measure_pair(self, key: str, dense: Path, path: Path, stop_at: float | None = None) -> PairedMeasurement:
         """A pruned model's figures beside the dense one's; latencies are predicted, and their ratio with them."""
         before, after = self._measured("dense", dense), self._measured(key, path)
         ratio = after.latency_ms / before.latency_ms

@@ -11,6 +11,9 @@ from edgeprune.bench.intervals import trimmed_interval
 from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import InputError
 
+CLEAR_OF_LIMIT = "clear of the limit"
+"""What the runner says where a comparison ended at ``BenchOptions.stop_at``."""
+
 
 @dataclass(frozen=True)
 class PairedMeasurement:
@@ -29,6 +32,11 @@ class PairedMeasurement:
         if kind == "latency":
             return bool(self.model.samples_ns)
         return self.model.energy_mj is not None if kind == "energy" else kind in ("memory", "size")
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether rounds ended because they told the ratio from a limit: its interval may be wide."""
+        return self.model.stop_reason == CLEAR_OF_LIMIT
 
     def together(self, more: PairedMeasurement) -> PairedMeasurement:
         """What the rounds of both sessions make."""

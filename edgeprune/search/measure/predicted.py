@@ -47,7 +47,7 @@ class PredictedBackend:
         """Nothing."""
         return None
 
-    def measure_pair(self, key: str, dense: Path, path: Path) -> PairedMeasurement | None:
+    def measure_pair(self, key: str, dense: Path, path: Path, stop_at: float | None = None) -> PairedMeasurement | None:
         """Nothing."""
         return None
 
