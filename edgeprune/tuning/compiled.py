@@ -19,7 +19,7 @@ _MADE_BY: Final = ("torch._dynamo", "torch._inductor", "torch._functorch")
 def compiling(task: Task) -> Iterator[None]:
     """What is compiled inside, where the task asks for it, is forgotten afterwards.
 
-    PyTorch keeps code by the class of a model, and runs uncompiled, without a word, what comes after eight models of one class.
+    PyTorch counts what it compiles, and runs every model after the eighth (``torch._dynamo.config.recompile_limit``) uncompiled.
     """
     try:
         yield
