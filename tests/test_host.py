@@ -186,7 +186,7 @@ def test_a_windows_host_benches_and_prunes_over_ssh(tmp_path: Path, sshd: SshSer
     done = as_on_windows(tmp_path, "bench", str(dense_model), "--target", "ssh://box", "--threads", "1", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
-    budget = ["--target", "ssh://box", "--latency", "90%", "--threads", "1", "--measurements", "1", "--no-sensitivity"]
+    budget = ["--target", "ssh://box", "--macs", "60%", "--threads", "1", "--measurements", "1", "--no-sensitivity"]
     done = as_on_windows(tmp_path, "prune", "tiny.py", *budget, "--format", "tflite,pt2", "--runs", str(tmp_path / "runs"))
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode in (0, 3, 4), done.stderr  # the budget may be missed on a machine that others use
+    assert done.returncode == 0, done.stderr  # a counted budget is met however busy the machine is
+    assert "measured" in done.stdout

@@ -7,7 +7,8 @@ each round, and the interval is that of the rounds' ratios.  It is a 99 % interv
 with themselves about one is called different, and a burst of other work that disturbs one round neither decides nor hides the rest.
 
 Where only a limit is to be decided (``stop_at``), the same interval is looked at after every round from the third on: of a hundred models
-at the limit it is clear of it by chance at one of the at most six looks in six at most (each errs once in a hundred; Bonferroni).
+at the limit it is clear of it by chance at one of the at most six looks in six at most (each errs once in a hundred; Bonferroni).  That
+is so on a quiet machine: where other programs computed meanwhile, few rounds may all be wrong in the same way, and all are measured.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .throttle_guard import ThrottleGuard
 
 _BLOCKS_PER_ROUND = 10
 _FIRST_LOOK, _CLEAR_WIDTH = 3, 0.1
+_QUIET = 0.05  # the largest share of the processors' time that other programs take on a quiet machine
 
 
 class ModelSeries:
@@ -161,7 +163,8 @@ def compare(models: List[Dict[str, Any]], options: Options, emit: Emit) -> Dict[
         emit("round", number=number, rounds=options.rounds)
         ratios = [series.ratio() for series in running[1:]]
         over = time.monotonic() - begin - guard.cooldown_s >= options.max_time_s * len(running)
-        reason = _reason_to_stop(ratios, complete, over, options)
+        quiet = max((share for series in running for share in series.others), default=0.0) <= _QUIET
+        reason = _reason_to_stop(ratios, complete, over, quiet, options)
         if complete and (reason or len(running) == 1):
             break
     state = guard.report()
@@ -171,11 +174,11 @@ def compare(models: List[Dict[str, Any]], options: Options, emit: Emit) -> Dict[
     return {"models": [_report(series, options, state, reason) for series in everyone], "rounds": number}
 
 
-def _reason_to_stop(ratios: List[Dict[str, Any]], complete: int, over: bool, options: Options) -> str:
+def _reason_to_stop(ratios: List[Dict[str, Any]], complete: int, over: bool, quiet: bool, options: Options) -> str:
     """Why these are enough rounds; "" while they are not."""
     widths = [_width(ratio) for ratio in ratios]
     precise = max(widths, default=0.0) <= options.relative_width
-    if options.stop_at is not None and _FIRST_LOOK <= complete < options.rounds:
+    if options.stop_at is not None and quiet and _FIRST_LOOK <= complete < options.rounds:
         if all(width <= _CLEAR_WIDTH and not ratio["low"] <= options.stop_at <= ratio["high"] for ratio, width in zip(ratios, widths)):
             return "clear of the limit"
         return "precise" if precise else ""

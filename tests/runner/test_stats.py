@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from edgeprune.targets.runner import compare, measure, stats
@@ -155,8 +156,9 @@ NOISES = {
 def simulate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict]]:
     """Comparisons of models that take ``times`` ns under a noise."""
 
-    def run(noise: dict, times: dict[str, float], count: int, stop_at: float | None = None) -> list[dict]:
+    def run(noise: dict, times: dict[str, float], count: int, stop_at: float | None = None, others: float | None = 0.0) -> list[dict]:
         found = []
+        monkeypatch.setattr(compare, "Others", lambda _: SimpleNamespace(share=lambda: others))
         for seed in range(count):
             clock = _Clock()
             machine = _Machine(seed, clock, **noise)
@@ -198,6 +200,12 @@ def test_a_model_far_from_the_limit_takes_few_rounds(simulate: Callable[..., lis
     assert stats.median([len(item["log_ratios"]) for item in found]) <= 6  # the full rule takes eight at least
     assert all((item["high"] - item["low"]) / item["ratio"] <= 0.1 for item in found if item["stop_reason"] == "clear of the limit")
     assert sum(item["low"] <= share * 0.5 <= item["high"] for item in found) >= 0.95 * count
+
+
+@pytest.mark.parametrize(("others", "rounds"), [(0.3, 8), (0.04, 3), (None, 3)])
+def test_no_comparison_ends_early_beside_other_programs(simulate: Callable[..., list[dict]], others: float | None, rounds: int) -> None:
+    (found,) = simulate(NOISES["quiet"], {"a": 1e6, "b": 1.15 * 0.5e6}, 1, stop_at=0.5, others=others)
+    assert len(found["log_ratios"]) == rounds
 
 
 @pytest.mark.parametrize("count", [20, pytest.param(300, marks=pytest.mark.soak)])
