@@ -25,6 +25,7 @@ from edgeprune.search.events import SILENT, EventStream
 from edgeprune.search.fingerprint import code_version, digest_of
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.plan.metrics import ModelMetrics
+from edgeprune.search.plan.sensitivity import enough
 from edgeprune.surgery import Plan, Pruned, apply, reconstruct
 from edgeprune.task import Task
 from edgeprune.tuning import TuneResult, finetune, initialized, recalibrate
@@ -48,14 +49,15 @@ class ExportSettings:
 class CandidateSettings:
     """How a plan becomes a model and files.
 
-    ``reconstruct``: solve the remaining weights again from training data, and measure batch-norm statistics. ``scratch``: new weights.
-    ``epochs`` of tuning; None: none. ``formats`` to export; the files are called ``name``.
+    ``reconstruct``: solve the remaining weights again from training data, and measure batch-norm statistics; ``quick``: from less of it.
+    ``scratch``: new weights. ``epochs`` of tuning; None: none. ``formats`` to export; the files are called ``name``.
     """
 
     export: ExportSettings
     name: str
     formats: tuple[str, ...] = ()
     reconstruct: bool = False
+    quick: bool = False
     scratch: bool = False
     epochs: float | None = None
     seed: int = 0
@@ -135,9 +137,10 @@ def prune_and_reconstruct(
     with seeded(settings.seed):  # the same batches after an interruption
         batches = list(islice(task.batches("train"), RECONSTRUCTION))
     events.begin("reconstructing", "weights from calibration data")
-    pruned = _cut(reconstruct(model, analysis, plan, batches, resolve(task.device).device), analysis, plan, events)
+    solved = enough(batches) if settings.quick else batches
+    pruned = _cut(reconstruct(model, analysis, plan, solved, resolve(task.device).device), analysis, plan, events)
     with task.on_device(pruned.model):
-        recalibrate(pruned.model, task.batches("train"))
+        recalibrate(pruned.model, batches if settings.quick else task.batches("train"))
     return pruned
 
 

@@ -364,7 +364,7 @@ class Job:
     @cached_property
     def selector(self) -> Selector:
         """What says which objective is followed."""
-        settings = CandidateSettings(self.artifacts.settings, "compared", reconstruct=self.options.reconstruction)
+        settings = CandidateSettings(self.artifacts.settings, "compared", reconstruct=self.options.reconstruction, quick=True)
         return Selector(self.task, self.analysis, self.planner, self.options, settings, self.run_directory, self.events)
 
     def _plan(self, objective: Objective, widths: Mapping[str, int]) -> Plan:

@@ -84,12 +84,12 @@ def _batches(task: Task) -> tuple[list[Batch], list[Batch]]:
         given = list(islice(task.batches("train"), 2 * BATCHES))
     if not given:
         raise no_batches(task)
-    compared = _enough(given)
-    return compared, _enough(given[len(compared) :]) or compared
+    compared = enough(given)
+    return compared, enough(given[len(compared) :]) or compared
 
 
-def _enough(batches: list[Batch]) -> list[Batch]:
-    """The first batches, of ``SAMPLES`` samples where there are as many."""
+def enough(batches: list[Batch]) -> list[Batch]:
+    """The first batches, at most ``BATCHES``, of ``SAMPLES`` samples where there are as many."""
     sizes = np.cumsum([batch.size for batch in batches[:BATCHES]])
     return batches[: 1 + int(np.searchsorted(sizes, SAMPLES))][:BATCHES]
 
