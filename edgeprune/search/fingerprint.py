@@ -35,8 +35,7 @@ Fingerprint = JsonObject
 
 def fingerprint_of(task: Task, model: str, budget: Budget, options: Options, asked: Mapping[str, str | None]) -> Fingerprint:
     """Fingerprint of a run's inputs.  ``model``: hash of its structure and weights. ``asked``: the target, the profile, the recipe."""
-    how = {name: value for name, value in asdict(options).items() if name != "device"}  # a run may be resumed on another
-    given = {"task": task.name, "budget": asdict(budget), "options": how, **asked}
+    given = {"task": task.name, "budget": asdict(budget), "options": _how(options), **asked}
     task_is = {"model": model, "settings": {name: getattr(task, name) for name in SETTINGS}}
     plain: Fingerprint = json.loads(json.dumps(given | task_is, default=_plain))
     return plain
@@ -74,6 +73,10 @@ def asked_of(path: Path) -> Asked:
         raise RunError(f"{path} was made by another edgeprune, or its run.json is damaged: {error}", remedy="Start a new run.") from error
 
 
+def _how(options: Options) -> JsonObject:
+    return {name: value for name, value in asdict(options).items() if name != "device"}  # a run may be resumed on another
+
+
 def _plain(value: Any) -> object:
     """A function by its name; a sequence as a list."""
     if callable(value):
@@ -82,8 +85,12 @@ def _plain(value: Any) -> object:
 
 
 def refuse_another(path: Path, known: Mapping[str, object], inputs: Mapping[str, object]) -> None:
-    """Raise :class:`RunError`, naming what differs, when the run at ``path`` was asked something else than ``inputs``."""
-    changed = [name for name, value in inputs.items() if known.get(name) != value]
+    """Raise :class:`RunError`, naming what differs, when the run at ``path`` was asked something else than ``inputs``.  An option that its
+    version did not have is as it is by default."""
+    was = dict(known)
+    if isinstance(options := known.get("options"), dict):
+        was["options"] = json.loads(json.dumps(_how(Options()))) | options
+    changed = [name for name, value in inputs.items() if was.get(name) != value]
     if not changed:
         return
     remedy = "Start a new run, or give the same inputs."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -10,6 +11,7 @@ from torch import nn
 
 from edgeprune.batches import Batch
 from edgeprune.budget import counted
+from edgeprune.errors import InfeasibleBudgetError, TrainingError
 from edgeprune.graph import Analysis
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.runs.events import ObjectiveChosen
@@ -42,9 +44,10 @@ class TriedObjective:
     raced: float | None = None
 
     @property
-    def rank(self) -> tuple[bool, float]:
-        """The least is the best: what was trained was among the best before."""
-        return self.raced is None, self.divergence if self.raced is None else self.raced
+    def rank(self) -> tuple[bool, bool, float]:
+        """The least is the best: what was trained was among the best before; what is not a number comes last."""
+        value = self.divergence if self.raced is None else self.raced
+        return not math.isfinite(value), self.raced is None, value
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,12 @@ def candidates_of(options: Options, task: Task) -> tuple[str, ...]:
     """The objectives that a run chooses among."""
     if options.objective != "auto":
         return (options.objective,)
-    if task.train is None or options.training == "scratch":
+    if task.train is None:
         return (SENSITIVITY,)
     if not options.sensitivity:
         return (IMPORTANCE,)
+    if options.training == "scratch":
+        return (SENSITIVITY,)
     return tuple(name for name in OBJECTIVES if options.reconstruction or name != RECONSTRUCTED)
 
 
@@ -115,13 +120,14 @@ class Selector:
     def objective(self, model: nn.Module, stage: int, limits: Mapping[str, float], name: str | None = None) -> Objective:
         """What every width is worth in ``model``: objective ``name``, or the one whose plan under ``limits`` keeps the answers best.
 
-        Recorded in the run as of ``stage``. Raises :class:`InfeasibleBudgetError` when no plan is within the limits.
+        Recorded in the run as of ``stage``. Where no plan is predicted to be within the limits, which a measurement may know better, the
+        first objective that would be compared.
         """
         task = replace(self.task, model=model)
         choices, key = self.planner.choices, f"value-{stage}"
         objectives = Objectives(task, self.analysis, choices, self.options.criterion, self.run, key, self.events)
         names = (name,) if name else candidates_of(self.options, self.task)
-        if len(names) == 1:
+        if len(names) == 1 or not self._has_plan(limits):
             return objectives.get(names[0])
         selection = self.run.recall_as(f"objective-{stage}", Selection)
         if selection is None:
@@ -132,6 +138,13 @@ class Selector:
         divergences = {one.name: one.divergence if one.raced is None else one.raced for one in selection.tried}
         self.events.emit(ObjectiveChosen(selection.chosen, divergences))
         return objectives.get(selection.chosen)
+
+    def _has_plan(self, limits: Mapping[str, float]) -> bool:
+        try:
+            self.planner.refuse_impossible(limits)
+        except InfeasibleBudgetError:
+            return False
+        return True
 
     def _compared(
         self, objectives: Objectives, names: Sequence[str], limits: Mapping[str, float], judge: PlanJudge, stage: int
@@ -150,21 +163,36 @@ class Selector:
                 divergences[key] = judge.divergence(plan)
             tried.append(TriedObjective(name, divergences[key], self.planner.predict(widths).latency_ms))
         self.events.progress("comparing plans", len(names), len(names))
-        if self.options.race:
+        if self.options.race and self._trains:
             tried = self._raced(tried, plans, judge)
         return Selection(stage, min(tried, key=lambda one: one.rank).name, tried)
 
     def _raced(self, tried: list[TriedObjective], plans: Mapping[str, Plan], judge: PlanJudge) -> list[TriedObjective]:
         """Train the plans that are nearly as good as the best one a little, where there are several of them."""
-        best = min(one.divergence for one in tried)
+        best = min(tried, key=lambda one: one.rank).divergence
         near = {digest(plans[one.name]) for one in tried if one.divergence <= NEAR * best}
-        if len(near) < 2 or self.task.fit is not None:
+        if len(near) < 2:
             return tried
         raced: dict[str, float] = {}
         for one in tried:
             key = digest(plans[one.name])
             if key in near and key not in raced:
                 self.events.progress("racing plans", len(raced), len(near))
-                raced[key] = judge.divergence(plans[one.name], RACE)
+                raced[key] = self._after_training(one.name, plans[one.name], judge)
         self.events.progress("racing plans", len(near), len(near))
         return [replace(one, raced=raced.get(digest(plans[one.name]))) for one in tried]
+
+    def _after_training(self, name: str, plan: Plan, judge: PlanJudge) -> float:
+        """The divergence after a short training; infinite where that comes to what is not a number."""
+        try:
+            return judge.divergence(plan, RACE)
+        except TrainingError as error:
+            if error.resumable:
+                raise
+            self.events.note(f"the plan of {name} does not train: {error.message}")
+            return math.inf
+
+    @property
+    def _trains(self) -> bool:
+        """Whether the run trains, in a way that a race can."""
+        return self.task.fit is None and (self.task.epochs if self.options.epochs is None else self.options.epochs) > 0

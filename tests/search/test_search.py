@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from edgeprune.bench import Measurement
 from edgeprune.budget import Budget
@@ -21,9 +24,10 @@ from edgeprune.runs.document import read_inputs
 from edgeprune.search.events import SILENT
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.options import Options
+from edgeprune.search.plan import solver
 from edgeprune.search.plan.loop import Loop
 from edgeprune.search.plan.metrics import ModelMetrics, resolved
-from edgeprune.search.plan.planner import Planner
+from edgeprune.search.plan.planner import Planner, all_choices
 from edgeprune.search.plan.program import saliency_curve
 from edgeprune.testing.networks import OptionA
 
@@ -81,13 +85,59 @@ def test_an_impossible_budget_names_what_binds_and_the_least(planner: Planner) -
 
 
 def test_solving_prints_nothing(planner: Planner, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgeprune.search.plan import solver
-
     honest = solver.milp
     monkeypatch.setattr(solver, "milp", lambda *given, **named: (os.write(1, b"solver's own words"), honest(*given, **named))[1])
     planner.solve(curves_of(planner, 0), {"latency": 0.6 * planner.predict(planner.dense).latency_ms})
     os.write(1, b"result")
     assert capfd.readouterr().out == "result"
+
+
+class Widening(nn.Module):
+    """A branch that can go whole, of a wide group and a narrow one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide, self.narrow = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 96, 1), nn.Conv2d(96, 16, 3, padding=1)
+        self.last, self.head = nn.Conv2d(16, 16, 1), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.stem(x))
+        x = x + self.last(functional.relu(self.narrow(functional.relu(self.wide(x)))))
+        scores: Tensor = self.head(functional.relu(x).mean((2, 3)))
+        return scores
+
+
+@pytest.mark.parametrize("share", [0.05, 0.07, 0.2])
+def test_no_group_of_a_block_goes_alone(share: float) -> None:
+    """A block counts with its first group: the others lose nothing by going, and a plan of about equal shares began without them."""
+    analysis = analyze(Widening().eval(), IMAGE)
+    (block,) = analysis.blocks
+    planner = Planner(analysis, FakeTimes(), all_choices(analysis, 8), (2.0, 5.0, 20.0))
+    curves = curves_of(planner, 1)
+    for name in block.groups[1:]:
+        curves[name][0] = curves[name][-1]
+    widths = planner.solve(curves, {"memory": share * planner.predict(planner.dense).predicted("memory")})
+    assert len({widths[name] > 0 for name in block.groups}) == 1
+
+
+@pytest.mark.parametrize("late", [{0, 1}, {0}, {1}])
+def test_a_search_that_runs_out_of_time_leaves_what_was_found_before(
+    planner: Planner, late: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curves, limits = curves_of(planner, 0), {"macs": 0.5 * planner.predict(planner.dense).macs}
+    best = planner.objective_of(curves, planner.solve(curves, limits))
+    honest, searches = solver.milp, itertools.count()
+
+    def milp(*given: Any, **named: Any) -> Any:
+        found = honest(*given, **named)
+        if next(searches) in late:
+            found.x, found.status = None, 1
+        return found
+
+    monkeypatch.setattr(solver, "milp", milp)
+    widths = planner.solve(curves, limits)
+    assert planner.predict(widths).macs <= limits["macs"]
+    assert 0.7 * best <= planner.objective_of(curves, widths) <= best
 
 
 def trial_of(latency_ms: float, dense_ms: float, peak: int = 1000, file: int = 500) -> PairedMeasurement:

@@ -160,14 +160,15 @@ def test_what_a_device_waits_for_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     assert told[1:] == [DeviceWaiting("pi5", "a bench"), Progress("sending net", 5, 10), DeviceCooling("pi5", ["heat"])]
 
 
+def flat(self: Played, grids: Sequence[Grid]) -> Table:
+    """A table by which no width is any faster."""
+    found = Table.open(self._run.path / "table.json")
+    found.add({point_key(point): 1.0 for point in found.missing(grids)})
+    return found
+
+
 def test_a_device_has_the_last_word_on_what_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table by which no width is any faster: what the narrowest plan takes is measured before the budget is refused."""
-
-    def flat(self: Played, grids: Sequence[Grid]) -> Table:
-        found = Table.open(self._run.path / "table.json")
-        found.add({point_key(point): 1.0 for point in found.missing(grids)})
-        return found
-
+    """What the narrowest plan takes is measured before the budget is refused."""
     monkeypatch.setattr(Played, "table", flat)
     told: list[Event] = []
     result = run(tmp_path, budget=Budget(latency="70%"), options=replace(OPTIONS, reuse=False), listener=told.append)
@@ -178,6 +179,14 @@ def test_a_device_has_the_last_word_on_what_cannot_be_reached(tmp_path: Path, mo
         run(tmp_path, budget=Budget(latency="1%"), listener=Interrupting("scoring"))
     assert raised.value.share is not None
     assert raised.value.share > 1
+
+
+def test_a_plan_that_only_a_measurement_shows_to_fit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured of the narrowest plan corrects the predictions, and not by as much as they are wrong."""
+    monkeypatch.setattr(Played, "table", flat)
+    result = run(tmp_path, budget=Budget(latency="30%"), options=replace(OPTIONS, epochs=0.1))
+    assert result.met
+    assert result.figures.objectives == [], "no plan is predicted to be within the budget, and none can be compared"
 
 
 def test_an_unknown_profile_begins_no_run(tmp_path: Path) -> None:

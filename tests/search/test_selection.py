@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from points_task import points_task
 
 from edgeprune import Budget, Options, Task
-from edgeprune.errors import InputError
+from edgeprune.errors import InputError, RunError, TrainingError
 from edgeprune.export.options import ExportOptions
 from edgeprune.graph import analyze
 from edgeprune.importance import score
@@ -19,7 +21,7 @@ from edgeprune.search import Result, prune
 from edgeprune.search.candidate import CandidateSettings, ExportSettings
 from edgeprune.search.plan.objective import OBJECTIVES
 from edgeprune.search.selection import USED, PlanJudge, held_out
-from edgeprune.surgery import plan_from_saliency
+from edgeprune.surgery import Plan, plan_from_saliency
 
 OPTIONS = Options(engine="torchscript", formats=(), step=8, epochs=0.2)
 GIVEN = {"profile": "raspberry-pi-4", "budget": Budget(macs="40%")}
@@ -84,6 +86,59 @@ def test_a_resumed_run_compares_nothing_again(tmp_path: Path, monkeypatch: pytes
     run = next(tmp_path.glob("points-*"))
     result = prune(points_task(), options=OPTIONS, resume=run, **GIVEN)  # type: ignore[arg-type]
     assert [one.name for one in result.figures.objectives] == list(OBJECTIVES)
+
+
+def test_answers_that_are_no_numbers_are_the_worst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, seen = PlanJudge.divergence, list[int]()
+    monkeypatch.setattr(PlanJudge, "divergence", lambda *given: (seen.append(1), math.nan if len(seen) == 1 else honest(*given))[1])
+    first, *others = pruned(tmp_path, race=True).figures.objectives
+    assert math.isnan(first.divergence)
+    assert not first.chosen
+    assert any(one.chosen for one in others)
+
+
+def test_a_plan_that_does_not_train_loses_the_race_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, raced = PlanJudge.divergence, list[int]()
+
+    def divergence(self: PlanJudge, plan: Plan, steps: int = 0) -> float:
+        if steps and not raced.append(1) and len(raced) == 1:
+            raise TrainingError("the loss of points became nan at step 3")
+        return honest(self, plan, steps)
+
+    monkeypatch.setattr("edgeprune.search.selection.NEAR", 1e9)
+    monkeypatch.setattr(PlanJudge, "divergence", divergence)
+    result = pruned(tmp_path, race=True)
+    first, *others = result.figures.objectives
+    assert first.raced == math.inf
+    assert not first.chosen
+    assert any(one.chosen for one in others)
+    assert "does not train: the loss of points became nan" in (result.run / "log.txt").read_text()
+
+
+def test_nothing_is_raced_in_a_run_that_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeprune.search.selection.NEAR", 1e9)
+    assert {one.raced for one in pruned(tmp_path, race=True, epochs=0.0).figures.objectives} == {None}
+
+
+def test_what_is_switched_off_is_not_measured_from_scratch_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("sensitivities are measured")
+
+    monkeypatch.setattr("edgeprune.search.plan.objective.importance_curves", refused)
+    pruned(tmp_path, training="scratch", sensitivity=False)
+
+
+def test_a_run_of_a_version_without_objectives_is_continued(tmp_path: Path) -> None:
+    run = pruned(tmp_path, epochs=0.0).run
+    document = json.loads((run / "run.json").read_text())
+    for name in ("objective", "race"):
+        del document["inputs"]["options"][name]
+    (run / "run.json").write_text(json.dumps(document))
+    (run / "measurements.jsonl").unlink()
+    options = replace(OPTIONS, epochs=0.0)
+    assert prune(points_task(), options=options, resume=run, **GIVEN).figures.objectives  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="options differ"):
+        prune(points_task(), options=replace(options, objective="uniform"), resume=run, **GIVEN)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

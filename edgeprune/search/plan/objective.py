@@ -92,9 +92,7 @@ class Objectives:
                 for group in self.analysis.groups
             }
         if name == UNIFORM:
-            return {
-                group: [-((1.0 - width / max(widths[-1], 1)) ** EVENNESS) for width in widths] for group, widths in self.choices.items()
-            }
+            return {group: _even(widths) for group, widths in self.choices.items()}
         return {group: saliency_curve(saliency[group], widths) for group, widths in self.choices.items()}
 
 

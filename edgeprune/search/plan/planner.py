@@ -123,11 +123,13 @@ class Planner:
         return best
 
     def _uniform(self, limits: Mapping[str, float]) -> dict[str, int]:
-        """The widest plan within ``limits`` of those where every group keeps about the same share; the narrowest if there is no other."""
+        """The widest plan within ``limits`` of those where every group keeps about the same share and no block goes; the narrowest if
+        there is no other."""
         best, low, high = self.narrowest, 0.0, 1.0
+        whole_blocks = {name: [width for width in choices if width] or choices for name, choices in self.choices.items()}
         for _ in range(UNIFORM_STEPS):
             share = (low + high) / 2
-            plan = {name: _nearest(choices, share * choices[-1]) for name, choices in self.choices.items()}
+            plan = {name: _nearest(choices, share * choices[-1]) for name, choices in whole_blocks.items()}
             prediction = self.predict(plan)
             if all(prediction.predicted(kind) <= limit for kind, limit in limits.items()):
                 best, low = plan, share

@@ -115,13 +115,14 @@ class Program:
         relaxed = problem.relaxed()
         if relaxed is None:
             return None
+        plain = problem.cost
         if relaxed.bound > 0.0:
             problem = replace(problem, cost=problem.cost / relaxed.bound)  # the solver's tolerances are about 1
         near = {group: _near(relaxed.values[variables]) | self._always(group) for group, variables in self.pick.items()}
         found = problem.best(self._live(near), ROUGH_GAP)
         if found is not None and not self.exact:
             return self._widths(found)
-        lost = np.inf if found is None else relaxed.bound * (float(problem.cost @ found) - 1.0)
+        lost = np.inf if found is None else float(plain @ found) - relaxed.bound
         left = {group: (price <= lost) | self._always(group) for group, price in self._prices(relaxed.prices).items()}
         if found is None or any(np.any(left[group] & ~near[group]) for group in left):
             better = problem.best(self._live(left), GAP)

@@ -17,6 +17,9 @@ from edgeprune.errors import EdgepruneError
 TIME_LIMIT_S = 20.0
 """The longest that one search among whole choices may take: then the best plan so far counts."""
 
+_OUT_OF_TIME = 1
+"""A status of SciPy's."""
+
 
 @dataclass(frozen=True)
 class Relaxation:
@@ -62,7 +65,7 @@ class Problem:
 
     def best(self, live: np.ndarray, gap: float) -> np.ndarray | None:
         """The values of all variables where only those of ``live`` (bool) may be other than 0, at most the share ``gap`` above the least
-        cost; None when nothing meets the constraints."""
+        cost; None when nothing meets the constraints, or nothing was found in ``TIME_LIMIT_S``."""
         with _silent_stdout():
             result = milp(
                 self.cost[live],
@@ -72,7 +75,8 @@ class Problem:
                 options={"mip_rel_gap": gap, "time_limit": TIME_LIMIT_S},
             )
         if result.x is None:
-            _refuse_failure(result.status, result.message)
+            if result.status != _OUT_OF_TIME:
+                _refuse_failure(result.status, result.message)
             return None
         values = np.zeros(len(self.cost))
         values[live] = result.x
