@@ -137,7 +137,9 @@ def asked(job: Task) -> tuple[Analysis, dict[str, np.ndarray], dict[str, list[in
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_running_from_the_first_change_on_gives_the_curves_of_whole_copies(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = KINDS[kind]()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        job = KINDS[kind]()
     analysis, saliency, choices = asked(job)
     before = {name: value.clone() for name, value in job.model.state_dict().items()}
     assert rerun_of(job.model, analysis, list(job.batches("train"))) is not None
