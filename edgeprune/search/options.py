@@ -85,6 +85,8 @@ class Options:
             raise InputError(f"unknown objective {self.objective!r}", remedy=suggest(self.objective, ("auto", *OBJECTIVES), "objectives"))
         if self.objective in MEASURED and not self.sensitivity:
             raise InputError(f"objective {self.objective} is measured, and sensitivity is switched off", remedy="Choose one of them.")
+        if self.schedule == "online" and (self.objective != "auto" or self.race):
+            raise InputError("online pruning learns what to keep, and follows no objective", remedy="Leave out the objective and the race.")
         if self.training == "scratch" and self.schedule in ("iterative", "online"):
             raise InputError(f"training from scratch and the {self.schedule} schedule cannot be combined", remedy="Choose one of them.")
         for name, choices in (("optimizer", OPTIMIZERS), ("lr_schedule", tuple(SCHEDULES))):

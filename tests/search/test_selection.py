@@ -164,6 +164,9 @@ def test_an_objective_that_is_unknown_or_switched_off_is_refused() -> None:
     assert "sensitivity" in str(told.value.remedy)
     with pytest.raises(InputError, match="sensitivity is switched off"):
         Options(objective="reconstructed", sensitivity=False)
+    for given in ({"objective": "uniform"}, {"race": True}):
+        with pytest.raises(InputError, match="online pruning"):
+            Options(schedule="online", **given)  # type: ignore[arg-type]
 
 
 def test_plans_are_compared_on_batches_that_nothing_else_has_used() -> None:
