@@ -91,7 +91,7 @@ class Job:
         check_graph(self.task, self.analysis)
         first = first_batch(self.task)
         warn_of_memory(self.task, self.analysis, first, self.events)
-        if (self.task.epochs if self.options.epochs is None else self.options.epochs) > 0:
+        if self.options.epochs_of(self.task) > 0:
             rehearse(self.task, first)
         self.profile = self.request.known_profile or load_profile(self.backend.facts.get("profile") or "generic-linux")
         self.planner = self._new_planner()
@@ -173,7 +173,7 @@ class Job:
             widths = self.planner.solve(objective.curves, halfway)
             made = self._make_tuned(model, self._plan(objective, widths), epochs, f"stage-{number}")
             model = restore(model, self.analysis, made.pruned)
-            self._narrow_to(widths)
+            self.planner.narrow_to(widths)
         return self._last_stage(model, shares[-1], len(shares) - 1)
 
     def _refuse_impossible(self) -> None:
@@ -199,7 +199,7 @@ class Job:
 
     def _online(self) -> PrunedCandidate:
         """Train with gates while the model shrinks, then cut to what is measured to fit, and tune."""
-        epochs = self.task.epochs if self.options.epochs is None else self.options.epochs
+        epochs = self.options.epochs_of(self.task)
         self.backend.release()
         model, objective = train_online(
             self.task,
@@ -239,7 +239,7 @@ class Job:
             why = "is too near the latency limit to be decided" if doubt else "misses the budget"
             self.events.note(f"the tuned model {why}: pruning again")
             model = restore(model, self.analysis, made.pruned)
-            self._narrow_to(widths)
+            self.planner.narrow_to(widths)
         return final
 
     def _choose(
@@ -374,11 +374,6 @@ class Job:
     def _formats(self) -> tuple[str, ...]:
         """What is exported at the end, the measured one first."""
         return (self.engine,) if self.precision.exclusive else tuple(dict.fromkeys((self.engine, *self.options.formats)))
-
-    def _narrow_to(self, widths: Mapping[str, int]) -> None:
-        self.planner.choices = {
-            name: [choice for choice in choices if choice <= widths[name]] for name, choices in self.planner.choices.items()
-        }
 
     def score(self, model: nn.Module, key: str) -> float | None:
         """The task's metric; None when the task cannot score."""

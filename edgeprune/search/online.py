@@ -74,7 +74,7 @@ def train_online(
         if stage < STEPS - 1:
             curves = {name: saliency_curve(saliency[name], choices) for name, choices in planner.choices.items()}
             widths = planner.solve(curves, there)
-            planner.choices = {name: [one for one in choices if one <= widths[name]] for name, choices in planner.choices.items()}
+            planner.narrow_to(widths)
             events.note(f"kept {sum(widths.values())} of {sum(planner.dense.values())} units")
     return model, Objective(saliency, {name: saliency_curve(saliency[name], choices) for name, choices in planner.choices.items()})
 

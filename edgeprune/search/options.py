@@ -116,6 +116,10 @@ class Options:
         """Whether a run needs the converter to TFLite."""
         return self.engine in (None, TFLITE) or any(FORMATS[name].engine == TFLITE for name in self.formats if name in FORMATS)
 
+    def epochs_of(self, task: Task) -> float:
+        """Training epochs in total."""
+        return task.epochs if self.epochs is None else self.epochs
+
     def applied(self, task: Task) -> Task:
         """The task, trained as these options say."""
         changed: dict[str, Any] = {name: value for name in OF_TRAINING if (value := getattr(self, name)) is not None}

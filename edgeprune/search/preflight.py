@@ -90,7 +90,7 @@ def check_task(request: RunRequest, events: EventStream) -> None:
 def _check_training(task: Task, options: Options) -> None:
     if task.fit is None:
         check_settings(options.applied(task))
-    epochs = task.epochs if options.epochs is None else options.epochs
+    epochs = options.epochs_of(task)
     if options.schedule == "online":
         if task.train is None:
             raise RecipeError(

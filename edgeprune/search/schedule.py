@@ -18,7 +18,7 @@ def stage_shares(task: Task, options: Options) -> list[float]:
     Two stages were not better where they were tried: at 30 % of the latency and equal steps, the divergence from the dense model after them
     was 1.2 times that of one cut for a DS-CNN (two seeds), and 1.03 times for a ResNet-20, of which the search took twice as long.
     """
-    epochs = task.epochs if options.epochs is None else options.epochs
+    epochs = options.epochs_of(task)
     if options.schedule != "iterative" or task.train is None:
         return [epochs]
     return [EARLY_SHARE * epochs, (1 - EARLY_SHARE) * epochs]

@@ -195,4 +195,4 @@ class Selector:
     @property
     def _trains(self) -> bool:
         """Whether the run trains, in a way that a race can."""
-        return self.task.fit is None and (self.task.epochs if self.options.epochs is None else self.options.epochs) > 0
+        return self.task.fit is None and self.options.epochs_of(self.task) > 0

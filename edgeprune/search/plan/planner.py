@@ -65,6 +65,10 @@ class Planner:
         """The widths of the plan that keeps least."""
         return {name: choices[0] for name, choices in self.choices.items()}
 
+    def narrow_to(self, widths: Widths) -> None:
+        """From now on take no width above that of ``widths``."""
+        self.choices = {name: [choice for choice in choices if choice <= widths[name]] for name, choices in self.choices.items()}
+
     def _file_bytes(self, widths: Widths) -> float:
         return self.storage.total_file_bytes(self.kernels, widths) + self.storage.weight * total(self.counts.loose, widths)
 
