@@ -141,6 +141,14 @@ class TrainingStoppedError(TrainingError):
     resumable = True
 
 
+class WorkerError(EdgepruneError):
+    """Workers cannot be had: no cluster answers, another version is there, a package is missing."""
+
+
+class WorkerLostError(WorkerError):
+    """A worker died while it did a piece of work, and so did those that tried again."""
+
+
 class ExportError(EdgepruneError):
     """A format could not be written."""
 
