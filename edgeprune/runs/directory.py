@@ -100,11 +100,11 @@ class RunDirectory:
         except OSError as error:
             raise _full(self.path / NAME, error) from error
 
-    def write(self, name: str, text: str) -> Path:
+    def write(self, name: str, content: str | bytes) -> Path:
         """Write a file whole or not at all."""
         path = self.path / name
         try:
-            write_atomically(path, text)
+            write_atomically(path, content)
         except OSError as error:
             raise _full(path, error) from error
         return path

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from edgeprune.budget import format_metric, format_quantity
 from edgeprune.errors import ExportError, InfeasibleBudgetError
 from edgeprune.files import copy_atomically
+from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.candidate import PrunedCandidate
 from edgeprune.search.job import Job
 from edgeprune.search.measure.decide import final_keys
 from edgeprune.search.plan.metrics import budget_utilization
-from edgeprune.search.precision import find_precision
+from edgeprune.search.precision import Precision, check_precisions, find_precision
+from edgeprune.search.work import Steps
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Outcome:
         return met, 0.0 if self.score is None else self.job.task.drop(self.score, 0.0), -self.final.metrics.latency_ms
 
 
-def prune_in_precisions(job: Job) -> Outcome:
+def prune_in_precisions(job: Job) -> Steps[Outcome]:
     """Prune ``job``, prepared, in every precision of its options, one after another, and return the best: of those that meet the budgets
     the one whose exported file scores best.
 
@@ -38,13 +40,13 @@ def prune_in_precisions(job: Job) -> Outcome:
     collapses, is noted and left out; raises what the last one raised when there is none.
     """
     if job.options.precision == ("fp32",):
-        final = job.prune()
-        return Outcome("fp32", job, final, job.score_final(final))
+        final = yield from job.prune()
+        return Outcome("fp32", job, final, job.score(final))
     outcomes: list[Outcome] = []
     failure: Exception | None = None
     for name in job.options.precision:
         try:
-            outcomes.append(_outcome(job, name))
+            outcomes.append((yield from _outcome(job, name)))
         except (InfeasibleBudgetError, ExportError) as error:
             job.events.note(f"{name}: {error.message}")
             failure = error
@@ -56,12 +58,12 @@ def prune_in_precisions(job: Job) -> Outcome:
     return best if best.job is job else _moved(best, job)
 
 
-def _outcome(job: Job, name: str) -> Outcome:
+def _outcome(job: Job, name: str) -> Steps[Outcome]:
     job.backend.release()
-    one = job if name == "fp32" else job.in_precision(find_precision(name))
+    one = job if name == "fp32" else _in_precision(job, find_precision(name))
     try:
-        final = one.prune()
-        score = one.score_file(final)
+        final = yield from one.prune()
+        score = one.scores.of_file(final.files[one.engine], one.engine, final.score_key)
     finally:
         one.backend.release()
         if one is not job:
@@ -69,6 +71,28 @@ def _outcome(job: Job, name: str) -> Outcome:
     shown = "" if score is None else f", {job.task.metric_name} {format_metric(score)}"
     job.events.note(f"{name}: {format_quantity('latency', final.metrics.latency_ms)}{shown}")
     return Outcome(name, one, final, score)
+
+
+def _in_precision(job: Job, precision: Precision) -> Job:
+    """``job``, prepared, in another precision and in a run directory of its own inside.
+
+    Budgets are those of the dense model in ``job``'s precision, which stays the baseline of every measurement.
+    """
+    check_precisions([precision.name], job.request.target, job.engine)
+    directory = RunDirectory(job.run_directory.path / precision.name)
+    directory.adopt(job.run_directory.path / "measurements.jsonl")
+    request = replace(job.request, profile=job.profile.name, facts=job.profile)
+    one = Job(request, directory, job.events, precision, job.workers)
+    one.analysis, one.profile, one.dense, one.dense_measurement = job.analysis, job.profile, job.dense, job.dense_measurement
+    one.baseline = job.baseline
+    one.planner = one.new_planner()
+    path = one.artifacts.dense(precision.format)
+    pair = one.backend.measure_pair("dense-trial", one.baseline, path)
+    assert pair is not None, "a precision is refused where nothing is measured"
+    latency_ms = pair.ratio * job.dense.latency_ms
+    one.planner.observe_dense(latency_ms, pair.model.peak_bytes, path.stat().st_size, pair.model.energy_mj)
+    job.events.note(f"{precision.name}: the dense model takes {pair.ratio:.2f} of its float32 latency")
+    return one
 
 
 def _moved(best: Outcome, job: Job) -> Outcome:

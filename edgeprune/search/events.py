@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 from edgeprune.report.progress import shown_by_default
@@ -58,6 +59,26 @@ class EventStream:
 
 SILENT = EventStream()
 """Tells nobody."""
+
+
+class Mingled:
+    """Several runs tell one stream what happens in them, in turns: what is a line for a person says of which run it is."""
+
+    def __init__(self, events: EventStream) -> None:
+        self._events, self._last = events, ""
+
+    def of(self, name: str) -> EventStream:
+        """A stream for the run of that name."""
+
+        def tell(event: Event) -> None:
+            if isinstance(event, Progress | EpochEnded):
+                event = replace(event, stage=f"{name}: {event.stage}")
+            elif event.text is not None and self._last != name:
+                self._last = name
+                self._events.note(f"-- {name}")
+            self._events.emit(event)
+
+        return EventStream(tell)
 
 
 class Notes(Protocol):

@@ -14,27 +14,28 @@ from edgeprune.search.events import EventStream
 from edgeprune.search.frontier import Sweep, sweep_folder
 from edgeprune.search.request import RunRequest
 from edgeprune.search.run import Result
+from edgeprune.search.work import Steps, Workers
 
 PROBES, NEAR, LOWEST, HIGHEST = 5, 1.08, 0.08, 0.95
 """Runs that look for the fastest model; how near, as a factor, they come to it; the range of latencies, relative to the dense model's,
 that they look in."""
 
 
-def fastest(request: RunRequest, runs: str | Path, resume: str | Path | None, events: EventStream) -> Result:
+def fastest(request: RunRequest, runs: str | Path, resume: str | Path | None, events: EventStream, workers: Workers) -> Steps[Result]:
     """The fastest model whose metric falls by at most the budget's ``max_drop``: a bisection over the latency, each probe a run.
 
     Raises :class:`InfeasibleBudgetError` when no probe kept the metric.
     """
     task, budget = request.task, request.budget
     folder = sweep_folder(Path(runs), f"{task.name}-fastest", request.fingerprint, resume)
-    sweep = Sweep(request, folder, events, "prune")
+    sweep = Sweep(request, folder, events, "prune", workers)
     low, high, best = LOWEST, HIGHEST, None
     tried: list[str] = []
     while len(tried) < PROBES and high / low >= NEAR:
         level = math.sqrt(low * high)
         text = f"{100 * level:.3g}%"
         try:
-            result = sweep.run(f"latency-{text.replace('%', 'pct')}", replace(budget, latency=text))
+            result = yield from sweep.run(f"latency-{text.replace('%', 'pct')}", replace(budget, latency=text))
         except InfeasibleBudgetError as error:
             events.note(f"latency {text}: {error}")
             low = level * max(error.share or NEAR, NEAR)  # the least that can be reached is known now

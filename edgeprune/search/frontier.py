@@ -15,12 +15,14 @@ from edgeprune.runs.directory import RunDirectory, how_to_continue
 from edgeprune.runs.document import read_inputs, update_document
 from edgeprune.runs.summary import RunSummary, read_summary
 from edgeprune.runs.sweep import Frontier, Point, pareto
-from edgeprune.search.events import EventStream, Listener, Notes, heard
+from edgeprune.search.events import EventStream, Listener, Mingled, Notes, heard
 from edgeprune.search.fingerprint import Fingerprint, refuse_another
 from edgeprune.search.options import Options
 from edgeprune.search.preflight import check_task, preflight
 from edgeprune.search.request import RunRequest
 from edgeprune.search.run import Result, prune_in
+from edgeprune.search.work import Steps, Workers
+from edgeprune.search.workers import open_workers
 from edgeprune.task import Task
 
 LEVELS = ("80%", "65%", "50%", "40%", "30%")
@@ -28,30 +30,35 @@ LEVELS = ("80%", "65%", "50%", "40%", "30%")
 
 class Sweep:
     """Runs of ``request`` that differ in one limit, in folders of ``folder``, each resumable; what they have in common is done once.
-    ``command``: the one that continues all of them, and its function."""
+    ``command``: the one that continues all of them, and its function. ``side_by_side``: whether runs are begun before others end."""
 
-    def __init__(self, request: RunRequest, folder: Path, events: EventStream, command: str) -> None:
-        self.request, self.folder, self.events, self.command = request, folder, events, command
+    def __init__(
+        self, request: RunRequest, folder: Path, events: EventStream, command: str, workers: Workers, side_by_side: bool = False
+    ) -> None:
+        self.request, self.folder, self.events, self.command, self.workers = request, folder, events, command, workers
+        self._told = Mingled(events) if side_by_side and not workers.alone else None
 
-    def run(self, name: str, budget: Budget) -> Result:
+    def run(self, name: str, budget: Budget) -> Steps[Result]:
         """One run, new or continued."""
         path = self.folder / name
         like = next((other for other in sorted(self.folder.glob("*/measurements.jsonl")) if other.parent != path), None)
+        events = self._told.of(name) if self._told is not None else self.events
         self.events.note(f"== {name}")
         directory = RunDirectory(path)
         if like is not None:
             directory.adopt(like)
         again = how_to_continue(self.folder, self.request.recipe, self.command)
-        return prune_in(directory, self.request.with_budget(budget), self.events, again)
+        return (yield from prune_in(directory, self.request.with_budget(budget), events, self.workers, again))
 
-    def point(self, kind: str, level: str, budget: Budget) -> Point:
+    def point(self, kind: str, level: str, budget: Budget) -> Steps[Point]:
         """One run's summary; a limit out of reach is a point without one."""
         name = f"{kind}-{level.replace('%', 'pct')}"
         known = _done(self.folder / name)
         if known is not None:
             return Point(level, self.folder / name, known)
         try:
-            return Point(level, self.folder / name, self.run(name, with_limit(budget, kind, level)).figures)
+            result = yield from self.run(name, with_limit(budget, kind, level))
+            return Point(level, self.folder / name, result.figures)
         except InfeasibleBudgetError as error:
             self.events.note(f"{kind} {level}: {error}")
             return Point(level, self.folder / name, None, str(error))
@@ -74,9 +81,9 @@ def frontier(
     """Prune ``task.model`` to every one of ``levels`` of ``kind`` (a kind of limit; see :class:`Budget`), under the other limits of
     ``budget``, and mark the points of the Pareto front.
 
-    Every level is a run of its own, tuned and measured. All runs share the device's table, the dense model's measurement and the
-    sensitivities. ``frontier.json`` and ``frontier.html`` are written beside them after each run. ``resume``: the folder of an earlier
-    call. Raises what :func:`edgeprune.prune` raises, except for limits out of reach.
+    Every level is a run of its own, tuned and measured; with several ``options.workers``, they train side by side. All runs share the
+    device's table, the dense model's measurement and the sensitivities. ``frontier.json`` and ``frontier.html`` are written beside them
+    after each run. ``resume``: the folder of an earlier call. Raises what :func:`edgeprune.prune` raises, except for limits out of reach.
     """
     budget, options = budget or Budget(), options or Options()
     facts = preflight(target, profile, budget, options, needs_budget=False)
@@ -98,14 +105,20 @@ def frontier_of(
     check_task(request, events)
     inputs = request.fingerprint | {"kind": kind, "levels": list(levels)}
     folder = sweep_folder(Path(runs), f"{task.name}-frontier", inputs, resume)
-    sweep = Sweep(request, folder, events, "frontier")
-    points: list[Point] = []
-    for level in levels:
-        points.append(sweep.point(kind, level, budget))
-        found = Frontier(kind, pareto(points, kind), folder)
-        write_frontier(found)
-    update_document(folder, state="done" if any(point.best for point in found.points) else "budget missed")
-    return found
+    points: dict[str, Point] = {}
+
+    def found() -> Frontier:
+        return Frontier(kind, pareto([points[level] for level in levels if level in points], kind), folder)
+
+    def reach(level: str) -> Steps[None]:
+        points[level] = yield from sweep.point(kind, level, budget)
+        write_frontier(found())
+
+    with open_workers(request) as workers:
+        sweep = Sweep(request, folder, events, "frontier", workers, side_by_side=True)
+        workers.run(workers.together([reach(level) for level in dict.fromkeys(levels)]))
+    update_document(folder, state="done" if any(point.best for point in found().points) else "budget missed")
+    return found()
 
 
 def check_levels(kind: str, levels: Sequence[str], budget: Budget) -> None:

@@ -25,6 +25,7 @@ from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.runs.events import PlanReused
+from edgeprune.search.apart import KeptCheckpoint, Setup, tune_apart
 from edgeprune.search.artifacts import Artifacts
 from edgeprune.search.candidate import Candidate, CandidateSettings, ExportSettings, PrunedCandidate, candidate_key, digest, make_candidate
 from edgeprune.search.events import EventStream
@@ -37,18 +38,18 @@ from edgeprune.search.plan.loop import Loop, MeasuredPlan, plan_measured, refuse
 from edgeprune.search.plan.metrics import ModelMetrics, budget_utilization, measured_metrics, resolved
 from edgeprune.search.plan.objective import Objective
 from edgeprune.search.plan.planner import Planner, all_choices
-from edgeprune.search.precision import Precision, check_precisions
+from edgeprune.search.precision import Precision
 from edgeprune.search.preflight import check_graph
 from edgeprune.search.records import known_plans
 from edgeprune.search.request import RunRequest
 from edgeprune.search.room import warn_of_memory
 from edgeprune.search.schedule import EARLY_SHARE, limits_of_stage, stage_shares
-from edgeprune.search.scores import DENSE, Scores
+from edgeprune.search.scores import Scores
 from edgeprune.search.selection import Selector
 from edgeprune.search.verdicts import doubtful_share
+from edgeprune.search.work import Steps, Work, Workers
 from edgeprune.surgery import Plan, outputs_of, plan_from_saliency, restore, save
 from edgeprune.task import device_inputs
-from edgeprune.tuning import Score
 from edgeprune.tuning.rehearse import first_batch, rehearse
 
 RETRIES = 2
@@ -57,15 +58,22 @@ RETRIES = 2
 
 class Job:
     """The phases of a run.  Every expensive result is recorded in ``run`` and recalled after a restart.  The job alone holds the backend
-    and writes the run directory; what it makes comes from :func:`make_candidate`."""
+    and writes the run directory; what it makes comes from :func:`make_candidate`, what takes long from ``workers``."""
 
     analysis: Analysis
     planner: Planner
     dense: ModelMetrics
     profile: Profile
 
-    def __init__(self, request: RunRequest, run: RunDirectory, events: EventStream, precision: Precision | None = None) -> None:
-        self.request, self.run_directory, self.events = request, run, events
+    def __init__(
+        self,
+        request: RunRequest,
+        run: RunDirectory,
+        events: EventStream,
+        precision: Precision | None = None,
+        workers: Workers | None = None,
+    ) -> None:
+        self.request, self.run_directory, self.events, self.workers = request, run, events, workers or Workers()
         self.budget, self.options, self.task = request.budget, request.options, request.options.applied(request.task)
         self.backend = open_backend(request, run, events)
         self.candidates: list[MeasuredPlan] = []
@@ -73,7 +81,6 @@ class Job:
         self._begun = time.monotonic()
         self.dense_measurement: Measurement | None = None
         self._precision = precision
-        self._baseline: Path | None = None
 
     # phases
 
@@ -94,30 +101,11 @@ class Job:
         if self.options.epochs_of(self.task) > 0:
             rehearse(self.task, first)
         self.profile = self.request.known_profile or load_profile(self.backend.facts.get("profile") or "generic-linux")
-        self.planner = self._new_planner()
+        self.planner = self.new_planner()
         self._measure_dense()
 
-    def in_precision(self, precision: Precision) -> Job:
-        """This job, prepared, in another precision and in a run directory of its own inside.
-
-        Budgets are those of the dense model in this job's precision, which stays the baseline of every measurement.
-        """
-        check_precisions([precision.name], self.request.target, self.engine)
-        directory = RunDirectory(self.run_directory.path / precision.name)
-        directory.adopt(self.run_directory.path / "measurements.jsonl")
-        job = Job(replace(self.request, profile=self.profile.name, facts=self.profile), directory, self.events, precision)
-        job.analysis, job.profile, job.dense, job.dense_measurement = self.analysis, self.profile, self.dense, self.dense_measurement
-        job._baseline = self.baseline
-        job.planner = job._new_planner()
-        path = job.artifacts.dense(precision.format)
-        pair = job.backend.measure_pair("dense-trial", self.baseline, path)
-        assert pair is not None, "a precision is refused where nothing is measured"
-        latency_ms = pair.ratio * self.dense.latency_ms
-        job.planner.observe_dense(latency_ms, pair.model.peak_bytes, path.stat().st_size, pair.model.energy_mj)
-        self.events.note(f"{precision.name}: the dense model takes {pair.ratio:.2f} of its float32 latency")
-        return job
-
-    def _new_planner(self) -> Planner:
+    def new_planner(self) -> Planner:
+        """Cost models of the analysed model where it is measured."""
         choices = all_choices(self.analysis, self.options.step or self.profile.channel_step)
         times = self.backend.kernel_times(kernels(self.analysis), choices)
         return Planner(self.analysis, times, choices, power_of(self.profile), self.precision.storage)
@@ -147,17 +135,17 @@ class Job:
         """The format that is measured."""
         return self.precision.format
 
-    @property
+    @cached_property
     def baseline(self) -> Path:
         """The dense model's file that candidates are measured in turns with."""
-        return self._baseline or self.artifacts.path("dense", self.engine)
+        return self.artifacts.path("dense", self.engine)
 
     @property
     def limits(self) -> dict[str, float]:
         """The budget in absolute terms."""
         return resolved(self.budget, self.dense)
 
-    def prune(self) -> PrunedCandidate:
+    def prune(self) -> Steps[PrunedCandidate]:
         """All stages: score, solve, measure, cut, tune; the last one's result."""
         for kind, limit in self.limits.items():
             if (dense := self.dense.of(kind)) is not None and limit >= dense:
@@ -165,16 +153,16 @@ class Job:
                 self.events.note(f"the {kind} budget limits nothing: {amounts}")
         self._refuse_impossible()
         if self.options.schedule == "online":
-            return self._online()
+            return (yield from self._online())
         model, shares = self.task.model, stage_shares(self.task, self.options)
         for number, epochs in enumerate(shares[:-1]):
             halfway = limits_of_stage(self.limits, self.dense, (number + 1) / len(shares))
             objective = self.objective(model, number, halfway)
             widths = self.planner.solve(objective.curves, halfway)
-            made = self._make_tuned(model, self._plan(objective, widths), epochs, f"stage-{number}")
+            made = yield from self._make_tuned(model, self._plan(objective, widths), epochs, f"stage-{number}")
             model = restore(model, self.analysis, made.pruned)
             self.planner.narrow_to(widths)
-        return self._last_stage(model, shares[-1], len(shares) - 1)
+        return (yield from self._last_stage(model, shares[-1], len(shares) - 1))
 
     def _refuse_impossible(self) -> None:
         """Before anything is scored or trained."""
@@ -197,7 +185,7 @@ class Job:
         measured = (self.planner.dense, *(self.planner.measured_dense or (self.dense.latency_ms, self.dense.peak_bytes)))
         self.planner.observe([measured, (widths, metrics.latency_ms, metrics.peak_bytes)])
 
-    def _online(self) -> PrunedCandidate:
+    def _online(self) -> Steps[PrunedCandidate]:
         """Train with gates while the model shrinks, then cut to what is measured to fit, and tune."""
         epochs = self.options.epochs_of(self.task)
         self.backend.release()
@@ -211,9 +199,9 @@ class Job:
             self.options.seed,
             self.events,
         )
-        return self._last_stage(model, (1 - GATED) * epochs, 0, objective)
+        return (yield from self._last_stage(model, (1 - GATED) * epochs, 0, objective))
 
-    def _last_stage(self, model: nn.Module, epochs: float, stage: int, known: Objective | None = None) -> PrunedCandidate:
+    def _last_stage(self, model: nn.Module, epochs: float, stage: int, known: Objective | None = None) -> Steps[PrunedCandidate]:
         missed, over = 0.0, dict[tuple[int, ...], float]()
         objective = known or self.objective(model, stage, self.limits)
         for attempt in range(RETRIES + 1):
@@ -226,7 +214,7 @@ class Job:
                     raise
                 self.events.note(f"the tuned model is kept as it is: {error.message}")
                 break
-            made = self._make_tuned(
+            made = yield from self._make_tuned(
                 model, self._plan(objective, widths), epochs * (EARLY_SHARE if attempt else 1.0), f"final-{attempt}", self._formats
             )
             final = self._finish(made, predicted, attempt)
@@ -301,8 +289,8 @@ class Job:
             archive.add(widths, pair)
         return pair
 
-    def _make_tuned(self, model: nn.Module, plan: Plan, epochs: float, stage: str, formats: tuple[str, ...] = ()) -> Candidate:
-        """A candidate with reconstructed weights, or new ones, tuned."""
+    def _make_tuned(self, model: nn.Module, plan: Plan, epochs: float, stage: str, formats: tuple[str, ...] = ()) -> Steps[Candidate]:
+        """A candidate with reconstructed weights, or new ones, tuned, by a worker where there are any."""
         self.backend.release()
         settings = CandidateSettings(
             self.artifacts.settings,
@@ -313,12 +301,23 @@ class Job:
             epochs=epochs,
             seed=self.options.seed,
         )
-        return self._make(model, plan, settings, f"tune-{stage}-{candidate_key(plan, model, settings)}.safetensors")
+        key = candidate_key(plan, model, settings)
+        tuning = f"tune-{stage}-{key}"
+        name, checkpoint = f"{self.run_directory.path.name}/{tuning}", f"{tuning}.safetensors"
+        if self.workers.alone:
+            return (yield from Work(name, lambda _: self._make(model, plan, settings, checkpoint)).steps())
+        self._keep_plan(plan)
+        setup, kept = Setup.of(self.workers, self.request.task, self.options, model), KeptCheckpoint(self.run_directory, checkpoint)
+        made = yield from Work(name, tune_apart, (setup, plan, settings, kept), self.events.emit, kept.keep).steps()
+        return made.candidate(self.task, self.analysis, model, plan, key)
 
     def _make(self, model: nn.Module, plan: Plan, settings: CandidateSettings, tuning: str = "") -> Candidate:
-        self.run_directory.write(f"plans/{digest(plan)}.json", plan.to_json())
+        self._keep_plan(plan)
         checkpoint = self.run_directory.path / tuning if tuning else None
         return make_candidate(self.task, plan, settings, model=model, analysis=self.analysis, checkpoint=checkpoint, events=self.events)
+
+    def _keep_plan(self, plan: Plan) -> None:
+        self.run_directory.write(f"plans/{digest(plan)}.json", plan.to_json())
 
     def _finish(self, made: Candidate, predicted: ModelMetrics, attempt: int) -> PrunedCandidate:
         """Save, measure and compare the tuned model."""
@@ -375,22 +374,13 @@ class Job:
         """What is exported at the end, the measured one first."""
         return (self.engine,) if self.precision.exclusive else tuple(dict.fromkeys((self.engine, *self.options.formats)))
 
-    def score(self, model: nn.Module, key: str) -> float | None:
-        """The task's metric; None when the task cannot score."""
-        return self._scores.of_model(model, key)
-
-    def score_final(self, final: PrunedCandidate) -> float | None:
-        """The task's metric of what is shipped: of the file itself where it is quantized."""
-        return self.score_file(final) if self.precision.lossy else self.score(final.pruned.model, final.score_key)
-
-    def score_file(self, final: PrunedCandidate) -> float | None:
-        """The task's metric of the file that was measured; None when the task cannot score."""
-        return self._scores.of_file(final.files[self.engine], self.engine, final.score_key)
-
-    def scores(self, final: PrunedCandidate) -> tuple[Score | None, Score | None]:
-        """The dense model's score and that of what is shipped, as far as they were made, with their errors."""
-        return self._scores.recorded(DENSE), self._scores.recorded(final.score_key)
+    def score(self, final: PrunedCandidate) -> float | None:
+        """The task's metric of what is shipped: of the file itself where it is quantized; None when the task cannot score."""
+        if self.precision.lossy:
+            return self.scores.of_file(final.files[self.engine], self.engine, final.score_key)
+        return self.scores.of_model(final.pruned.model, final.score_key)
 
     @property
-    def _scores(self) -> Scores:
+    def scores(self) -> Scores:
+        """What was scored in this run."""
         return Scores(self.task, self.run_directory)

@@ -12,6 +12,7 @@ from edgeprune.search.options import Options
 from edgeprune.search.preflight import check_task, preflight
 from edgeprune.search.request import RunRequest
 from edgeprune.search.run import Result, prune_in
+from edgeprune.search.workers import open_workers
 from edgeprune.task import Task
 
 
@@ -50,7 +51,8 @@ def prune(
 def prune_request(request: RunRequest, runs: str | Path, resume: str | Path | None, events: EventStream) -> Result:
     """:func:`prune` for a request that has passed :func:`preflight`."""
     check_task(request, events)
-    if not request.budget.limits():
-        return fastest(request, runs, resume, events)
-    run = RunDirectory.reopen(Path(resume)) if resume is not None else RunDirectory.create(Path(runs), request.task.name)
-    return prune_in(run, request, events)
+    with open_workers(request) as workers:
+        if not request.budget.limits():
+            return workers.run(fastest(request, runs, resume, events, workers))
+        run = RunDirectory.reopen(Path(resume)) if resume is not None else RunDirectory.create(Path(runs), request.task.name)
+        return workers.run(prune_in(run, request, events, workers))

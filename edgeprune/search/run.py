@@ -30,10 +30,10 @@ from edgeprune.search.job import Job
 from edgeprune.search.options import Options
 from edgeprune.search.preflight import check_task
 from edgeprune.search.request import RunRequest
-from edgeprune.search.room import own_threads
 from edgeprune.search.scores import DENSE
 from edgeprune.search.summary import summarize, versions
 from edgeprune.search.verdicts import verdict_of
+from edgeprune.search.work import Steps, Workers
 from edgeprune.surgery import Plan
 from edgeprune.verdict import Verdict
 
@@ -76,7 +76,7 @@ class Result:
         return summary_table(self.figures)
 
 
-def prune_in(run: RunDirectory, request: RunRequest, events: EventStream, resume: str | None = None) -> Result:
+def prune_in(run: RunDirectory, request: RunRequest, events: EventStream, workers: Workers, resume: str | None = None) -> Steps[Result]:
     """:func:`edgeprune.prune` in an open run directory, which is closed at the end.  ``resume``: what continues it, where that is not the
     run's own command."""
     with contextlib.closing(run):
@@ -84,8 +84,7 @@ def prune_in(run: RunDirectory, request: RunRequest, events: EventStream, resume
         with attempt(run, events, started, resume or how_to_continue(run.path, request.recipe)) as (kept, ended):
             kept.note(f"computing on {resolve(request.options.applied(request.task).device).text}")
             start_converter(request.options)
-            with own_threads():
-                result = _work(Job(request, run, kept), run)
+            result = yield from _work(Job(request, run, kept, workers=workers), run)
             ended(result.verdict)
     return result
 
@@ -190,11 +189,11 @@ def _said(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _work(job: Job, run: RunDirectory) -> Result:
+def _work(job: Job, run: RunDirectory) -> Steps[Result]:
     try:
-        job.score(job.task.model, DENSE)
+        job.scores.of_model(job.task.model, DENSE)
         job.prepare()
-        best = prune_in_precisions(job)
+        best = yield from prune_in_precisions(job)
     finally:
         job.backend.release()
     job, final = best.job, best.final

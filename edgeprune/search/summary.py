@@ -31,6 +31,7 @@ from edgeprune.search.job import Job
 from edgeprune.search.measure.decide import recall_final
 from edgeprune.search.plan.loop import MeasuredPlan
 from edgeprune.search.plan.metrics import ModelMetrics
+from edgeprune.search.scores import DENSE
 from edgeprune.search.verdicts import judge_budget
 from edgeprune.task import Task
 from edgeprune.tuning import Score
@@ -51,7 +52,7 @@ def versions() -> dict[str, str]:
 
 def summarize(job: Job, final: PrunedCandidate, precision: str) -> RunSummary:
     """The result of ``job``."""
-    metrics = job.scores(final)
+    metrics = job.scores.recorded(DENSE), job.scores.recorded(final.score_key)
     pair, task, before = final.pair, job.task, job.run_directory.document
     widths = {group.name: final.pruned.plan.width(group) for group in job.analysis.groups}
     shown = (job.dense, final.metrics) if pair is None else (job.dense.as_measured(pair.dense), final.metrics.as_measured(pair.model))
