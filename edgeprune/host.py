@@ -47,6 +47,15 @@ def free_memory() -> int:
         return free
 
 
+def oom_kills() -> int | None:
+    """How many processes the system has ended for lack of memory since boot; None where it does not count them (Linux alone does)."""
+    try:
+        counted = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        return int(counted["oom_kill"])
+    except (OSError, KeyError, ValueError):
+        return None
+
+
 def own_processes() -> list[int]:
     """This process and all that it started, and they in turn."""
     this = psutil.Process()

@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 # A layer imports those before it; rooms of one layer do not import each other, but for the pairs listed.
 LAYERS = [
     {"verdict"},
-    {"errors", "resources", "files", "host", "decode", "engines"},
+    {"errors", "resources", "files", "host", "decode", "engines", "version"},
     {"budget", "profile", "tflite", "parametrization", "placement", "recipes", "batches"},
-    {"task", "graph"},
+    {"task", "graph", "packing"},
     {"tasks", "importers", "importance", "surgery", "cost", "devices"},
     {"tuning", "bench", "micro"},
     {"execute", "runs", "export", "criteria"},

@@ -10,10 +10,18 @@ from edgeprune.devices.adb import open_adb
 from edgeprune.devices.address import parse_address
 from edgeprune.devices.local import LocalSession
 from edgeprune.devices.session import Session
-from edgeprune.errors import ConnectionLostError, TransientError, UnreachableError
+from edgeprune.errors import ConnectionLostError, DeviceError, TransientError, UnreachableError
 
 T = TypeVar("T")
 DROPPED: tuple[type[TransientError], ...] = (UnreachableError, ConnectionLostError)
+
+_worker = False
+
+
+def refuse_devices() -> None:
+    """Let :func:`connect` refuse from now on: this process is a worker, and devices belong to the one that gives it work."""
+    global _worker
+    _worker = True
 
 
 def with_retries(work: Callable[[], T], retries: int, wait_s: float = 0.5) -> T:
@@ -30,8 +38,13 @@ def connect(address: str, *, timeout_s: float = 10.0, retries: int = 2) -> Sessi
     """Open a session to ``local:``, ``ssh://[user@]host[:port]`` or ``adb:SERIAL``.
 
     ``timeout_s`` limits each step of connecting; an unreachable device is tried ``retries`` more times.  Raises :class:`TargetError`,
-    :class:`UnreachableError`, :class:`HostKeyError`, :class:`AuthenticationError`.
+    :class:`UnreachableError`, :class:`HostKeyError`, :class:`AuthenticationError`, and :class:`DeviceError` in a worker.
     """
+    if _worker:
+        raise DeviceError(
+            f"{address} was to be opened in a worker, and devices belong to the process that gives workers their work",
+            remedy="Measure there, before or after what workers do.",
+        )
     parsed = parse_address(address)
     if parsed.scheme == "local":
         return LocalSession()

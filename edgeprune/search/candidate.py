@@ -22,7 +22,7 @@ from edgeprune.export.options import ExportOptions
 from edgeprune.graph import Analysis, analyze
 from edgeprune.placement import resolve
 from edgeprune.search.events import SILENT, EventStream
-from edgeprune.search.fingerprint import code_version, digest_of
+from edgeprune.search.fingerprint import digest_of
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.plan.metrics import ModelMetrics
 from edgeprune.search.plan.sensitivity import enough
@@ -32,6 +32,7 @@ from edgeprune.tuning import TuneResult, finetune, initialized, recalibrate
 from edgeprune.tuning.context import seeded
 from edgeprune.tuning.frozen import changed, frozen_note, trains, unfreeze
 from edgeprune.tuning.optimizer import settings_for
+from edgeprune.version import code_version
 
 RECONSTRUCTION = 4
 """Training batches that weights are reconstructed from."""

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +38,6 @@ def fingerprint_of(task: Task, model: str, budget: Budget, options: Options, ask
     task_is = {"model": model, "settings": {name: getattr(task, name) for name in SETTINGS}}
     plain: Fingerprint = json.loads(json.dumps(given | task_is, default=_plain))
     return plain
-
-
-@cache
-def code_version() -> str:
-    """Hash of edgeprune's sources and torch's version: other code may make another candidate of the same inputs."""
-    digest, package = hashlib.sha256(torch.__version__.encode()), Path(__file__).parents[1]
-    for path in sorted(package.rglob("*.py")):
-        digest.update(f"{path.relative_to(package)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

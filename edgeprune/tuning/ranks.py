@@ -10,22 +10,19 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.machinery import PathFinder
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
 from typing import IO, Any, Final
 
 import torch
 from torch import nn
 
 from edgeprune import errors
-from edgeprune.errors import EdgepruneError, RecipeError, TrainingError, TrainingStoppedError
+from edgeprune.errors import EdgepruneError, TrainingError, TrainingStoppedError
+from edgeprune.packing import import_folders, packed
 from edgeprune.placement import Placement
-from edgeprune.recipes import MODULE_PREFIX
 
 PATIENCE_S: Final = 10.0
 """How long the other ranks may take to end by themselves after one has ended too early."""
@@ -43,7 +40,7 @@ def run_ranks(placement: Placement, asked: Any, model: nn.Module, listener: List
     """
     with TemporaryDirectory(prefix="edgeprune-ranks-") as name:
         folder = Path(name)
-        (folder / "asked.pickle").write_bytes(_packed(asked))
+        (folder / "asked.pickle").write_bytes(packed(asked, "train on one device"))
         ranks = [_Rank(folder, number, placement) for number in range(placement.ranks)]
         try:
             _wait(ranks, listener)
@@ -120,7 +117,7 @@ def _environment(placement: Placement, number: int) -> dict[str, str]:
     environment = os.environ | {
         "RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0",
-        "PYTHONPATH": os.pathsep.join(_import_folders()),
+        "PYTHONPATH": os.pathsep.join(import_folders()),
         "OMP_NUM_THREADS": str(threads),
     }  # fmt: skip
     if placement.device.type == "cuda":
@@ -128,74 +125,6 @@ def _environment(placement: Placement, number: int) -> dict[str, str]:
         chosen = [seen[device.index] if seen else str(device.index) for device in placement.devices]
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
     return environment
-
-
-def _import_folders() -> list[str]:
-    """Where modules are imported from: ``sys.path``, and the folders of what was imported beside a recipe."""
-    known = [str(Path(entry or os.curdir).resolve()) for entry in sys.path]
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if "." not in name and file and not name.startswith(MODULE_PREFIX) and name != "__main__":
-            folder = Path(file).resolve().parents[1 if Path(file).name == "__init__.py" else 0]
-            known.append(str(folder))
-    return list(dict.fromkeys(known))
-
-
-def _packed(asked: Any) -> bytes:
-    import cloudpickle
-
-    with _by_value(cloudpickle):
-        try:
-            return bytes(cloudpickle.dumps(asked))
-        except Exception as error:
-            part = next((name for name, value in _parts(asked) if not _can_be_packed(cloudpickle, value)), "the task")
-            raise RecipeError(
-                f"{part} cannot be sent to other processes: {type(error).__name__}: {error}",
-                remedy="Make it of what pickle takes, or train on one device.",
-            ) from error
-
-
-def _parts(asked: Any) -> Iterator[tuple[str, Any]]:
-    for name, value in vars(asked.task).items():
-        yield f"task.{name}", value
-    yield "the model", asked.model
-
-
-def _can_be_packed(cloudpickle: Any, value: Any) -> bool:
-    try:
-        cloudpickle.dumps(value)
-    except Exception:
-        return False
-    return True
-
-
-@contextmanager
-def _by_value(cloudpickle: Any) -> Iterator[None]:
-    """Send what recipes and the like define, not where it is: another process cannot import their modules by name."""
-    folders = _import_folders()
-    modules = [module for name, module in list(sys.modules.items()) if name != "__main__" and not _importable(name, module, folders)]
-    for module in modules:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        for module in modules:
-            cloudpickle.unregister_pickle_by_value(module)
-
-
-def _importable(name: str, module: ModuleType, folders: list[str]) -> bool:
-    """Whether a new process finds that module; installed ones count without a look."""
-    file = getattr(module, "__file__", None)
-    if file is None or Path(file).is_relative_to(sys.prefix) or Path(file).is_relative_to(sys.base_prefix):
-        return True
-    top, *rest = name.split(".")
-    found, path = PathFinder.find_spec(top, folders), Path(file).resolve()
-    if found is None:
-        return False
-    if not rest:
-        return found.origin is not None and Path(found.origin).resolve() == path
-    places = [Path(place).resolve().joinpath(*rest) for place in found.submodule_search_locations or ()]
-    return any(path in (place.with_suffix(".py"), place / "__init__.py") for place in places)
 
 
 def _wait(ranks: list[_Rank], listener: Listener) -> None:
