@@ -11,7 +11,13 @@ from PIL import Image
 from scipy.io import wavfile
 
 INTENTS = ("AddToPlaylist", "BookRestaurant", "GetWeather", "PlayMusic", "RateBook", "SearchCreativeWork", "SearchScreeningEvent")
-SIZES = {"har": (3 * 6 * 37, 3 * 2 * 37), "fsdd": (100, 50), "ecg": (160, 40), "snips": (7 * 12, 7 * 5)}
+SIZES = {
+    "har": (3 * 6 * 37, 3 * 2 * 37),
+    "fsdd": (100, 50),
+    "ecg": (160, 40),
+    "snips": (7 * 12, 7 * 5),
+    "speech_commands_vit": (11 * 8, 11 * 5),
+}
 """Numbers of examples for training and for validation, by data set."""
 
 
@@ -22,6 +28,7 @@ def make_data(folder: Path) -> Path:
     _fsdd(folder / "fsdd", random)
     _ecg(folder / "ecg", random)
     _snips(folder / "snips")
+    _speech_commands(folder / "speech_commands", random)
     return folder
 
 
@@ -57,6 +64,14 @@ def _snips(folder: Path) -> None:
         for part, count in (("train", 12), ("validate", 5)):
             requests = [{"data": [{"text": f"please {intent} "}, {"text": f"number {at}", "entity": "x"}]} for at in range(count)]
             (folder / f"{part}_{intent}.json").write_text(json.dumps({intent: requests}))
+
+
+def _speech_commands(folder: Path, random: np.random.Generator) -> None:
+    """Eight clips a class for training, two for validation and three for the test."""
+    folder.mkdir(parents=True)
+    split = np.repeat([0, 1, 2], [8 * 11, 2 * 11, 3 * 11]).astype(np.uint8)
+    classes = (np.arange(len(split)) % 11).astype(np.uint8)
+    np.savez(folder / "speech_commands.npz", x=random.integers(0, 128, (len(split), 8000)).astype(np.uint8), y=classes, split=split)
 
 
 def make_cifar10(folder: Path, depth: int, network: torch.nn.Module) -> Path:

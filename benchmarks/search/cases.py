@@ -50,6 +50,7 @@ CASES = {
         Case("resnet56", RECIPES / "cifar10_resnet56.py", 60, 4),
         Case("mobilenetv2", RECIPES / "cifar10_mobilenetv2.py", 80, 8),
         Case("dscnn", RECIPES / "fsdd.py", 120, 8),
+        Case("vit", RECIPES / "speech_commands_vit.py", 120, 8),
     )
 }
 

@@ -40,7 +40,7 @@ class Methods:
         for row in self.rows.of("search"):
             for one in row.get("tried", []):
                 if one.get("widths"):
-                    self.session.observe(one["widths"], one.ratio * self.session.dense.latency_ms)
+                    self.session.observe(one["widths"], one["ratio"] * self.session.dense.latency_ms)
 
     def search(self, method: str, budget: float, again: bool = False) -> Row:
         """The search's row: the nearest below the budget, found and kept; or ``error``, why there is none. Once, unless ``again``."""
@@ -197,7 +197,7 @@ class Methods:
         tried = [
             {
                 "x": None,
-                "ratio": one["ratio"],
+                "ratio": one.ratio,
                 "predicted_ms": one.predicted_ms,
                 "measured_ms": one.measured_ms,
                 "calibrated_on": 1 + number,

@@ -163,7 +163,13 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
 
 @pytest.mark.parametrize(
     ("name", "shape", "classes"),
-    [("har", (3, 1, 52), 3), ("fsdd", (1, 32, 49), 10), ("ecg", (1, 1, 128), 2), ("cifar10_mobilenetv2", (3, 32, 32), 10)],
+    [
+        ("har", (3, 1, 52), 3),
+        ("fsdd", (1, 32, 49), 10),
+        ("ecg", (1, 1, 128), 2),
+        ("cifar10_mobilenetv2", (3, 32, 32), 10),
+        ("speech_commands_vit", (1, 32, 49), 11),
+    ],
 )
 def test_networks_score_their_classes(recipe, name: str, shape: tuple[int, ...], classes: int) -> None:
     assert recipe(name).network().eval()(torch.zeros(2, *shape)).shape == (2, classes)
@@ -197,7 +203,7 @@ def test_turning_keeps_the_length_of_what_is_felt(recipe) -> None:
     assert turned[:, 0].mean((1, 2)).std() > 0.2
 
 
-REAL = {"har": (70 * 37, 22 * 37), "fsdd": (2250, 250), "ecg": (1800, 1200), "snips": (13784, 700)}
+REAL = {"har": (70 * 37, 22 * 37), "fsdd": (2250, 250), "ecg": (1800, 1200), "snips": (13784, 700), "speech_commands_vit": (2923, 961)}
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +248,7 @@ def test_images_and_weights_are_read_from_their_files(recipe, tmp_path: Path, mo
 
 @needs_data
 @pytest.mark.soak
-@pytest.mark.parametrize(("name", "least"), [("har", 95), ("fsdd", 97), ("ecg", 90), ("snips", 96)])
+@pytest.mark.parametrize(("name", "least"), [("har", 95), ("fsdd", 97), ("ecg", 90), ("snips", 96), ("speech_commands_vit", 75)])
 def test_networks_learn_what_the_documentation_says(name: str, least: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     task = load_recipe(RECIPES / f"{name}.py")
