@@ -364,7 +364,9 @@ class Job:
     def selector(self) -> Selector:
         """What says which objective is followed."""
         settings = CandidateSettings(self.artifacts.settings, "compared", reconstruct=self.options.reconstruction, quick=True)
-        return Selector(self.task, self.analysis, self.planner, self.options, settings, self.run_directory, self.events)
+        setup = partial(Setup.of, self.workers, self.request.task, self.options)
+        run, events = self.run_directory, self.events
+        return Selector(self.task, self.analysis, self.planner, self.options, settings, run, events, self.workers, setup)
 
     def _plan(self, objective: Objective, widths: Mapping[str, int]) -> Plan:
         return plan_from_saliency(self.analysis, objective.saliency, widths)

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
+from functools import partial
 
 from torch import nn
 
-from edgeprune.batches import Batch
 from edgeprune.budget import counted
 from edgeprune.errors import InfeasibleBudgetError, TrainingError
 from edgeprune.graph import Analysis
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.runs.events import ObjectiveChosen
-from edgeprune.search.candidate import RECONSTRUCTION, CandidateSettings, digest, prune_and_reconstruct
-from edgeprune.search.events import SILENT, EventStream
+from edgeprune.search.apart import Setup
+from edgeprune.search.candidate import CandidateSettings, digest
+from edgeprune.search.events import EventStream
+from edgeprune.search.judge import Judges, PlanJudge
 from edgeprune.search.options import Options
 from edgeprune.search.plan.objective import IMPORTANCE, OBJECTIVES, RECONSTRUCTED, SENSITIVITY, Objective, Objectives
 from edgeprune.search.plan.planner import Planner
-from edgeprune.search.plan.sensitivity import BATCHES
+from edgeprune.search.spread import spread
+from edgeprune.search.work import Workers
 from edgeprune.surgery import Plan, plan_from_saliency
 from edgeprune.task import Task
-from edgeprune.tuning import finetune, mean_divergence, outputs_on
-from edgeprune.tuning.context import seeded
-
-USED, HELD_OUT = max(2 * BATCHES, RECONSTRUCTION), 4
-"""Training batches that importance curves and reconstruction have seen, and those after them that plans are compared on."""
 
 NEAR, RACE = 1.15, 30
 """Plans whose divergence is at most that many times the least are raced, if asked: trained for so many steps."""
@@ -59,37 +56,6 @@ class Selection:
     tried: list[TriedObjective]
 
 
-class PlanJudge:
-    """Says how far a plan's model is from the dense one before training, or after a little: a pure function of picklable inputs.
-
-    ``model``: what is cut, in the dense shapes; the teacher is ``task.model``. The batches are training data that neither importance curves
-    nor reconstruction have seen, as far as there is so much.
-    """
-
-    def __init__(self, task: Task, model: nn.Module, analysis: Analysis, settings: CandidateSettings) -> None:
-        self.task, self.model, self.analysis, self.settings = task, model, analysis, settings
-        self._batches = held_out(task)
-        with task.on_device(task.model):
-            self._answers = outputs_on(task.model, self._batches)
-
-    def divergence(self, plan: Plan, steps: int = 0) -> float:
-        """Mean divergence of the answers (temperature 4) of the model that ``plan`` makes, reconstructed, its batch norms recalibrated, and
-        trained for ``steps``."""
-        pruned = prune_and_reconstruct(self.task, self.model, self.analysis, plan, self.settings, SILENT)
-        if steps:
-            task = replace(self.task, validation=None, evaluate=None)  # what decides is the divergence, not the metric
-            finetune(pruned.model, task, teacher=self.task.model, epochs=steps / self.task.epoch_length(), seed=self.settings.seed)
-        with self.task.on_device(pruned.model):
-            return mean_divergence(pruned.model, self.task, self._batches, self._answers)
-
-
-def held_out(task: Task) -> list[Batch]:
-    """The training batches after the first :data:`USED`; the last ones where there are no more."""
-    with seeded(0):  # a shuffling loader gives the same ones each time
-        batches = list(islice(task.batches("train"), USED + HELD_OUT))
-    return batches[USED:] or batches[-HELD_OUT:]
-
-
 def candidates_of(options: Options, task: Task) -> tuple[str, ...]:
     """The objectives that a run chooses among."""
     if options.objective != "auto":
@@ -106,7 +72,7 @@ def candidates_of(options: Options, task: Task) -> tuple[str, ...]:
 @dataclass
 class Selector:
     """Finds the objective to follow in every stage of a run; ``selections``: what was tried, in order.  ``settings``: how its candidates
-    are cut."""
+    are cut. ``setup``: what ``workers`` start from, for a model."""
 
     task: Task
     analysis: Analysis
@@ -115,6 +81,8 @@ class Selector:
     settings: CandidateSettings
     run: RunDirectory
     events: EventStream
+    workers: Workers
+    setup: Callable[[nn.Module], Setup]
     selections: list[Selection] = field(default_factory=list)
 
     def objective(self, model: nn.Module, stage: int, limits: Mapping[str, float], name: str | None = None) -> Objective:
@@ -123,16 +91,17 @@ class Selector:
         Recorded in the run as of ``stage``. Where no plan is predicted to be within the limits, which a measurement may know better, the
         first objective that would be compared.
         """
-        task = replace(self.task, model=model)
+        task, setup = replace(self.task, model=model), partial(self.setup, model)
         choices, key = self.planner.choices, f"value-{stage}"
-        objectives = Objectives(task, self.analysis, choices, self.options.criterion, self.run, key, self.events)
+        growths = spread(self.workers, setup, task, self.analysis)
+        objectives = Objectives(task, self.analysis, choices, self.options.criterion, self.run, key, self.events, growths)
         names = (name,) if name else candidates_of(self.options, self.task)
         if len(names) == 1 or not self._has_plan(limits):
             return objectives.get(names[0])
         selection = self.run.recall_as(f"objective-{stage}", Selection)
         if selection is None:
-            judge = PlanJudge(self.task, model, self.analysis, self.settings)
-            selection = self._compared(objectives, names, limits, judge, stage)
+            judges = Judges(self.workers, setup, PlanJudge(self.task, model, self.analysis, self.settings))
+            selection = self._compared(objectives, names, limits, judges, stage)
             self.run.record(f"objective-{stage}", asdict(selection))
         self.selections.append(selection)
         divergences = {one.name: one.divergence if one.raced is None else one.raced for one in selection.tried}
@@ -146,46 +115,57 @@ class Selector:
             return False
         return True
 
-    def _compared(
-        self, objectives: Objectives, names: Sequence[str], limits: Mapping[str, float], judge: PlanJudge, stage: int
-    ) -> Selection:
+    def _compared(self, objectives: Objectives, names: Sequence[str], limits: Mapping[str, float], judges: Judges, stage: int) -> Selection:
         plans: dict[str, Plan] = {}
-        divergences: dict[str, float] = {}
-        tried = []
-        for number, name in enumerate(names):
-            objective = objectives.get(name)
-            if number == 0:
-                self.events.begin("comparing", f"the plans of {counted(len(names), 'objective')}")
-            self.events.progress("comparing plans", number, len(names))
-            widths = self.planner.solve(objective.curves, limits)
-            plans[name] = plan = plan_from_saliency(self.analysis, objective.saliency, widths)
-            if (key := digest(plan)) not in divergences:
-                divergences[key] = judge.divergence(plan)
-            tried.append(TriedObjective(name, divergences[key], self.planner.predict(widths).latency_ms))
+        latencies: dict[str, float] = {}
+
+        def different() -> Iterator[tuple[str, Plan]]:
+            for number, name in enumerate(names):
+                objective = objectives.get(name)
+                if number == 0:
+                    self.events.begin("comparing", f"the plans of {counted(len(names), 'objective')}")
+                self.events.progress("comparing plans", number, len(names))
+                widths = self.planner.solve(objective.curves, limits)
+                plan, latencies[name] = (
+                    plan_from_saliency(self.analysis, objective.saliency, widths),
+                    self.planner.predict(widths).latency_ms,
+                )
+                new = digest(plan) not in map(digest, plans.values())
+                plans[name] = plan
+                if new:
+                    yield digest(plan), plan
+
+        divergences = {key: divergence() for key, divergence in judges.divergences(different())}
+        tried = [TriedObjective(name, divergences[digest(plans[name])], latencies[name]) for name in names]
         self.events.progress("comparing plans", len(names), len(names))
         if self.options.race and self._trains:
-            tried = self._raced(tried, plans, judge)
+            tried = self._raced(tried, plans, judges)
         return Selection(stage, min(tried, key=lambda one: one.rank).name, tried)
 
-    def _raced(self, tried: list[TriedObjective], plans: Mapping[str, Plan], judge: PlanJudge) -> list[TriedObjective]:
+    def _raced(self, tried: list[TriedObjective], plans: Mapping[str, Plan], judges: Judges) -> list[TriedObjective]:
         """Train the plans that are nearly as good as the best one a little, where there are several of them."""
         best = min(tried, key=lambda one: one.rank).divergence
-        near = {digest(plans[one.name]) for one in tried if one.divergence <= NEAR * best}
+        near: dict[str, tuple[str, Plan]] = {}
+        for one in tried:
+            if one.divergence <= NEAR * best:
+                near.setdefault(digest(plans[one.name]), (one.name, plans[one.name]))
         if len(near) < 2:
             return tried
         raced: dict[str, float] = {}
-        for one in tried:
-            key = digest(plans[one.name])
-            if key in near and key not in raced:
-                self.events.progress("racing plans", len(raced), len(near))
-                raced[key] = self._after_training(one.name, plans[one.name], judge)
-        self.events.progress("racing plans", len(near), len(near))
+
+        def shown(done: int) -> None:
+            self.events.progress("racing plans", done, len(near))
+
+        shown(0)
+        for number, (key, divergence) in enumerate(judges.divergences(((key, plan) for key, (_, plan) in near.items()), RACE, shown), 1):
+            raced[key] = self._after_training(near[key][0], divergence)
+            shown(number)
         return [replace(one, raced=raced.get(digest(plans[one.name]))) for one in tried]
 
-    def _after_training(self, name: str, plan: Plan, judge: PlanJudge) -> float:
+    def _after_training(self, name: str, divergence: Callable[[], float]) -> float:
         """The divergence after a short training; infinite where that comes to what is not a number."""
         try:
-            return judge.divergence(plan, RACE)
+            return divergence()
         except TrainingError as error:
             if error.resumable:
                 raise

@@ -19,8 +19,8 @@ from edgeprune.importance import score
 from edgeprune.runs.events import ObjectiveChosen, read_events
 from edgeprune.search import Result, prune
 from edgeprune.search.candidate import CandidateSettings, ExportSettings
+from edgeprune.search.judge import USED, PlanJudge, held_out
 from edgeprune.search.plan.objective import OBJECTIVES
-from edgeprune.search.selection import USED, PlanJudge, held_out
 from edgeprune.surgery import Plan, plan_from_saliency
 
 OPTIONS = Options(engine="torchscript", formats=(), step=8, epochs=0.2)

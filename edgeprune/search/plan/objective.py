@@ -13,7 +13,7 @@ from edgeprune.importance import Saliency, score
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.events import EventStream
 from edgeprune.search.plan.program import saliency_curve
-from edgeprune.search.plan.sensitivity import ImportanceCurves, importance_curves
+from edgeprune.search.plan.sensitivity import Growths, ImportanceCurves, importance_curves
 from edgeprune.task import Task
 
 SENSITIVITY, RECONSTRUCTED, IMPORTANCE, MAGNITUDE, UNIFORM = "sensitivity", "reconstructed", "importance", "magnitude", "uniform"
@@ -53,7 +53,7 @@ class Objectives:
 
     ``choices``: the widths that every group may take. ``criterion``: of the channels' importance; None means Taylor with training data,
     else L2. Without training data there is nothing to measure: ``sensitivity`` and ``reconstructed`` are then a penalty quadratic in the
-    share of importance removed.
+    share of importance removed. ``growths``: see :func:`importance_curves`.
     """
 
     task: Task
@@ -63,6 +63,7 @@ class Objectives:
     run: RunDirectory
     key: str
     events: EventStream
+    growths: Growths | None = None
     _saliency: dict[str, Saliency] = field(default_factory=dict)
 
     def get(self, name: str) -> Objective:
@@ -85,7 +86,8 @@ class Objectives:
     def _curves(self, name: str, saliency: Saliency) -> ImportanceCurves:
         if name in MEASURED and self.task.train is not None:
             shown = partial(self.events.progress, "sensitivity" if name == SENSITIVITY else "sensitivity after reconstruction")
-            return importance_curves(self.task, self.analysis, saliency, self.choices, shown, reconstructed=name == RECONSTRUCTED)
+            solved = name == RECONSTRUCTED
+            return importance_curves(self.task, self.analysis, saliency, self.choices, shown, reconstructed=solved, growths=self.growths)
         if name in MEASURED:
             return {
                 group.name: _quadratic(saliency[group.name], self.choices[group.name], len(group.readers) + 1)

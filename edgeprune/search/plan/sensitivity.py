@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -28,6 +29,9 @@ POINTS = 3
 SAMPLES, BATCHES = 256, 4
 """Training samples that answers are compared on, in at most so many batches; layers are solved on as many others."""
 
+Growths = Callable[[Sequence[Trial], bool, Callable[[int, int], None] | None], list[float]]
+"""By how much trials move the answers; with the layers solved again or not, and what is told of the progress."""
+
 ImportanceCurves = dict[str, list[float]]
 """For every group, the value kept at each of its width choices: larger is better, at most 0 at the whole width."""
 
@@ -40,6 +44,7 @@ def importance_curves(
     on_progress: Callable[[int, int], None] | None = None,
     *,
     reconstructed: bool = False,
+    growths: Growths | None = None,
 ) -> ImportanceCurves:
     """For every group minus the divergence from the whole model at each of its widths, all other groups whole.
 
@@ -47,10 +52,9 @@ def importance_curves(
     answers cannot be compared), both with the batch-norm statistics of these batches; widths in between are interpolated along the saliency
     that is lost. A penalty quadratic in the share removed, ``PRIOR`` of the mean divergence, settles ties and grows where many groups get
     narrow at once. ``reconstructed``: the layers that read a narrower group are solved again first
-    (:func:`edgeprune.surgery.reconstruct`), on other batches.
+    (:func:`edgeprune.surgery.reconstruct`), on other batches. ``growths``: what tries them, :func:`growths_of` unless given.
     Source of the idea: Frantar & Alistarh, "SPDY", 2022 (the program's coefficients from calibration, a quadratic prior).
     """
-    batches, solving = _batches(task)
     tried = {group.name: _widths_to_try(choices[group.name]) for group in analysis.groups}
     for block in analysis.blocks:  # the block as a whole counts once, with its first group
         if choices[block.groups[0]][0] == 0:
@@ -61,12 +65,7 @@ def importance_curves(
             together = analysis.block_of[group.name].groups if width == 0 else (group.name,)
             plan = plan_from_saliency(analysis, saliency, dict.fromkeys(together, width))
             trials.append(Trial(plan, tuple(group.readers) if reconstructed and width else ()))
-    values = [0.0] * len(trials)
-    with kept_memory():
-        for done, (number, value) in enumerate(_growths(task, analysis, trials, batches, solving if reconstructed else []), 1):
-            values[number] = value
-            if on_progress is not None:
-                on_progress(done, len(trials))
+    values = (growths or partial(growths_of, task, analysis))(trials, reconstructed, on_progress)
     measured, curves = iter(values), ImportanceCurves()
     for group in analysis.groups:
         growth = {choices[group.name][-1]: 0.0} | {width: next(measured) for width in tried[group.name]}
@@ -75,6 +74,20 @@ def importance_curves(
         if choices[group.name][0] == 0:
             curves[group.name][0] = -dropped
     return _with_prior(curves, choices)
+
+
+def growths_of(
+    task: Task, analysis: Analysis, trials: Sequence[Trial], reconstructed: bool, on_progress: Callable[[int, int], None] | None = None
+) -> list[float]:
+    """By how much each of ``trials`` on ``task.model`` moves its answers."""
+    batches, solving = _batches(task)
+    values = [0.0] * len(trials)
+    with kept_memory():
+        for done, (number, value) in enumerate(_growths(task, analysis, trials, batches, solving if reconstructed else []), 1):
+            values[number] = value
+            if on_progress is not None:
+                on_progress(done, len(trials))
+    return values
 
 
 def _batches(task: Task) -> tuple[list[Batch], list[Batch]]:
