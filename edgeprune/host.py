@@ -65,15 +65,17 @@ def own_processes() -> list[int]:
 def end_tree(pid: int, group: bool = False) -> None:
     """Kill a process and all that it started; with ``group``, also its process group where the system has these, in which what lost its
     parent stays.  One that is gone is not an error; its parent still has to wait for it."""
-    try:
-        head = psutil.Process(pid)
-        family = [*_below(head), head]
-    except psutil.NoSuchProcess:
-        family = []
-    if group and hasattr(os, "killpg"):
+    family: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        family.append(psutil.Process(pid))
+        family[:0] = _below(family[0])
+    for process in family[:-1]:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            process.kill()
+    if group and hasattr(os, "killpg"):  # after those that left it: this process may be in it
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
-    for process in family:
+    for process in family[-1:]:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process.kill()
 

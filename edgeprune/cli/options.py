@@ -56,6 +56,22 @@ def device_option(function: F) -> F:
     return click.option("--device", metavar="NAME", help=text)(function)
 
 
+def workers_options(function: F) -> F:
+    """Add ``--workers`` (see :func:`edgeprune.execute.parse_workers`) and ``--gpus-per-candidate``, passed as ``workers`` and
+    ``gpus_per_candidate``; each None unless given."""
+
+    def check(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+        from edgeprune.execute import parse_workers
+
+        parse_workers(value)
+        return value
+
+    where = "Where models are made and tuned: 4 (processes), ray, or ray://HOST:PORT of a cluster that runs [default: this process]."
+    gpus = "CUDA devices of each piece of such work, or the part of one [default: none is reserved]."
+    function = click.option("--gpus-per-candidate", type=click.FloatRange(0, min_open=True), metavar="NUMBER", help=gpus)(function)
+    return click.option("--workers", metavar="WHERE", callback=check, help=where)(function)
+
+
 def seed_option(function: F) -> F:
     """Add ``--seed``."""
     return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Random seed.")(function)

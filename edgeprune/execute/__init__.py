@@ -4,7 +4,9 @@ A piece of work is a function of picklable arguments: it opens no device and wri
 result wherever it runs.
 """
 
+from edgeprune.execute.choose import executor_of, parse_workers
 from edgeprune.execute.executor import Executor, Send, Shared, ignore
 from edgeprune.execute.inprocess import InProcess
+from edgeprune.execute.processes import Processes
 
-__all__ = ["Executor", "InProcess", "Send", "Shared", "ignore"]
+__all__ = ["Executor", "InProcess", "Processes", "Send", "Shared", "executor_of", "ignore", "parse_workers"]
