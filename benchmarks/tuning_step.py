@@ -31,7 +31,7 @@ from edgeprune.tuning.allocator import kept_memory
 from edgeprune.tuning.context import as_float32, native_bf16
 from edgeprune.tuning.distill import distillation_loss
 from edgeprune.tuning.engine import engine
-from edgeprune.tuning.layout import channels_last, laid_out, takes_channels_last
+from edgeprune.tuning.layout import channels_last, laid_out, slices_keep_layout, takes_channels_last
 from edgeprune.tuning.norms import quick_norms
 from edgeprune.tuning.optimizer import settings_for
 from edgeprune.tuning.teacher import Teacher
@@ -117,6 +117,7 @@ def child(side: str, pipe: Connection, bf16: bool) -> None:
             ways = {"step": lambda: before.step(batch), "teacher": lambda: before.answers(batch)}
         else:
             stack.enter_context(quick_norms(model))
+            stack.enter_context(slices_keep_layout())
             stack.enter_context(kept_memory())
             running = stack.enter_context(engine(cpu, dtype))
             teacher = Teacher(task.model, batch, cpu, dtype, remember=False)

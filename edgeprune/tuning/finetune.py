@@ -27,7 +27,7 @@ from edgeprune.tuning.distill import teaching
 from edgeprune.tuning.engine import engine, shared, summed
 from edgeprune.tuning.frozen import trains
 from edgeprune.tuning.gates import GatedModel
-from edgeprune.tuning.layout import channels_last, takes_channels_last
+from edgeprune.tuning.layout import channels_last, slices_keep_layout, takes_channels_last
 from edgeprune.tuning.norms import quick_norms
 from edgeprune.tuning.optimizer import settings_for
 from edgeprune.tuning.ranks import run_ranks
@@ -170,6 +170,7 @@ def _made_ready(model: nn.Module, task: Task, first: Batch, device: torch.device
             stack.enter_context(kept_memory())
             if not task.compile:
                 stack.enter_context(quick_norms(model, summed if shared() else None))
+                stack.enter_context(slices_keep_layout())
         yield
 
 

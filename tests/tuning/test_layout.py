@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from edgeprune.surgery import apply, plan_from_saliency, reconstruct
 from edgeprune.task import Task
 from edgeprune.tuning import finetune, outputs_on, recalibrate, score
 from edgeprune.tuning.gates import GatedModel
-from edgeprune.tuning.layout import laid_out, takes_channels_last
+from edgeprune.tuning.layout import laid_out, slices_keep_layout, takes_channels_last
 from edgeprune.tuning.sparsify import sparsify
 
 
@@ -133,3 +134,48 @@ def test_trying_a_layout_changes_nothing() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(parameter.grad is None and parameter.is_contiguous() for parameter in model.parameters())
+
+
+class Shortcut(nn.Module):
+    """Takes every second pixel beside a convolution, as the shortcuts of ResNet-20 do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, 2, padding=1)
+        self.gradients: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = functional.relu(self.first(x))
+        features.register_hook(self.gradients.append)
+        result: Tensor = self.second(features) + features[:, :, ::2, ::2]
+        return result
+
+
+def test_gradients_of_slices_lie_as_the_activations_do_while_a_model_trains() -> None:
+    torch.manual_seed(0)
+    model = Shortcut().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.randn(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+
+    def gradients() -> list[Tensor]:
+        model.zero_grad()
+        model(images).square().sum().backward()
+        return [*(value.grad for value in model.parameters() if value.grad is not None), model.gradients[-1]]
+
+    usual = gradients()
+    with slices_keep_layout(), slices_keep_layout():
+        kept = gradients()
+    with pytest.raises(ZeroDivisionError), slices_keep_layout():
+        _ = 1 // 0
+    assert kept[-1].is_contiguous(memory_format=torch.channels_last)
+    assert all(map(torch.equal, usual, kept))
+    assert gradients()[-1].is_contiguous(), "PyTorch's own is back"
+
+
+@pytest.mark.parametrize(
+    "place", [(slice(1, 7, 3),), (..., slice(-2, None)), (slice(None), slice(5, 2)), (slice(None), slice(0, 2**62)), (2, slice(1, None))]
+)
+def test_gradients_of_any_slice_are_right(place: tuple[Any, ...]) -> None:
+    value = torch.randn(8, 6, 3, 5, 2, dtype=torch.float64).permute(3, 0, 4, 1, 2).requires_grad_()
+    with slices_keep_layout():
+        assert torch.autograd.gradcheck(lambda given: given[place] * 2, value)
+        assert torch.autograd.gradgradcheck(lambda given: given[place].square(), value)
