@@ -31,7 +31,7 @@ def command(recipe: str | None, kind: str, levels: str, resume: Path | None, as_
     from edgeprune.search.frontier import check_levels, frontier_of, swept
 
     if resume is not None:
-        job, sweep = resumed_job(resume, given["device"]), swept(resume)
+        job, sweep = resumed_job(resume, given), swept(resume)
         if sweep is None:
             raise click.UsageError(f"{resume} is not a sweep: edgeprune prune --resume {resume}")
         kind, wanted = sweep.kind, sweep.levels

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgeprune.budget import FIGURES, Budget
-from edgeprune.cli.options import budget_options, device_option, seed_option
+from edgeprune.cli.options import budget_options, device_option, seed_option, workers_options
 from edgeprune.cli.output import progress
 from edgeprune.engines import DEFAULT_FORMATS
 
@@ -26,7 +26,7 @@ TRAININGS = ("fine-tune", "scratch")
 _PASSED = (
     *("criterion", "objective", "race", "schedule", "training", "distillation", "weight_decay", "optimizer", "learning_rate"),
     *("lr_schedule", "warmup", "clip_norm", "label_smoothing", "ema", "device", "compile"),
-    *("epochs", "engine", "threads", "step", "measurements", "seed", "unfreeze"),
+    *("epochs", "engine", "threads", "step", "measurements", "seed", "unfreeze", "workers", "gpus_per_candidate"),
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,7 +53,7 @@ _OPTIONS = (
         metavar="RUN",
         type=click.Path(path_type=Path),
         callback=enter_directory,
-        help="Continue an earlier run. All other settings but --device come from that run, and so does the working folder.",
+        help="Continue an earlier run. All other settings but --device and --workers come from that run, and so does the working folder.",
     ),
     click.option("--runs", metavar="DIR", default="runs", show_default=True, type=click.Path(path_type=Path), help="Folder of the runs."),
     click.option("--epochs", type=click.FloatRange(min=0), help="Training epochs in total [default: the task's]."),
@@ -126,6 +126,7 @@ _OPTIONS = (
         "--unfreeze", is_flag=True, help="Train the parameters that pruning changed, even if they are frozen (requires_grad=False)."
     ),
     device_option,
+    workers_options,
     click.option("--compile", is_flag=True, help="Train through torch.compile: slower at first, faster in long trainings."),
     click.option("--no-mixed-precision", is_flag=True, help="Train in float32, whatever the device is good at."),
     seed_option,
@@ -187,17 +188,19 @@ def new_job(recipe: str | None, given: dict[str, Any]) -> AskedJob:
     return AskedJob(str(Path(recipe).resolve()), given["target"], given["profile"], budget, options)
 
 
-def resumed_job(path: Path, device: str | None = None) -> AskedJob:
-    """The job that an earlier run was started with, on another ``device`` if one is given."""
+def resumed_job(path: Path, given: dict[str, Any]) -> AskedJob:
+    """The job that an earlier run was started with; where it computes is as the command line has ``given`` it."""
     from edgeprune.errors import RunError
     from edgeprune.search.fingerprint import asked_of
+    from edgeprune.search.options import WHERE
 
     asked = asked_of(path)
     if not asked.recipe:
         raise RunError(
             f"{path} was not started from a recipe file", remedy="Resume it from Python: edgeprune.prune(task, ..., resume=path)."
         )
-    return AskedJob(asked.recipe, asked.target, asked.profile, asked.budget, replace(asked.options, device=device))
+    where = {name: given[name] for name in WHERE}
+    return AskedJob(asked.recipe, asked.target, asked.profile, asked.budget, replace(asked.options, **where))
 
 
 @contextmanager

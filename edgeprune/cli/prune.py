@@ -38,7 +38,7 @@ def command(recipe: str | None, resume: Path | None, dry_run: bool, as_json: boo
 
     if resume is not None and swept(resume) is not None:
         raise click.UsageError(f"{resume} is a sweep: edgeprune frontier --resume {resume}")
-    job = resumed_job(resume, given["device"]) if resume is not None else new_job(recipe, given)
+    job = resumed_job(resume, given) if resume is not None else new_job(recipe, given)
     if dry_run and not job.budget.limits():
         raise BudgetError("a dry run needs a limit other than --max-drop", remedy="Give one, for example --latency 50%.")
     request = job.request()

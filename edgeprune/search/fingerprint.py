@@ -17,7 +17,7 @@ from edgeprune.budget import Budget
 from edgeprune.decode import JsonObject, convert, unknown_field
 from edgeprune.errors import RunError
 from edgeprune.runs.document import read_inputs
-from edgeprune.search.options import Options
+from edgeprune.search.options import WHERE, Options
 from edgeprune.task import Task
 
 SETTINGS = (
@@ -64,7 +64,7 @@ def asked_of(path: Path) -> Asked:
 
 
 def _how(options: Options) -> JsonObject:
-    return {name: value for name, value in asdict(options).items() if name != "device"}  # a run may be resumed on another
+    return {name: value for name, value in asdict(options).items() if name not in WHERE}
 
 
 def _plain(value: Any) -> object:

@@ -114,7 +114,7 @@ def frontier_of(
         points[level] = yield from sweep.point(kind, level, budget)
         write_frontier(found())
 
-    with open_workers(request) as workers:
+    with open_workers(request, events) as workers:
         sweep = Sweep(request, folder, events, "frontier", workers, side_by_side=True)
         workers.run(workers.together([reach(level) for level in dict.fromkeys(levels)]))
     update_document(folder, state="done" if any(point.best for point in found().points) else "budget missed")

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from edgeprune.engines import DEFAULT_FORMATS, FORMATS, TFLITE
 from edgeprune.errors import InputError, suggest
+from edgeprune.execute import parse_workers
 from edgeprune.search.plan.objective import MEASURED, OBJECTIVES
 from edgeprune.search.precision import PRECISIONS, find_precision
 from edgeprune.task import Task
@@ -26,6 +27,9 @@ OF_TRAINING = (
 )
 """What takes the place of the task's fields of the same names."""
 
+WHERE = ("device", "workers", "gpus_per_candidate")
+"""What says where a run computes, not what: it may be resumed elsewhere."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -43,8 +47,10 @@ class Options:
     export at the end. ``threads``: None means the device's cores, at most 4. ``step``: widths are multiples of this number; None means the
     profile's. ``measurements``: the largest number of pruned models to measure. ``reuse``: use what earlier runs measured of the same
     plans on this device. ``unfreeze``: train the parameters that pruning changed, even if they are frozen. ``seed``: random seed.
-    ``device``: what this machine computes on, as ``Task.device``; None means the task's. A run can be resumed on another. ``compile``,
-    ``mixed_precision``: as of the task, changed to True and to False.
+    ``device``: what this machine computes on, as ``Task.device``; None means the task's. ``compile``, ``mixed_precision``: as of the task,
+    changed to True and to False. ``workers``: where models are tuned and compared (:func:`edgeprune.execute.parse_workers`); None means
+    this process. ``gpus_per_candidate``: CUDA devices, or the part of one, that each of them is given. A run can be resumed on another
+    device and by other workers.
     """
 
     criterion: str | None = None
@@ -76,6 +82,8 @@ class Options:
     device: str | None = None
     compile: bool = False
     mixed_precision: bool = True
+    workers: str | int | None = None
+    gpus_per_candidate: float | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("schedule", get_args(Schedule)), ("training", get_args(Training))):
@@ -98,6 +106,9 @@ class Options:
         for name in ("weight_decay", "learning_rate", "clip_norm", "epochs"):
             if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
                 raise InputError(f"{name} {value} must be zero or more, and finite", remedy=_LEAVE_OUT)
+        parse_workers(self.workers)
+        if self.gpus_per_candidate is not None and not 0 < self.gpus_per_candidate < math.inf:
+            raise InputError(f"gpus_per_candidate {self.gpus_per_candidate} must be more than zero, and finite", remedy=_LEAVE_OUT)
         for name in self.precision:
             find_precision(name)
         if not self.precision or len(set(self.precision)) < len(self.precision):

@@ -51,7 +51,7 @@ def prune(
 def prune_request(request: RunRequest, runs: str | Path, resume: str | Path | None, events: EventStream) -> Result:
     """:func:`prune` for a request that has passed :func:`preflight`."""
     check_task(request, events)
-    with open_workers(request) as workers:
+    with open_workers(request, events) as workers:
         if not request.budget.limits():
             return workers.run(fastest(request, runs, resume, events, workers))
         run = RunDirectory.reopen(Path(resume)) if resume is not None else RunDirectory.create(Path(runs), request.task.name)

@@ -23,7 +23,7 @@ T = TypeVar("T")
 @dataclass(eq=False)
 class Work(Generic[T]):
     """A piece of work for an :class:`Executor`.  ``receive``: gets what it sends, in the thread of the search; ``keep``: gets it first,
-    in whatever thread it arrives, and says whether that was all."""
+    in whatever thread it arrives, and says whether that was all; the work ends with what it raises."""
 
     key: str
     function: Callable[..., T]
@@ -158,14 +158,11 @@ class Workers:
             return
 
         def received(message: Any) -> None:
-            try:
-                kept = work.keep(message)
-            except Exception as error:  # raised where the search waits
-                self._inbox.put(partial(_raise, error))
+            if work.keep(message):
                 return
-            if not kept and threading.get_ident() == self._thread:
+            if threading.get_ident() == self._thread:
                 work.receive(message)
-            elif not kept:
+            else:
                 self._inbox.put(partial(work.receive, message))
 
         work.future = self.executor.submit(work.key, work.function, *work.arguments, receive=received)
@@ -181,7 +178,3 @@ def _interrupt(steps: Steps[Any], error: BaseException) -> None:
     except BaseException as ended:
         for note in getattr(ended, "__notes__", [])[: 0 if getattr(error, "__notes__", []) else 1]:
             error.add_note(note)
-
-
-def _raise(error: BaseException) -> None:
-    raise error

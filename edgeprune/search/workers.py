@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 from edgeprune.devices import parse_address, resolve_target
-from edgeprune.execute import Executor, InProcess
-from edgeprune.search.options import Options
+from edgeprune.execute import executor_of
+from edgeprune.search.events import EventStream
 from edgeprune.search.request import RunRequest
 from edgeprune.search.room import own_threads
 from edgeprune.search.work import Workers
 
 
 @contextmanager
-def open_workers(request: RunRequest) -> Iterator[Workers]:
-    """The workers that a command was asked to use, until it ends."""
-    executor = executor_of(request.options)
-    try:
-        with own_threads():
-            yield Workers(executor, quiet=request.target is not None and _is_here(request.target))
-    finally:
-        executor.close()
-
-
-def executor_of(options: Options) -> Executor:
-    """What the options ask for."""
-    return InProcess()
+def open_workers(request: RunRequest, events: EventStream) -> Iterator[Workers]:
+    """The workers that a command was asked to use, until it ends.  Raises what :func:`edgeprune.execute.executor_of` raises."""
+    options, folder = request.options, Path(request.recipe).parent if request.recipe else None
+    made = executor_of(options.workers, gpus_per_task=options.gpus_per_candidate, folder_of_recipe=folder, note=events.note)
+    with closing(made) as executor, own_threads():
+        yield Workers(executor, quiet=request.target is not None and _is_here(request.target))
 
 
 def _is_here(target: str) -> bool:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from points_task import points_task
-from spawned import Spawned
+from safetensors.torch import load_file
+from torch import Tensor
 
-from edgeprune.runs.events import EpochEnded, Event
-from edgeprune.search import Options, frontier
+from edgeprune.budget import Budget
+from edgeprune.errors import InputError, TrainingStoppedError
+from edgeprune.execute import InProcess, Processes, Send, Shared, executor_of, ignore
+from edgeprune.runs.events import EpochEnded, Event, read_events
+from edgeprune.runs.sweep import Frontier
+from edgeprune.search import Options, frontier, prune
+from edgeprune.search.apart import SentCheckpoint
+from edgeprune.search.request import RunRequest
 
 OPTIONS = Options(engine="torchscript", formats=(), step=4, epochs=2)
+TWO = replace(OPTIONS, workers=2)
 LEVELS = ["70%", "45%", "30%"]
-PROFILE = "raspberry-pi-4"
+NAMES = [f"macs-{level.replace('%', 'pct')}" for level in LEVELS]
 
 
-@pytest.fixture
-def spawned(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spawned]:
-    executor = Spawned(2)
-    monkeypatch.setattr("edgeprune.search.workers.executor_of", lambda options: executor)
-    yield executor
-    executor.close()
+def swept(options: Options, listener: Callable[[Event], None] = lambda event: None, **where: Any) -> Frontier:
+    return frontier(points_task(), profile="raspberry-pi-4", kind="macs", levels=LEVELS, options=options, listener=listener, **where)
 
 
 def without_times(value: Any) -> Any:
@@ -33,18 +41,124 @@ def without_times(value: Any) -> Any:
     return [without_times(part) for part in value] if isinstance(value, list) else value
 
 
-def swept(folder: Path, listener: Any = lambda event: None) -> list[Any]:
-    found = frontier(points_task(), profile=PROFILE, kind="macs", levels=LEVELS, options=OPTIONS, runs=folder, listener=listener)
-    return [without_times(point.summary) for point in found.points if point.summary is not None]
+class Kept:
+    """Workers that outlive a command."""
+
+    here, workers = True, 2
+
+    def __init__(self) -> None:
+        self.inner, self.keys = Processes(2), list[str]()
+
+    def share(self, value: Any) -> Shared[Any]:
+        return self.inner.share(value)
+
+    def submit(self, key: str, function: Callable[..., Any], *arguments: Any, receive: Send = ignore) -> Future[Any]:
+        self.keys.append(key)
+        return self.inner.submit(key, function, *arguments, receive=receive)
+
+    def close(self) -> None:
+        self.keys.clear()
 
 
-def test_levels_tuned_by_workers_are_those_of_one_process(tmp_path: Path, spawned: Spawned, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[Event] = []
-    apart = swept(tmp_path / "apart", heard.append)
-    monkeypatch.undo()
-    together = swept(tmp_path / "one")
-    assert apart == together
-    assert [key.partition(" ")[0] for key in spawned.submitted[:5]] == ["sensitivity"] * 4 + ["judge"]
-    assert sum("tune-final-0" in key for key in spawned.submitted) == 3
-    epochs = {event.stage for event in heard if isinstance(event, EpochEnded)}
-    assert epochs == {f"macs-{level.replace('%', 'pct')}: fine-tuning" for level in LEVELS}
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Kept]:
+    kept = Kept()
+    yield kept
+    kept.inner.close()
+
+
+@pytest.fixture
+def two(processes: Kept, monkeypatch: pytest.MonkeyPatch) -> Kept:
+    """Used by runs with options :data:`TWO`."""
+    honest = executor_of
+    monkeypatch.setattr(
+        "edgeprune.search.workers.executor_of", lambda workers, **named: processes if workers == 2 else honest(workers, **named)
+    )
+    return processes
+
+
+def test_levels_tuned_by_workers_are_those_of_one_process(tmp_path: Path, two: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, stages = list[str](), set[str]()
+    monkeypatch.setattr(two, "close", lambda: keys.extend(two.keys))
+    apart = swept(TWO, lambda event: stages.add(event.stage) if isinstance(event, EpochEnded) else None, runs=tmp_path / "apart")
+    assert [key.partition("/")[0] for key in keys if "tune-final-0" in key] == NAMES
+    assert {"sensitivity 0", "sensitivity 1"} < set(keys)
+    assert stages == {f"{name}: fine-tuning" for name in NAMES}
+    alone = swept(OPTIONS, runs=tmp_path / "alone")
+    for one, other in zip(apart.points, alone.points, strict=True):
+        assert one.best == other.best
+        assert one.summary is not None
+        assert without_times(one.summary) == without_times(other.summary)
+        ended = [(event.stage, event.epoch) for _, event in read_events(one.run) if isinstance(event, EpochEnded)]
+        assert ended == [("fine-tuning", epoch) for epoch in (1, 2)]
+        weights, same = (load_file(point.run / "model.safetensors") for point in (one, other))
+        assert weights.keys() == same.keys()
+        assert all(torch.equal(value, same[name]) for name, value in weights.items())
+
+
+class Stuck(InProcess):
+    """Tunings say that an epoch ended, and never end themselves; :class:`KeyboardInterrupt` comes while the last of ``count`` begins."""
+
+    workers, here = 2, True
+
+    def __init__(self, count: int) -> None:
+        self.begun, self.count = list[Future[Any]](), count
+
+    def submit(self, key: str, function: Callable[..., Any], *arguments: Any, receive: Send = ignore) -> Future[Any]:
+        if "tune-" not in key:
+            return super().submit(key, function, *arguments, receive=receive)
+        self.begun.append(Future())
+        receive(SentCheckpoint("", f"after an epoch of {key}".encode()))
+        if len(self.begun) == self.count:
+            raise KeyboardInterrupt
+        return self.begun[-1]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_an_interrupt_marks_every_level_that_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    stuck = Stuck(count)
+    monkeypatch.setattr("edgeprune.search.workers.executor_of", lambda workers, **named: stuck)
+    monkeypatch.setattr("edgeprune.search.work.InProcess", type(None))  # it is not one of these
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        swept(TWO, runs=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert stopped.value.__notes__[0].endswith(f"frontier(..., resume={str(folder)!r})")
+    assert all(future.cancelled() for future in stuck.begun[:-1])
+    for name in NAMES[:count]:
+        assert json.loads((folder / name / "run.json").read_text())["state"] == "interrupted"
+        (kept,) = (folder / name).glob("tune-final-0-*.safetensors")
+        assert kept.read_text() == f"after an epoch of {name}/{kept.stem}"
+    assert not (folder / "macs-30pct" / "run.json").exists() or count == 3
+
+
+def failing(outputs: Tensor, targets: Tensor) -> Tensor:
+    raise LookupError("the third batch is lost")
+
+
+def test_what_a_worker_raises_reaches_the_user_as_in_one_process(tmp_path: Path, two: Kept) -> None:
+    found = []
+    for options in (TWO, OPTIONS):
+        task = points_task()
+        task.evaluate = lambda model: 1.0
+        task.fit = lambda model: failing(model, model)
+        with pytest.raises(TrainingStoppedError) as raised:
+            prune(task, profile="raspberry-pi-4", budget=Budget(macs="50%"), options=options, runs=tmp_path, listener=lambda event: None)
+        found.append((raised.value.message, raised.value.remedy))
+        (run,) = tmp_path.glob("points-*[!d]")
+        assert json.loads((run / "run.json").read_text())["state"] == "failed"
+        assert f"Continue with: edgeprune.prune(..., resume={str(run)!r})" in raised.value.__notes__[-1]
+        run.rename(tmp_path / f"done-{options.workers}")
+    assert found[0] == found[1]
+    assert "LookupError: the third batch is lost" in found[0][0]
+
+
+def test_where_a_run_computes_is_not_what_it_is_asked() -> None:
+    where = replace(OPTIONS, workers="4", gpus_per_candidate=0.5, device="cpu")
+    one, other = (RunRequest(points_task(), Budget(macs="50%"), profile="raspberry-pi-4", options=options) for options in (OPTIONS, where))
+    assert one.fingerprint == other.fingerprint
+
+
+def test_workers_that_cannot_be_are_refused() -> None:
+    for wrong in ({"workers": "many"}, {"workers": 0}, {"gpus_per_candidate": 0.0}):
+        with pytest.raises(InputError):
+            Options(**wrong)  # type: ignore[arg-type]
