@@ -8,11 +8,16 @@ from pathlib import Path
 
 
 @cache
-def code_version() -> str:
-    """Hash of edgeprune's sources and torch's version: other code may make another candidate of the same inputs."""
-    import torch
-
-    digest, package = hashlib.sha256(torch.__version__.encode()), Path(__file__).parent
+def sources() -> str:
+    """Hash of edgeprune's sources."""
+    digest, package = hashlib.sha256(), Path(__file__).parent
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
+
+
+def code_version() -> str:
+    """Of edgeprune's sources and torch's version: other code may make another candidate of the same inputs."""
+    import torch
+
+    return hashlib.sha256(f"{torch.__version__} {sources()}".encode()).hexdigest()[:16]

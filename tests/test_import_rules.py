@@ -134,3 +134,9 @@ def test_the_rule_sees_lazy_relative_and_computed_imports():
         "d.e",
         "edgeprune.cli",
     ]
+
+
+@pytest.mark.parametrize("path", sources("edgeprune"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_ray_is_imported_where_work_runs_alone(path):
+    imports = {module.split(".")[0] for module in imported(parsed(path), ".".join(path.relative_to(ROOT).parent.parts))}
+    assert "ray" not in imports or path.parent.name == "execute"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgeprune.errors import InputError, WorkerError
+from edgeprune.errors import InputError
 from edgeprune.execute.executor import Executor, ignore
 from edgeprune.execute.inprocess import InProcess
 from edgeprune.execute.processes import Note, Processes
@@ -62,7 +62,9 @@ def executor_of(
         return workers
     asked = parse_workers(workers)
     if asked.ray:
-        raise WorkerError("workers on Ray cannot be had yet", remedy="Give a number of processes.")
+        from edgeprune.execute.onray import Ray
+
+        return Ray(asked.address, gpus_per_task=gpus_per_task, folder_of_recipe=folder_of_recipe, note=note)
     if asked.processes > 1:
         return Processes(asked.processes, gpus_per_task=gpus_per_task, note=note)
     return InProcess()

@@ -86,7 +86,7 @@ class Child:
     """A process of ours that is given frames and answers with frames; see :mod:`edgeprune.execute.worker`."""
 
     def __init__(self, module: str, arguments: list[str], environment: dict[str, str], log: Path) -> None:
-        self._log, self._ready, self._oom_kills = log, False, oom_kills()
+        self._log, self._ready, self._oom_kills, self._writing = log, False, oom_kills(), threading.Lock()
         with log.open("wb") as written:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", module, *arguments],
@@ -124,7 +124,7 @@ class Child:
         """Give it a frame.  One that has died takes none, and :meth:`read` says so."""
         assert self._process.stdin is not None
         self._oom_kills = oom_kills()
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError), self._writing:
             write(self._process.stdin, frame)
 
     def read(self) -> bytes | None:
@@ -152,6 +152,15 @@ class Child:
         """Kill it and all that it started."""
         if self.alive:
             end_tree(self.pid, group=True)
+
+    def leave(self, limit_s: float) -> None:
+        """Let it end by itself, or kill it after ``limit_s`` seconds."""
+        assert self._process.stdin is not None
+        with suppress(OSError, ValueError):
+            self._process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(limit_s)
+        self.end()
 
     def end(self) -> None:
         """Kill it, and wait until it is gone."""

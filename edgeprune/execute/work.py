@@ -63,9 +63,9 @@ class InWorker(Exception):
 Frame = Message | Done | Failed
 
 
-def do(work: bytes, tell: Callable[[bytes], None]) -> None:
+def do(work: bytes, tell: Callable[[bytes], None], note: str = "") -> None:
     """Do what was pickled to ``work``, a function and its arguments, and ``tell`` pickled frames; the last is :class:`Done` or
-    :class:`Failed`."""
+    :class:`Failed`.  ``note``: added to an error."""
     import cloudpickle
 
     refuse_devices()
@@ -77,6 +77,8 @@ def do(work: bytes, tell: Callable[[bytes], None]) -> None:
         except Exception as error:
             raise RecipeError(f"a result of type {type(result).__name__} cannot be sent back from a worker: {error}") from error
     except BaseException as error:
+        if note:
+            error.add_note(note)
         last = cloudpickle.dumps(Failed.of(error))
     tell(last)
 

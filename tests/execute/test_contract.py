@@ -13,7 +13,7 @@ import works
 from edgeprune.errors import DeviceError, TrainingStoppedError
 from edgeprune.execute import Executor, InProcess, executor_of
 
-PLACES = ["1", "2"]
+PLACES = ["1", "2", pytest.param("ray", marks=pytest.mark.device)]
 
 
 @pytest.fixture(scope="module", params=PLACES)
