@@ -20,7 +20,8 @@ LAYERS = [
     {"task", "graph", "packing"},
     {"tasks", "importers", "importance", "surgery", "cost", "devices"},
     {"tuning", "bench", "micro"},
-    {"execute", "runs", "export", "criteria"},
+    {"execute"},
+    {"runs", "export", "criteria"},
     {"search", "release", "report"},
     {"cli", "testing"},
 ]

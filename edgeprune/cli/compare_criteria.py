@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
-from edgeprune.cli.options import device_option, json_option, seed_option
+from edgeprune.cli.options import device_option, json_option, seed_option, workers_options
 from edgeprune.cli.output import console, print_json, progress
 
 
@@ -33,9 +35,18 @@ def _shares(_: click.Context, __: click.Parameter, value: str) -> list[float]:
 )
 @click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, help="Training samples for each measurement.")
 @device_option
+@workers_options
 @seed_option
 @json_option
-def command(recipe: str, criteria: str | None, device: str | None, as_json: bool, **options: Any) -> None:
+def command(
+    recipe: str,
+    criteria: str | None,
+    device: str | None,
+    workers: str | None,
+    gpus_per_candidate: float | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Show how well each criterion predicts the effect of removing channels from the model of RECIPE.
 
     Channels, and random subsets of them, are masked and the batch-norm statistics measured again. The answers are compared with the whole
@@ -45,6 +56,7 @@ def command(recipe: str, criteria: str | None, device: str | None, as_json: bool
     losses are those of the model without the lowest-ranked share of every group. Nothing is changed, and no target is needed.
     """
     from edgeprune.criteria.study import check_asked, compare_criteria
+    from edgeprune.execute import executor_of
     from edgeprune.graph import analyze
     from edgeprune.placement import resolve
     from edgeprune.task import load_recipe
@@ -53,9 +65,11 @@ def command(recipe: str, criteria: str | None, device: str | None, as_json: bool
     check_asked(names, options["shares"])
     if device is not None:
         resolve(device)
-    with progress() as bars:
+    with progress() as bars, ExitStack() as stack:
         bar = bars.add_task("analysing", total=None)
         task = load_recipe(recipe)
+        made = executor_of(workers, gpus_per_task=gpus_per_candidate, folder_of_recipe=Path(recipe).resolve().parent)
+        executor = stack.enter_context(closing(made))
         task = task if device is None else replace(task, device=device)
         analysis = analyze(task.model, task.example_inputs, task.protect, task.attention)
         found = compare_criteria(
@@ -63,6 +77,7 @@ def command(recipe: str, criteria: str | None, device: str | None, as_json: bool
             analysis,
             names,
             on_progress=lambda done, total, what: bars.update(bar, completed=done, total=total, description=what),
+            executor=executor,
             **options,
         )
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch import nn
 
 from edgeprune.batches import Batch
 from edgeprune.errors import TrainingError
-from edgeprune.graph import Analysis
+from edgeprune.execute import Send, Shared
+from edgeprune.graph import Analysis, analyze
 from edgeprune.graph.capture import eval_mode
 from edgeprune.importance.data import SAMPLES, captured_size, pieces
 from edgeprune.placement import to_cpu
@@ -46,22 +47,37 @@ class Removal:
     recalibrated: Effect
 
 
-class Removals:
-    """Measures plans by masking.
+@dataclass(frozen=True)
+class Samples:
+    """Batches that effects are ``measured`` on, and those for ``calibration`` before."""
 
-    ``images``: how many training samples, at least, the effect is measured on, from behind those that criteria look at (the last ones
-    where there are not so many); half as many before them serve recalibration.
-    """
+    measured: list[Batch]
+    calibration: list[Batch]
 
-    def __init__(self, task: Task, analysis: Analysis, images: int) -> None:
-        self.task, self.analysis = task, analysis
+    @classmethod
+    def of(cls, task: Task, analysis: Analysis, images: int) -> Samples:
+        """``images`` training samples, at least, from behind those that criteria look at (the last ones where there are not so many), and
+        half as many before them."""
         later = _last(pieces(task, captured_size(analysis) or PIECE, SAMPLES + images + images // 2), images + images // 2)
-        self.measured = _last(later, images)
-        self.calibration = later[: -len(self.measured)] or later
+        measured = _last(later, images)
+        return cls(measured, later[: -len(measured)] or later)
+
+
+class Removals:
+    """Measures plans on ``samples`` by masking."""
+
+    def __init__(self, task: Task, analysis: Analysis, samples: Samples) -> None:
+        self.task, self.analysis, self.samples = task, analysis, samples
+        self.measured, self.calibration = samples.measured, samples.calibration
         self.images = _count(self.measured)
         self.answers = self._run(task.model)
         self._known = dict[str, Removal]()
         self.dense = self._both(copy.deepcopy(task.model))
+
+    @classmethod
+    def of(cls, task: Task, analysis: Analysis, images: int) -> Removals:
+        """On the samples that :meth:`Samples.of` takes."""
+        return cls(task, analysis, Samples.of(task, analysis, images))
 
     def measure(self, plan: Plan) -> Removal:
         """The effect of what ``plan`` removes.  Raises :class:`TrainingError` when the loss is not a number."""
@@ -93,6 +109,16 @@ class Removals:
         """The outputs on all measured pieces, in float32: the smallest removals change less than bfloat16 resolves."""
         with self.task.on_device(model), eval_mode(model), torch.no_grad():
             return [to_cpu(laid_out(model, batch).call(model, loss)) for batch in self.measured]
+
+
+def measure_apart(given: Shared[tuple[Task, Samples]], plans: Sequence[Plan], send: Send) -> list[Removal]:
+    """What a worker measures of ``plans``.  Sends the number of each as soon as it is done."""
+    task, samples = given.get()
+    removals, found = Removals(task, analyze(task.model, task.example_inputs, tuple(task.protect), task.attention), samples), []
+    for number, plan in enumerate(plans):
+        found.append(removals.measure(plan))
+        send(number)
+    return found
 
 
 def _last(batches: Iterable[Batch], samples: int) -> list[Batch]:

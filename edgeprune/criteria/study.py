@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from threading import Lock
 
 import numpy as np
 
 from edgeprune.criteria.correlation import Estimate, mean_ratio, rank_correlation
-from edgeprune.criteria.removals import Removal, Removals
+from edgeprune.criteria.removals import Removal, Removals, measure_apart
 from edgeprune.errors import InputError
+from edgeprune.execute import Executor
 from edgeprune.graph import Analysis, Group
 from edgeprune.importance import CRITERIA, Saliency, score
 from edgeprune.importance.registry import find, known
@@ -86,13 +89,15 @@ def compare_criteria(
     images: int = 256,
     seed: int = 0,
     on_progress: Progress | None = None,
+    executor: Executor | None = None,
 ) -> Comparison:
     """Judge criteria by removals that are measured.
 
     ``names``: all that apply unless given. ``shares``: how much of every group goes to see what following a criterion costs.
     ``samples``: how many channels are removed one at a time, spread evenly over at most ``GROUPS`` groups; half as many random
     subsets are; ``EACH`` in each group at least. ``images``: training samples that each is measured on. Raises :class:`InputError`
-    for unknown criteria, missing data, and shares that are not between 0 and 1.
+    for unknown criteria, missing data, and shares that are not between 0 and 1. ``executor``: measures removals side by side; without, they
+    are measured here. ``on_progress`` may be called from other threads then.
     """
     check_asked(names, shares)
     if task.train is None:
@@ -108,12 +113,23 @@ def compare_criteria(
     with seeded(seed):
         scored, seconds, skipped = _scores(task, analysis, wanted, names is None, steps)
         steps.total -= len(skipped) * each_criterion
-        study = _Study(Removals(task, analysis, images), groups, scored, np.random.default_rng(seed), steps)
-        channels = study.remove(each, lambda group: 1)
-        subsets = study.remove(half, lambda group: _goes(group, max(shares)))
-        judged = [_judgement(name, study, channels, subsets, shares, seconds[name]) for name in scored]
+        removals, random = Removals.of(task, analysis, images), np.random.default_rng(seed)
+        drawn = [_Drawn.of(group, 1, random, analysis) for group in groups for _ in range(each)]
+        drawn += [_Drawn.of(group, _goes(group, max(shares)), random, analysis) for group in groups for _ in range(half)]
+        followed = [
+            (f"following {name}", _following(analysis, scored[name], share, some))
+            for name in scored
+            for share, some in [*((max(shares), [group]) for group in groups), *((share, analysis.groups) for share in shares)]
+        ]
+        effects = iter(_measured(removals, [*((one.text, one.plan) for one in drawn), *followed], steps, executor))
+    removed = [one.removal(next(effects), scored) for one in drawn]
+    channels, subsets = removed[: each * len(groups)], removed[each * len(groups) :]
+    judged = []
+    for name in scored:
+        alone, along = [next(effects) for _ in groups], [Followed(share, next(effects)) for share in shares]
+        judged.append(_judgement(name, groups, channels, subsets, alone, along, seconds[name]))
     judged.sort(key=lambda one: one.alone.value)
-    return Comparison(study.removals.dense, study.removals.images, judged, channels, subsets, skipped)
+    return Comparison(removals.dense, removals.images, judged, channels, subsets, skipped)
 
 
 def check_asked(names: Sequence[str] | None, shares: Sequence[float]) -> None:
@@ -164,37 +180,72 @@ def _goes(group: Group, share: float) -> int:
 
 
 @dataclass(frozen=True)
-class _Study:
-    """What removals are drawn from, and where they are measured."""
+class _Drawn:
+    """A random removal that is not measured yet.  ``places``: (rows, channels) of ``group`` that go."""
 
-    removals: Removals
-    groups: list[Group]
-    scored: Mapping[str, Saliency]
-    random: np.random.Generator
-    steps: _Steps
+    group: Group
+    places: np.ndarray
+    plan: Plan
 
-    def remove(self, each: int, count: Callable[[Group], int]) -> list[RandomRemoval]:
-        """``each`` random removals of ``count`` channels a row from every group."""
-        return [self._remove(group, count(group)) for group in self.groups for _ in range(each)]
-
-    def _remove(self, group: Group, count: int) -> RandomRemoval:
-        places = np.stack([np.sort(self.random.choice(group.size, count, replace=False)) for _ in group.rows])
+    @classmethod
+    def of(cls, group: Group, count: int, random: np.random.Generator, analysis: Analysis) -> _Drawn:
+        """``count`` channels of every row."""
+        places = np.stack([np.sort(random.choice(group.size, count, replace=False)) for _ in group.rows])
         kept = tuple(tuple(np.setdiff1d(np.arange(group.size), row).tolist()) for row in places)
-        effect = self.removals.measure(Plan(self.removals.analysis.fingerprint, {group.name: kept}))
-        predicted = {name: float(np.take_along_axis(saliency[group.name], places, 1).sum()) for name, saliency in self.scored.items()}
-        self.steps.done(f"removing {count} at random from {group.name}")
-        return RandomRemoval(group.name, places.tolist(), effect, predicted)
+        return cls(group, places, Plan(analysis.fingerprint, {group.name: kept}))
 
-    def followed(self, name: str, share: float, groups: Sequence[Group]) -> Removal:
-        """The effect of removing what the criterion ranks lowest."""
-        widths = {group.name: group.size - _goes(group, share) for group in groups}
-        effect = self.removals.measure(plan_from_saliency(self.removals.analysis, self.scored[name], widths))
-        self.steps.done(f"following {name}")
-        return effect
+    @property
+    def text(self) -> str:
+        """What is done."""
+        return f"removing {self.places.shape[1]} at random from {self.group.name}"
+
+    def removal(self, effect: Removal, scored: Mapping[str, Saliency]) -> RandomRemoval:
+        """With what was measured of it, and what was predicted."""
+        predicted = {name: float(np.take_along_axis(saliency[self.group.name], self.places, 1).sum()) for name, saliency in scored.items()}
+        return RandomRemoval(self.group.name, self.places.tolist(), effect, predicted)
+
+
+def _following(analysis: Analysis, saliency: Saliency, share: float, groups: Sequence[Group]) -> Plan:
+    """Without what a criterion ranks lowest."""
+    return plan_from_saliency(analysis, saliency, {group.name: group.size - _goes(group, share) for group in groups})
+
+
+def _measured(removals: Removals, asked: Sequence[tuple[str, Plan]], steps: _Steps, executor: Executor | None) -> list[Removal]:
+    """The effects of named plans, in order."""
+    if executor is None or executor.workers == 1:
+        effects = []
+        for text, plan in asked:
+            effects.append(removals.measure(plan))
+            steps.done(text)
+        return effects
+    names: dict[str, list[str]] = {}
+    plans: dict[str, Plan] = {}
+    for text, plan in asked:  # criteria often agree
+        names.setdefault(plan.to_json(), []).append(text)
+        plans[plan.to_json()] = plan
+    given, lock = executor.share((removals.task, removals.samples)), Lock()
+
+    def done(keys: Sequence[str], number: int) -> None:
+        with lock:
+            steps.done(names[keys[number]][0], len(names[keys[number]]))
+
+    parts = [part for start in range(executor.workers) if (part := list(plans)[start :: executor.workers])]
+    futures = [
+        executor.submit(f"removals {number}", measure_apart, given, [plans[key] for key in part], receive=partial(done, part))
+        for number, part in enumerate(parts)
+    ]
+    found = {key: effect for part, future in zip(parts, futures, strict=True) for key, effect in zip(part, future.result(), strict=True)}
+    return [found[plan.to_json()] for _, plan in asked]
 
 
 def _judgement(
-    name: str, study: _Study, channels: Sequence[RandomRemoval], subsets: Sequence[RandomRemoval], shares: Sequence[float], seconds: float
+    name: str,
+    groups: Sequence[Group],
+    channels: Sequence[RandomRemoval],
+    subsets: Sequence[RandomRemoval],
+    alone: Sequence[Removal],
+    followed: list[Followed],
+    seconds: float,
 ) -> Judgement:
     def within(removals: Sequence[RandomRemoval], key: Callable[[RandomRemoval], str], plain: bool = False) -> Estimate:
         strata = dict[str, tuple[list[float], list[float]]]()
@@ -205,17 +256,15 @@ def _judgement(
         return rank_correlation(list(strata.values()))
 
     chance = [
-        float(np.mean([removal.effect.recalibrated.divergence for removal in subsets if removal.group == group.name]))
-        for group in study.groups
+        float(np.mean([removal.effect.recalibrated.divergence for removal in subsets if removal.group == group.name])) for group in groups
     ]
-    alone = [study.followed(name, max(shares), [group]).recalibrated.divergence for group in study.groups]
     return Judgement(
         name,
         within(channels, lambda removal: removal.group),
         within(channels, lambda removal: removal.group, plain=True),
         within(channels, lambda removal: ""),
         within(subsets, lambda removal: removal.group),
-        mean_ratio(alone, chance),
-        [Followed(share, study.followed(name, share, study.removals.analysis.groups)) for share in shares],
+        mean_ratio([effect.recalibrated.divergence for effect in alone], chance),
+        followed,
         seconds,
     )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +19,7 @@ from edgeprune.criteria.correlation import mean_ratio, rank_correlation
 from edgeprune.criteria.removals import Removals
 from edgeprune.criteria.study import compare_criteria
 from edgeprune.errors import InputError
+from edgeprune.execute import executor_of
 from edgeprune.graph import Analysis, analyze
 from edgeprune.importance import CRITERIA, Criterion, Saliency, score
 from edgeprune.importance.data import SAMPLES
@@ -65,7 +70,7 @@ def test_a_ratio_is_the_geometric_mean_and_its_interval_spans_the_pairs() -> Non
 
 def test_a_removal_is_measured_on_batches_behind_those_that_criteria_see() -> None:
     task, analysis = small_task()
-    removals = Removals(task, analysis, 256)
+    removals = Removals.of(task, analysis, 256)
     later = torch.cat([inputs for inputs, _ in task.train])[-256:], torch.cat([targets for _, targets in task.train])[-256:]
     kept = [place for place in range(12) if place != 4]
     effect = removals.measure(Plan(analysis.fingerprint, {"0": (tuple(kept),)}))
@@ -90,7 +95,7 @@ def test_recalibration_makes_up_for_a_removal_that_only_shifts_a_mean() -> None:
         model[3].momentum = 1.0
         model(inputs)
     task = Task(model.eval(), (inputs[:1],), train=[(inputs, targets)])
-    removals = Removals(task, analyze(model, task.example_inputs), 256)
+    removals = Removals.of(task, analyze(model, task.example_inputs), 256)
     effect = removals.measure(Plan(removals.analysis.fingerprint, {"0": (tuple(place for place in range(8) if place != 2),)}))
     assert effect.recalibrated.divergence < effect.plain.divergence / 20
 
@@ -99,7 +104,7 @@ def test_an_oracle_is_right_its_reverse_wrong_and_the_best_comes_first(monkeypat
     task, analysis = small_task()
 
     def oracle(task: Task, analysis: Analysis) -> Saliency:
-        removals = Removals(task, analysis, 256)
+        removals = Removals.of(task, analysis, 256)
         rows = [tuple(other for other in range(12) if other != place) for place in range(12)]
         return {"0": np.array([[removals.measure(Plan(analysis.fingerprint, {"0": (row,)})).recalibrated.divergence for row in rows]])}
 
@@ -120,7 +125,9 @@ def test_an_oracle_is_right_its_reverse_wrong_and_the_best_comes_first(monkeypat
     assert (len(found.channels), len(found.subsets)) == (40, 20)
     assert best.alone.value < min(1, worst.alone.value)
     lowest = {"0": 6}
-    expected = [Removals(task, analysis, 256).measure(plan_from_saliency(analysis, oracle(task, analysis), lowest)).recalibrated.divergence]
+    expected = [
+        Removals.of(task, analysis, 256).measure(plan_from_saliency(analysis, oracle(task, analysis), lowest)).recalibrated.divergence
+    ]
     expected.append(float(np.mean([cut.effect.recalibrated.divergence for cut in found.subsets])))
     assert best.alone.value == pytest.approx(expected[0] / expected[1])
     assert all(len(cut.removed[0]) == 6 for cut in found.subsets)
@@ -132,7 +139,7 @@ def test_following_a_criterion_is_pruning_by_it() -> None:
     task, analysis = small_task()
     found = compare_criteria(task, analysis, ["l2"], shares=(0.5,), samples=1)
     plan = plan_from_saliency(analysis, score(task, analysis, "l2"), {"0": 6})
-    assert found.criteria[0].followed[0].effect == Removals(task, analysis, 256).measure(plan)
+    assert found.criteria[0].followed[0].effect == Removals.of(task, analysis, 256).measure(plan)
     assert found.criteria[0].seconds >= 0
 
 
@@ -171,3 +178,16 @@ def test_no_images_are_refused_and_no_names_are_all() -> None:
     with pytest.raises(InputError, match="images 0"):
         compare_criteria(task, analysis, images=0)
     assert "bn-scale" in compare_criteria(task, analysis, [], samples=1, images=16).skipped
+
+
+def test_workers_measure_the_same_removals() -> None:
+    task, analysis = small_task()
+    given: dict[str, Any] = {"names": ["l2", "taylor"], "samples": 8, "images": 128}
+    shown: list[int] = []
+    with closing(executor_of(2)) as executor:
+        apart = compare_criteria(task, analysis, **given, executor=executor, on_progress=lambda done, total, _: shown.append(total - done))
+    here = compare_criteria(task, analysis, **given)
+    assert shown == sorted(shown, reverse=True)
+    assert shown[-1] == 0
+    assert [replace(one, seconds=0.0) for one in apart.criteria] == [replace(one, seconds=0.0) for one in here.criteria]
+    assert (apart.channels, apart.subsets, apart.dense) == (here.channels, here.subsets, here.dense)
