@@ -35,7 +35,7 @@ from edgeprune.task import load_recipe
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(__file__).parent / "search" / "replays"
-OPENED = "edgeprune.search.measure.device.open_device"
+OPENED = "edgeprune.search.measure.board.open_device"
 PER_WINDOW = 4
 """Raw samples that are kept of each window."""
 QUICK = {"rounds": 8, "warmup_s": 0.3, "min_time_s": 0.5, "max_time_s": 3.0}

@@ -146,6 +146,9 @@ def _candidates(run: RunSummary) -> str:
     limit = run.budget["latency"].limit if "latency" in run.budget else None
     header = ["candidate", "predicted, ms", "measured, ms", "interval, ms", "prediction off by", "of dense"]
     body = [[str(number), *_candidate(one)] for number, one in enumerate(found, 1)]
+    if any(one.board for one in found):
+        header.append("measured by")
+        body = [[*row, escape(one.board or DASH)] for row, one in zip(body, found, strict=True)]
     legend = '<p class="soft">Rings: predicted. Dots: measured, with their interval.</p>'
     return _section("Candidates: predicted against measured", charts.candidates(found, limit) + legend + _table(header, body))
 

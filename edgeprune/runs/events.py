@@ -151,13 +151,15 @@ class ObjectiveChosen(Event):
 class PlanMeasured(Event):
     """Plan ``number`` was measured; 0 is the narrowest, by which a budget was predicted to be out of reach.
 
-    ``predicted``, ``measured``: by kind of limit, in its base unit. ``utilization``: of the budget.
+    ``predicted``, ``measured``: by kind of limit, in its base unit. ``utilization``: of the budget. ``board``: which of several devices
+    measured it.
     """
 
     number: int
     predicted: dict[str, float]
     measured: dict[str, float]
     utilization: float
+    board: str | None = None
 
     @property
     def text(self) -> str:
@@ -168,7 +170,8 @@ class PlanMeasured(Event):
             if kind in FIGURES and kind in self.predicted
         ]
         name = f"plan {self.number}" if self.number else "the narrowest plan"
-        return f"{name}: {', '.join(found)}, uses {100 * self.utilization:.1f} % of the budget"
+        where = f" on {self.board}" if self.board else ""
+        return f"{name}{where}: {', '.join(found)}, uses {100 * self.utilization:.1f} % of the budget"
 
 
 @dataclass(frozen=True)

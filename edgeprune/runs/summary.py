@@ -112,13 +112,15 @@ class GroupSummary:
 
 @dataclass(frozen=True)
 class CandidateSummary:
-    """A model built and measured on the way.  ``ratio``: of its latency to the dense model's."""
+    """A model built and measured on the way.  ``ratio``: of its latency to the dense model's. ``board``: which of several devices measured
+    it."""
 
     predicted_ms: float | None = None
     measured_ms: float | None = None
     low_ms: float | None = None
     high_ms: float | None = None
     ratio: float | None = None
+    board: str | None = None
 
 
 @dataclass(frozen=True)

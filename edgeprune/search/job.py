@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from edgeprune.search.artifacts import Artifacts
 from edgeprune.search.candidate import Candidate, CandidateSettings, ExportSettings, PrunedCandidate, candidate_key, digest, make_candidate
 from edgeprune.search.events import EventStream
 from edgeprune.search.measure.archive import Archive
+from edgeprune.search.measure.backend import Asked
 from edgeprune.search.measure.decide import measure_until_decided
 from edgeprune.search.measure.opening import open_backend
 from edgeprune.search.measure.paired import PairedMeasurement
@@ -101,8 +102,9 @@ class Job:
         if self.options.epochs_of(self.task) > 0:
             rehearse(self.task, first)
         self.profile = self.request.known_profile or load_profile(self.backend.facts.get("profile") or "generic-linux")
+        self.dense_measurement = self.backend.measure_dense(self.artifacts.dense(self.engine))
         self.planner = self.new_planner()
-        self._measure_dense()
+        self._observe_dense()
 
     def new_planner(self) -> Planner:
         """Cost models of the analysed model where it is measured."""
@@ -110,10 +112,8 @@ class Job:
         times = self.backend.kernel_times(kernels(self.analysis), choices)
         return Planner(self.analysis, times, choices, power_of(self.profile), self.precision.storage)
 
-    def _measure_dense(self) -> None:
-        path = self.artifacts.dense(self.engine)
-        size = path.stat().st_size
-        self.dense_measurement = measured = self.backend.measure_dense(path)
+    def _observe_dense(self) -> None:
+        measured, size = self.dense_measurement, self.artifacts.dense(self.engine).stat().st_size
         self.planner.observe_file(size)
         if measured is not None:
             self.planner.observe_dense(measured.latency_ms, measured.peak_bytes, size, measured.energy_mj)
@@ -177,10 +177,10 @@ class Job:
         self.events.note(f"{impossible.message}; measuring the narrowest plan to be sure")
         widths = self.planner.narrowest
         nothing = {group.name: np.zeros(group.rows.shape) for group in self.analysis.groups}
-        pair = self._try(self.task.model, Objective(nothing, {}), widths, self._archive())
+        (pair,) = self._try(self.task.model, Objective(nothing, {}), self._archive(), [widths])
         predicted, limit = self.planner.predict(widths), self.budget.limits().get("latency")
         metrics = measured_metrics(pair, self.dense.latency_ms, limit, predicted)
-        self.events.emit(plan_measured(0, predicted, metrics, self.limits))
+        self.events.emit(plan_measured(0, predicted, metrics, self.limits, pair.board))
         refuse_narrowest(metrics, self.limits)
         measured = (self.planner.dense, *(self.planner.measured_dense or (self.dense.latency_ms, self.dense.peak_bytes)))
         self.planner.observe([measured, (widths, metrics.latency_ms, metrics.peak_bytes)])
@@ -236,15 +236,8 @@ class Job:
         """The widths to keep: by the closed loop where candidates are measured, else by the program alone."""
         most = self.options.measurements if attempt == 0 else 2
         archive = self._archive()
-        loop = Loop(
-            self.planner,
-            objective.curves,
-            self.budget,
-            self.dense,
-            lambda widths: self._try(model, objective, widths, archive),
-            self.events,
-            most,
-        )
+        measure = partial(self._try, model, objective, archive)
+        loop = Loop(self.planner, objective.curves, self.budget, self.dense, measure, self.events, most, lambda: self.backend.at_once)
         loop.tighten(max(0.01 * attempt, missed))
         loop.avoid(over)
         if archive is not None and (known := self._known_plans(archive, attempt)):
@@ -263,31 +256,36 @@ class Job:
         """What earlier runs measured when this search began: a resumed one solves the same program, whatever was added since."""
         return known_plans(self.run_directory, f"known-plans-{attempt}", archive.observed(), set(self.planner.dense))
 
-    def _try(self, model: nn.Module, objective: Objective, widths: dict[str, int], archive: Archive | None) -> PairedMeasurement:
-        """A candidate measured, now or by an earlier run."""
+    def _try(
+        self, model: nn.Module, objective: Objective, archive: Archive | None, plans: Sequence[dict[str, int]]
+    ) -> list[PairedMeasurement]:
+        """Candidates measured, now or by an earlier run; one is made while another is measured, where that disturbs nothing."""
+        limit, dense = self.limits.get("latency"), self.dense_measurement
+        stop_at = None if limit is None else limit / self.dense.latency_ms
+        metered = dense is not None and dense.energy_mj is not None
+        known = [archive.usable(widths, metered, stop_at) if archive is not None else None for widths in plans]
+        asked = (self._ask(model, objective, widths, stop_at, one) for widths, one in zip(plans, known, strict=True))
+        pairs = [pair for pair in self.backend.measure_pairs(self.baseline, asked) if pair is not None]
+        for widths, one, pair in zip(plans, known, pairs, strict=True):
+            if archive is not None and one is None:
+                archive.add(widths, pair)
+        return pairs
+
+    def _ask(
+        self, model: nn.Module, objective: Objective, widths: dict[str, int], stop_at: float | None, known: PairedMeasurement | None
+    ) -> Asked:
+        """What is to be measured of a plan: its file is made, unless it is ``known`` from an earlier run, or was measured in this one."""
         plan, settings = self._plan(objective, widths), CandidateSettings(self.artifacts.settings, "candidate", (self.engine,))
         key = f"candidate-{candidate_key(plan, model, settings)}"
-        path, known = Path(), archive.find(widths) if archive is not None else None
-        if known is not None and known.model.energy_mj is None and self.dense_measurement and self.dense_measurement.energy_mj is not None:
-            known = None  # it was measured without the meter that there is now
-        limit = self.limits.get("latency")
-        stop_at = None if limit is None else limit / self.dense.latency_ms
-        if known is not None and stop_at is not None and known.stopped_early and known.low <= stop_at <= known.high:
-            known = None  # fewer rounds told it from another limit
+        path = self.artifacts.path(key, self.engine)
         if self.run_directory.recall(key) is None:
             if known is not None:
                 self.events.emit(PlanReused(known.ratio, known.low, known.high))
                 self.reused += 1
                 self.run_directory.record(key, known.to_json())
-                return known
-            path = self.artifacts.path(key, self.engine)
-            if not path.is_file():
+            elif not path.is_file():
                 self.artifacts.store(key, self._make(model, plan, replace(settings, name=key)))
-        pair = self.backend.measure_pair(key, self.baseline, path, stop_at)
-        assert pair is not None
-        if archive is not None and known is None:
-            archive.add(widths, pair)
-        return pair
+        return Asked(key, path, stop_at)
 
     def _make_tuned(self, model: nn.Module, plan: Plan, epochs: float, stage: str, formats: tuple[str, ...] = ()) -> Steps[Candidate]:
         """A candidate with reconstructed weights, or new ones, tuned, by a worker where there are any."""

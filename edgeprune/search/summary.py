@@ -62,7 +62,7 @@ def summarize(job: Job, final: PrunedCandidate, precision: str) -> RunSummary:
     )
     summary = RunSummary(
         task=task.name,
-        target=job.request.target,
+        target=job.request.target and job.backend.target,
         created=str(before.get("created")),
         labels=list(task.labels),
         preprocessing=task.preprocessing,
@@ -110,7 +110,7 @@ def _epoch(entry: Mapping[str, float | None]) -> EpochSummary:
 
 def _candidate(item: MeasuredPlan) -> CandidateSummary:
     model = item.pair.model
-    return CandidateSummary(item.predicted.latency_ms, model.latency_ms, model.low_ms, model.high_ms, item.pair.ratio)
+    return CandidateSummary(item.predicted.latency_ms, model.latency_ms, model.low_ms, model.high_ms, item.pair.ratio, item.pair.board)
 
 
 def _model(figures: ModelMetrics, score: Score | None, measured: Measurement | None, energy: EnergyModel) -> ModelSummary:

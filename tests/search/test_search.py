@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,10 @@ def trial_of(latency_ms: float, dense_ms: float, peak: int = 1000, file: int = 5
     return PairedMeasurement(ratio, ratio, ratio, measured("dense", dense_ms), measured("pruned", latency_ms))
 
 
+def in_turn(measure: Callable[[dict[str, int]], PairedMeasurement]) -> Callable[[Sequence[dict[str, int]]], list[PairedMeasurement]]:
+    return lambda plans: [measure(widths) for widths in plans]
+
+
 def test_the_loop_corrects_the_model_until_the_measurement_fits(planner: Planner) -> None:
     def truth(widths: dict[str, int]) -> float:
         return 0.004 + 1.4 * sum(
@@ -162,9 +167,9 @@ def test_the_loop_corrects_the_model_until_the_measurement_fits(planner: Planner
     planner.observe_dense(dense.latency_ms, 1000, 500, None)
     tried: list[dict[str, int]] = []
 
-    def build_and_try(widths: dict[str, int]) -> PairedMeasurement:
-        tried.append(widths)
-        return trial_of(truth(widths), dense.latency_ms)
+    def build_and_try(plans: Sequence[dict[str, int]]) -> list[PairedMeasurement]:
+        tried.extend(plans)
+        return [trial_of(truth(widths), dense.latency_ms) for widths in plans]
 
     loop = Loop(planner, curves_of(planner, 3), Budget(latency="55%"), dense, build_and_try, SILENT, 8)
     chosen = loop.run()
@@ -186,7 +191,7 @@ def test_the_loop_uses_a_budget_that_the_model_cannot_predict(planner: Planner, 
     dense = ModelMetrics(truth(planner.dense), 1000, 1.0, 500, 4e6, 1000)
     planner.observe_dense(dense.latency_ms, 1000, 500, None)
     curves = curves_of(planner, seed)
-    loop = Loop(planner, curves, Budget(latency="50%"), dense, lambda widths: trial_of(truth(widths), dense.latency_ms), SILENT, 8)
+    loop = Loop(planner, curves, Budget(latency="50%"), dense, in_turn(lambda widths: trial_of(truth(widths), dense.latency_ms)), SILENT, 8)
     chosen = loop.run()
     assert 0.7 <= truth(chosen.widths) / dense.latency_ms / 0.5 <= 1.0  # the first plan takes 0.53 or 0.63
     assert len(loop.candidates) <= 8
@@ -195,7 +200,7 @@ def test_the_loop_uses_a_budget_that_the_model_cannot_predict(planner: Planner, 
 def test_a_loop_that_never_fits_says_by_how_much(planner: Planner) -> None:
     dense = ModelMetrics(1.0, 1000, 1.0, 500, 4e6, 1000)
     planner.observe_dense(1.0, 1000, 500, None)
-    loop = Loop(planner, curves_of(planner, 0), Budget(latency="50%"), dense, lambda widths: trial_of(0.9, 1.0), SILENT, 3)
+    loop = Loop(planner, curves_of(planner, 0), Budget(latency="50%"), dense, in_turn(lambda widths: trial_of(0.9, 1.0)), SILENT, 3)
     with pytest.raises(InfeasibleBudgetError, match="latency 900 µs instead of 500 µs"):
         loop.run()
 
@@ -213,7 +218,7 @@ def test_a_plan_whose_tuned_model_misses_is_not_taken_again(planner: Planner) ->
         def measure(widths: dict[str, int]) -> PairedMeasurement:
             return trial_of(0.98 * planner.predict(widths).latency_ms, whole)
 
-        return Loop(fresh, curves_of(planner, 0), Budget(latency="50%"), dense, measure, SILENT, 3)
+        return Loop(fresh, curves_of(planner, 0), Budget(latency="50%"), dense, in_turn(measure), SILENT, 3)
 
     first = loop().run()
     again = loop()

@@ -152,7 +152,7 @@ def test_what_a_device_waits_for_is_told(tmp_path: Path, monkeypatch: pytest.Mon
         on_event({"event": "folder", "path": "/tmp/x"})
         return PlayedDevice(on_event)
 
-    monkeypatch.setattr("edgeprune.search.measure.device.open_device", opened)
+    monkeypatch.setattr("edgeprune.search.measure.board.open_device", opened)
     told: list[Event] = []
     directory = RunDirectory(tmp_path / "run")
     assert DeviceBackend(directory, "pi5", "tflite", BenchOptions(), EventStream(told.append)).facts["engine"] == "tflite"

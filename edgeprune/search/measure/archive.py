@@ -61,6 +61,15 @@ class Archive:
         known = self._found.get(_key(widths))
         return known[1] if known else None
 
+    def usable(self, widths: Mapping[str, int], metered: bool, stop_at: float | None) -> PairedMeasurement | None:
+        """:meth:`find`, but for what lacks the energy that is ``metered`` now, and for what fewer rounds told from another limit than
+        ``stop_at`` (a ratio)."""
+        known = self.find(widths)
+        if known is None or (metered and known.model.energy_mj is None):
+            return None
+        doubtful = stop_at is not None and known.stopped_early and known.low <= stop_at <= known.high
+        return None if doubtful else known
+
     def add(self, widths: Mapping[str, int], pair: PairedMeasurement) -> None:
         """Keep a measured pair for later runs."""
         self._found[_key(widths)] = dict(widths), pair

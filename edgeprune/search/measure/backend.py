@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -24,8 +25,19 @@ Choices = Mapping[str, list[int]]
 """By group the widths it may take, ascending."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A candidate to measure in turns with the dense model: its record's ``key``, its file (there is one unless it is recorded), and
+    ``stop_at`` of :meth:`MeasurementBackend.measure_pair`."""
+
+    key: str
+    path: Path
+    stop_at: float | None = None
+
+
 class MeasurementBackend(Protocol):
-    """Where the models of one run are measured: a device, an interpreter on this machine, or nowhere (everything is predicted).
+    """Where the models of one run are measured: a device, several of one kind, an interpreter on this machine, or nowhere (everything is
+    predicted).
 
     Every measurement is made once and recorded in the run directory: asking again, after a restart too, gives the same answer.
     ``target``: what is shown of it. ``measurements``: how many were made by this object. Where models are not measured at all,
@@ -34,6 +46,11 @@ class MeasurementBackend(Protocol):
 
     target: str
     measurements: int
+
+    @property
+    def at_once(self) -> int:
+        """How many candidates are measured at the same time."""
+        ...
 
     @property
     def facts(self) -> DeviceFacts:
@@ -61,6 +78,11 @@ class MeasurementBackend(Protocol):
     def measure_pair(self, key: str, dense: Path, path: Path, stop_at: float | None = None) -> PairedMeasurement | None:
         """A candidate in turns with the dense model; recorded under ``key``.  ``stop_at``: fewer rounds will do when they show that the
         ratio is on one side of this one."""
+        ...
+
+    def measure_pairs(self, dense: Path, asked: Iterable[Asked]) -> Sequence[PairedMeasurement | None]:
+        """:meth:`measure_pair` of several, :attr:`at_once` at a time; in their order.  What making ``asked`` takes happens meanwhile where
+        that disturbs nothing."""
         ...
 
     def choose(self, loop: Loop) -> dict[str, int]:

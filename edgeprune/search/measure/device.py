@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from edgeprune.bench import Artifact, BenchOptions, Device, Measurement, open_device
-from edgeprune.bench.info import DeviceFacts, facts_of
+from edgeprune.bench import BenchOptions, Measurement
+from edgeprune.bench.info import DeviceFacts
 from edgeprune.cost.kernels import Kernel
 from edgeprune.cost.latency import KernelTimes, TableTimes
-from edgeprune.cost.table import Grid, Table, grid_of, point_key
-from edgeprune.devices import parse_address, resolve_target
-from edgeprune.devices.events import DeviceEvent
-from edgeprune.engines import ENGINES
-from edgeprune.errors import DeviceError, InfeasibleBudgetError, InputError, NoRuntimeError, ParityError, suggest
-from edgeprune.export.formats import find as find_format
+from edgeprune.cost.table import Grid, Point, Table, grid_of, point_key
+from edgeprune.errors import InfeasibleBudgetError, InputError, suggest
 from edgeprune.export.formats import kernel_builders
 from edgeprune.graph import Analysis
 from edgeprune.runs.directory import RunDirectory
-from edgeprune.runs.events import DeviceCooling, DeviceWaiting
 from edgeprune.runs.summary import RunSummary
 from edgeprune.search.events import EventStream
 from edgeprune.search.measure.archive import Archive
-from edgeprune.search.measure.backend import Choices, described
+from edgeprune.search.measure.backend import Asked, Choices, described
+from edgeprune.search.measure.board import Board
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.plan.loop import Loop
 from edgeprune.search.precision import Precision, float_precision
@@ -45,29 +38,27 @@ def check_device_engine(engine: str | None) -> None:
 
 
 class DeviceBackend:
-    """Opens the device when a measurement is really needed, and lets go of it between phases.
-
-    ``engine``: one whose kernels can be timed one by one; None takes the first of them that the device has.
-    """
+    """Opens the device when a measurement is really needed, and lets go of it between phases.  ``engine``: see :class:`Board`."""
 
     def __init__(self, run: RunDirectory, target: str, engine: str | None, options: BenchOptions, events: EventStream) -> None:
         check_device_engine(engine)
-        self._run, self.target, self._options, self._events = run, target, options, events
-        self._device: Device | None = None
-        self._wanted = engine
+        self._run, self.target, self._events = run, target, events
+        self._board = Board(target, engine, options, events)
+        self._board.known = run.recall_as("device", DeviceFacts)
         self.measurements = 0
+
+    @property
+    def at_once(self) -> int:
+        """One."""
+        return 1
 
     @property
     def facts(self) -> DeviceFacts:
         """The device as probed, with ``engine``, ``threads``, ``key`` (identity for caches), ``profile`` and ``meters``."""
         known = self._run.recall_as("device", DeviceFacts)
         if known is None:
-            device = self._open()
-            engine = self._wanted or next((name for name in kernel_builders() if name in device.info.runtimes), [*kernel_builders()][-1])
-            threads = self._options.threads or min(4, device.info.cores)
-            plain = device.info.to_json() | {"engine": engine, "threads": threads, "key": device.info.key(engine)}
-            self._run.record("device", plain)
-            known = facts_of(plain)
+            known = self._board.probe()
+            self._run.record("device", known)
         return known
 
     @property
@@ -78,7 +69,7 @@ class DeviceBackend:
     @property
     def is_remote(self) -> bool:
         """Whether the device is another machine than this one: what is done here meanwhile does not disturb it."""
-        return parse_address(resolve_target(self.target).address).scheme != "local"
+        return self._board.is_remote
 
     def kernel_times(self, kernels: Sequence[Kernel], choices: Choices) -> KernelTimes:
         """From the device table."""
@@ -86,8 +77,7 @@ class DeviceBackend:
 
     def archive(self, analysis: Analysis, precision: Precision) -> Archive | None:
         """What earlier runs measured on this device, with this engine, these threads and in this precision."""
-        key = str(self.facts["key"]) + ("" if precision == self.precision else f"-{precision.name}")
-        return Archive.of(key, self.facts["threads"] or 1, analysis)
+        return archive_of(self.facts, analysis, "" if precision == self.precision else precision.name)
 
     def shipped_with(self, path: Path) -> dict[str, Path]:
         """No other file."""
@@ -106,7 +96,7 @@ class DeviceBackend:
         known = self._run.recall_by("dense", Measurement.from_json)
         if known is None:
             self._events.begin("measuring", "the dense model")
-            known = self._open().measure([Artifact(path, "dense")], self._options)[0]
+            known = self._board.measure(path)
             self.measurements += 1
             self._run.record("dense", known.to_json())
         return known
@@ -115,39 +105,47 @@ class DeviceBackend:
         """A pruned model in turns with the dense one; in fewer rounds where they suffice to tell its ratio from ``stop_at``."""
         known = self._run.recall_by(key, PairedMeasurement.from_json)
         if known is None:
-            options = self._options if stop_at is None else replace(self._options, stop_at=stop_at)
-            comparison = self._open().compare(Artifact(dense, "dense"), [Artifact(path, "pruned")], options)
-            ratio, (before, after) = comparison.ratios[0], comparison.measurements
-            known = PairedMeasurement(ratio.ratio, ratio.low, ratio.high, before, after, ratio.log_ratios)
-            self.measurements += 1
-            self._run.record(key, known.to_json())
-            if stop_at is not None:
-                self._events.note(f"measured in {len(known.log_ratios)} rounds: {after.stop_reason}")
+            known = self._board.compare(dense, path, stop_at)
+            self._keep(key, known, stop_at)
         return known
+
+    def measure_pairs(self, dense: Path, asked: Iterable[Asked]) -> list[PairedMeasurement]:
+        """One after another."""
+        return [self.measure_pair(one.key, dense, one.path, one.stop_at) for one in asked]
+
+    def _keep(self, key: str, pair: PairedMeasurement, stop_at: float | None) -> None:
+        """Record what was measured."""
+        self.measurements += 1
+        self._run.record(key, pair.to_json())
+        if stop_at is not None:
+            where = f"{pair.board}: " if pair.board else ""
+            self._events.note(f"{where}measured in {len(pair.log_ratios)} rounds: {pair.model.stop_reason}")
 
     def table(self, grids: Sequence[Grid]) -> Table:
         """Times of all kernels on the grids: from this run, from earlier runs on this device, and the rest measured now."""
-        engine, threads = self.facts["engine"], self.facts["threads"]
         mine = Table.open(self._run.path / "table.json")
-        shared = Table.open(user_cache_path("edgeprune") / "tables" / f"{self.facts['key']}-t{threads}.json")
         if not mine.times:
-            mine.add({key: shared.times[key] for key in map(point_key, mine.missing(grids)) if key in shared.times})
-        missing, suffix, build = mine.missing(grids), find_format(engine).suffix, kernel_builders()[engine]
-        for start in range(0, len(missing), CHUNK):
-            chunk = {point_key(point): point for point in missing[start : start + CHUNK]}
-            files = {key + suffix: build(*point) for key, point in chunk.items()}
-            self._events.progress("device table", start, len(missing))
-            found = self._open().table(files, engine, self._options)
-            times = {}
-            for key in chunk:
-                timed = found[key + suffix]
-                if timed.error is not None or not math.isfinite(timed.median_ns):
-                    raise DeviceError(f"kernel {key} failed on {self.target}: {timed.error}", remedy="Update the runtime on the device.")
-                times[key] = timed.median_ns / 1e6
+            mine.add(self._known_times([point_key(point) for point in mine.missing(grids)]))
+        missing = mine.missing(grids)
+        done, total = 0, len(missing)
+        self._events.progress("device table", done, total)
+        for times in self._timed(missing):
             mine.add(times)
-            shared.add(times)
-        self._events.progress("device table", len(missing), len(missing))
+            done += len(times)
+            self._events.progress("device table", done, total)
         return mine
+
+    def _known_times(self, keys: Sequence[str]) -> dict[str, float]:
+        """Of these kernels what earlier runs measured, in milliseconds."""
+        known = table_of(self.facts).times
+        return {key: known[key] for key in keys if key in known}
+
+    def _timed(self, points: Sequence[Point]) -> Iterator[dict[str, float]]:
+        """These kernels' times in milliseconds, some at a time, kept for later runs."""
+        for start in range(0, len(points), CHUNK):
+            times = self._board.time(points[start : start + CHUNK])
+            table_of(self.facts).add(times)
+            yield times
 
     def choose(self, loop: Loop) -> dict[str, int]:
         """Those of the best plan that was measured to meet the budget."""
@@ -159,62 +157,19 @@ class DeviceBackend:
 
     def check_outputs(self, path: Path, inputs: Sequence[Tensor], expected: Callable[[], Sequence[Tensor]], tolerance: float) -> None:
         """Raises :class:`ParityError` where what the device computes is not, but for ``tolerance`` of the largest value, ``expected()``."""
-        arrays = [value.numpy() for value in inputs]
-        if not ENGINES[self.facts["engine"]].int64:  # it holds 64-bit numbers in 32 bits
-            arrays = [array.astype(np.int32) if array.dtype == np.int64 else array for array in arrays]
-        found = self._open().outputs(Artifact(path), arrays)
-        outputs = expected()
-        if len(found) != len(outputs):
-            raise ParityError(f"{path.name} has {len(found)} outputs on the device, and {len(outputs)} on the host")
-        for index, (got, tensor) in enumerate(zip(found, outputs, strict=True)):
-            wanted = tensor.detach().numpy()
-            if got.size != wanted.size:
-                shapes = f"{got.shape} on the device, and {wanted.shape} on the host"
-                raise ParityError(f"output {index} of {path.name} has the shape {shapes}")
-            error = float(np.abs(got.reshape(wanted.shape) - wanted).max()) / max(float(np.abs(wanted).max()), 1e-6)
-            if not error <= tolerance:
-                raise ParityError(
-                    f"output {index} of {path.name} on the device differs from the host's by {error:.2g} of its largest value"
-                )
+        self._board.check_outputs(path, inputs, expected, tolerance)
 
     def release(self) -> None:
         """Close the connection and free the device's lock until the next measurement."""
-        device, self._device = self._device, None
-        if device is not None:
-            device.close()
+        self._board.release()
 
-    def _open(self) -> Device:
-        if self._device is None:
-            self._events.begin("connecting", f"to {self.target}")
-            known = self._run.recall_as("device", DeviceFacts)
-            engines = [known["engine"]] if known else [self._wanted] if self._wanted else list(kernel_builders())
-            self._device = self._first_of(engines)
-            if known and self._device.info.key(known["engine"]) != known["key"]:
-                key = self._device.info.key(known["engine"])
-                self.release()
-                raise DeviceError(
-                    f"{self.target} is now {key}, and the run began on {known['key']}", remedy="Start a new run for this device."
-                )
-        return self._device
 
-    def _first_of(self, engines: Sequence[str]) -> Device:
-        """The device with the first of the engines that it has; where it has none, the error of the first, which suits devices best."""
-        first: NoRuntimeError | None = None
-        for engine in engines:
-            try:
-                return open_device(self.target, engine=engine, on_event=self._event)
-            except NoRuntimeError as error:
-                first = first or error
-                self._events.note(f"{self.target} has no {engine} runtime")
-        assert first is not None
-        raise first
+def table_of(facts: DeviceFacts) -> Table:
+    """The device's table of all runs, in the user's cache."""
+    return Table.open(user_cache_path("edgeprune") / "tables" / f"{facts['key']}-t{facts['threads']}.json")
 
-    def _event(self, event: DeviceEvent) -> None:
-        """Pass on what takes time: waiting for others, for the device to cool, for a file to arrive."""
-        match event:
-            case {"event": "waiting", "holder": holder}:
-                self._events.emit(DeviceWaiting(self.target, holder))
-            case {"event": "cooling", "causes": causes}:
-                self._events.emit(DeviceCooling(self.target, causes))
-            case {"event": "upload", "name": name, "sent": sent, "total": total}:
-                self._events.progress(f"sending {name}", sent, total)
+
+def archive_of(facts: DeviceFacts, analysis: Analysis, precision: str) -> Archive:
+    """What all runs measured on the device of models of that structure.  ``precision``: "" for its engine's float32."""
+    key = str(facts["key"]) + (f"-{precision}" if precision else "")
+    return Archive.of(key, facts["threads"] or 1, analysis)

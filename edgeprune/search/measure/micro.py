@@ -8,7 +8,7 @@ Only latency, and energy with it, is predicted from the profile.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -42,7 +42,7 @@ from edgeprune.runs.arena import arena_measurement
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.runs.summary import ModelSummary, RunSummary
 from edgeprune.search.measure.archive import Archive
-from edgeprune.search.measure.backend import Choices, described
+from edgeprune.search.measure.backend import Asked, Choices, described
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.plan.loop import Loop
 from edgeprune.search.precision import MICRO as MICRO_PRECISION
@@ -85,7 +85,7 @@ class MicroBackend:
     tflite-micro.
     """
 
-    is_remote, precision = False, MICRO_PRECISION
+    at_once, is_remote, precision = 1, False, MICRO_PRECISION
 
     def __init__(self, run: RunDirectory, profile: Profile) -> None:
         self._run, self._profile = run, profile
@@ -127,6 +127,10 @@ class MicroBackend:
         before, after = self._measured("dense", dense), self._measured(key, path)
         ratio = after.latency_ms / before.latency_ms
         return PairedMeasurement(ratio, ratio, ratio, before, after)
+
+    def measure_pairs(self, dense: Path, asked: Iterable[Asked]) -> list[PairedMeasurement]:
+        """One after another."""
+        return [self.measure_pair(one.key, dense, one.path) for one in asked]
 
     def choose(self, loop: Loop) -> dict[str, int]:
         """Those of the best plan that was measured to meet the budget."""

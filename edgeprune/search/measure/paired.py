@@ -18,7 +18,8 @@ CLEAR_OF_LIMIT = "clear of the limit"
 @dataclass(frozen=True)
 class PairedMeasurement:
     """A model measured in turns with the dense one: ``ratio`` of latencies with its interval, and both measurements.  ``log_ratios``: the
-    logarithms of the rounds' ratios that it is made of; none of a predicted one."""
+    logarithms of the rounds' ratios that it is made of; none of a predicted one. ``board``: which of several devices measured it, where any
+    of them might have: what its latencies say of the others is their ratio."""
 
     ratio: float
     low: float
@@ -26,6 +27,7 @@ class PairedMeasurement:
     dense: Measurement
     model: Measurement
     log_ratios: tuple[float, ...] = ()
+    board: str | None = None
 
     def measures(self, kind: str) -> bool:
         """Whether the session measured what a limit of ``kind`` is about; else it is counted or predicted."""
@@ -60,7 +62,7 @@ class PairedMeasurement:
         except ValueError as error:
             raise InputError(f"this is not a measurement of a pair: {error}") from error
         dense, model = Measurement.from_json(stored.dense), Measurement.from_json(stored.model)
-        return cls(stored.ratio, stored.low, stored.high, dense, model, stored.log_ratios)
+        return cls(stored.ratio, stored.low, stored.high, dense, model, stored.log_ratios, stored.board)
 
 
 @dataclass(frozen=True)
@@ -71,3 +73,4 @@ class _Stored:
     dense: JsonObject
     model: JsonObject
     log_ratios: tuple[float, ...] = ()
+    board: str | None = None

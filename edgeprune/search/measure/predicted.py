@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -18,7 +18,7 @@ from edgeprune.graph import Analysis
 from edgeprune.profile import Profile
 from edgeprune.runs.summary import RunSummary
 from edgeprune.search.measure.archive import Archive
-from edgeprune.search.measure.backend import Choices
+from edgeprune.search.measure.backend import Asked, Choices
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.plan.loop import Loop
 from edgeprune.search.precision import Precision, float_precision
@@ -27,7 +27,7 @@ from edgeprune.search.precision import Precision, float_precision
 class PredictedBackend:
     """Everything about ``profile`` is known from published figures.  ``engine``: the format of the files; None is TFLite."""
 
-    is_remote, measurements = False, 0
+    at_once, is_remote, measurements = 1, False, 0
 
     def __init__(self, profile: Profile, engine: str | None) -> None:
         self._profile = profile
@@ -50,6 +50,10 @@ class PredictedBackend:
     def measure_pair(self, key: str, dense: Path, path: Path, stop_at: float | None = None) -> PairedMeasurement | None:
         """Nothing."""
         return None
+
+    def measure_pairs(self, dense: Path, asked: Iterable[Asked]) -> list[None]:
+        """Nothing."""
+        return [None for _ in asked]
 
     def choose(self, loop: Loop) -> dict[str, int]:
         """Those that are predicted to meet the budget."""

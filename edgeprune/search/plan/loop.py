@@ -23,6 +23,9 @@ MOST_LEFT = 0.15
 GAIN = 0.02
 """While the corrected models promise a plan that loses this share less than the best one measured to be inside, it is measured too."""
 
+HEDGE = 0.1
+"""How much further below the budget each further plan is predicted of those that are measured at the same time."""
+
 
 @dataclass(frozen=True)
 class MeasuredPlan:
@@ -36,10 +39,13 @@ class MeasuredPlan:
     utilization: float  # the largest share of any budget it takes
 
 
-def plan_measured(number: int, predicted: ModelMetrics, metrics: ModelMetrics, limits: Mapping[str, float]) -> PlanMeasured:
-    """The event that a plan was measured, with the figures that ``limits`` are about."""
+def plan_measured(
+    number: int, predicted: ModelMetrics, metrics: ModelMetrics, limits: Mapping[str, float], board: str | None = None
+) -> PlanMeasured:
+    """The event that a plan was measured (by ``board`` of several), with the figures that ``limits`` are about."""
     measured = {kind: amount for kind in limits if (amount := metrics.of(kind)) is not None}
-    return PlanMeasured(number, {kind: predicted.predicted(kind) for kind in measured}, measured, budget_utilization(metrics, limits))
+    expected = {kind: predicted.predicted(kind) for kind in measured}
+    return PlanMeasured(number, expected, measured, budget_utilization(metrics, limits), board)
 
 
 def refuse_narrowest(metrics: ModelMetrics, limits: Mapping[str, float]) -> None:
@@ -57,7 +63,7 @@ def refuse_narrowest(metrics: ModelMetrics, limits: Mapping[str, float]) -> None
 
 
 class Loop:
-    """``build_and_try(widths) -> PairedMeasurement`` makes and measures a plan; ``curves``: by group what each of its
+    """``build_and_try(plans)`` makes and measures plans, ``at_once()`` of them at the same time; ``curves``: by group what each of its
     width choices keeps."""
 
     def __init__(
@@ -66,12 +72,13 @@ class Loop:
         curves: Mapping[str, Sequence[float]],
         budget: Budget,
         dense: ModelMetrics,
-        build_and_try: Callable[[dict[str, int]], PairedMeasurement],
+        build_and_try: Callable[[Sequence[dict[str, int]]], Sequence[PairedMeasurement]],
         events: EventStream,
         most: int,
+        at_once: Callable[[], int] = lambda: 1,
     ) -> None:
         self.planner, self.curves, self.dense = planner, curves, dense
-        self.build_and_try, self.events, self.most = build_and_try, events, most
+        self.build_and_try, self.events, self.most, self.at_once = build_and_try, events, most, at_once
         self.limits, self.latency_limit = resolved(budget, dense), budget.limits().get("latency")
         self.candidates: list[MeasuredPlan] = []
         self.margin = MARGIN
@@ -98,12 +105,13 @@ class Loop:
     def run(self) -> MeasuredPlan:
         """The measured plan of the largest objective that meets every budget.  Raises :class:`InfeasibleBudgetError`."""
         margin = self.margin
-        for number in range(self.most):
+        while (number := len(self.candidates)) < self.most:
             widths = self._next(margin)
             if widths is None or not self._worth_measuring(widths):
                 break
             self.events.progress("measuring plans", number, self.most)
-            left, candidate = self._left("latency"), self._measure(widths)
+            plans = [widths, *self._hedges(margin, widths, min(self.at_once(), self.most - number) - 1)]
+            left, candidate = self._left("latency"), self._measure(plans)[0]
             error = abs(left * candidate.metrics.latency_ms / candidate.predicted.latency_ms - 1.0) if number else 0.0
             found = any(known.utilization <= 1.0 for known in self.candidates)  # then nothing is lost by a miss
             margin = self.margin if found else min(max(error / 2, margin + 0.01), WIDEST_MARGIN)
@@ -123,8 +131,7 @@ class Loop:
         measured = {tuple(candidate.widths.values()): candidate.utilization for candidate in self.candidates} | self.over
         while margin <= PAST_A_MISS:
             try:
-                inside = {kind: limit * (1.0 - margin) * self._left(kind) for kind, limit in self.limits.items()}
-                widths = self.planner.solve(self.curves, inside)
+                widths = self.planner.solve(self.curves, self._inside(margin))
             except InfeasibleBudgetError:
                 if any(utilization <= 1.0 for utilization in measured.values()):
                     return None
@@ -143,6 +150,24 @@ class Loop:
             margin += max(MARGIN, utilization - 1.0)
         return None
 
+    def _hedges(self, margin: float, first: dict[str, int], count: int) -> list[dict[str, int]]:
+        """At most ``count`` further plans, each narrower than the one before: one of them is inside where ``first`` misses."""
+        taken = {tuple(plan.values()) for plan in (first, *(candidate.widths for candidate in self.candidates))} | self.over.keys()
+        plans: list[dict[str, int]] = []
+        for step in range(1, count + 1):
+            try:
+                widths = self.planner.solve(self.curves, self._inside(margin + step * HEDGE))
+            except InfeasibleBudgetError:
+                break
+            if tuple(widths.values()) not in taken and self._worth_measuring(widths):
+                taken.add(tuple(widths.values()))
+                plans.append(widths)
+        return plans
+
+    def _inside(self, margin: float) -> dict[str, float]:
+        """Limits for predictions, by ``margin`` below the budget."""
+        return {kind: limit * (1.0 - margin) * self._left(kind) for kind, limit in self.limits.items()}
+
     def _left(self, kind: str) -> float:
         """What the corrected models still say of the plan nearest to the budget over what it measured: they will be about as wrong of the
         next."""
@@ -152,16 +177,17 @@ class Loop:
             return 1.0
         return min(max(self.planner.predict(nearest.widths).predicted(kind) / measured, 1.0 - MOST_LEFT), 1.0 + MOST_LEFT)
 
-    def _measure(self, widths: dict[str, int]) -> MeasuredPlan:
-        predicted = self.planner.predict(widths)
-        pair = self.build_and_try(widths)
-        metrics = measured_metrics(pair, self.dense.latency_ms, self.latency_limit, predicted)
-        objective = self.planner.objective_of(self.curves, widths)
-        candidate = MeasuredPlan(widths, predicted, pair, metrics, objective, budget_utilization(metrics, self.limits))
-        self.candidates.append(candidate)
+    def _measure(self, plans: Sequence[dict[str, int]]) -> list[MeasuredPlan]:
+        predictions, found = [self.planner.predict(widths) for widths in plans], list[MeasuredPlan]()
+        for widths, predicted, pair in zip(plans, predictions, self.build_and_try(plans), strict=True):
+            metrics = measured_metrics(pair, self.dense.latency_ms, self.latency_limit, predicted)
+            objective = self.planner.objective_of(self.curves, widths)
+            found.append(MeasuredPlan(widths, predicted, pair, metrics, objective, budget_utilization(metrics, self.limits)))
+            number = len(self.candidates) + len(found)
+            self.events.emit(plan_measured(number, predicted, metrics, self.limits, pair.board))
+        self.candidates += found
         self._observe()
-        self.events.emit(plan_measured(len(self.candidates), predicted, metrics, self.limits))
-        return candidate
+        return found
 
     def _observe(self) -> None:
         dense = (self.planner.dense, *(self.planner.measured_dense or (self.dense.latency_ms, self.dense.peak_bytes)))

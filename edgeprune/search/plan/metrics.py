@@ -49,9 +49,11 @@ def resolved(budget: Budget, dense: ModelMetrics) -> dict[str, float]:
 def measured_metrics(pair: PairedMeasurement, dense_ms: float, limit: Limit | None, predicted: ModelMetrics) -> ModelMetrics:
     """What ``pair`` measured, in the terms budgets are judged in.
 
-    Under a relative latency budget the interleaved ratio counts (times the dense model's latency); under an absolute one the median itself.
+    Under a relative latency budget the interleaved ratio counts (times the dense model's latency); under an absolute one the median itself,
+    but of a board among several, where the ratio is what holds for all of them.
     """
-    latency = pair.model.latency_ms if limit is not None and not limit.relative else pair.ratio * dense_ms
+    own = limit is not None and not limit.relative and pair.board is None
+    latency = pair.model.latency_ms if own else pair.ratio * dense_ms
     energy = pair.model.energy_mj if pair.model.energy_mj is not None else predicted.energy_mj
     return ModelMetrics(latency, pair.model.peak_bytes, energy, pair.model.file_bytes, predicted.macs, predicted.parameters)
 
