@@ -45,7 +45,11 @@ def enter_directory(_: click.Context, __: click.Parameter, run: Path | None) -> 
 
 
 _OPTIONS = (
-    click.option("--target", metavar="TARGET", help="Device to measure on: a name, local:, or ssh://user@host:port."),
+    click.option(
+        "--target",
+        metavar="TARGET",
+        help="Device to measure on: a name, local:, or ssh://user@host:port; several of one kind (pi5a,pi5b, or a group) measure together.",
+    ),
     click.option("--profile", metavar="NAME", help="Device profile. Without --target, everything is predicted from it."),
     budget_options,
     click.option(

@@ -199,6 +199,8 @@ def remove_target(name: str) -> None:
 
 def resolve_target(text: str) -> Target:
     """The target of a name, or of an address such as ``local:`` or ``ssh://host``.  Raises :class:`TargetError`."""
+    if "," in text:
+        raise TargetError(f"{text!r} names several devices, and one is wanted", remedy="Give one of them.")
     if text == "local" or ":" in text:
         address = "local:" if text == "local" else text
         parse_address(address)
@@ -218,6 +220,8 @@ def resolve_targets(text: str) -> list[Target]:
     """The targets of a comma-separated list of names, groups and addresses, each once.  Raises :class:`TargetError`."""
     groups = list_groups()
     names = [name.strip() for name in text.split(",")]
+    if len(names) > 1 and not all(names):
+        raise TargetError(f"{text!r} has no name beside a comma", remedy="Write one comma between names: pi5a,pi5b.")
     return list(dict.fromkeys(resolve_target(member) for name in names for member in groups.get(name, (name,))))
 
 

@@ -17,10 +17,10 @@ from edgeprune.errors import InputError, RunError
 from edgeprune.files import append_line, parse_json, write_atomically
 from edgeprune.runs.document import NAME, RunDocument, read_document, update_document
 
-SHARED = ("device", "dense", "score-dense")
+SHARED = ("device", "pool", "dense", "score-dense")
 FIRST_VALUES = "value-0-"
-"""Records that are the same whatever the budget: the device, the dense model's measurement and score, and (keys that begin so) what the
-first objectives are made of."""
+"""Records that are the same whatever the budget: the device, or the pool of them, the dense model's measurement and score, and (keys that
+begin so) what the first objectives are made of."""
 
 
 T = TypeVar("T")

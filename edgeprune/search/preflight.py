@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 
 from edgeprune.budget import FIGURES, Budget
-from edgeprune.devices import resolve_target
 from edgeprune.errors import BudgetError, CaptureError, InputError, RecipeError, TargetError, VerificationError
 from edgeprune.export.formats import find as find_format
 from edgeprune.graph import Analysis
@@ -19,6 +18,7 @@ from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
 from edgeprune.search.events import EventStream
 from edgeprune.search.measure.opening import check_backend
+from edgeprune.search.measure.pool import check_pool
 from edgeprune.search.options import OF_TRAINING, Options
 from edgeprune.search.precision import check_precisions
 from edgeprune.search.request import RunRequest
@@ -45,7 +45,7 @@ def preflight(target: str | None, profile: str | None, budget: Budget, options: 
         raise TargetError("neither a target nor a profile was given", remedy="Give a device (target=...), or profile=... for a prediction.")
     facts = load_profile(profile) if profile is not None else None
     if target is not None:
-        resolve_target(target)
+        check_pool(target)
     if options.device is not None:
         resolve(options.device)
     for name in options.formats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeprune.bench import BenchOptions
 from edgeprune.budget import Budget
+from edgeprune.devices import resolve_targets
 from edgeprune.errors import TargetError
 from edgeprune.profile import Profile
 from edgeprune.runs.directory import RunDirectory
@@ -11,15 +12,18 @@ from edgeprune.search.events import EventStream
 from edgeprune.search.measure.backend import MeasurementBackend
 from edgeprune.search.measure.device import DeviceBackend, check_device_engine
 from edgeprune.search.measure.micro import MicroBackend, check_micro
+from edgeprune.search.measure.pool import PoolBackend
 from edgeprune.search.measure.predicted import PredictedBackend
 from edgeprune.search.request import RunRequest
 
 
 def open_backend(request: RunRequest, run: RunDirectory, events: EventStream) -> MeasurementBackend:
-    """The backend of ``request``.  A device is connected to when the first measurement is needed."""
+    """The backend of ``request``.  Devices are connected to when the first measurement is needed."""
     options, profile = request.options, request.known_profile
     if request.target is not None:
-        return DeviceBackend(run, request.target, options.engine, BenchOptions(threads=options.threads, seed=options.seed), events)
+        kind = DeviceBackend if len(targets := resolve_targets(request.target)) == 1 else PoolBackend
+        target = targets[0].name if len(targets) == 1 else request.target
+        return kind(run, target, options.engine, BenchOptions(threads=options.threads, seed=options.seed), events)
     assert profile is not None, "preflight refuses requests with neither"
     if profile.micro:
         return MicroBackend(run, profile)
