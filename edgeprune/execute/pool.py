@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from edgeprune.errors import WorkerError, WorkerLostError
@@ -31,11 +32,12 @@ class Lost(Exception):
 
 
 class Job(Future[Any]):
-    """A piece of work and its future.  ``stop``: ends what does it."""
+    """A piece of work and its future.  ``pack``: pickles it, for each attempt: what it starts from may be further by then. ``stop``: ends
+    what does it."""
 
-    def __init__(self, key: str, work: bytes, receive: Send, stop: Callable[[Job], None]) -> None:
+    def __init__(self, key: str, pack: Callable[[], bytes], receive: Send, stop: Callable[[Job], None]) -> None:
         super().__init__()
-        self.key, self.work, self.receive, self.begun = key, work, receive, False
+        self.key, self.pack, self.work, self.receive, self.begun = key, pack, pack(), receive, False
         self._stop, self._once = stop, threading.Lock()
 
     def running(self) -> bool:
@@ -93,7 +95,7 @@ class Pool(ABC):
     def submit(self, key: str, function: Callable[..., T], *arguments: Any, receive: Send = ignore) -> Future[T]:
         """See :class:`Executor`.  Raises :class:`RecipeError` for what cannot be pickled.  When a worker was lost, ``receive`` hears of the
         next attempt from its beginning."""
-        job = Job(key, packed((function, arguments), self._otherwise, self._folders), receive, self._stop)
+        job = Job(key, partial(packed, (function, arguments), self._otherwise, self._folders), receive, self._stop)
         with self._changed:
             if self._closed:
                 raise WorkerError(f"{key} cannot be begun: the workers have been ended")
@@ -149,6 +151,7 @@ class Pool(ABC):
             except Lost as lost:
                 if attempt == ATTEMPTS and not job.done():
                     raise _lost(job.key, lost) from None
+                job.work = job.pack()
 
     def _attempt(self, slot: int, job: Job) -> None:
         for data in self._frames(slot, job):

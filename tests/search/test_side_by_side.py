@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -94,6 +95,46 @@ def test_levels_tuned_by_workers_are_those_of_one_process(tmp_path: Path, two: K
         weights, same = (load_file(point.run / "model.safetensors") for point in (one, other))
         assert weights.keys() == same.keys()
         assert all(torch.equal(value, same[name]) for name, value in weights.items())
+
+
+class Gated:
+    """Batches whose third epoch waits, a minute at most, until there is a file ``gate``."""
+
+    def __init__(self, batches: list[Any], gate: Path) -> None:
+        self.batches, self.gate = batches, gate
+
+    def set_epoch(self, epoch: int) -> None:
+        limit = time.monotonic() + 60
+        while epoch == 2 and not self.gate.exists() and time.monotonic() < limit:
+            time.sleep(0.01)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+
+def test_a_tuning_whose_worker_dies_goes_on_from_its_last_epoch(tmp_path: Path, two: Kept) -> None:
+    task, epochs = points_task(), list[int]()
+    assert isinstance(task.train, list)
+    task.train = Gated(task.train, tmp_path / "gate")
+
+    def kill(event: Event) -> None:
+        if isinstance(event, EpochEnded):
+            epochs.append(event.epoch)
+        if epochs == [1, 2] and not (tmp_path / "gate").exists():
+            for child in list(two.inner._processes.values()):
+                child.kill()
+            (tmp_path / "gate").touch()
+
+    def run(options: Options, listener: Callable[[Event], None]) -> Any:
+        budget = Budget(macs="50%")
+        return prune(task, profile="raspberry-pi-4", budget=budget, options=options, runs=tmp_path / "runs", listener=listener).summary
+
+    found = run(replace(TWO, epochs=3), kill)
+    assert epochs == [1, 2, 3]
+    assert without_times(found) == without_times(run(replace(OPTIONS, epochs=3), lambda event: None))
 
 
 class Stuck(InProcess):
