@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from edgeprune.devices import parse_address, resolve_target
+from edgeprune.devices import parse_address, resolve_targets
 from edgeprune.execute import executor_of
 from edgeprune.search.events import EventStream
 from edgeprune.search.request import RunRequest
@@ -25,4 +25,4 @@ def open_workers(request: RunRequest, events: EventStream) -> Iterator[Workers]:
 
 def _is_here(target: str) -> bool:
     """Whether models are measured on this machine."""
-    return parse_address(resolve_target(target).address).scheme == "local"
+    return any(parse_address(one.address).scheme == "local" for one in resolve_targets(target))
