@@ -74,7 +74,7 @@ matrix:
 	.ci/matrix test
 
 bench: $(INSTALLED)
-	set -e; for name in $(patsubst benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard benchmarks/*.py))) coverage exports search; do echo "== benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name; done
+	set -e; for name in $(patsubst benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard benchmarks/*.py))) cluster coverage exports search; do echo "== benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name; done
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* .soak.*

@@ -160,3 +160,32 @@ def gives_a_lock(send: Any) -> Any:
 def variable(name: str, *rest: Any) -> str | None:
     time.sleep(rest[0] if len(rest) > 1 else 0)
     return os.environ.get(name)
+
+
+def waits(folder: Path, number: int, send: Any) -> int:
+    """Sends where it runs, and returns once ``folder/go`` is there."""
+    import ray
+
+    send((os.getpid(), ray.get_runtime_context().get_node_id()))
+    while not (folder / "go").exists():
+        time.sleep(0.05)
+    return number
+
+
+class Images:
+    """Data that every node has of its own, where ``IMAGES`` says."""
+
+    def __iter__(self) -> Any:
+        import torch
+
+        folder = Path(os.environ.get("IMAGES", "/data/of/nobody"))
+        yield torch.frombuffer(bytearray((folder / "image").read_bytes()), dtype=torch.uint8), torch.tensor([0])
+
+
+def reads_data(send: Any) -> int:
+    import torch
+
+    from edgeprune.task import Task
+
+    task = Task(torch.nn.Linear(2, 2), (torch.zeros(1, 2),), train=Images(), name="images")
+    return len(list(task.batches("train")))

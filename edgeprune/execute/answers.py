@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from edgeprune.errors import WorkerError
 from edgeprune.execute.pool import Lost
+
+CHECK_S: Final = 180.0
+"""How long the nodes may take to say what they have, which starts a process on each and imports PyTorch."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgeprune.errors import WorkerError
-from edgeprune.execute.answers import Answer, Ask, Cancel, Do, Joined, Keep, Refused
+from edgeprune.execute.answers import CHECK_S, Answer, Ask, Cancel, Do, Joined, Keep, Refused
 from edgeprune.execute.node import Versions, versions
 from edgeprune.execute.pool import Lost
 from edgeprune.execute.worker import READY, own_pipes, read, write
@@ -36,8 +36,6 @@ SETTINGS = {
 
 HEAD_PATIENCE = 5
 """So many times, two seconds apart, the head may not answer before it counts as gone."""
-CHECK_S = 180.0
-"""How long the nodes may take to say what they have, which starts a process on each and imports PyTorch."""
 
 
 class Broker:
@@ -230,6 +228,7 @@ def main() -> None:
     threading.Thread(target=take, daemon=True).start()
     try:
         broker = Broker(ask, lambda data: write(answers, data))
+        broker.tell(Answer(None))
         broker.tell(Answer(None, joined=broker.join()))
     except WorkerError as error:
         write(answers, pickle.dumps(Answer(None, error=error)))

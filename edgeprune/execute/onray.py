@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from edgeprune.errors import WorkerError
-from edgeprune.execute.answers import Answer, Ask, Cancel, Do, Joined, Keep, Refused
+from edgeprune.execute.answers import CHECK_S, Answer, Ask, Cancel, Do, Joined, Keep, Refused
 from edgeprune.execute.executor import ignore
 from edgeprune.execute.pool import Job, Lost, Pool
 from edgeprune.execute.processes import Child, Note
@@ -23,8 +23,8 @@ from edgeprune.execute.ship import zipped
 from edgeprune.packing import import_folders
 
 REACH_S: Final = 10.0
-JOIN_S: Final = 240.0
-"""How long joining a cluster that answers may take: its nodes are checked meanwhile."""
+CONNECT_S: Final = 60.0
+"""How long a head that something answers for may take to be one of Ray's, which imports Ray."""
 START_S: Final = 600.0
 """How long a cluster of this machine may take to start: 25 s, and minutes on a slow machine."""
 
@@ -57,8 +57,9 @@ class Ray(Pool):
             package = str(zipped(shipped, folder / "recipe.zip")) if shipped else None
             note(f"joining the Ray cluster at {head}" if address else "starting a Ray cluster of this machine, which takes half a minute")
             environment = os.environ | {"PYTHONPATH": os.pathsep.join(import_folders())}
-            self._broker = Child("edgeprune.execute.broker", [], environment, folder / "broker.log")
-            joined = self._join(Ask(head, str(folder / "ray"), package, gpus_per_task), JOIN_S if address else START_S)
+            where = folder if address else None  # Ray lets workers import from the folder where it is called: on nodes that is not theirs
+            self._broker = Child("edgeprune.execute.broker", [], environment, folder / "broker.log", where)
+            joined = self._join(Ask(head, str(folder / "ray"), package, gpus_per_task))
         except BaseException:
             self.close()
             raise
@@ -74,29 +75,34 @@ class Ray(Pool):
             self._broker.leave(15.0)
         self._temporary.cleanup()
 
-    def _join(self, ask: Ask, limit_s: float) -> Joined:
-        """What the broker says of the cluster.  Raises :class:`WorkerError`, also when it takes longer than ``limit_s`` seconds."""
-        late = threading.Timer(limit_s, self._broker.kill)
-        late.start()
+    def _join(self, ask: Ask) -> Joined:
+        """What the broker says of the cluster.  Raises :class:`WorkerError`."""
         try:
             self._broker.wait_ready()
-            self._broker.send(pickle.dumps(ask))
-            data = self._broker.read()
         except Lost as lost:
             raise WorkerError(f"Ray cannot be started: {lost.how}") from None
-        finally:
-            late.cancel()
+        self._broker.send(pickle.dumps(ask))
+        self._told(ask, CONNECT_S if ask.address else START_S)
+        joined = self._told(ask, 2 * CHECK_S).joined
+        assert joined is not None
+        return joined
+
+    def _told(self, ask: Ask, limit_s: float) -> Answer:
+        """The next answer, which is not an error.  Raises :class:`WorkerError`, also when there is none within ``limit_s`` seconds."""
+        late = threading.Timer(limit_s, self._broker.kill)
+        late.start()
+        data = self._broker.read()
+        late.cancel()
         what = f"the cluster at {ask.address}" if ask.address else "a cluster of this machine"
-        answer: Answer | None = pickle.loads(data) if data is not None else None
-        if answer is None:
+        if data is None:
             how = f"no answer within {limit_s:g} s, or Ray gave up: {self._broker.death()[0]}"
             raise WorkerError(f"{what} cannot be used: {how}", remedy=_remedy(ask.address))
+        answer: Answer = pickle.loads(data)
         if isinstance(answer.error, Refused):
             raise WorkerError(f"{what} cannot be used: {answer.error.message}", remedy=_remedy(ask.address))
         if answer.error is not None:
             raise answer.error
-        assert answer.joined is not None
-        return answer.joined
+        return answer
 
     def _keep(self, key: str, data: bytes) -> None:
         self._broker.send(pickle.dumps(Keep(key, data)))

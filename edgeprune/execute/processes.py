@@ -85,7 +85,7 @@ class Processes(Pool):
 class Child:
     """A process of ours that is given frames and answers with frames; see :mod:`edgeprune.execute.worker`."""
 
-    def __init__(self, module: str, arguments: list[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(self, module: str, arguments: list[str], environment: dict[str, str], log: Path, folder: Path | None = None) -> None:
         self._log, self._ready, self._oom_kills, self._writing = log, False, oom_kills(), threading.Lock()
         with log.open("wb") as written:
             self._process = subprocess.Popen(
@@ -94,6 +94,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=written,
                 env=environment,
+                cwd=folder,
                 start_new_session=True,  # Ctrl-C is this process's to handle
             )
         threading.Thread(target=self._reap, name=f"process {self.pid}", daemon=True).start()
