@@ -189,3 +189,12 @@ def reads_data(send: Any) -> int:
 
     task = Task(torch.nn.Linear(2, 2), (torch.zeros(1, 2),), train=Images(), name="images")
     return len(list(task.batches("train")))
+
+
+def starts_the_converter(send: Any) -> None:
+    """Starts the converter as an export does, and waits."""
+    from edgeprune.export.converter import CONVERTER
+
+    CONVERTER.warm()
+    send((os.getpid(), CONVERTER.pid))
+    time.sleep(600)

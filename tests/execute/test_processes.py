@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
 import signal
 import subprocess
@@ -67,7 +68,7 @@ def test_a_worker_that_died_while_it_had_no_work_is_replaced(pool: Processes) ->
 
 
 def test_what_ran_out_of_memory_is_named_as_that(pool: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system's count of processes that it ended so is a stand-in here; ``test_memory.py`` lets it really end one."""
+    """The system's count of processes that it ended so is a stand-in here; the last test here lets it really end one."""
     counts = iter(range(100))
     monkeypatch.setattr("edgeprune.execute.processes.oom_kills", lambda: next(counts))
     with pytest.raises(WorkerLostError, match="was ended by SIGKILL, for the machine ran out of memory") as caught:
@@ -152,3 +153,46 @@ def test_no_worker_outlives_its_driver_and_ctrl_c_is_the_drivers(tmp_path: Path,
         works.gone(*(int(part) for path in tmp_path.iterdir() for part in path.name.split()))
     finally:
         driver.kill()
+
+
+@pytest.fixture
+def little_memory() -> Iterator[Path]:
+    """A control group whose processes have 200 MB: its file of processes."""
+    root = Path("/sys/fs/cgroup")
+    old = (root / "memory").is_dir()
+    group = (root / "memory" if old else root) / f"edgeprune-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / ("memory.limit_in_bytes" if old else "memory.max")).write_text("200000000")
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    yield group / "cgroup.procs"
+    group.rmdir()
+
+
+def test_the_system_ends_a_worker_for_its_memory_and_this_is_said(little_memory: Path) -> None:
+    processes: list[int] = []
+
+    def confine(process: int) -> None:
+        processes.append(process)
+        little_memory.write_text(str(process))
+
+    with (
+        closing(Processes(2)) as pool,
+        pytest.raises(WorkerLostError, match=r"process \d+ was ended by SIGKILL, for the machine ran out of memory"),
+    ):
+        pool.submit("large", works.takes_memory, receive=confine).result()
+    works.gone(*processes)
+    assert len(processes) == 3
+
+
+@pytest.mark.soak
+def test_the_converter_of_a_worker_ends_with_it(tmp_path: Path) -> None:
+    heard: queue.Queue[tuple[int, int]] = queue.Queue()
+    with closing(Processes(1)) as pool:
+        pool.submit("exports", works.starts_the_converter, receive=heard.put)
+        worker, converter = heard.get()
+        os.kill(worker, signal.SIGKILL)
+        works.gone(worker, converter)
+        worker, converter = heard.get()  # of the next attempt
+    works.gone(worker, converter)
