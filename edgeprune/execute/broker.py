@@ -67,33 +67,44 @@ class Broker:
     def join(self) -> Joined:
         """The nodes, each with what it needs.  Raises :class:`WorkerError` for one without, and where none can do the work."""
         alive = [node for node in self.ray.nodes() if node["Alive"]]
-        able = [(node, count) for node in alive if (count := self._slots(node["Resources"]))]
+        slots = {node["NodeID"]: self._slots(node["Resources"]) for node in alive}
+        able = self._checked([node for node in alive if slots[node["NodeID"]]])
         if not able:
             gpus = f" and {self.ask.gpus:g} GPUs" if self.ask.gpus else ""
             names = ", ".join(str(node["NodeManagerHostname"]) for node in alive)
             raise WorkerError(f"no node of the cluster has a core{gpus} for a candidate: {names}", remedy="Ask for less, or add nodes.")
-        self._check([node for node, _ in able])
         own = self.ray.util.get_node_ip_address()
-        here = any(node["NodeManagerAddress"] == own for node, _ in able)
-        return Joined(sum(count for _, count in able), tuple(str(node["NodeManagerHostname"]) for node, _ in able), here)
+        here = any(node["NodeManagerAddress"] == own for node in able)
+        workers = sum(slots[node["NodeID"]] for node in able)
+        return Joined(workers, tuple(str(node["NodeManagerHostname"]) for node in able), here)
 
     def _slots(self, resources: dict[str, float]) -> int:
         gpus = self.ask.gpus
         return int(min(resources.get("CPU", 0.0), resources.get("GPU", 0.0) / gpus if gpus else float("inf")))
 
-    def _check(self, nodes: list[dict[str, Any]]) -> None:
+    def _checked(self, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those that are still there: a node that has just died is listed for a while."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        look = self.ray.remote(num_cpus=0, max_retries=2)(_versions)
+        known = self.ray.exceptions
+        look = self.ray.remote(num_cpus=0, max_retries=0)(_versions)
         asked = {
-            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(): _name(node)
-            for node in nodes
+            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(): node for node in nodes
         }
         there, left = self.ray.wait(list(asked), num_returns=len(asked), timeout=CHECK_S)
         if left:
-            raise WorkerError(f"{', '.join(asked[ref] for ref in left)} did not answer within {CHECK_S:g} s")
+            names = ", ".join(_name(asked[ref]) for ref in left)
+            raise WorkerError(f"{names} did not answer within {CHECK_S:g} s", remedy="Take it out of the cluster: ray stop.")
+        found = []
         for ref in there:
-            differ(versions(), self.ray.get(ref), asked[ref])
+            try:
+                differ(versions(), self.ray.get(ref), _name(asked[ref]))
+            except (known.NodeDiedError, known.TaskUnschedulableError, known.WorkerCrashedError, known.LocalRayletDiedError):
+                continue
+            except known.RuntimeEnvSetupError as error:
+                raise WorkerError(f"{_name(asked[ref])} cannot prepare the recipe's folder: {_first_line(error)}") from error
+            found.append(asked[ref])
+        return found
 
     def do(self, order: Do) -> None:
         """Follow an attempt to its end."""

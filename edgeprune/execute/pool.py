@@ -127,6 +127,7 @@ class Pool(ABC):
                 self._do(slot, job)
             except BaseException as error:
                 job.settle(error=error)
+            job.work = b""  # its future may be kept for long
             with self._changed:
                 self._slots[slot] = None
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -70,6 +71,17 @@ def test_a_killed_worker_costs_its_own_work_which_is_begun_again(cluster: Execut
 def test_work_that_kills_every_worker_is_given_up_by_name(cluster: Executor) -> None:
     with pytest.raises(WorkerLostError, match=r"^latency-50pct was given up after 3 attempts.* process \d+ on node \S+ was ended"):
         cluster.submit("latency-50pct", works.dies_always, signal.SIGKILL).result()
+
+
+def test_what_a_recipe_imports_comes_to_the_nodes(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "beside_it.py").write_text("import os\n\ndef read(send):\n    return open('words.txt').read(), os.getcwd()\n")
+    (tmp_path / "words.txt").write_text("beside it")
+    monkeypatch.syspath_prepend(tmp_path)
+    read = import_module("beside_it").read
+    with closing(executor_of(nodes.address, folder_of_recipe=tmp_path)) as executor:
+        text, folder = executor.submit("reads", read).result()
+    assert text == "beside it"
+    assert folder != str(tmp_path)
 
 
 def test_a_node_without_the_data_is_named_by_the_tasks_own_error(nodes: Nodes, tmp_path: Path) -> None:
