@@ -43,10 +43,10 @@ def build_groups(flow: Flow) -> tuple[list[Group], dict[int, str]]:
     roots = flow.channels.roots()
     fixed = _fixed(flow, roots)
     signatures = _signatures(flow, roots)
-    by_signature: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
-    for channel in sorted(signatures):
+    by_signature: dict[bytes, list[int]] = defaultdict(list)
+    for channel, signature in signatures.items():
         if channel not in fixed:
-            by_signature[tuple(signatures[channel])].append(channel)
+            by_signature[signature.tobytes()].append(channel)
     keys = list(flow.owners)
     groups: list[Group] = []
     united = {int(roots[label]): f"{reason}: they go together" for label, reason in reversed(flow.channels.collapsed)}
@@ -57,7 +57,7 @@ def build_groups(flow: Flow) -> tuple[list[Group], dict[int, str]]:
             rows = ", and ".join([*dict.fromkeys(united[channel] for channel in cluster.channels if channel in united), rows])
             fixed.update(dict.fromkeys(cluster.channels, rows))
             continue
-        touched = [keys[record] for channel in rows[:, 0].tolist() for record, _ in signatures[channel]]
+        touched = [keys[record] for channel in rows[:, 0].tolist() for record in signatures[channel][0]]
         producers = list(dict.fromkeys(owner[0] for owner in touched if owner in flow.producing))
         readers = list(dict.fromkeys(owner[0] for owner in touched if owner not in flow.producing))
         groups.append(Group(_name(producers or readers, groups), rows, producers, readers, cluster.balances))
@@ -67,9 +67,12 @@ def build_groups(flow: Flow) -> tuple[list[Group], dict[int, str]]:
 def _with_layers(flow: Flow, roots: np.ndarray, fixed: dict[int, str]) -> dict[int, str]:
     """The reasons with the layers that make the channels, or, where none does, that read them."""
     layers: dict[int, dict[str, None]] = defaultdict(dict)
+    staying = np.zeros(len(roots), bool)
+    staying[list(fixed)] = True
     for owner in sorted(flow.owners, key=lambda owner: owner not in flow.producing):
-        for channel in np.unique(roots[squeeze_constant(flow.owners[owner]).numpy()]).tolist():
-            if channel in fixed and (owner in flow.producing or channel not in layers):
+        channels = np.unique(roots[squeeze_constant(flow.owners[owner]).numpy()])
+        for channel in channels[staying[channels]].tolist():
+            if owner in flow.producing or channel not in layers:
                 layers[channel][owner[0].rpartition(".")[0] or owner[0]] = None
     return {channel: ": ".join([*_brief(layers[channel]), reason]) for channel, reason in fixed.items()}
 
@@ -97,15 +100,17 @@ def _fixed(flow: Flow, roots: np.ndarray) -> dict[int, str]:
     return reasons
 
 
-def _signatures(flow: Flow, roots: np.ndarray) -> dict[int, list[tuple[int, int]]]:
-    """For every channel: the (parameter, axis) records that it stands in, and how often."""
-    signatures: dict[int, list[tuple[int, int]]] = defaultdict(list)
+def _signatures(flow: Flow, roots: np.ndarray) -> dict[int, np.ndarray]:
+    """For every channel, in order: the numbers of the (parameter, axis) records that it stands in, and below them how often."""
+    seen = [np.zeros((3, 0), np.int64)]
     for record, labels in enumerate(flow.owners.values()):
         channels, counts = np.unique(roots[squeeze_constant(labels).numpy()], return_counts=True)
-        for channel, count in zip(channels.tolist(), counts.tolist(), strict=True):
-            if channel:
-                signatures[channel].append((record, count))
-    return signatures
+        seen.append(np.stack([channels, np.full_like(channels, record), counts]))
+    all_seen = np.concatenate(seen, 1)
+    all_seen = all_seen[:, np.argsort(all_seen[0], kind="stable")]
+    channels, starts = np.unique(all_seen[0], return_index=True)
+    parts = np.split(all_seen[1:], starts[1:], axis=1)
+    return {channel: part for channel, part in zip(channels.tolist(), parts, strict=False) if channel}
 
 
 class _Matrix:

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.batches import Inputs, call
-from edgeprune.graph.twin import twin
+from edgeprune.graph.twin import hollow, twin
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def look(model: nn.Module, inputs: Inputs) -> Training | None:
     """What ``model`` does in training only, seen by running a twin of it both ways; None where that is nothing but what batch norm and
     dropout modules do.  ``why`` says it where the model does not run in training on inputs alone."""
     try:
-        evaluated, trained = _run(twin(model).eval(), inputs), _run(twin(model).train(), inputs)
+        evaluated, trained = _both(model, inputs)
     except Exception as error:  # it asks for targets, or for more samples
         return Training((), False, None, f"it does not run in training on the example inputs: {error}")
     if evaluated.calls == trained.calls and evaluated.outputs == trained.outputs:
@@ -57,6 +57,15 @@ def look(model: nn.Module, inputs: Inputs) -> Training | None:
     layers = tuple(dict.fromkeys(call[0] for call in trained.calls if call in extra))
     why = "it depends on Python's own random numbers" if trained.rolled else ""
     return Training(layers, evaluated.outputs != trained.outputs, None, why)
+
+
+def _both(model: nn.Module, inputs: Inputs) -> tuple[_Run, _Run]:
+    """In evaluation and in training: on shapes alone, or on numbers where the model's code asks for some."""
+    try:
+        shapes: Any = pytree.tree_map_only(Tensor, lambda value: value.to("meta"), inputs)
+        return _run(hollow(model).eval(), shapes), _run(hollow(model).train(), shapes)
+    except Exception:
+        return _run(twin(model).eval(), inputs), _run(twin(model).train(), inputs)
 
 
 def _run(model: nn.Module, inputs: Inputs) -> _Run:
@@ -92,8 +101,11 @@ class _WatchCalls(TorchFunctionMode):
         self.inside.pop()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
         name = str(resolve_name(func) or getattr(func, "__name__", func))
+        if func is torch.nn.functional.batch_norm and args[0].is_meta and args[0].numel() > args[0].shape[1]:
+            result = torch.empty_like(args[0])  # its shape is known; what PyTorch does instead takes as long as all other operations
+        else:
+            result = func(*args, **(kwargs or {}))
         if any(isinstance(value, Tensor) and value.is_floating_point() for value in pytree.tree_leaves(result)):
             self.seen.calls.append((self.inside[-1], name, self._numbers(name.rpartition(".")[2], args, kwargs or {})))
         return result
