@@ -9,6 +9,7 @@ from edgeprune.errors import ExportError, InfeasibleBudgetError
 from edgeprune.files import copy_atomically
 from edgeprune.runs.directory import RunDirectory
 from edgeprune.search.candidate import PrunedCandidate
+from edgeprune.search.events import Mingled
 from edgeprune.search.job import Job
 from edgeprune.search.measure.decide import final_keys
 from edgeprune.search.plan.metrics import budget_utilization
@@ -33,8 +34,8 @@ class Outcome:
 
 
 def prune_in_precisions(job: Job) -> Steps[Outcome]:
-    """Prune ``job``, prepared, in every precision of its options, one after another, and return the best: of those that meet the budgets
-    the one whose exported file scores best.
+    """Prune ``job``, prepared, in every precision of its options, side by side where there are workers, and return the best: of those that
+    meet the budgets the one whose exported file scores best.
 
     Files and checkpoint of the best are in ``job``'s run directory. A precision that cannot reach the budgets, or in which the model
     collapses, is noted and left out; raises what the last one raised when there is none.
@@ -42,17 +43,18 @@ def prune_in_precisions(job: Job) -> Steps[Outcome]:
     if job.options.precision == ("fp32",):
         final = yield from job.prune()
         return Outcome("fp32", job, final, job.score(final))
-    outcomes: list[Outcome] = []
-    failure: Exception | None = None
-    for name in job.options.precision:
+
+    def tried(name: str) -> Steps[Outcome | InfeasibleBudgetError | ExportError]:
         try:
-            outcomes.append((yield from _outcome(job, name)))
+            return (yield from _outcome(job, name))
         except (InfeasibleBudgetError, ExportError) as error:
             job.events.note(f"{name}: {error.message}")
-            failure = error
+            return error
+
+    found = yield from job.workers.together([tried(name) for name in job.options.precision])
+    outcomes = [one for one in found if isinstance(one, Outcome)]
     if not outcomes:
-        assert failure is not None
-        raise failure
+        raise next(one for one in reversed(found) if isinstance(one, Exception))
     best = max(outcomes, key=lambda outcome: outcome.rank)
     job.events.note(f"{best.precision} is kept of {', '.join(job.options.precision)}")
     return best if best.job is job else _moved(best, job)
@@ -82,7 +84,8 @@ def _in_precision(job: Job, precision: Precision) -> Job:
     directory = RunDirectory(job.run_directory.path / precision.name)
     directory.adopt(job.run_directory.path / "measurements.jsonl")
     request = replace(job.request, profile=job.profile.name, facts=job.profile)
-    one = Job(request, directory, job.events, precision, job.workers)
+    events = job.events if job.workers.alone else Mingled(job.events).of(precision.name)
+    one = Job(request, directory, events, precision, job.workers)
     one.analysis, one.profile, one.dense, one.dense_measurement = job.analysis, job.profile, job.dense, job.dense_measurement
     one.baseline = job.baseline
     one.planner = one.new_planner()

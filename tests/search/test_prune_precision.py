@@ -75,9 +75,13 @@ def test_what_is_better(first: tuple[float, float], second: tuple[float, float])
 
 @pytest.mark.device  # two precisions are exported, tuned and measured
 @pytest.mark.usefixtures("few_rounds")
-def test_both_precisions_are_measured_and_the_better_file_is_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.soak)])
+def test_both_precisions_are_measured_and_the_better_file_is_delivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    task, options = small_task(), Options(precision=("int8", "fp32"), formats=("tflite",), threads=1, measurements=3, sensitivity=False)
+    asked = {"formats": ("tflite",), "threads": 1, "measurements": 3, "sensitivity": False}
+    task, options = small_task(), Options(precision=("int8", "fp32"), workers=workers, **asked)  # type: ignore[arg-type]
     result = prune(task, "local:", budget=edgeprune.Budget(latency="60%"), options=options, runs=tmp_path / "runs")
     summary, run = result.summary, result.run
     assert result.met
