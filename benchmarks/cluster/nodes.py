@@ -34,7 +34,7 @@ class Nodes:
 
 @contextmanager
 def ray_cluster(**environment: str) -> Iterator[Nodes]:
-    """A cluster with a head of one core, which is ended afterwards."""
+    """A cluster with a head of one core, which is ended afterwards.  Ray must not be imported before: it reads its settings then."""
     with patch.dict(os.environ, SETTINGS | environment), tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         import ray
         from ray.cluster_utils import Cluster
