@@ -10,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from edgeprune.runs.document import read_inputs
+from edgeprune.runs.events import EpochEnded, read_events
 
 RECIPE = """
 import torch
@@ -30,9 +32,9 @@ def task():
 """
 
 
-def start(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
+def start(arguments: list[str], folder: Path, name: str = "prune") -> subprocess.Popen[bytes]:
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "edgeprune", "prune", *arguments]
+    command = [sys.executable, "-m", "edgeprune", name, *arguments]
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
 
@@ -80,3 +82,53 @@ def test_a_run_killed_at_many_points_ends_with_one_plan(tmp_path: Path) -> None:
     assert (run / "plan.json").read_text() == plan
     assert [json.loads(line)["key"] for line in (run / "measurements.jsonl").read_text().splitlines()] == keys
     assert read_inputs(run)["target"] == "local:"
+
+
+GATED = """
+import pathlib, time
+
+class Gated(list):
+    def set_epoch(self, epoch):
+        while epoch == 1 and not pathlib.Path({gate!r}).exists():
+            time.sleep(0.01)
+
+ungated = task
+
+def task():
+    made = ungated()
+    made.train = Gated(made.train)
+    return made
+"""
+
+
+@pytest.mark.soak  # five processes with PyTorch; tests/search/test_side_by_side.py kills a worker, and interrupts the command
+def test_a_frontier_killed_while_workers_train_goes_on_from_their_epochs(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    (tmp_path / "recipe.py").write_text(RECIPE + GATED.format(gate=str(gate)))
+    options = ["--profile", "raspberry-pi-4", "--kind", "macs", "--levels", "60%,40%", "--engine", "torchscript", "--format", "torchscript"]
+    killed = start(["recipe.py", *options, "--workers", "2", "--runs", "apart"], tmp_path, "frontier")
+    limit = time.monotonic() + 300
+    while len(list(tmp_path.glob("apart/*/*/tune-final-0-*.safetensors"))) < 2 and time.monotonic() < limit:
+        time.sleep(0.05)
+    workers = psutil.Process(killed.pid).children(recursive=True)
+    killed.kill()
+    killed.communicate()
+    (folder,) = (tmp_path / "apart").iterdir()
+    assert len(psutil.wait_procs(workers, timeout=60)[0]) == len(workers) >= 2
+    before = {path.parent.name for path in folder.glob("*/tune-final-0-*.safetensors")}
+    assert before == {"macs-60pct", "macs-40pct"}
+
+    gate.touch()
+    again = start(["--resume", str(folder), "--workers", "2", "--json"], tmp_path, "frontier")
+    found = json.loads(again.communicate(timeout=600)[0])
+    alone = start(["recipe.py", *options, "--runs", "alone", "--json"], tmp_path, "frontier")
+    expected = json.loads(alone.communicate(timeout=600)[0])
+    assert again.returncode == alone.returncode
+    for one, other in zip(found["points"], expected["points"], strict=True):
+        path, same = tmp_path / one["run"], tmp_path / other["run"]
+        made, wanted = (json.loads((run / "run.json").read_text())["result"] for run in (path, same))
+        assert made["history"] == wanted["history"]
+        assert made["artifacts"]["torchscript"]["sha256"] == wanted["artifacts"]["torchscript"]["sha256"]
+        epochs = [event.epoch for _, event in read_events(path) if isinstance(event, EpochEnded)]
+        assert epochs[-2:] == [2, 3]  # the first was not trained again
+        assert epochs[:-2] in ([], [1])  # it may have been kept, and not yet told
