@@ -197,6 +197,34 @@ def test_the_loop_uses_a_budget_that_the_model_cannot_predict(planner: Planner, 
     assert len(loop.candidates) <= 8
 
 
+@pytest.mark.parametrize("boards", [2, 3])
+def test_several_plans_are_measured_at_once_and_no_more_than_allowed(planner: Planner, boards: int) -> None:
+    whole = planner.predict(planner.dense).latency_ms
+    untouched = Planner(planner.analysis, FakeTimes(), planner.choices, (2.0, 5.0, 20.0))
+
+    def truth(widths: dict[str, int]) -> float:
+        return 1.08 * whole * untouched.predict(widths).latency_ms / whole if widths != untouched.dense else whole
+
+    dense = ModelMetrics(whole, 1000, 1.0, 500, 4e6, 1000)
+    planner.observe_dense(whole, 1000, 500, None)
+    batches: list[list[dict[str, int]]] = []
+
+    def measure(plans: Sequence[dict[str, int]]) -> list[PairedMeasurement]:
+        batches.append(list(plans))
+        return [trial_of(truth(widths), whole) for widths in plans]
+
+    loop = Loop(planner, curves_of(planner, 0), Budget(latency="50%"), dense, measure, SILENT, 4, lambda: boards)
+    chosen = loop.run()
+    assert len(batches[0]) == boards
+    first = [loop.candidates[place].predicted.latency_ms for place in range(boards)]
+    assert first == sorted(first, reverse=True), "each is predicted further below the budget"
+    assert loop.candidates[0].utilization > 1.0 >= loop.candidates[1].utilization, "the first misses, and the second is there already"
+    assert chosen.utilization <= 1.0
+    assert [widths for plans in batches for widths in plans] == [candidate.widths for candidate in loop.candidates]
+    assert len(loop.candidates) <= 4
+    assert len({tuple(candidate.widths.values()) for candidate in loop.candidates}) == len(loop.candidates)
+
+
 def test_a_loop_that_never_fits_says_by_how_much(planner: Planner) -> None:
     dense = ModelMetrics(1.0, 1000, 1.0, 500, 4e6, 1000)
     planner.observe_dense(1.0, 1000, 500, None)
