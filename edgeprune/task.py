@@ -227,6 +227,10 @@ class Task:
             raise TrainingError(f"the loss of {self.name} is {_described(loss)}, not one number", remedy="Let task.loss return a mean.")
         return loss
 
+    def epochs_of(self, asked: float | None) -> float:
+        """How many epochs it trains for where ``asked`` were asked for: its own number for None."""
+        return self.epochs if asked is None else asked
+
     def epoch_length(self) -> int:
         """How many training batches an epoch has: ``steps_per_epoch``, the data's length, or else they are counted.
 

@@ -128,6 +128,11 @@ class BenchOptions:
                     f"{name} {getattr(self, name)!r} must be greater than zero, and at most {_LONGEST}",
                     remedy="Correct it, or leave it out.",
                 )
+        if self.max_time_s < self.min_time_s:
+            raise InputError(
+                f"max_time_s {self.max_time_s!r} is less than min_time_s {self.min_time_s!r}",
+                remedy="Give a longer one, or a shorter minimum.",
+            )
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             raise InputError(
                 f"threads {self.threads!r} must be at least 1, and at most {MOST_THREADS}", remedy="Give at most the device's cores."

@@ -187,7 +187,9 @@ def _options(given: dict[str, Any]) -> BenchOptions:
 
     standard = BenchOptions()
     chosen: dict[str, Any] = {name: given[name] for name in ("affinity", "tune", "meter", "limit_c", "profile", "native")}
-    chosen |= {"min_time_s": given["min_time"] or standard.min_time_s, "max_time_s": given["max_time"] or standard.max_time_s}
+    shortest, longest = given["min_time"], given["max_time"]
+    chosen["min_time_s"] = shortest or min(standard.min_time_s, longest or standard.min_time_s)
+    chosen["max_time_s"] = longest or max(standard.max_time_s, shortest or standard.max_time_s)
     return replace(standard, energy=not given["no_energy"], **chosen)
 
 

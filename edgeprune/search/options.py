@@ -129,7 +129,7 @@ class Options:
 
     def epochs_of(self, task: Task) -> float:
         """Training epochs in total."""
-        return task.epochs if self.epochs is None else self.epochs
+        return task.epochs_of(self.epochs)
 
     def applied(self, task: Task) -> Task:
         """The task, trained as these options say."""

@@ -22,6 +22,7 @@ from edgeprune.search.measure.pool import check_pool
 from edgeprune.search.options import OF_TRAINING, Options
 from edgeprune.search.precision import check_precisions
 from edgeprune.search.request import RunRequest
+from edgeprune.search.selection import candidates_of
 from edgeprune.surgery import apply, plan_from_saliency
 from edgeprune.task import Task
 from edgeprune.tuning import initialized
@@ -83,8 +84,22 @@ def check_task(request: RunRequest, events: EventStream) -> None:
         given += ["schedule"] * (options.schedule == "iterative")
         if given:
             events.note(f"task {task.name} has no training data: the options {', '.join(given)} have no effect")
+    if options.race and (idle := _why_no_race(task, options)):
+        events.note(f"the race has no effect: {idle}")
     if task.scores and task.higher_is_better and (found := _ERRORS.search(task.metric_name)):
         events.note(f"a higher {task.metric_name!r} counts as better: if this metric is an error ({found[0]}), set higher_is_better=False")
+
+
+def _why_no_race(task: Task, options: Options) -> str:
+    """What keeps plans from being raced; "" where nothing does."""
+    if task.train is None:
+        return f"task {task.name} has no training data"
+    if task.fit is not None:
+        return f"task {task.name} is trained by its own fit"
+    if not options.epochs_of(task):
+        return "epochs are 0"
+    names = candidates_of(options, task)
+    return f"{names[0]} is the only objective" if len(names) == 1 else ""
 
 
 def _check_training(task: Task, options: Options) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from itertools import chain, islice
+from typing import Final
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edgeprune.batches import as_batch
+from edgeprune.batches import Batch, as_batch
+from edgeprune.errors import RecipeError
 from edgeprune.task import Batches
 from edgeprune.tuning.context import preserved_modes, seeded
 from edgeprune.tuning.layout import laid_out, takes_channels_last
+
+ONE_SAMPLE: Final = "more than 1 value per channel"
+"""Of PyTorch's message where a batch norm gets one value for a channel."""
+
+LEAVE_OUT: Final = "A batch norm needs two samples or more: let the data leave out a last batch of one (drop_last=True of a DataLoader)."
 
 
 def recalibrate(model: nn.Module, batches: Batches, limit: int = 16) -> int:
@@ -19,7 +26,8 @@ def recalibrate(model: nn.Module, batches: Batches, limit: int = 16) -> int:
 
     Pruning and training both leave them describing a model that no longer is. Nothing else changes: weights, dropout (off
     during the passes), momenta and training flags stay. Returns the number of batches used: zero, with nothing touched,
-    when the model has no batch norm that tracks statistics or there are no batches.
+    when the model has no batch norm that tracks statistics or there are no batches. A batch of one sample is used only where the first is
+    of one too. Raises :class:`RecipeError` where a batch norm gets one value for a channel.
     Source: Yu & Huang, "Universally Slimmable Networks", 2019, section 3.2.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
@@ -39,8 +47,11 @@ def recalibrate(model: nn.Module, batches: Batches, limit: int = 16) -> int:
                 norm.reset_running_stats()
                 norm.momentum = None  # a cumulative average
                 norm.training = True
-            for count, batch in enumerate(chain(first, used), 1):  # noqa: B007  (the count is returned)
-                laid_out(model, as_batch(batch)).call(model)
+            least = min(2, as_batch(first[0]).size)
+            for batch in map(as_batch, chain(first, used)):
+                if batch.size >= least:  # a last batch of one would count as much as the others, and may have no variance
+                    _pass(model, batch)
+                    count += 1
         finally:
             for norm, momentum, buffers in kept:
                 norm.momentum = momentum
@@ -48,3 +59,12 @@ def recalibrate(model: nn.Module, batches: Batches, limit: int = 16) -> int:
                     for buffer, value in zip(norm.buffers(), buffers, strict=True):
                         buffer.copy_(value)
     return count
+
+
+def _pass(model: nn.Module, batch: Batch) -> None:
+    try:
+        laid_out(model, batch).call(model)
+    except ValueError as error:
+        if ONE_SAMPLE not in str(error):
+            raise
+        raise RecipeError(f"the statistics of a batch norm cannot be measured on this batch: {error}", remedy=LEAVE_OUT) from error

@@ -103,7 +103,7 @@ def tune(asked: Tuning, on_progress: ProgressCallback | None, on_epoch: EpochCal
     if task.fit is not None:
         return _user_fit(asked.model, task, task.fit, asked.path, asked.seed)
     _training_data(task)
-    wanted = task.epochs if asked.epochs is None else asked.epochs
+    wanted = task.epochs_of(asked.epochs)
     if not (math.isfinite(wanted) and wanted >= 0):
         raise RecipeError(f"epochs of task {task.name} is {wanted}, not zero or more")
     placement = resolve(task.device)

@@ -66,7 +66,7 @@ def sparsify(
     job = replace(task, name=f"{task.name} ({100 * sparsity:g} % sparse, {scope}, blocks of {block}{', linear too' if linear else ''})")
     if task.unfreeze:
         unfreeze(model, parameters)
-    if task.fit is not None or task.train is None or (task.epochs if epochs is None else epochs) == 0 or not trains(model):
+    if task.fit is not None or task.train is None or task.epochs_of(epochs) == 0 or not trains(model):
         tuned = _at_once(model, job, schedule, checkpoint, seed)
     else:
         with _watched(model, schedule):

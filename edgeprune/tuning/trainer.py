@@ -10,6 +10,7 @@ from edgeprune.errors import EdgepruneError, TrainingStoppedError
 from edgeprune.placement import device_of
 from edgeprune.task import Task
 from edgeprune.tuning.average import WeightAverage
+from edgeprune.tuning.batchnorm import LEAVE_OUT, ONE_SAMPLE
 from edgeprune.tuning.compiled import failed_to_compile
 from edgeprune.tuning.context import as_float32
 from edgeprune.tuning.distill import distance_to, watching
@@ -131,6 +132,8 @@ class Trainer:
 def _remedy(error: Exception) -> str:
     if failed_to_compile(error):
         return "torch.compile cannot compile this model here: leave --compile out."
+    if ONE_SAMPLE in str(error):
+        return LEAVE_OUT
     if "same device" in str(error):
         return _ELSEWHERE
     return "Check that the training batches fit the model, and that task.loss takes its outputs and the targets."

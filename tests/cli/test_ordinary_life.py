@@ -268,6 +268,7 @@ def refuse_to_write(self: RunDirectory, key: str, value: object) -> None:
         (["bench", "m.tflite", "--limit-temperature", "nan"], "temperature limit nan"),
         (["bench", "m.tflite", "--limit-temperature", "-300"], "temperature limit -300"),
         (["bench", "m.tflite", "--min-time", "1e300"], "min_time_s 1e+300"),
+        (["bench", "m.tflite", "--min-time", "3", "--max-time", "2"], "max_time_s 2.0 is less than min_time_s 3.0"),
         (["bench", "m.tflite", "--threads", "99999999999999999999"], "threads 99999999999999999999"),
         (["bench", "m.tflite", "--history", "nonsense"], "'nonsense' is not a database address"),
         (["bench", "."], "is of an unknown kind"),

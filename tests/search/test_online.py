@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,13 @@ from edgeprune.cost.prior import PriorTimes
 from edgeprune.errors import BudgetError, ExportError, InputError, RecipeError, TrainingError
 from edgeprune.graph import analyze
 from edgeprune.profile import load
+from edgeprune.runs.events import Noted
 from edgeprune.search import Options
+from edgeprune.search.events import EventStream
 from edgeprune.search.online import prices
 from edgeprune.search.plan.planner import Planner, all_choices
+from edgeprune.search.preflight import check_task
+from edgeprune.search.request import RunRequest
 from edgeprune.surgery import Plan, Pruned, apply, outputs_of, plan_from_saliency
 from edgeprune.testing.networks import Gated, OptionA, Shuffle, awake
 from edgeprune.tuning import initialized
@@ -158,6 +163,23 @@ def test_options_without_effect_are_noted(tmp_path: Path) -> None:
     options = Options(engine="torchscript", formats=(), step=4, epochs=2, distillation=0.1)
     prune(task, profile="raspberry-pi-4", budget=MACS, options=options, runs=tmp_path, listener=listener)
     assert any("the options epochs, distillation have no effect" in note for note in listener.notes)
+
+
+@pytest.mark.parametrize(
+    ("changed", "options", "why"),
+    [
+        ({}, {"objective": "uniform"}, "uniform is the only objective"),
+        ({}, {"epochs": 0.0}, "epochs are 0"),
+        ({"train": None}, {}, "task points has no training data"),
+        ({"fit": lambda model: None}, {}, "task points is trained by its own fit"),
+        ({}, {}, None),
+    ],
+)
+def test_a_race_without_effect_is_noted(changed: dict[str, Any], options: dict[str, Any], why: str | None) -> None:
+    request = RunRequest(replace(points_task(), **changed), MACS, options=Options(race=True, **options))
+    notes: list[str] = []
+    check_task(request, EventStream(lambda event: notes.append(event.text) if isinstance(event, Noted) else None))
+    assert [note for note in notes if "race" in note] == ([f"the race has no effect: {why}"] if why else [])
 
 
 class Noting:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from edgeprune.batches import as_batch
-from edgeprune.errors import TrainingError
+from edgeprune.errors import RecipeError, TrainingError, TrainingStoppedError
 from edgeprune.task import Task
-from edgeprune.tuning import finetune
+from edgeprune.tuning import finetune, recalibrate
 from edgeprune.tuning.fusion import folded, joined
 from edgeprune.tuning.losses import Losses
 from edgeprune.tuning.norms import quick_norms
@@ -221,3 +221,31 @@ def test_what_a_quick_norm_gives_may_be_changed_in_place() -> None:
     with quick_norms(model):
         found = torch.autograd.grad(model(images).square().sum(), model.conv.weight)[0]
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_last_batch_of_one_sample_is_no_statistics(size: int) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    first, last = torch.randn(8, 4), torch.randn(size, 4)
+    used = recalibrate(model, [(first, None), (last, None)])
+    assert used == size
+    if size == 1:
+        torch.testing.assert_close(model[1].running_mean, model[0](first).mean(0))
+
+
+def test_batches_of_one_sample_only_are_named() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    with pytest.raises(RecipeError, match="more than 1 value per channel") as caught:
+        recalibrate(model, [(torch.randn(1, 4), None)])
+    assert "drop_last" in str(caught.value.remedy)
+    pictures = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    assert recalibrate(pictures, [(torch.randn(1, 3, 4, 4), None)] * 3) == 3
+
+
+def test_training_on_a_last_batch_of_one_sample_says_what_to_do() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    data = [(torch.randn(8, 4), torch.zeros(8, dtype=torch.int64)), (torch.randn(1, 4), torch.zeros(1, dtype=torch.int64))]
+    task = Task(name="one", model=model, example_inputs=(torch.randn(2, 4),), train=data, loss=nn.functional.cross_entropy)
+    with pytest.raises(TrainingStoppedError, match="at step 2") as caught:
+        finetune(model, task, epochs=1)
+    assert "drop_last" in str(caught.value.remedy)

@@ -248,7 +248,8 @@ class Program:
                 total.plus(product, slope)
         if len(chosen.terms) > 1:
             self.exact = False
-            here, there = chosen.at(self.about), other.at(self.about)
+            widest = {name: widths[-1] for name, widths in self.choices.items()}
+            here, there = chosen.at(self.about) or chosen.at(widest), other.at(self.about)
             slope = (cost(here, there) - cost(0.75 * here, there)) / (0.25 * here)
             others = WidthExpr(-rest, tuple(term for term in chosen.terms if term[0] != group))
             total.plus(self.width(others), slope)

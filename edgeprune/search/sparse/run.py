@@ -323,7 +323,7 @@ def _train(
     model: nn.Module, task: Task, sparsity: float, run: RunDirectory, settings: SparseSettings, events: EventStream, name: str
 ) -> dict[str, float]:
     """Train in place, sparse unless ``sparsity`` is 0, with the task's own model as teacher; the share of zeros in each layer."""
-    epochs = task.epochs if settings.epochs is None else settings.epochs
+    epochs = task.epochs_of(settings.epochs)
     given = events.training("training", epochs, task.metric_name) | {
         "teacher": copy.deepcopy(task.model),
         "epochs": epochs,
