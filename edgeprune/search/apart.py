@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,8 +142,8 @@ def tune_apart(setup: Setup, plan: Plan, settings: CandidateSettings, checkpoint
         path = Path(folder) / Path(checkpoint.path).name
         if checkpoint.data is not None:
             path.write_bytes(checkpoint.data)
-        with _called(path, checkpoint.path):
-            events = EventStream(_Sender(send, path, checkpoint.path))
+        events = EventStream(_Sender(send, path, checkpoint.path))
+        with _called(path, checkpoint.path), _warnings_to(events):
             made = make_candidate(task, plan, settings, model=model, analysis=analysis, checkpoint=path, events=events)
     pruned = made.pruned
     return MadeApart(packed(pruned.model), pruned.mode, pruned.error, pruned.inactive, made.tuned, made.files, made.export_s)
@@ -167,6 +168,17 @@ class _Sender:
 
     def _version(self) -> tuple[int, int] | None:
         return (self.path.stat().st_ino, self.path.stat().st_mtime_ns) if self.path.exists() else None
+
+
+@contextmanager
+def _warnings_to(events: EventStream) -> Iterator[None]:
+    """What Python warns the user of inside is an event."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+        warnings.showwarning = lambda message, category, *place, **more: (
+            events.warn(str(message)) if category is UserWarning else shown(message, category, *place, **more)
+        )
+        yield
 
 
 @contextmanager

@@ -75,7 +75,7 @@ class Mingled:
                 event = replace(event, stage=f"{name}: {event.stage}")
             elif event.text is not None and self._last != name:
                 self._last = name
-                self._events.note(f"-- {name}")
+                self._events.note(f"== {name}")
             self._events.emit(event)
 
         return EventStream(tell)

@@ -43,7 +43,8 @@ class Sweep:
         path = self.folder / name
         like = next((other for other in sorted(self.folder.glob("*/measurements.jsonl")) if other.parent != path), None)
         events = self._told.of(name) if self._told is not None else self.events
-        self.events.note(f"== {name}")
+        if self._told is None:
+            self.events.note(f"== {name}")
         directory = RunDirectory(path)
         if like is not None:
             directory.adopt(like)

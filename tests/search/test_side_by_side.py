@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -173,9 +174,11 @@ def test_an_interrupt_marks_every_level_that_was_begun(tmp_path: Path, monkeypat
 
 
 def failing(outputs: Tensor, targets: Tensor) -> Tensor:
+    warnings.warn("the third batch is short", stacklevel=1)
     raise LookupError("the third batch is lost")
 
 
+@pytest.mark.filterwarnings("ignore:the third batch")
 def test_what_a_worker_raises_reaches_the_user_as_in_one_process(tmp_path: Path, two: Kept) -> None:
     found = []
     for options in (TWO, OPTIONS):
@@ -188,6 +191,7 @@ def test_what_a_worker_raises_reaches_the_user_as_in_one_process(tmp_path: Path,
         (run,) = tmp_path.glob("points-*[!d]")
         assert json.loads((run / "run.json").read_text())["state"] == "failed"
         assert f"Continue with: edgeprune.prune(..., resume={str(run)!r})" in raised.value.__notes__[-1]
+        assert ("warning: the third batch is short" in (run / "log.txt").read_text()) == (options is TWO)
         run.rename(tmp_path / f"done-{options.workers}")
     assert found[0] == found[1]
     assert "LookupError: the third batch is lost" in found[0][0]
