@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -53,9 +54,12 @@ class PlanJudge:
 
 def held_out(task: Task) -> list[Batch]:
     """The training batches after the first :data:`USED`; the last ones where there are no more."""
+    seen, last = 0, deque[Batch](maxlen=HELD_OUT)
     with seeded(0):  # a shuffling loader gives the same ones each time
-        batches = list(islice(task.batches("train"), USED + HELD_OUT))
-    return batches[USED:] or batches[-HELD_OUT:]
+        for batch in islice(task.batches("train"), USED + HELD_OUT):
+            seen += 1
+            last.append(batch)
+    return list(last)[USED - seen :] if seen > USED else list(last)
 
 
 def judge_apart(setup: Setup, settings: CandidateSettings, plan: Plan, steps: int, send: Send) -> float:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
+import torch
 from points_task import points_task
 
 from edgeprune import Budget, Options, Task
@@ -19,7 +22,7 @@ from edgeprune.importance import score
 from edgeprune.runs.events import ObjectiveChosen, read_events
 from edgeprune.search import Result, prune
 from edgeprune.search.candidate import CandidateSettings, ExportSettings
-from edgeprune.search.judge import USED, PlanJudge, held_out
+from edgeprune.search.judge import HELD_OUT, USED, PlanJudge, held_out
 from edgeprune.search.plan.objective import OBJECTIVES
 from edgeprune.surgery import Plan, plan_from_saliency
 
@@ -177,6 +180,24 @@ def test_plans_are_compared_on_batches_that_nothing_else_has_used() -> None:
     assert [batch.leaves[0].data_ptr() for batch in held_out(task)] == [batch.leaves[0].data_ptr() for batch in batches[USED:]]
     few = replace(task, train=task.train[:3])  # type: ignore[index]
     assert len(held_out(few)) == 3, "what there is, where there is no more"
+
+
+def test_batches_before_those_that_plans_are_compared_on_are_not_kept() -> None:
+    alive: WeakSet[torch.Tensor] = WeakSet()
+    most = 0
+
+    class Fresh:
+        def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            nonlocal most
+            for _ in range(USED + HELD_OUT + 3):
+                inputs = torch.zeros(2, 8)
+                alive.add(inputs)
+                most = max(most, len(alive))
+                yield inputs, torch.zeros(2, dtype=torch.int64)
+                del inputs
+
+    assert len(held_out(replace(points_task(), train=Fresh()))) == HELD_OUT
+    assert most <= HELD_OUT + 3, "those that are kept, and what loops hold"
 
 
 def test_a_narrower_plan_diverges_more() -> None:
