@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import statistics
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
 from importlib.metadata import version
@@ -25,19 +26,30 @@ PAGE = ROOT / "docs" / "cluster.md"
 BEGIN, END = "<!-- python -m benchmarks.cluster -->", "<!-- end -->"
 
 
-def one_round(document: dict[str, Any]) -> None:
-    """Every start and every fault once more."""
+def stages(document: dict[str, Any], times: int) -> Iterator[None]:
+    """Every start and every fault, that many times."""
     starts: dict[str, list[tuple[float, float]]] = document["startup"]
-    found = [faults.killed_worker("2"), faults.killed_driver("2")]
-    for name in ("2", "ray"):
-        starts.setdefault(name, []).append(faults.startup(name))
-    with ray_cluster() as nodes:
-        node = nodes.add()
-        starts.setdefault("ray://HOST", []).append(faults.startup(nodes.address))
-        found += [faults.killed_worker(nodes.address), faults.killed_driver(nodes.address), faults.killed_node(nodes, node)]
-        nodes.add()
-        found.append(faults.killed_head(nodes))
-    document["faults"] += [asdict(fault) for fault in found]
+
+    def caused(*found: faults.Fault) -> None:
+        document["faults"] += [asdict(fault) for fault in found]
+
+    for _ in range(times):
+        starts.setdefault("2", []).append(faults.startup("2"))
+        caused(faults.killed_worker("2"), faults.killed_driver("2"))
+    yield
+    for turn in range(times):
+        with ray_cluster() as nodes:
+            node = nodes.add()
+            for _ in range(times if turn == 0 else 0):
+                starts.setdefault("ray://HOST", []).append(faults.startup(nodes.address))
+                caused(faults.killed_worker(nodes.address), faults.killed_driver(nodes.address), faults.killed_node(nodes, node))
+                node = nodes.add()
+                yield
+            caused(faults.killed_head(nodes))
+        yield
+    for _ in range(times):
+        starts.setdefault("ray", []).append(faults.startup("ray"))
+        yield
 
 
 def tables(document: dict[str, Any]) -> str:
@@ -94,8 +106,7 @@ def main() -> None:
             "date": f"{date.today()}", "machine": f"{platform.machine()}, {cores} cores, {memory} GiB",
             "torch": torch.__version__, "ray": version("ray"), "startup": {}, "faults": [],
         }  # fmt: skip
-        for _ in range(options.times):
-            one_round(document)
+        for _ in stages(document, options.times):
             RESULT.write_text(json.dumps(document, indent=2) + "\n")
     write_page(tables(json.loads(RESULT.read_text())))
 

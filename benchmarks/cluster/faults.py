@@ -37,8 +37,8 @@ class Fault:
     end: str = ""
 
 
-def trained(seed: int, send: Any) -> bytes:
-    """The weights after 150 steps of about 0.05 s; sends (step, process, node)."""
+def trained(seed: int, steps: int, send: Any) -> bytes:
+    """The weights after that many steps of about 0.05 s; sends (step, process, node)."""
     import torch
 
     torch.manual_seed(seed)
@@ -47,7 +47,7 @@ def trained(seed: int, send: Any) -> bytes:
     node = ""
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         node = sys.modules["ray"].get_runtime_context().get_node_id()
-    for step in range(STEPS):
+    for step in range(steps):
         loss = model(torch.randn(32, 64)).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -60,9 +60,9 @@ def trained(seed: int, send: Any) -> bytes:
 class Watched:
     """Two trainings of an executor, and when each message came."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, steps: int = STEPS) -> None:
         self.heard: list[tuple[float, int, int, int, str]] = []
-        self.futures = [executor.submit(f"seed {n}", trained, n, receive=lambda said, n=n: self._hear(n, *said)) for n in range(2)]
+        self.futures = [executor.submit(f"seed {n}", trained, n, steps, receive=lambda said, n=n: self._hear(n, *said)) for n in range(2)]
 
     def _hear(self, number: int, step: int, process: int, node: str) -> None:
         self.heard.append((time.monotonic(), number, step, process, node))
@@ -80,7 +80,7 @@ class Watched:
 
     def went_on(self, fault: str, workers: str, number: int, since: float) -> Fault:
         """Wait for the end: what was lost, and when that training went on."""
-        equal = [future.result() for future in self.futures] == [InProcess().submit("", trained, n).result() for n in range(2)]
+        equal = [future.result() for future in self.futures] == [InProcess().submit("", trained, n, STEPS).result() for n in range(2)]
         of_it = [(moment, step) for moment, which, step, _, _ in self.heard if which == number]
         again = next(moment for moment, step in of_it if step == 0 and moment > since)
         lost = max(step for moment, step in of_it if moment < again) + 1
@@ -117,7 +117,7 @@ def killed_node(nodes: Nodes, node: Any) -> Fault:
 def killed_head(nodes: Nodes) -> Fault:
     """SIGKILL to the head: all work ends with one error, after which the command can be resumed."""
     with closing(executor_of(nodes.address)) as executor:
-        watched = Watched(executor)
+        watched = Watched(executor, 100 * STEPS)
         watched.begun()
         since = time.monotonic()
         nodes.kill_head()
