@@ -54,7 +54,7 @@ def _culprit(cloudpickle: Any, value: Any, name: str = "") -> str:
     if isinstance(value, tuple):
         inside = [(type(item).__name__.lower(), item) for item in value]
     elif type(value).__module__.startswith("edgeprune."):
-        inside = [(f"{name}.{part}" if name else part, item) for part, item in vars(value).items()]
+        inside = [(f"{type(value).__name__.lower()}.{part}", item) for part, item in vars(value).items()]
     else:
         inside = []
     for part, item in inside:

@@ -105,7 +105,6 @@ def frontier_of(
         )
     check_task(request, events)
     inputs = request.fingerprint | {"kind": kind, "levels": list(levels)}
-    folder = sweep_folder(Path(runs), f"{task.name}-frontier", inputs, resume)
     points: dict[str, Point] = {}
 
     def found() -> Frontier:
@@ -116,6 +115,7 @@ def frontier_of(
         write_frontier(found())
 
     with open_workers(request, events) as workers:
+        folder = sweep_folder(Path(runs), f"{task.name}-frontier", inputs, resume)
         sweep = Sweep(request, folder, events, "frontier", workers, side_by_side=True)
         workers.run(workers.together([reach(level) for level in dict.fromkeys(levels)]))
     update_document(folder, state="done" if any(point.best for point in found().points) else "budget missed")

@@ -16,11 +16,14 @@ from edgeprune.search.work import Workers
 
 @contextmanager
 def open_workers(request: RunRequest, events: EventStream) -> Iterator[Workers]:
-    """The workers that a command was asked to use, until it ends.  Raises what :func:`edgeprune.execute.executor_of` raises."""
+    """The workers that a command was asked to use, until it ends.  Raises what :func:`edgeprune.execute.executor_of` raises, and
+    :class:`RecipeError` for a task that cannot be sent to them."""
     options, folder = request.options, Path(request.recipe).parent if request.recipe else None
     made = executor_of(options.workers, gpus_per_task=options.gpus_per_candidate, folder_of_recipe=folder, note=events.note)
     with closing(made) as executor, own_threads():
-        yield Workers(executor, quiet=request.target is not None and _is_here(request.target))
+        workers = Workers(executor, quiet=request.target is not None and _is_here(request.target))
+        workers.share(request.task)  # what cannot be sent is refused before anything is done
+        yield workers
 
 
 def _is_here(target: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from edgeprune.budget import Budget
-from edgeprune.errors import InputError, TrainingStoppedError
+from edgeprune.errors import InputError, RecipeError, TrainingStoppedError
 from edgeprune.execute import InProcess, Processes, Send, Shared, executor_of, ignore
 from edgeprune.runs.events import EpochEnded, Event, read_events
 from edgeprune.runs.sweep import Frontier
@@ -201,6 +202,14 @@ def test_where_a_run_computes_is_not_what_it_is_asked() -> None:
     where = replace(OPTIONS, workers="4", gpus_per_candidate=0.5, device="cpu")
     one, other = (RunRequest(points_task(), Budget(macs="50%"), profile="raspberry-pi-4", options=options) for options in (OPTIONS, where))
     assert one.fingerprint == other.fingerprint
+
+
+def test_a_task_that_cannot_be_sent_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    task, lock = points_task(), threading.Lock()
+    task.loss = lambda outputs, targets: failing(outputs, targets) if lock.locked() else outputs.sum()
+    with pytest.raises(RecipeError, match=r"task\.loss cannot be sent to other processes"):
+        frontier(task, profile="raspberry-pi-4", levels=LEVELS, options=TWO, runs=tmp_path / "runs", listener=lambda event: None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_workers_that_cannot_be_are_refused() -> None:
