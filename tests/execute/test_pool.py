@@ -56,13 +56,13 @@ def test_a_lost_worker_costs_an_attempt_and_three_are_made() -> None:
 
 
 def test_of_two_answers_only_the_first_counts() -> None:
-    job = Job("key", b"", print, lambda _: None)
+    job = Job("key", bytes, print, lambda _: None)
     job.settle("first")
     job.settle("second")
     job.settle(error=ValueError())
     assert job.result() == "first"
     assert not job.cancel()
-    cancelled = Job("key", b"", print, lambda _: None)
+    cancelled = Job("key", bytes, print, lambda _: None)
     assert cancelled.cancel()
     assert cancelled.cancel()
     cancelled.settle("late")
