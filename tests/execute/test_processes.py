@@ -128,7 +128,8 @@ def test_cuda_devices_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 DRIVER = """
-import sys, works
+import signal, sys, works
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 from pathlib import Path
 from edgeprune.execute import Processes
 pool = Processes(2)
