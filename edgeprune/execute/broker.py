@@ -34,6 +34,10 @@ SETTINGS = {
 }
 """Set for this process, and for the cluster that it starts: no statistics, patience on slow machines, no orphans."""
 
+CANCEL_S = 10.0
+"""Work that is cancelled and has not ended by then is killed by Ray: not before, since Ray 2.60 ends this process when work that it kills
+ends by itself at the same time (a failed check of its task manager)."""
+
 HEAD_PATIENCE = 5
 """So many times, two seconds apart, the head may not answer before it counts as gone."""
 
@@ -149,8 +153,12 @@ class Broker:
             case Do():
                 threading.Thread(target=self.do, args=(order,), daemon=True).start()
             case Cancel(attempt):
-                if (frames := self._running.get(attempt)) is not None:
-                    self.ray.cancel(frames, force=True)
+                self._cancel(attempt)
+                threading.Timer(CANCEL_S, self._cancel, (attempt, True)).start()
+
+    def _cancel(self, attempt: str, force: bool = False) -> None:
+        if (frames := self._running.get(attempt)) is not None:
+            self.ray.cancel(frames, force=force)
 
     def watch(self) -> None:
         """Say so and end when the head is gone: Ray itself would end this process after a minute."""
