@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from fake_device import FakeDevice
@@ -23,27 +22,12 @@ from edgeprune.search.measure.micro import MicroBackend
 from edgeprune.search.measure.pool import PoolBackend
 from edgeprune.search.measure.predicted import PredictedBackend
 from edgeprune.testing.backends import BackendContract, Opener, Probe
-from edgeprune.testing.models import dense_tflite
 from edgeprune.tflite.interpreter import invoke, open_tflite
 
 
 @pytest.fixture(scope="module")
 def analysis() -> Analysis:
     return analyze(nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4)).eval(), (torch.zeros(1, 16),))
-
-
-@pytest.fixture
-def dense(tmp_path: Path, weights: np.ndarray) -> Path:
-    path = tmp_path / "dense.tflite"
-    path.write_bytes(dense_tflite(weights))
-    return path
-
-
-@pytest.fixture
-def smaller(tmp_path: Path, weights: np.ndarray) -> Path:
-    path = tmp_path / "smaller.tflite"
-    path.write_bytes(dense_tflite(weights[:32]))
-    return path
 
 
 @pytest.fixture

@@ -34,7 +34,6 @@ from edgeprune.search.measure.backend import Asked
 from edgeprune.search.measure.device import table_of
 from edgeprune.search.measure.pool import PoolBackend
 from edgeprune.search.plan.planner import all_choices
-from edgeprune.testing.models import dense_tflite
 from edgeprune.verdict import Verdict
 
 A, B, C = "ssh://a", "ssh://b", "ssh://c"
@@ -110,20 +109,6 @@ def run(tmp_path: Path) -> Iterator[RunDirectory]:
     directory = RunDirectory(tmp_path / "run")
     yield directory
     directory.close()
-
-
-@pytest.fixture
-def dense(tmp_path: Path, weights: np.ndarray) -> Path:
-    path = tmp_path / "dense.tflite"
-    path.write_bytes(dense_tflite(weights))
-    return path
-
-
-@pytest.fixture
-def smaller(tmp_path: Path, weights: np.ndarray) -> Path:
-    path = tmp_path / "smaller.tflite"
-    path.write_bytes(dense_tflite(weights[:32]))
-    return path
 
 
 def pool(run: RunDirectory, target: str = f"{A},{B}", events: EventStream = SILENT) -> PoolBackend:
