@@ -25,6 +25,12 @@ PREPROCESSING: dict[str, Any] = {
 }
 
 
+def decoded(codes: np.ndarray, levels: int) -> np.ndarray:
+    """Samples from -1 to 1 of mu-law ``codes`` from 0 to ``levels`` - 1. Source: ITU-T G.711, with mu = 255, as the data are written."""
+    signed = 2.0 * codes / (levels - 1) - 1
+    return np.sign(signed) * np.expm1(np.abs(signed) * np.log(256)) / 255
+
+
 def mel_filters() -> np.ndarray:
     """Triangles equally wide on the mel scale (HTK's, 2595 log10(1 + f / 700)) from 60 Hz to 3.8 kHz: (frequencies, bands)."""
     edges = 700 * (10 ** (np.linspace(*2595 * np.log10(1 + np.array([60.0, 3800.0]) / 700), MELS + 2) / 2595) - 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,11 @@ SIZES = {
     "ecg": (160, 40),
     "snips": (7 * 12, 7 * 5),
     "speech_commands_vit": (11 * 8, 11 * 5),
+    "speech_commands_dscnn": (11 * 8, 11 * 5),
+    "speech_commands_gru": (11 * 8, 11 * 5),
+    "mnist": (7 * 3000, 3000),
+    "pneumonia": (80, 20 + 30),
+    "esc10": (4 * 20, 20),
 }
 """Numbers of examples for training and for validation, by data set."""
 
@@ -29,6 +36,11 @@ def make_data(folder: Path) -> Path:
     _ecg(folder / "ecg", random)
     _snips(folder / "snips")
     _speech_commands(folder / "speech_commands", random)
+    _mnist(folder / "mnist")
+    _pneumonia(folder / "pneumoniamnist", random)
+    _esc10(folder / "esc10", random)
+    _nuclei(folder / "nuclei", random)
+    _nab(folder / "nab", random)
     return folder
 
 
@@ -72,6 +84,62 @@ def _speech_commands(folder: Path, random: np.random.Generator) -> None:
     split = np.repeat([0, 1, 2], [8 * 11, 2 * 11, 3 * 11]).astype(np.uint8)
     classes = (np.arange(len(split)) % 11).astype(np.uint8)
     np.savez(folder / "speech_commands.npz", x=random.integers(0, 128, (len(split), 8000)).astype(np.uint8), y=classes, split=split)
+
+
+def _mnist(folder: Path) -> None:
+    """Black digits but for a pixel; every file has them all."""
+    folder.mkdir(parents=True)
+    pixels = np.zeros((3000, 784), np.uint8)
+    pixels[np.arange(3000), np.arange(3000) % 10] = 255
+    for number in (*range(7), 20):
+        Image.fromarray(pixels).save(folder / f"batch_{number}.png", compress_level=1)
+    (folder / "labels.json").write_text(json.dumps({"labels": [at % 10 for at in range(63_000)]}))
+
+
+def _pneumonia(folder: Path, random: np.random.Generator) -> None:
+    """As many with pneumonia as without."""
+    folder.mkdir(parents=True)
+    arrays = {}
+    for part, count in (("train", 80), ("val", 20), ("test", 30)):
+        arrays[f"{part}_labels"] = (np.arange(count) % 2).astype(np.uint8)
+        arrays[f"{part}_images"] = random.integers(0, 128, (count, 28, 28)).astype(np.uint8) + 100 * arrays[f"{part}_labels"][:, None, None]
+    np.savez(folder / "pneumoniamnist.npz", **arrays)
+
+
+def _esc10(folder: Path, random: np.random.Generator) -> None:
+    """Two clips a class in every fold."""
+    folder.mkdir(parents=True)
+    fold = np.repeat(np.arange(1, 6), 20).astype(np.uint8)
+    x = random.integers(0, 256, (100, 40_000)).astype(np.uint8)
+    np.savez(folder / "esc10.npz", x=x, y=(np.arange(100) % 10).astype(np.uint8), fold=fold)
+
+
+def _nuclei(folder: Path, random: np.random.Generator) -> None:
+    """Bright squares on noise: ten pictures for training, three for validation and five for the test."""
+    folder.mkdir(parents=True)
+    split = np.repeat([0, 1, 2], [10, 3, 5]).astype(np.uint8)
+    instance = np.zeros((18, 160, 160), np.uint16)
+    with tarfile.open(folder / "images.tar", "w") as files:
+        for number in range(18):
+            for nucleus, (row, column) in enumerate(random.integers(0, 130, (5, 2)), 1):
+                instance[number, row : row + 24, column : column + 24] = nucleus
+            pixels = random.integers(0, 60, (160, 160, 3)) + 180 * (instance[number] > 0)[:, :, None]
+            packed = io.BytesIO()
+            Image.fromarray(pixels.astype(np.uint8)).save(packed, "JPEG", quality=95)
+            entry = tarfile.TarInfo(f"{number:03}.jpg")
+            entry.size = len(packed.getvalue())
+            files.addfile(entry, io.BytesIO(packed.getvalue()))
+    np.savez(folder / "masks.npz", instance=instance, split=split)
+
+
+def _nab(folder: Path, random: np.random.Generator) -> None:
+    """A daily wave that is marked where it has a step."""
+    folder.mkdir(parents=True)
+    marked = np.zeros(2000, np.uint8)
+    marked[1200:1300] = 1
+    values = 80 + 5 * np.sin(np.arange(2000) / 20) + random.normal(0, 0.3, 2000) + 9 * marked
+    name = "machine_temperature_system_failure"
+    np.savez(folder / "nab.npz", **{f"x_{name}": values.astype(np.float32), f"y_{name}": marked})
 
 
 def make_cifar10(folder: Path, depth: int, network: torch.nn.Module) -> Path:

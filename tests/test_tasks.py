@@ -19,6 +19,7 @@ from edgeprune.export.evaluate import score_file
 from edgeprune.importance import score as saliency_of
 from edgeprune.surgery import apply, plan_from_saliency
 from edgeprune.tasks import from_lightning, from_transformers
+from edgeprune.tasks.segmentation import Overlap
 from edgeprune.tuning import finetune, score, score_with_error
 
 lightning = pytest.importorskip("pytorch_lightning", reason="pytorch-lightning is not installed")
@@ -251,3 +252,15 @@ def test_a_module_that_optimizes_by_itself_is_refused() -> None:
 
     with pytest.raises(RecipeError, match="Manual optimizes by itself"):
         made(Manual)
+
+
+def test_overlaps_of_masks_are_those_of_torchmetrics() -> None:
+    from torchmetrics.functional import f1_score
+    from torchmetrics.segmentation import MeanIoU
+
+    generator = torch.Generator().manual_seed(0)
+    scores, masks = torch.randn(5, 2, 9, 9, generator=generator), torch.randint(0, 2, (5, 9, 9), generator=generator)
+    iou = MeanIoU(num_classes=2, include_background=False, input_format="index")(scores.argmax(1), masks)
+    assert Overlap("iou")(scores, masks) == pytest.approx(100 * float(iou), abs=1e-3)
+    dice = [f1_score(one.argmax(0), mask, task="binary") for one, mask in zip(scores, masks, strict=True)]
+    assert Overlap("dice")(scores, masks) == pytest.approx(100 * float(torch.stack(dice).mean()), abs=1e-3)

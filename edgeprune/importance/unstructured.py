@@ -74,6 +74,17 @@ def threshold_masks(parameters: Mapping[str, Tensor], theta: float, block: int =
     return {name: _spread(_at_least(score, theta), block, parameters[name]) for name, score in _scores(parameters, block).items()}
 
 
+def importance_masks(importance: Mapping[str, Tensor], gamma: float) -> Masks:
+    """Keep what is more important than ``gamma``: of weights, of channels, or of the connections between layers.
+
+    ``importance``: tensors of any shape, zero or more, such as what a criterion gives. Unlike with :func:`threshold_masks`, what is exactly
+    at the limit goes. Everything keeps at least its most important. Raises :class:`InputError` for a negative ``gamma``.
+    """
+    if not gamma >= 0:
+        raise InputError(f"gamma {gamma} must be zero or more")
+    return {name: _with_largest(values.detach() > gamma, values.detach()) for name, values in importance.items()}
+
+
 def quantile_masks(parameters: Mapping[str, Tensor], sparsity: float, scope: Scope = "global", block: int = 1) -> Masks:
     """Take away the share ``sparsity`` of all weights, the smallest first: over all parameters at once, or (``"layer"``) in each.
 

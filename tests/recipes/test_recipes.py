@@ -114,11 +114,12 @@ def test_missing_data_says_what_to_set(name: str, tmp_path: Path, monkeypatch: p
         load_recipe(RECIPES / f"{name}.py")
 
 
-@pytest.mark.parametrize("name", ["har", "fsdd", "snips", "ecg", "speech_commands_vit"])
+@pytest.mark.parametrize("name", ["har", "fsdd", "snips", "ecg", "speech_commands_vit", "mnist", "pneumonia", "esc10", "nuclei", "nab"])
 def test_missing_recordings_are_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEPRUNE_DATA", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(RecipeError, match=rf"{tmp_path}/{name.removesuffix('_vit')}/.* does not exist") as caught:
+    folder = {"speech_commands_vit": "speech_commands", "pneumonia": "pneumoniamnist"}.get(name, name)
+    with pytest.raises(RecipeError, match=rf"{tmp_path}/{folder}.* does not exist") as caught:
         load_recipe(RECIPES / f"{name}.py")
     assert "EDGEPRUNE_DATA" in caught.value.remedy
 
