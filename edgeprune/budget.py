@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import InitVar, dataclass, fields
 from typing import Final
 
 from edgeprune.errors import BudgetError, suggest
@@ -82,13 +82,38 @@ def parse_limit(kind: str, text: str) -> Limit:
     return Limit(kind, number * units[unit.lower()], relative=False)
 
 
+_PERIODS: Final = {"s": 1e3, "min": 6e4, "h": 3.6e6}
+"""Milliseconds in what a throughput is told by."""
+
+_RATE: Final = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(?:/\s*(s|min|h)|(%))\s*", re.ASCII | re.IGNORECASE)
+
+
+def latency_for(throughput: str) -> str:
+    """The latency limit that keeps up a ``throughput``: ``200/s`` (``/min``, ``/h``) is ``5ms``, ``200%`` of the dense model's ``50%``.
+
+    Inferences run one after the other, a single one at a time on all threads: nothing is gained from batches or from several models side by
+    side.  Raises :class:`BudgetError` for what is not such a rate.
+    """
+    match = _RATE.fullmatch(throughput) if isinstance(throughput, str) else None
+    number = float(match[1]) if match else 0.0
+    if match is None or number <= 0:
+        raise BudgetError(
+            f"throughput {throughput!r} is not a number of inferences in a time, greater than zero",
+            remedy="Write for example 200/s, 600/min, or 150% of the dense model.",
+        )
+    most = 1e4 / number if match[3] else _PERIODS[match[2].lower()] / number
+    digits = 6 - 1 - math.floor(math.log10(most))
+    return f"{math.floor(most * 10.0**digits * (1 + 1e-12)) / 10.0**digits:.6g}{'%' if match[3] else 'ms'}"
+
+
 @dataclass(frozen=True)
 class Budget:
     """Upper limits that the pruned model must be measured to meet.
 
     Each limit is a quantity with a unit (``"15ms"``, ``"20MB"``, ``"40mJ"``, ``"40M"`` multiply-accumulates or parameters, which are
     counted), or a percentage of the dense model (``"50%"``) as measured in the same session. ``None`` sets no limit.
-    ``max_drop``: the largest allowed loss of the task's metric, in the metric's own units.
+    ``max_drop``: the largest allowed loss of the task's metric, in the metric's own units. ``throughput``: ``"200/s"``, another way to
+    write ``latency``, see :func:`latency_for`; only one of them can be given.
     """
 
     latency: str | None = None
@@ -98,13 +123,25 @@ class Budget:
     macs: str | None = None
     parameters: str | None = None
     max_drop: float | None = None
+    throughput: InitVar[str | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, throughput: str | None) -> None:
+        if throughput is not None:
+            self._take(throughput)
         self.limits()
         if self.max_drop is not None and not (isinstance(self.max_drop, (int, float)) and 0 <= self.max_drop < math.inf):
             raise BudgetError(
                 f"max_drop {self.max_drop!r} must be a number, zero or greater", remedy="Give it in the metric's own units, such as 0.5."
             )
+
+    def _take(self, throughput: str) -> None:
+        latency = latency_for(throughput)
+        if self.latency is not None:
+            raise BudgetError(
+                f"throughput {throughput} and latency {self.latency} limit the same figure",
+                remedy=f"Give one of them: inferences run one after the other, and this throughput is a latency of {latency}.",
+            )
+        object.__setattr__(self, "latency", latency)
 
     def limits(self) -> dict[str, Limit]:
         """The limits that are set, by kind.  Raises :class:`BudgetError` on a malformed one."""

@@ -13,11 +13,12 @@ from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 from edgeprune.task import Task
 from edgeprune.tasks import segmentation
+from edgeprune.tasks.segmentation import Scores
 
 
 def network() -> nn.Module:
-    """Pictures of 3 x 160 x 160 in, a dict of scores of 2 classes for every pixel out."""
-    return lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=len(LABELS))
+    """Pictures of 3 x 160 x 160 in, scores of 2 classes for every pixel out."""
+    return Scores(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=len(LABELS)))
 
 
 def make_task(model: nn.Module) -> Task:

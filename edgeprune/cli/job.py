@@ -179,7 +179,7 @@ def new_job(recipe: str | None, given: dict[str, Any]) -> AskedJob:
             "neither --target nor --profile was given",
             remedy="--target local: measures on this machine; --profile raspberry-pi-4 predicts.",
         )
-    budget = Budget(**{kind: given[kind] for kind in (*FIGURES, "max_drop")})
+    budget = Budget(**{kind: given[kind] for kind in (*FIGURES, "max_drop", "throughput")})
     options = Options(
         sensitivity=not given["no_sensitivity"],
         reconstruction=not given["no_reconstruction"],

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeprune.budget import parse_limit
+from edgeprune.budget import latency_for, parse_limit
 
 F = TypeVar("F", bound=Callable[..., Any] | click.Command)
 
@@ -101,8 +101,15 @@ def budget_options(function: F) -> F:
             parse_limit(str(parameter.name), value)
         return value
 
+    def check_throughput(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+        if value is not None:
+            click.echo(f"throughput {value}: inferences run one after the other, so this is --latency {latency_for(value)}", err=True)
+        return value
+
+    rate = "Inferences in a time, one after the other: 200/s, or 150% of the dense model. Another way to write --latency."
     options = [
         click.option("--latency", metavar="TIME", callback=check, help="Latency limit (median): 15ms, or 50% of the dense model."),
+        click.option("--throughput", metavar="RATE", callback=check_throughput, help=rate),
         click.option("--memory", metavar="BYTES", callback=check, help="Limit on peak memory: 20MB, or 60%."),
         click.option("--energy", metavar="ENERGY", callback=check, help="Limit on the energy of one inference: 40mJ, or 50%."),
         click.option("--size", metavar="BYTES", callback=check, help="Limit on the size of the exported file: 1MB, or 50%."),

@@ -52,7 +52,9 @@ def halved(task: Task) -> nn.Module:
 def test_nuclei_are_marked_by_whole_and_pruned_networks(recipe: Load, name: str) -> None:
     module = recipe(name)
     torch.manual_seed(0)
-    task = module.make_task(module.network().eval())
+    network = module.network().eval()
+    task = module.make_task(network)
+    assert task.model is network  # what is trained is what the loss is given the outputs of
     assert [len(task.train.dataset), len(task.validation.dataset)] == [10, 8]
     pictures, masks = next(iter(task.train))
     assert pictures.shape == (8, 3, 160, 160)
