@@ -36,6 +36,7 @@ SCHEMA: Final[dict[str, tuple[str, bool]]] = {
     "power.active_w": ("W", True),
     "power.energy_per_mac_pj": ("pJ", True),
     "power.energy_per_byte_pj": ("pJ", True),
+    "battery.capacity_mwh": ("mWh", False),
 }
 MICRO: Final = "tflite-micro"
 """The runtime of microcontrollers.  Their profiles may leave out a prior or power altogether: for some nothing is published."""
@@ -139,6 +140,11 @@ class Profile:
     def runtime(self) -> str:
         """What runs models there: ``tflite`` unless the file says otherwise."""
         return str(self.facts["runtime"].value) if "runtime" in self.facts else TFLITE
+
+    @property
+    def battery_mwh(self) -> float | None:
+        """What its battery holds when it is full; None where that is not stated, and for what is plugged in."""
+        return float(self.facts["battery.capacity_mwh"].value) if "battery.capacity_mwh" in self.facts else None
 
     @property
     def micro(self) -> bool:

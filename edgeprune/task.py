@@ -70,6 +70,8 @@ class Task:
     that they need. ``unfreeze``: train the parameters that pruning changes, even if they are frozen (``requires_grad=False``).
     ``steps_per_epoch``: number of training batches in an epoch, for data without a length. ``temperature``: by which class scores are
     softened where a pruned model learns from the dense one's. ``distil_features``: names of modules whose outputs it learns from too.
+    ``inferences_per_day``, ``battery_mwh``: how often a device infers, and what its battery holds (milliwatt-hours; the profile's unless
+    given): a report then says what a day takes of the battery.
 
     How it is trained: ``optimizer``: "auto", "sgd" (with Nesterov momentum), "adamw", or a function of the list of parameters that returns
     a ``torch.optim.Optimizer``. ``learning_rate`` (the peak), ``weight_decay``, ``warmup`` (a share of all steps) and ``clip_norm`` (of the
@@ -114,6 +116,8 @@ class Task:
     compile: bool = False
     temperature: float = 4.0
     distil_features: Sequence[str] = field(default_factory=tuple)
+    inferences_per_day: float | None = None
+    battery_mwh: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -140,6 +144,9 @@ class Task:
             self.metric_name = type(self.metric).__name__
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise RecipeError(f"task.temperature is {self.temperature}, not greater than zero")
+        for what, value in (("inferences_per_day", self.inferences_per_day), ("battery_mwh", self.battery_mwh)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise RecipeError(f"task.{what} is {value}, not greater than zero")
         self._check_features()
         if self.metric is accuracy:
             self.metric_unit = self.metric_unit or "%"

@@ -102,4 +102,5 @@ def task() -> Task:
         "mean": 0,
         "std": 1,
     }
-    return trained_task(__file__, network, make_task, LESSON, epochs=4, learning_rate=0.02, distillation=0.5, preprocessing=preprocessing)
+    tuning = {"epochs": 4, "learning_rate": 0.02, "distillation": 0.5, "inferences_per_day": 86_400}  # a new window every second
+    return trained_task(__file__, network, make_task, LESSON, preprocessing=preprocessing, **tuning)

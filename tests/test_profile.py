@@ -56,6 +56,12 @@ def test_published_facts():
     assert "Raspberry Pi documentation" in pi4.facts["power.idle_w"].source
 
 
+def test_a_battery_is_known_where_a_profile_states_one():
+    assert load("wear-os").battery_mwh == 2430
+    assert "TicWatch" in load("wear-os").facts["battery.capacity_mwh"].source
+    assert load("raspberry-pi-4").battery_mwh is None
+
+
 @dataclass
 class Info:
     board: str = ""

@@ -80,9 +80,28 @@ def rows(run: Run) -> list[Row]:
         Row(latency.name, latency.dense + _interval(dense), latency.pruned + _interval(pruned), _ratio(run) or latency.change),
         figure(_named("peak memory", run, "memory"), "memory"),
         figure(f"energy an inference ({_energy_method(pruned)})", "energy"),
+        *_battery_rows(run),
         figure(_named("file size", run, "size"), "size"),
         figure("multiply-accumulates", "macs"),
         figure("parameters", "parameters"),
+    ]
+
+
+def _battery_rows(run: RunSummary) -> list[Row]:
+    """What a day's inferences take of the battery, and how long it lasts for nothing but them; none where no battery is known."""
+    battery, energies = run.battery, (run.dense.energy_mj, run.pruned.energy_mj)
+    if battery is None:
+        return []
+    how = "modelled energy" if run.pruned.energy_modelled else "measured energy"
+    shares = [None if energy is None else battery.share_of_a_day(energy) for energy in energies]
+    taken = [_or_dash(share, lambda value: f"{100 * value:.3g} %") for share in shares]
+    days = [_or_dash(share, lambda value: f"{1 / value:.3g} days" if value else DASH) for share in shares]
+    change = DASH if shares[0] is None or shares[1] is None else _relative(shares[0], shares[1])
+    longer = DASH if not shares[0] or not shares[1] else _relative(1 / shares[0], 1 / shares[1])
+    full = f"{battery.capacity_mwh:,.6g} mWh, {battery.source}"
+    return [
+        Row(f"battery that {battery.inferences_per_day:,.6g} inferences take a day ({how})", *taken, change),
+        Row(f"battery life on these alone ({full})", *days, longer),
     ]
 
 

@@ -94,6 +94,19 @@ class ArtifactSummary:
 
 
 @dataclass(frozen=True)
+class BatterySummary:
+    """A battery of ``capacity_mwh``, and how often a day an inference is made. ``source``: where the capacity is from."""
+
+    capacity_mwh: float
+    inferences_per_day: float
+    source: str
+
+    def share_of_a_day(self, energy_mj: float) -> float:
+        """What a day's inferences of ``energy_mj`` each take of it, as a share; nothing else that the device does counts."""
+        return energy_mj * self.inferences_per_day / (3600.0 * self.capacity_mwh)
+
+
+@dataclass(frozen=True)
 class InputSummary:
     """An input of the model."""
 
@@ -190,6 +203,7 @@ class RunSummary:
     surgery: dict[str, str | float] = field(default_factory=dict)
     unsupported: list[dict[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    battery: BatterySummary | None = None
 
     @property
     def missed(self) -> list[str]:

@@ -14,9 +14,11 @@ from torch.utils import _pytree as pytree
 
 from edgeprune.bench import Measurement
 from edgeprune.cost.energy import EnergyModel
+from edgeprune.profile import Profile
 from edgeprune.runs.directory import record_sha256
 from edgeprune.runs.summary import (
     ArtifactSummary,
+    BatterySummary,
     CandidateSummary,
     EpochSummary,
     GroupSummary,
@@ -95,8 +97,17 @@ def summarize(job: Job, final: PrunedCandidate, precision: str) -> RunSummary:
         surgery={"mode": final.pruned.mode, "error": final.pruned.error},
         unsupported=[{"node": node, "operation": op} for node, op in job.analysis.unsupported],
         warnings=_warnings(job, final),
+        battery=battery_of(task, job.profile),
     )
     return job.backend.label(summary, final.files[job.engine])
+
+
+def battery_of(task: Task, profile: Profile) -> BatterySummary | None:
+    """The battery that the task or the device's profile states, where the task says how often it infers."""
+    capacity, source = (task.battery_mwh, "recipe") if task.battery_mwh is not None else (profile.battery_mwh, f"profile {profile.name}")
+    if task.inferences_per_day is None or capacity is None:
+        return None
+    return BatterySummary(capacity, task.inferences_per_day, source)
 
 
 def _inputs(task: Task) -> list[InputSummary]:

@@ -154,6 +154,20 @@ def test_where_the_energy_comes_from_is_recorded(energy: dict[str, Any], source:
     assert f"Every budget is met, as {source}" in shown(summary)
 
 
+def test_what_a_day_takes_of_the_battery(shown) -> None:
+    battery = {"capacity_mwh": 2000.0, "inferences_per_day": 86_400.0, "source": "profile wear-os"}
+    text = shown(run(battery=battery))
+    assert "battery that 86,400 inferences take a day (measured energy) 48 % 22.8 % 47.5 %" in text  # 40 mJ x 86,400 of 7,200 J
+    assert "battery life on these alone (2,000 mWh, profile wear-os) 2.08 days 4.39 days 210.5 %" in text
+    modelled = run(battery=battery)
+    modelled["pruned"]["energy_measured"] = False
+    assert "take a day (modelled energy) 48 %" in shown(modelled)
+    unknown = run(battery=battery)
+    unknown["pruned"]["energy_mj"] = unknown["dense"]["energy_mj"] = None
+    assert "mWh, profile wear-os) – – –" in shown(unknown)
+    assert "battery" not in shown(run())
+
+
 def test_what_is_missing_is_a_dash_and_nothing_is_claimed(shown) -> None:
     text = shown({})
     assert "file size – – –" in text
