@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import RecipeError
+from edgeprune.resources import resource
 
 MODULE_PREFIX = "edgeprune_recipe_"
 """How the names begin under which recipes are modules."""
@@ -29,6 +30,8 @@ def run_recipe(path: str | Path, function: str) -> Any:
     path = Path(path)
     remedy = expected(function)
     if not path.is_file():
+        ready = f"{path.stem}.py" in {file.name for file in resource("recipe_files").iterdir()} and not path.stem.startswith("_")
+        remedy += f" edgeprune recipes copy {path.stem} brings the ready one of this name." if ready else ""
         raise RecipeError(f"recipe {path} {'is a folder' if path.is_dir() else 'does not exist'}", remedy=remedy)
     spec = importlib.util.spec_from_file_location(f"{MODULE_PREFIX}{path.stem}", path)
     if path.suffix != ".py" or spec is None or spec.loader is None:

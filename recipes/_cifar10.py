@@ -1,27 +1,31 @@
 """CIFAR-10 and its small ResNets, for the recipes beside this file.
 
-Data and weights are read from the data folder (``data_folder`` of ``_data.py``): ``cifar10/batch_<n>.png`` of 1000 images each, one row of
-32 x 32 RGB pixels an image, ``cifar10/labels.json`` with ``{"labels": [...]}`` (image ``i`` of batch ``n`` has label ``1000 * n + i``), and
-``weights/resnet<depth>-*.th``, a ``state_dict`` saved under the key ``state_dict`` with names prefixed by ``module.``. Batches 0 to 24 are
-training images, 50 test images.
+Data are read from the data folder (``data_folder`` of ``_data.py``): ``cifar-10-batches-py/`` as its authors and torchvision unpack it
+(https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz), or ``cifar10/batch_<n>.png`` of 1000 images each, one row of 32 x 32 RGB pixels
+an image, and ``cifar10/labels.json`` with ``{"labels": [...]}``: image ``i`` of batch ``n`` is image ``1000 * n + i`` of the original,
+training before test. Batches 0 to 24 are trained on, 50 is scored on. Weights are ``weights/resnet<depth>-*.th`` of
+https://github.com/akamaster/pytorch_resnet_cifar10: a ``state_dict`` saved under the key ``state_dict`` with names prefixed by ``module.``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from _data import ImageBatches, data_folder, no_file
+from _data import ImageBatches, data_folder, data_set, no_file
+from _originals import cifar
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgeprune.errors import RecipeError
 from edgeprune.task import Task
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+ORIGINAL = "cifar-10-batches-py"
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -75,7 +79,7 @@ class ResNet(nn.Module):
 
 def pretrained(depth: int) -> nn.Module:
     """The trained ResNet of ``depth`` layers, in evaluation mode."""
-    found = sorted(data_folder().glob(f"weights/resnet{depth}-*.th"))
+    found = sorted(data_folder("weights").glob(f"weights/resnet{depth}-*.th"))
     if not found:
         raise no_file(data_folder() / f"weights/resnet{depth}-*.th")
     state = torch.load(found[0], weights_only=True, map_location="cpu")["state_dict"]
@@ -84,16 +88,23 @@ def pretrained(depth: int) -> nn.Module:
     return model.eval()
 
 
-def images(batches: Iterable[int]) -> tuple[Tensor, Tensor]:
-    """The images of ``batches`` as uint8 (N, 32, 32, 3) and their labels (N,)."""
-    folder = data_folder() / "cifar10"
+def images(batches: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The images of ``batches`` of 1000 as uint8 (N, 32, 32, 3) and their labels (N,)."""
+    folder = data_set("cifar10", "cifar10", ORIGINAL, f"cifar10/{ORIGINAL}")
+    original = folder if folder.name == ORIGINAL else folder / ORIGINAL
+    if original.is_dir():
+        pixels, labels = cifar(original)
+        chosen = np.concatenate([np.arange(1000 * number, 1000 * (number + 1)) for number in batches])
+        if chosen.max() >= len(labels):
+            raise RecipeError(f"{original} holds {len(labels)} images, not 60,000", remedy="Unpack cifar-10-python.tar.gz again.")
+        return torch.from_numpy(pixels[chosen]), torch.from_numpy(labels[chosen]).long()
     try:
         labels = np.asarray(json.loads((folder / "labels.json").read_text())["labels"])
-        pixels = [np.asarray(Image.open(folder / f"batch_{number}.png").convert("RGB")).reshape(1000, 32, 32, 3) for number in batches]
+        packed = [np.asarray(Image.open(folder / f"batch_{number}.png").convert("RGB")).reshape(1000, 32, 32, 3) for number in batches]
     except FileNotFoundError as error:
         raise no_file(error.filename) from error
     wanted = np.concatenate([labels[1000 * number : 1000 * (number + 1)] for number in batches])
-    return torch.from_numpy(np.concatenate(pixels)), torch.from_numpy(wanted).long()
+    return torch.from_numpy(np.concatenate(packed)), torch.from_numpy(wanted).long()
 
 
 def make_task(model: nn.Module, **settings: Any) -> Task:

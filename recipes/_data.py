@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,23 +14,90 @@ from torch.nn import functional as F
 from edgeprune.errors import RecipeError
 
 
-def data_folder() -> Path:
+class Source(NamedTuple):
+    """A data set: its ``title``, and what to ``fetch`` and how to lay it into the data folder."""
+
+    title: str
+    fetch: str
+
+
+SOURCES = {
+    "cifar10": Source(
+        "CIFAR-10", "fetch https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz and unpack it there, to cifar-10-batches-py/"
+    ),
+    "weights": Source(
+        "pretrained CIFAR-10 ResNets",
+        "fetch resnet20-12fca82f.th and resnet56-4bfd9763.th from "
+        "https://github.com/akamaster/pytorch_resnet_cifar10/tree/master/pretrained_models into weights/",
+    ),
+    "mnist": Source("MNIST", "let torchvision.datasets.MNIST(FOLDER, download=True) fetch it, to MNIST/raw/*-ubyte"),
+    "speech_commands": Source(
+        "Speech Commands",
+        "unpack http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz there to speech_commands/, a folder of wav files a word",
+    ),
+    "fsdd": Source(
+        "the Free Spoken Digit Dataset", "git clone https://github.com/Jakobovski/free-spoken-digit-dataset there, for its recordings/*.wav"
+    ),
+    "snips": Source(
+        "SNIPS's requests",
+        "git clone https://github.com/sonos/nlu-benchmark there, for its 2017-06-custom-intent-engines/<Intent>/*.json",
+    ),
+    "banking77": Source(
+        "BANKING77",
+        "fetch train.csv and test.csv from https://github.com/PolyAI-LDN/task-specific-datasets/tree/master/banking_data into banking77/",
+    ),
+    "har": Source(
+        "STMicroelectronics' human activities at 26 Hz",
+        "fetch the folders stationary, walking and running of csv files from "
+        "https://github.com/UniSalento-IDALab-IoTCourse-2023-2024/wot-MotionAI-Machine_Learning-MigliettaDurante (dataset/) into har/",
+    ),
+    "ecg": Source(
+        "MIT-BIH heart beats",
+        "fetch https://physionet.org/content/mitdb/1.0.0/ and save its beats in ecg/ecg_nsv.npz: xtr, xte of 128 samples at 180 Hz, "
+        "int16, and ytr, yte with 0 normal, 1 supraventricular, 2 ventricular",
+    ),
+    "esc10": Source("ESC-10", "fetch https://github.com/karolpiczak/ESC-50/archive/master.zip, whose clips are marked esc10, into esc10/"),
+    "nab": Source("Numenta's anomaly benchmark", "fetch the streams of https://github.com/numenta/NAB into nab/"),
+    "nuclei": Source("nuclei of the Data Science Bowl 2018", "fetch https://bbbc.broadinstitute.org/BBBC038 into nuclei/"),
+    "pneumoniamnist": Source(
+        "PneumoniaMNIST", "fetch https://zenodo.org/records/10519652/files/pneumoniamnist.npz of MedMNIST into pneumoniamnist/"
+    ),
+    "bccd": Source("blood cells (BCCD)", "git clone https://github.com/Shenggan/BCCD_Dataset there"),
+    "grocery": Source("the Grocery Store Dataset", "git clone https://github.com/marcusklasson/GroceryStoreDataset there"),
+}
+"""By the name of their folder."""
+
+
+def data_folder(name: str = "") -> Path:
     """The folder that the environment variable ``EDGEPRUNE_DATA`` names, ``../shared/data`` beside the project unless set.
 
-    Raises :class:`RecipeError` when there is no such folder.
+    ``name``: the data set of ``SOURCES`` that is wanted from there. Raises :class:`RecipeError` that says what to fetch, from where, when
+    there is no such folder.
     """
-    folder = Path(os.environ.get("EDGEPRUNE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    wanted = os.environ.get("EDGEPRUNE_DATA")
+    folder = Path(wanted) if wanted else Path(__file__).resolve().parent / "../../shared/data"
     if not folder.is_dir():
-        raise RecipeError(
-            f"the data folder {folder} does not exist",
-            remedy="Set EDGEPRUNE_DATA to the folder that holds the recipes' data; docs/recipes.md says what is in it.",
-        )
+        what = f"the data folder {folder} does not exist" if wanted else "EDGEPRUNE_DATA is not set"
+        raise RecipeError(f"{what}, where {SOURCES[name].title if name in SOURCES else 'the data'} would be", remedy=_remedy(name))
     return folder
 
 
+def data_set(name: str, *layouts: str) -> Path:
+    """The first folder of ``layouts``, paths in the data folder, that is there: how the data set ``name`` may lie in it; else the first."""
+    folder = data_folder(name)
+    return next((folder / layout for layout in layouts if (folder / layout).is_dir()), folder / layouts[0])
+
+
 def no_file(path: str | Path) -> RecipeError:
-    """The error that says that ``path`` is missing from the data."""
-    return RecipeError(f"{path} does not exist", remedy="Set EDGEPRUNE_DATA to the folder that has it; docs/recipes.md says what is in it.")
+    """The error that says that ``path`` is missing from the data, and where its data set is from."""
+    name = next((part for part in Path(path).parts[::-1] if part in SOURCES), "")
+    return RecipeError(f"{path} does not exist", remedy=_remedy(name))
+
+
+def _remedy(name: str) -> str:
+    if name not in SOURCES:
+        return "Set EDGEPRUNE_DATA to the folder that has it; edgeprune recipes show NAME says what is in it."
+    return f"Set EDGEPRUNE_DATA to a folder (export EDGEPRUNE_DATA=FOLDER) and {SOURCES[name].fetch}."
 
 
 class Batches:

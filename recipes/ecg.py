@@ -1,8 +1,8 @@
 """Normal or ventricular heart beats (MIT-BIH), classified by a small 1-D CNN, trained here in seconds.
 
-The data folder holds ``ecg/ecg_nsv.npz``: beats of 128 samples at 180 Hz, int16 (``xtr``, ``xte``), with classes 0 normal, 1
-supraventricular, 2 ventricular (``ytr``, ``yte``). The test beats are other patients'. Supraventricular beats are left out: they
-differ from normal ones by when they come, which one beat does not show.
+The data folder holds ``ecg/ecg_nsv.npz``, made of https://physionet.org/content/mitdb/1.0.0/: beats of 128 samples at 180 Hz, int16
+(``xtr``, ``xte``), with classes 0 normal, 1 supraventricular, 2 ventricular (``ytr``, ``yte``). The test beats are other patients'.
+Supraventricular beats are left out: they differ from normal ones by when they come, which one beat does not show.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def network() -> nn.Sequential:
 
 def beats(part: str) -> tuple[Tensor, Tensor]:
     """Beats of ``part`` ("tr" or "te"), each less its mean and over its deviation, (N, 1, 1, 128), and their classes."""
-    path = data_folder() / "ecg" / "ecg_nsv.npz"
+    path = data_folder("ecg") / "ecg" / "ecg_nsv.npz"
     if not path.is_file():
         raise no_file(path)
     with np.load(path) as arrays:

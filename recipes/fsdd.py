@@ -1,14 +1,15 @@
 """Spoken digits (FSDD): a depthwise-separable CNN on log-mel spectrograms, trained here in under a minute.
 
-The data folder holds ``fsdd/<digit>_<speaker>_<n>.wav``: 8 kHz, 16 bits, one word each. The test is the data set's own: recordings
-with n below 5. The network is a small DS-CNN of Zhang et al., "Hello Edge", 2017.
+The data folder holds ``fsdd/<digit>_<speaker>_<n>.wav``, or a clone of https://github.com/Jakobovski/free-spoken-digit-dataset: 8 kHz, 16
+bits, one word each. The test is the data set's own: recordings with n below 5. The network is a small DS-CNN of Zhang et
+al., "Hello Edge", 2017.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from _data import Batches, data_folder, no_file
+from _data import Batches, data_set, no_file
 from _speech import FRAMES, MELS, PREPROCESSING, changed, spectrogram
 from _trained import trained_task
 from scipy.io import wavfile
@@ -47,9 +48,10 @@ def network() -> nn.Sequential:
 
 def recordings(held_out: bool) -> tuple[Tensor, Tensor]:
     """Spectrograms, (N, 1, 32, 49), and digits of the test recordings or of the others."""
-    paths = sorted((data_folder() / "fsdd").glob("*_*_*.wav"))
+    folder = data_set("fsdd", "fsdd", "free-spoken-digit-dataset/recordings")
+    paths = sorted(folder.glob("*_*_*.wav"))
     if not paths:
-        raise no_file(data_folder() / "fsdd" / "*.wav")
+        raise no_file(folder / "*.wav")
     wanted = [path for path in paths if (int(path.stem.split("_")[2]) < 5) == held_out]
     spectrograms = [spectrogram(wavfile.read(path)[1] / 2.0**15) for path in wanted]
     return torch.from_numpy(np.stack(spectrograms))[:, None], torch.tensor([int(path.stem[0]) for path in wanted])

@@ -1,7 +1,8 @@
 """Standing, walking or running, from two seconds of a worn accelerometer: a 1-D CNN for a microcontroller, trained here in seconds.
 
-The data folder holds ``har/<class>/<recording>.csv``: a line a sample of three axes in thousandths of g, 26 a second. Every fourth
-recording of a class is held out: windows of one recording are never on both sides.
+The data folder holds ``har/<class>/<recording>.csv`` of STMicroelectronics' human activities (a copy is ``dataset/`` of
+https://github.com/UniSalento-IDALab-IoTCourse-2023-2024/wot-MotionAI-Machine_Learning-MigliettaDurante): a line a sample of three axes in
+thousandths of g, 26 a second. Every fourth recording of a class is held out: windows of one recording are never on both sides.
 """
 
 from __future__ import annotations
@@ -60,9 +61,9 @@ def windows(held_out: bool) -> tuple[Tensor, Tensor]:
     """Windows in g, (N, 3, 1, 52), and their classes, of the recordings that are held out or of the others."""
     inputs, classes = [], []
     for label, name in enumerate(LABELS):
-        recordings = sorted((data_folder() / "har" / name).glob("*.csv"))
+        recordings = sorted((data_folder("har") / "har" / name).glob("*.csv"))
         if not recordings:
-            raise no_file(data_folder() / "har" / name / "*.csv")
+            raise no_file(data_folder("har") / "har" / name / "*.csv")
         for number, path in enumerate(recordings):
             if (number % 4 == 3) == held_out:
                 samples = np.loadtxt(path, delimiter=",", dtype=np.float32) / SCALE

@@ -1,7 +1,7 @@
 """What a spoken request wants (SNIPS): an embedding and convolutions over its words, trained here in under a minute.
 
 The data folder holds ``snips/train_<Intent>.json`` and ``validate_<Intent>.json``: ``{"<Intent>": [{"data": [{"text": ...}, ...]}, ...]}``,
-in UTF-8, or Latin-1 where that fails.
+in UTF-8, or Latin-1 where that fails; or a clone of https://github.com/sonos/nlu-benchmark, whose ``train_<Intent>_full.json`` they are.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections import Counter
 from functools import cache
 
 import torch
-from _data import Batches, data_folder, no_file
+from _data import Batches, data_set, no_file
 from _trained import trained_task
 from torch import Tensor, nn
 
 from edgeprune.task import Task
 
+ORIGINAL = "nlu-benchmark/2017-06-custom-intent-engines"
 LABELS = ("AddToPlaylist", "BookRestaurant", "GetWeather", "PlayMusic", "RateBook", "SearchCreativeWork", "SearchScreeningEvent")
 WORDS = 24  # of a request: 99 in 100 are shorter
 VOCABULARY = 4000  # the most frequent words; 0 stands for no word, 1 for any other
@@ -47,7 +48,9 @@ def requests(part: str) -> tuple[list[list[str]], Tensor]:
     texts: list[list[str]] = []
     classes: list[int] = []
     for label, intent in enumerate(LABELS):
-        path = data_folder() / "snips" / f"{part}_{intent}.json"
+        path = data_set("snips", "snips", ORIGINAL) / f"{part}_{intent}.json"
+        if path.parent.name != "snips":
+            path = path.parent / intent / (path.name if part == "validate" else f"train_{intent}_full.json")
         if not path.is_file():
             raise no_file(path)
         content = path.read_bytes()

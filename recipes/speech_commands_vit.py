@@ -1,17 +1,19 @@
 """Keywords (Speech Commands, 10 words and unknown ones): a small vision transformer on log-mel spectrograms, trained here in minutes.
 
-The data folder holds ``speech_commands/speech_commands.npz``: ``x`` clips of a second (8 kHz, mu-law codes), ``y`` classes, ``split`` 0 for
-training and 1, 2 for validation and test, by speaker. Both of the latter are scored on. The network is a transformer in the manner of Berg
-et al., "Keyword Transformer", 2021, with convolutions in place of patches (Xiao et al., "Early convolutions help transformers see better",
-2021).
+The data folder holds ``speech_commands/``: what http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz unpacks to, a folder of
+wav files a word (or ``SpeechCommands/`` as torchaudio fetches it); or ``speech_commands.npz``: ``x`` clips of a second (8 kHz, mu-law
+codes), ``y`` classes, ``split`` 0 for training and 1, 2 for validation and test, by speaker. Both of the latter are scored on. The network
+is a transformer in the manner of Berg et al., "Keyword Transformer", 2021, with convolutions in place of patches (Xiao et al., "Early
+convolutions help transformers see better", 2021).
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from _data import Batches, data_folder, no_file
-from _speech import FRAMES, MELS, PREPROCESSING, changed, spectrogram
+from _data import Batches, data_set, no_file
+from _originals import LAYOUTS, wav, words
+from _speech import FRAMES, MELS, PREPROCESSING, RATE, changed, spectrogram
 from _trained import trained_task
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -75,7 +77,11 @@ def network() -> Transformer:
 
 def clips(parts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Spectrograms, (N, 1, 32, 49), and classes of the clips of ``parts``."""
-    path = data_folder() / "speech_commands" / "speech_commands.npz"
+    folder = data_set("speech_commands", *LAYOUTS)
+    if (folder / "testing_list.txt").is_file():
+        found = [(spectrogram(wav(path, RATE)), label) for path, label, part in words(folder, LABELS) if part in parts]
+        return torch.from_numpy(np.stack([one for one, _ in found]))[:, None], torch.tensor([label for _, label in found])
+    path = folder / "speech_commands.npz"
     if not path.is_file():
         raise no_file(path)
     with np.load(path) as data:

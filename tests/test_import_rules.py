@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"verdict"},
     {"errors", "resources", "files", "host", "decode", "engines", "version"},
-    {"budget", "profile", "tflite", "parametrization", "placement", "recipes", "batches"},
+    {"budget", "profile", "tflite", "parametrization", "placement", "recipes", "shipped", "batches"},
     {"task", "graph", "packing"},
     {"tasks", "importers", "importance", "surgery", "cost", "devices"},
     {"tuning", "bench", "micro"},
@@ -28,7 +28,7 @@ LAYERS = [
 BESIDE = {("search", "report")}  # a run ends with its report
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 TOP = {"", "__main__"}  # edgeprune/__init__.py and edgeprune/__main__.py gather what users call
-RESOURCES = {"profiles", "targets", "deploy"}  # folders of data: read by edgeprune.resources, not imported
+RESOURCES = {"profiles", "targets", "deploy", "recipe_files"}  # folders of data: read by edgeprune.resources, not imported
 
 
 def sources(folder: str) -> list[Path]:

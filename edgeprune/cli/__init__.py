@@ -39,6 +39,7 @@ COMMANDS = {
     "export": "Write a pruned checkpoint in formats that devices run.",
     "micro": "Check a TFLite file for a microcontroller, and write it as a C array.",
     "release": "Build, sign and verify releases, and send them to devices.",
+    "recipes": "List the ready recipes, show and copy them.",
     "profiles": "List the known devices and show their facts.",
 }
 

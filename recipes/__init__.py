@@ -1,0 +1,1 @@
+"""Ready tasks on real data: shipped in the package as ``edgeprune.recipe_files``, run as files."""
