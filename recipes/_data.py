@@ -56,9 +56,11 @@ SOURCES = {
         "fetch https://physionet.org/content/mitdb/1.0.0/ and save its beats in ecg/ecg_nsv.npz: xtr, xte of 128 samples at 180 Hz, "
         "int16, and ytr, yte with 0 normal, 1 supraventricular, 2 ventricular",
     ),
-    "esc10": Source("ESC-10", "fetch https://github.com/karolpiczak/ESC-50/archive/master.zip, whose clips are marked esc10, into esc10/"),
-    "nab": Source("Numenta's anomaly benchmark", "fetch the streams of https://github.com/numenta/NAB into nab/"),
-    "nuclei": Source("nuclei of the Data Science Bowl 2018", "fetch https://bbbc.broadinstitute.org/BBBC038 into nuclei/"),
+    "esc10": Source("ESC-10", "unpack https://github.com/karolpiczak/ESC-50/archive/master.zip there, to ESC-50-master/"),
+    "nab": Source("Numenta's anomaly benchmark", "git clone https://github.com/numenta/NAB there"),
+    "nuclei": Source(
+        "nuclei of the Data Science Bowl 2018", "unpack stage1_train.zip of https://bbbc.broadinstitute.org/BBBC038 there, to stage1_train/"
+    ),
     "pneumoniamnist": Source(
         "PneumoniaMNIST", "fetch https://zenodo.org/records/10519652/files/pneumoniamnist.npz of MedMNIST into pneumoniamnist/"
     ),

@@ -1,7 +1,8 @@
 """Cell nuclei under microscopes: pictures of 160 x 160 with a mask each, 0 background and 1 nucleus.
 
-The data folder holds ``nuclei/images.tar`` (``000.jpg``, ...) and ``nuclei/masks.npz``: ``instance`` (N, 160, 160), the number of each
-pixel's nucleus or 0, and ``split`` 0 training, 1 validation, 2 test. The last two are scored on.
+The data folder holds ``stage1_train/`` of https://bbbc.broadinstitute.org/BBBC038, or ``nuclei/images.tar`` (``000.jpg``, ...) and
+``nuclei/masks.npz``: ``instance`` (N, 160, 160), the number of each pixel's nucleus or 0, and ``split`` 0 training, 1 validation, 2 test.
+The last two are scored on.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import tarfile
 
 import numpy as np
 import torch
-from _data import data_folder, no_file
+from _data import data_set, no_file
+from _originals import cells
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
@@ -27,7 +29,11 @@ LABELS = ("background", "nucleus")
 
 def pictures(*parts: int) -> TensorDataset:
     """Pictures (N, 3, 160, 160), about -1 to 3, and their masks (N, 160, 160)."""
-    folder = data_folder() / "nuclei"
+    folder = data_set("nuclei", "nuclei", "stage1_train")
+    if not (folder / "masks.npz").is_file() and any(folder.glob("*/masks")):
+        found = [(picture, mask) for picture, mask, part in cells(folder, SIDE) if part in parts]
+        images, masks = np.stack([picture for picture, _ in found]), torch.from_numpy(np.stack([mask for _, mask in found])).long()
+        return normalised(images, masks)
     for name in ("images.tar", "masks.npz"):
         if not (folder / name).is_file():
             raise no_file(folder / name)
@@ -36,6 +42,11 @@ def pictures(*parts: int) -> TensorDataset:
         masks = torch.from_numpy(data["instance"][wanted] > 0).long()
     with tarfile.open(folder / "images.tar") as files:
         images = np.stack([np.asarray(Image.open(files.extractfile(f"{number:03}.jpg")).convert("RGB")) for number in wanted])
+    return normalised(images, masks)
+
+
+def normalised(images: np.ndarray, masks: Tensor) -> TensorDataset:
+    """Pictures as the network takes them, of uint8 (N, 160, 160, 3), with their masks."""
     return TensorDataset(((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - MEAN) / STD).contiguous(), masks)
 
 

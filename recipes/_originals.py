@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from _data import no_file
+from PIL import Image
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
@@ -82,8 +85,46 @@ def wav(path: Path, rate: int) -> np.ndarray:
     return samples if own == rate else resample_poly(samples, rate // divisor, own // divisor)
 
 
-LAYOUTS = ("speech_commands", "SpeechCommands/speech_commands_v0.02", "speech_commands_v0.02")
-"""Where Speech Commands may lie in the data folder."""
+def marked_stream(folder: Path, stream: str) -> tuple[np.ndarray, np.ndarray]:
+    """The values of a stream in a clone of NAB, and 1 where a value is in a window that is marked as anomalous, else 0."""
+    (path,) = [*sorted((folder / "data").glob(f"*/{stream}.csv")), folder / "data/realKnownCause" / f"{stream}.csv"][:1]
+    marks = folder / "labels/combined_windows.json"
+    for each in (path, marks):
+        if not each.is_file():
+            raise no_file(each)
+    times = np.loadtxt(path, str, delimiter=",", skiprows=1, usecols=0).astype("datetime64[us]")
+    values = np.loadtxt(path, float, delimiter=",", skiprows=1, usecols=1)
+    spans = [tuple(map(np.datetime64, span)) for span in json.loads(marks.read_text())[f"{path.parent.name}/{path.name}"]]
+    return values, np.any([(first <= times) & (times <= last) for first, last in spans], axis=0).astype(np.uint8)
+
+
+def sounds(folder: Path, labels: tuple[str, ...], rate: int, seconds: int) -> Iterator[tuple[np.ndarray, int, int]]:
+    """The clips that ESC-50's ``meta/esc50.csv`` marks as ESC-10, cut or padded to ``seconds``, with their classes and folds."""
+    listed = folder / "meta/esc50.csv"
+    if not listed.is_file():
+        raise no_file(listed)
+    with listed.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["esc10"] == "True":
+                clip = np.zeros(rate * seconds)
+                samples = wav(folder / "audio" / row["filename"], rate)[: len(clip)]
+                clip[: len(samples)] = samples
+                yield clip, labels.index(row["category"].replace("_", " ")), int(row["fold"])
+
+
+def cells(folder: Path, side: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """The pictures of BBBC038's ``stage1_train/<id>/``, cut to ``side`` in the middle, and where cells are: uint8 (side, side, 3) and bool.
+
+    Parts are by the place in the order of ids: of ten, two are 2 (test), one is 1 (validation), seven are 0.
+    """
+    for number, place in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
+        picture = np.asarray(Image.open(next(iter((place / "images").glob("*.png")))).convert("RGB"))
+        mask = np.any([np.asarray(Image.open(path).convert("L")) > 0 for path in sorted((place / "masks").glob("*.png"))], axis=0)
+        if min(mask.shape) < side or mask.shape != picture.shape[:2]:
+            raise RecipeError(f"{place} has a picture of {picture.shape[:2]} and masks of {mask.shape}, not {side} pixels and more each")
+        top, left = ((length - side) // 2 for length in mask.shape)
+        cut = slice(top, top + side), slice(left, left + side)
+        yield picture[cut], mask[cut], {7: 1, 8: 2, 9: 2}.get(number % 10, 0)
 
 
 def words(folder: Path, wanted: tuple[str, ...]) -> Iterator[tuple[Path, int, int]]:

@@ -1,14 +1,18 @@
 """Sounds around (ESC-10: dog, rain, chainsaw and others): a CNN on log-mel spectrograms of five seconds, trained here in minutes.
 
-The data folder holds ``esc10/esc10.npz``: ``x`` clips of five seconds (8 kHz, mu-law codes), ``y``, ``fold`` 1 to 5, ``classes``. Clips of
-one recording are in one fold; the fifth is scored on. The layers are those of ``fsdd.py``.
+The data folder holds ``ESC-50-master/`` of https://github.com/karolpiczak/ESC-50, or ``esc10/esc10.npz``: ``x`` clips of five seconds (8
+kHz, mu-law codes), ``y``, ``fold`` 1 to 5, ``classes``. Clips of one recording are in one fold; the fifth is scored on. The layers are
+those of ``fsdd.py``.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
-from _data import Batches, data_folder, no_file
+from _data import Batches, data_set, no_file
+from _originals import sounds
 from _speech import FRAMES, MELS, PREPROCESSING, RATE, changed, decoded, spectrogram
 from _trained import trained_task
 from fsdd import convolution, separable
@@ -37,14 +41,23 @@ def network() -> nn.Sequential:
 
 def clips(held_out: bool) -> tuple[Tensor, Tensor]:
     """Spectrograms, (N, 1, 32, 245), and classes of the fifth fold or of the others."""
-    path = data_folder() / "esc10" / "esc10.npz"
+    folder = data_set("esc10", "esc10", "ESC-50-master", "ESC-50")
+    if (folder / "meta").is_dir():
+        found = [(clip, label) for clip, label, fold in sounds(folder, LABELS, RATE, SECONDS) if (fold == 5) == held_out]
+        samples, classes = np.stack([clip for clip, _ in found]), np.array([label for _, label in found])
+    else:
+        samples, classes = packed(folder / "esc10.npz", held_out)
+    seconds = [np.concatenate([spectrogram(part) for part in clip.reshape(SECONDS, RATE)], 1) for clip in samples]
+    return torch.from_numpy(np.stack(seconds))[:, None], torch.from_numpy(classes).long()
+
+
+def packed(path: Path, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Samples from -1 to 1, (N, 40000), and classes."""
     if not path.is_file():
         raise no_file(path)
     with np.load(path) as data:
         wanted = (data["fold"] == 5) == held_out
-        codes, classes = data["x"][wanted], data["y"][wanted]
-    seconds = [np.concatenate([spectrogram(part) for part in decoded(clip, 256).reshape(SECONDS, RATE)], 1) for clip in codes]
-    return torch.from_numpy(np.stack(seconds))[:, None], torch.from_numpy(classes).long()
+        return decoded(data["x"][wanted], 256), data["y"][wanted]
 
 
 def later(inputs: Tensor, generator: torch.Generator) -> Tensor:

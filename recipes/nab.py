@@ -1,8 +1,8 @@
 """Something is wrong (Numenta's NAB): an autoencoder of a machine's temperature, trained here in seconds on what came first.
 
-The data folder holds ``nab/nab.npz``: ``x_<stream>`` values and ``y_<stream>``, 1 inside the windows that NAB marks as anomalous. The first
-15 % of the stream, all normal, are learnt from, the rest is scored: windows that the network reproduces badly are called anomalous, and
-the metric is the area under the ROC curve of that error.
+The data folder holds ``NAB/``, a clone of https://github.com/numenta/NAB, or ``nab/nab.npz``: ``x_<stream>`` values and ``y_<stream>``, 1
+inside the windows that NAB marks as anomalous. The first 15 % of the stream, all normal, are learnt from, the rest is scored: windows that
+the network reproduces badly are called anomalous, and the metric is the area under the ROC curve of that error.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import itertools
 
 import numpy as np
 import torch
-from _data import Batches, data_folder, no_file
+from _data import Batches, data_set, no_file
+from _originals import marked_stream
 from _scores import area
 from _trained import trained_task
 from torch import Tensor, nn
@@ -29,13 +30,21 @@ def network() -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def windows(scored: bool) -> tuple[Tensor, Tensor]:
-    """Windows less the mean and over the deviation of what is learnt from, (N, 64); and 1 where their last value is marked, else 0."""
-    path = data_folder() / "nab" / "nab.npz"
+def stream() -> tuple[np.ndarray, np.ndarray]:
+    """All values, and 1 where they are marked."""
+    folder = data_set("nab", "nab", "NAB")
+    if (folder / "labels").is_dir():
+        return marked_stream(folder, STREAM)
+    path = folder / "nab.npz"
     if not path.is_file():
         raise no_file(path)
     with np.load(path) as data:
-        values, marked = data[f"x_{STREAM}"], data[f"y_{STREAM}"]
+        return data[f"x_{STREAM}"], data[f"y_{STREAM}"]
+
+
+def windows(scored: bool) -> tuple[Tensor, Tensor]:
+    """Windows less the mean and over the deviation of what is learnt from, (N, 64); and 1 where their last value is marked, else 0."""
+    values, marked = stream()
     first = int(LEARNT * len(values))
     values = ((values - values[:first].mean()) / values[:first].std()).astype(np.float32)
     part = slice(first, None) if scored else slice(0, first)

@@ -1,8 +1,8 @@
 """Pneumonia in children's chest X-rays (PneumoniaMNIST): a small CNN, trained here in seconds; scored by the area under the ROC curve.
 
-The data folder holds ``pneumoniamnist/pneumoniamnist.npz`` of MedMNIST: ``<part>_images`` (N, 28, 28) and ``<part>_labels``, 0 normal and 1
-pneumonia, for the parts train, val and test. The last two are scored on. ``pneumonia_sensitivity.py`` is the same with the share of the
-ill that are found, where 90 % of the healthy are left alone: there ``--max-drop 2`` is a floor of that.
+The data folder holds ``pneumoniamnist/pneumoniamnist.npz`` of MedMNIST (https://zenodo.org/records/10519652): ``<part>_images`` (N, 28, 28)
+and ``<part>_labels``, 0 normal and 1 pneumonia, for the parts train, val and test. The last two are scored on. ``pneumonia_sensitivity.py``
+is the same with the share of the ill that are found, where 90 % of the healthy are left alone: there ``--max-drop 2`` is a floor of that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def network() -> nn.Sequential:
 
 def pictures(*parts: str) -> tuple[Tensor, Tensor]:
     """Pictures from -1 to 1, (N, 1, 28, 28), and their classes."""
-    path = data_folder() / "pneumoniamnist" / "pneumoniamnist.npz"
+    path = data_folder("pneumoniamnist") / "pneumoniamnist" / "pneumoniamnist.npz"
     if not path.is_file():
         raise no_file(path)
     with np.load(path) as data:

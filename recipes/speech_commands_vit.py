@@ -12,15 +12,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from _data import Batches, data_set, no_file
-from _originals import LAYOUTS, wav, words
-from _speech import FRAMES, MELS, PREPROCESSING, RATE, changed, spectrogram
+from _keywords import LABELS, recorded
+from _speech import FRAMES, MELS, PREPROCESSING, changed, spectrogram
 from _trained import trained_task
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeprune.task import Task
 
-LABELS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes", "unknown")
 WIDTH, HEADS, BLOCKS, HIDDEN = 64, 4, 4, 192
 STEM = (24, 48)
 CODES = 128  # the largest mu-law code less one half of them: mu is 127
@@ -77,10 +76,9 @@ def network() -> Transformer:
 
 def clips(parts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Spectrograms, (N, 1, 32, 49), and classes of the clips of ``parts``."""
-    folder = data_set("speech_commands", *LAYOUTS)
+    folder = data_set("speech_commands", "speech_commands", "SpeechCommands/speech_commands_v0.02", "speech_commands_v0.02")
     if (folder / "testing_list.txt").is_file():
-        found = [(spectrogram(wav(path, RATE)), label) for path, label, part in words(folder, LABELS) if part in parts]
-        return torch.from_numpy(np.stack([one for one, _ in found]))[:, None], torch.tensor([label for _, label in found])
+        return recorded(folder, parts)
     path = folder / "speech_commands.npz"
     if not path.is_file():
         raise no_file(path)

@@ -66,6 +66,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
         for file in (ROOT / folder).rglob("*"):
             if file.is_file() and "__pycache__" not in file.parts:
                 assert f"edgeprune/{file.relative_to(ROOT)}" in names
+    assert not {f"edgeprune/recipe_files/{file.name}" for file in (ROOT / "recipes").glob("*.py")} - set(names)
 
 
 def test_the_command_and_its_help(python, tmp_path):
@@ -82,6 +83,12 @@ def test_profiles_are_found(python, tmp_path):
     assert "Cortex-A72" in run(python, tmp_path, "-m", "edgeprune", "profiles", "show", "raspberry-pi-4")
 
 
+def test_a_recipe_is_copied_and_loaded(python, tmp_path):
+    assert "digits.py" in run(python, tmp_path, "-m", "edgeprune", "recipes", "copy", "digits")
+    script = "from edgeprune.recipes import run_recipe; print(run_recipe('digits.py', 'network'))"
+    assert "AdaptiveAvgPool2d" in run(python, tmp_path, "-c", script)
+
+
 def test_the_runner_is_packed_and_runs(python, tmp_path):
     script = "from edgeprune.devices.pack import build_runner; name, content = build_runner(); open(name, 'wb').write(content); print(name)"
     name = run(python, tmp_path, "-c", script).strip()
@@ -93,7 +100,7 @@ def test_the_runner_is_packed_and_runs(python, tmp_path):
 
 def test_an_editable_install_has_live_edits(tmp_path):
     copy = tmp_path / "repository"
-    for name in ("edgeprune", "targets", "profiles", "deploy"):
+    for name in ("edgeprune", "targets", "profiles", "deploy", "recipes"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)

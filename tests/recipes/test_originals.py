@@ -142,6 +142,51 @@ def test_spoken_digits_are_read_from_a_clone(module, tmp_path: Path) -> None:
     assert module("fsdd").recordings(held_out=True)[1].tolist() == [3]
 
 
+def test_streams_are_read_from_a_clone_with_their_marks(module, tmp_path: Path) -> None:
+    nab = module("nab")
+    (tmp_path / "NAB/data/realKnownCause").mkdir(parents=True)
+    (tmp_path / "NAB/labels").mkdir()
+    lines = [f"2013-12-02 21:{minute:02}:00,{minute / 2}" for minute in range(0, 60, 5)]
+    (tmp_path / f"NAB/data/realKnownCause/{nab.STREAM}.csv").write_text("\n".join(["timestamp,value", *lines]))
+    spans = {f"realKnownCause/{nab.STREAM}.csv": [["2013-12-02 21:10:00.000000", "2013-12-02 21:20:00.000000"]]}
+    (tmp_path / "NAB/labels/combined_windows.json").write_text(json.dumps(spans))
+    values, marked = nab.stream()
+    assert values.tolist() == [minute / 2 for minute in range(0, 60, 5)]
+    assert marked.tolist() == [0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_sounds_are_read_from_what_esc_50_unpacks_to(module, tmp_path: Path) -> None:
+    folder = tmp_path / "ESC-50-master"
+    (folder / "meta").mkdir(parents=True)
+    (folder / "audio").mkdir()
+    rows = [("1-a.wav", 1, "crying_baby", True), ("5-b.wav", 5, "dog", True), ("5-c.wav", 5, "cat", False)]
+    text = "".join(f"{name},{fold},0,{category},{chosen},1,A\n" for name, fold, category, chosen in rows)
+    (folder / "meta/esc50.csv").write_text("filename,fold,target,category,esc10,src_file,take\n" + text)
+    for name, *_ in rows[:2]:
+        wavfile.write(folder / "audio" / name, 16000, np.zeros(16000 * 5, np.int16))
+    esc10 = module("esc10")
+    inputs, labels = esc10.clips(held_out=True)
+    assert (tuple(inputs.shape), labels.tolist()) == ((1, 1, 32, 245), [esc10.LABELS.index("dog")])
+    assert esc10.clips(held_out=False)[1].tolist() == [esc10.LABELS.index("crying baby")]
+
+
+def test_nuclei_are_read_from_their_pictures_and_masks(module, tmp_path: Path) -> None:
+    for number in range(10):
+        for kind, count in (("images", 1), ("masks", 2)):
+            folder = tmp_path / f"stage1_train/{number:02}/{kind}"
+            folder.mkdir(parents=True)
+            for at in range(count):
+                pixels = np.zeros((200, 180, 4 if kind == "images" else 1), np.uint8)
+                pixels[20 + at, 10] = 255
+                Image.fromarray(pixels.squeeze()).save(folder / f"{at}.png")
+    nuclei = module("_nuclei")
+    assert [len(nuclei.pictures(part)) for part in (0, 1, 2)] == [7, 1, 2]
+    picture, mask = nuclei.pictures(1)[0]
+    assert picture.shape == (3, 160, 160)
+    assert mask.nonzero().tolist() == [[0, 0], [1, 0]]
+    assert picture[:, 0, 0].tolist() == [3.0] * 3
+
+
 @pytest.mark.parametrize(
     ("name", "fetched"),
     [
@@ -153,6 +198,11 @@ def test_spoken_digits_are_read_from_a_clone(module, tmp_path: Path) -> None:
         ("banking77", "PolyAI-LDN"),
         ("ecg", "physionet.org"),
         ("har", "stationary, walking and running"),
+        ("esc10", "ESC-50"),
+        ("nab", "github.com/numenta/NAB"),
+        ("nuclei", "BBBC038"),
+        ("pneumonia", "pneumoniamnist.npz"),
+        ("speech_commands_gru", "speech_commands_v0.02.tar.gz"),
     ],
 )
 def test_without_data_one_sentence_says_what_to_fetch(module, name: str, fetched: str, tmp_path: Path, monkeypatch) -> None:
