@@ -30,8 +30,7 @@ def run_recipe(path: str | Path, function: str) -> Any:
     path = Path(path)
     remedy = expected(function)
     if not path.is_file():
-        ready = f"{path.stem}.py" in {file.name for file in resource("recipe_files").iterdir()} and not path.stem.startswith("_")
-        remedy += f" edgeprune recipes copy {path.stem} brings the ready one of this name." if ready else ""
+        remedy += f" edgeprune recipes copy {path.stem} brings the ready one of this name." if _is_ready(path.stem) else ""
         raise RecipeError(f"recipe {path} {'is a folder' if path.is_dir() else 'does not exist'}", remedy=remedy)
     spec = importlib.util.spec_from_file_location(f"{MODULE_PREFIX}{path.stem}", path)
     if path.suffix != ".py" or spec is None or spec.loader is None:
@@ -53,6 +52,12 @@ def run_recipe(path: str | Path, function: str) -> Any:
             f"recipe {path} raised {type(error).__name__}{_where(error, path)}: {str(error) or 'without a message'}",
             remedy="Run it by itself, or use --debug for its traceback.",
         ) from error
+
+
+def _is_ready(name: str) -> bool:
+    """Whether a recipe of this name comes with the package."""
+    beside = importlib.util.find_spec("edgeprune.recipe_files") is not None
+    return beside and name.isidentifier() and not name.startswith("_") and resource("recipe_files", f"{name}.py").is_file()
 
 
 def _where(error: BaseException, path: Path) -> str:
