@@ -65,7 +65,10 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """The number of samples: the first dimension of the first tensor, targets first."""
+        """The number of samples: the first dimension of the first tensor, targets first; of a list of targets, with one entry a sample, its
+        length."""
+        if isinstance(self.targets, list) and any(isinstance(one, Mapping) for one in self.targets):
+            return len(self.targets)
         for value in (*tensors_of(self.targets)[:1], *self.leaves):
             if isinstance(value, Tensor) and value.dim() > 0:
                 return int(value.shape[0])

@@ -80,6 +80,10 @@ class Task:
     of the weights, which the training ends with; None keeps none. ``device``: "auto" (the best there is), "cpu", "cuda", "cuda:1", "mps";
     several, "cuda:0,cuda:1" or "cpu:2", share one tuning. ``mixed_precision``: compute in half precision where the device is good at it.
     ``compile``: train through ``torch.compile``.
+
+    ``postprocess(outputs)``: what the device's program does with the outputs of a batch (a detector's filtering of boxes), applied before
+    the metric, of the exported files too. ``distance(outputs, wanted)``: how far outputs are from the dense model's, a scalar tensor; None
+    compares each kind of output in its own way.
     """
 
     model: nn.Module
@@ -118,6 +122,8 @@ class Task:
     distil_features: Sequence[str] = field(default_factory=tuple)
     inferences_per_day: float | None = None
     battery_mwh: float | None = None
+    postprocess: Callable[[Any], Any] | None = None
+    distance: Callable[[Any, Any], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -158,6 +164,9 @@ class Task:
             raise RecipeError(f"task.steps_per_epoch is {self.steps_per_epoch}, not one or more")
         if isinstance(self.labels, str) or not all(isinstance(label, str) for label in self.labels):
             raise RecipeError("task.labels must be a list of texts: the classes' names in the order of the outputs")
+        for name in ("postprocess", "distance"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise RecipeError(f"task.{name} is a {type(getattr(self, name)).__name__}, not a function")
         try:
             json.dumps(self.preprocessing, allow_nan=False)
         except (TypeError, ValueError) as error:

@@ -23,7 +23,7 @@ from edgeprune.placement import to_cpu
 from edgeprune.surgery import Plan, masked
 from edgeprune.task import Task
 from edgeprune.tuning import recalibrate
-from edgeprune.tuning.distill import distillation_loss
+from edgeprune.tuning.distill import answers_apart
 from edgeprune.tuning.layout import laid_out
 
 PIECE = 64
@@ -97,7 +97,7 @@ class Removals:
         with torch.no_grad():
             for outputs, wanted, batch in zip(self._run(model, loss=True), self.answers, self.measured, strict=True):
                 losses.append(float(self.task.loss_of(outputs, batch.targets, "in an evaluation")))
-                divergence = distillation_loss(outputs, wanted, batch.targets)
+                divergence = answers_apart(self.task, outputs, wanted, batch.targets)
                 divergences.append(losses[-1] if divergence is None else float(divergence))
                 sizes.append(batch.size)
         effect = Effect(float(np.average(losses, weights=sizes)), float(np.average(divergences, weights=sizes)))

@@ -13,7 +13,7 @@ from edgeprune.batches import as_batch, tensors_of
 from edgeprune.placement import CPU, device_of, to_device
 from edgeprune.task import Batches, Task
 from edgeprune.tuning.context import as_float32, autocast, is_image, preserved_modes, reduced_precision
-from edgeprune.tuning.distill import distillation_loss
+from edgeprune.tuning.distill import answers_apart
 from edgeprune.tuning.layout import laid_out
 
 
@@ -43,14 +43,14 @@ def mean_distance(task: Task, outputs: Sequence[Any], wanted: Sequence[Any], bat
     values = []
     for given, answer, batch in zip(outputs, wanted, batches, strict=True):
         answer, targets = to_device((answer, as_batch(batch).targets), _place_of(given))
-        divergence = distillation_loss(given, answer, targets)
+        divergence = answers_apart(task, given, answer, targets)
         values.append(float(divergence if divergence is not None else task.loss_of(given, targets, "in an evaluation")))
     return math.fsum(values) / len(values)
 
 
-def comparable(outputs: Any, batch: Any) -> bool:
+def comparable(task: Task, outputs: Any, batch: Any) -> bool:
     """Whether answers like ``outputs``, those on ``batch``, can be compared with each other."""
-    return distillation_loss(outputs, outputs, to_device(as_batch(batch).targets, _place_of(outputs))) is not None
+    return answers_apart(task, outputs, outputs, to_device(as_batch(batch).targets, _place_of(outputs))) is not None
 
 
 def _place_of(outputs: Any) -> torch.device:

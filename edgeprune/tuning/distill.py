@@ -60,6 +60,11 @@ def distillation_loss(
     return torch.stack(found).mean() if found else None
 
 
+def answers_apart(task: Task, outputs: Any, wanted: Any, targets: Any) -> Tensor | None:
+    """How far ``outputs`` are from ``wanted``, the dense model's: by ``task.distance``, or else :func:`distillation_loss`."""
+    return task.distance(outputs, wanted) if task.distance is not None else distillation_loss(outputs, wanted, targets)
+
+
 def _pairs(outputs: Any, wanted: Any) -> list[tuple[str, Tensor, Tensor]]:
     """The student's and the teacher's tensors that belong together, with their names."""
     answers, given = _floating(wanted), _floating(outputs)
@@ -175,13 +180,12 @@ def distance_to(task: Task, outputs: Any, answers: Any, batch: Batch, seen: dict
     ``seen``: the student's features, by name. None where nothing can be compared.
     """
     mask = batch.kwargs.get("attention_mask")
-    distance = distillation_loss(
-        outputs,
-        answers["outputs"] if task.distil_features else answers,
-        batch.targets,
-        temperature=task.temperature,
-        ignore_index=getattr(task.loss, "ignore_index", IGNORED),
-        mask=mask,
+    wanted = answers["outputs"] if task.distil_features else answers
+    ignored = getattr(task.loss, "ignore_index", IGNORED)
+    distance = (
+        distillation_loss(outputs, wanted, batch.targets, temperature=task.temperature, ignore_index=ignored, mask=mask)
+        if task.distance is None
+        else task.distance(outputs, wanted)
     )
     if not task.distil_features:
         return distance

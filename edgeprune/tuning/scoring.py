@@ -10,6 +10,7 @@ from torch import nn
 from edgeprune.errors import EdgepruneError, RecipeError, TrainingStoppedError
 from edgeprune.placement import to_cpu
 from edgeprune.task import Task
+from edgeprune.tuning.answers import gather
 from edgeprune.tuning.context import preserved_modes, seeded
 from edgeprune.tuning.layout import laid_out
 from edgeprune.tuning.metrics import Score, accumulator, require_finite
@@ -53,7 +54,7 @@ def _over_validation(model: nn.Module, task: Task, errors: bool) -> Score:
         raise RecipeError(f"task {task.name} cannot be scored", remedy="Give it `validation` batches, or `evaluate(model) -> float`.")
     gathered, count = accumulator(task, errors), 0
     for batch in task.batches("validation"):
-        gathered.add(to_cpu(laid_out(model, batch).call(model)), batch)
+        gather(task, gathered, to_cpu(laid_out(model, batch).call(model)), batch, count)
         count += batch.size
     if count == 0:
         raise RecipeError(f"the validation data of task {task.name} has no batches", remedy="Give batches that can be iterated again.")

@@ -113,7 +113,7 @@ def _growths(
     """The number of every trial, and by how much answers move."""
     with task.on_device(task.model):
         rerun = rerun_of(task.model, analysis, batches, solving)
-        if rerun is None or not (task.loss != "model" or comparable(rerun.teacher[0], batches[0])):
+        if rerun is None or not (task.loss != "model" or comparable(task, rerun.teacher[0], batches[0])):
             yield from _one_by_one(task, analysis, trials, batches, solving)
             return
         base = _finite(mean_distance(task, rerun.teacher, rerun.teacher, batches))
