@@ -2,7 +2,7 @@
 
 ``EdgepruneError``
     ``InputError``: what the user brought cannot be used as it is
-        ``RecipeError``, ``BudgetError``, ``ProfileError``, ``TargetError``, ``CheckpointError``, ``RunError``
+        ``RecipeError``, ``BudgetError``, ``ProfileError``, ``TargetError``, ``CheckpointError``, ``RunError``, ``ModelFileError``
     ``GraphError``: the model cannot be analysed or cut
         ``CaptureError``, ``UnsupportedOpError``, ``NothingToPruneError``, ``PlanError``, ``VerificationError``
     ``InfeasibleBudgetError``: no plan reaches the budget; says which limit binds and the least value reachable
@@ -90,6 +90,12 @@ class RunError(InputError):
     """A run directory is missing, damaged, in use, or belongs to another job."""
 
     usual_remedy = "Give the directory that the run named, or start a new run."
+
+
+class ModelFileError(InputError):
+    """A model file (ONNX) is damaged, holds what is not read, or computes something else than its own runtime."""
+
+    usual_remedy = "Give a float ONNX file that ONNX Runtime runs."
 
 
 class GraphError(EdgepruneError):
