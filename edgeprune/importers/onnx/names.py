@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from torch import fx
+
 _LEAVES = re.compile(
     r"([./](weight|bias|kernel|gamma|beta|w|b|scale|running_mean|running_var|alpha|embeddings?))$|([._](w|b)_\d+)$|(_(weight|bias))$"
 )
@@ -58,20 +60,20 @@ class Names:
         self._folders: set[str] = set()
 
     def unique(self, wanted: str) -> str:
-        """``wanted``, numbered where it is taken."""
+        """``wanted``, numbered where it is taken; what would be inside a layer stands beside it."""
+        parts = wanted.split(".")
+        if parts[0] in _RESERVED:
+            parts[0] = f"{parts[0]}_"
+        while any(".".join(parts[:end]) in self._taken for end in range(1, len(parts))):
+            parts = [*parts[:-2], f"{parts[-2]}_{parts[-1]}"]
+        wanted = ".".join(parts)
         name, count = wanted, 1
-        while self._clashes(name):
+        while name in self._taken or name in self._folders:
             count += 1
             name = f"{wanted}_{count}"
         self._taken.add(name)
-        parts = name.split(".")
         self._folders |= {".".join(parts[:end]) for end in range(1, len(parts))}
         return name
 
-    def _clashes(self, name: str) -> bool:
-        parts = name.split(".")
-        inside = any(".".join(parts[:end]) in self._taken for end in range(1, len(parts)))
-        return inside or name in self._taken or name in self._folders or parts[0] in _RESERVED
 
-
-_RESERVED = set(dir(__import__("torch").fx.GraphModule)) | {"training", "graph", "code", "meta", "self"}
+_RESERVED = set(dir(fx.GraphModule)) | {"training", "graph", "code", "meta", "self"}
