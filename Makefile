@@ -10,6 +10,7 @@ BOARD := $(VENV)/.stamp-board
 DOCS := $(VENV)/.stamp-docs
 POSTGRES := $(VENV)/.stamp-postgres
 ARM := $(VENV)/.stamp-arm
+GPU := $(VENV)/.stamp-gpu
 # Markdown holds one sentence a line (make format); benchmarks write the pages left out, and mkdocs' own syntax is in two
 PAGES := $(filter-out $(addprefix docs/,coverage.md exports.md search.md api.md cli.md),$(wildcard *.md docs/*.md deploy/*.md deploy/*/*.md))
 # one thread each: what tests measure and compare is small, and waiting threads only slow each other
@@ -37,11 +38,11 @@ demo: $(INSTALLED)
 test: $(INSTALLED) $(SYSTEM)
 	$(PYTEST) -n auto -m "not device and not soak and not wheel" $(ARGS)
 
-test-device: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES) $(ARM)
+test-device: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES) $(ARM) $(GPU)
 	$(PYTEST) -n 2 -m "device and not soak" $(ARGS)
 
 # Goes on where an earlier call stopped, as long as no file has changed; SOAK=again begins again.
-soak: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES) $(ARM)
+soak: $(INSTALLED) $(SYSTEM) $(BOARD) $(POSTGRES) $(ARM) $(GPU)
 	$(PYTEST) -p soak -n 2 -m soak $(ARGS)
 
 coverage: $(INSTALLED)
@@ -120,6 +121,13 @@ $(POSTGRES): | $(BIN)/python
 	  mkdir -p /etc/postgresql-common && echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null && touch $@; \
 	else echo "skipped: the tests of the history on PostgreSQL (apt-get install postgresql)"; fi
+
+# Chromium brings a Vulkan device in software, on which models run as on a GPU.
+$(GPU): | $(BIN)/python
+	@if [ -f /usr/lib/chromium/vk_swiftshader_icd.json ]; then touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium libvulkan1 >/dev/null && touch $@; \
+	else echo "skipped: the tests on a GPU in software (apt-get install chromium libvulkan1)"; fi
 
 # C arrays for microcontrollers are compiled as firmware is.  The compiler takes 300 MB and more.
 $(ARM): | $(BIN)/python

@@ -14,6 +14,9 @@ NATIVE: Final = "native"
 SPARSE: Final = "tflite-sparse"
 INT8: Final = "tflite-int8"
 
+CPU: Final = "cpu"
+"""The accelerator that every device has: its processor.  Others: ``gpu``, ``npu``, a runtime's provider, the path of a delegate."""
+
 
 @dataclass(frozen=True)
 class Engine:

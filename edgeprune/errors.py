@@ -195,6 +195,10 @@ class NoRuntimeError(DeviceError):
     """The device has no runtime (or no Python) that can run this format."""
 
 
+class AcceleratorError(NoRuntimeError):
+    """No runtime of the device can use the accelerator that was asked for."""
+
+
 class SetupError(DeviceError):
     """A runtime could not be installed on the device."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from ctypes.util import find_library
 from functools import partial
 from pathlib import Path
 
@@ -67,6 +68,17 @@ def sshd(shared_sshd: SshServer, client_home: Path) -> Iterator[SshServer]:
     (ssh / "config").write_text(f"{host}Host *\n  IdentityFile {shared_sshd.key}\n")
     yield shared_sshd
     assert not list(shared_sshd.home.glob(".cache/edgeprune/session-*/*.part"))
+
+
+SWIFTSHADER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
+
+
+@pytest.fixture
+def swiftshader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Vulkan device in software, of Debian's chromium: the GPU of tests that measure on one."""
+    if not SWIFTSHADER.exists() or find_library("vulkan") is None:
+        pytest.skip("there is no software GPU (apt-get install chromium libvulkan1)")
+    monkeypatch.setenv("VK_DRIVER_FILES", str(SWIFTSHADER))
 
 
 @pytest.fixture

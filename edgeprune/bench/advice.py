@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgeprune.bench.answers import ModelAnswer
 from edgeprune.bench.conditions import Conditions
 from edgeprune.budget import counted
+from edgeprune.engines import CPU
 
 MANY_OUTLIERS = 0.01
 LARGE_DRIFT = 0.05
@@ -30,6 +31,7 @@ def advice(result: ModelAnswer, tuned: tuple[str, ...] = (), disturber: str = ""
         *_throttled(result),
         *_surroundings(result, tuned, disturber),
         *_energy(result),
+        *_delegated(result),
         *filter(None, [result.note]),
     ]
 
@@ -72,6 +74,17 @@ def _surroundings(result: ModelAnswer, tuned: tuple[str, ...], disturber: str) -
     elif others is None and is_busy(before):
         found.append(f"something else was running (load average {before['loadavg']:.1f}): end it and measure again")
     return found
+
+
+def _delegated(result: ModelAnswer) -> list[str]:
+    """What an accelerator did not take."""
+    if result.accelerator == CPU or result.delegated == 1:
+        return []
+    if result.delegated is None:
+        return [f"how much of the model {result.accelerator} took is not known: this runtime does not report it"]
+    left = ", ".join(f"{result.on_cpu.count(kind)} {kind}" for kind in sorted(set(result.on_cpu)))
+    what = f"only {result.delegated:.1%} of the operators" if result.delegated else "nothing"
+    return [f"{result.accelerator} took {what}, the processor ran the rest ({left}): replace these operators, or measure on the cpu"]
 
 
 def _energy(result: ModelAnswer) -> list[str]:

@@ -12,6 +12,7 @@ from edgeprune.bench.conditions import Conditions
 from edgeprune.bench.consistency import check_ratio
 from edgeprune.decode import JsonObject, convert
 from edgeprune.devices.runner import to_error
+from edgeprune.engines import CPU
 from edgeprune.errors import RunnerError
 
 if TYPE_CHECKING:
@@ -76,6 +77,9 @@ class ModelAnswer:
     unreliable: bool
     note: str
     energy_error: str | None = None
+    accelerator: str = CPU
+    delegated: float | None = None
+    on_cpu: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ def check(item: Any) -> None:
         raise ValueError("a sample is negative or impossibly long")
     if item.windows:  # all samples are there
         _samples(item)
+    if item.delegated is not None and not 0 <= item.delegated <= 1:
+        raise ValueError(f"delegated {item.delegated!r} is not a share")
     convert(item.before, Conditions)
     convert(item.after, Conditions)
 

@@ -14,14 +14,24 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from edgeprune.bench.answers import REMEDY, KernelAnswer, decoded, kernel_answers, model_answers, output_arrays, ratio_of
 from edgeprune.bench.info import DeviceInfo
-from edgeprune.bench.results import Artifact, BenchOptions, Comparison, KernelTime, Measurement, Ratio, check_engine, check_names
+from edgeprune.bench.results import (
+    Artifact,
+    BenchOptions,
+    Comparison,
+    KernelTime,
+    Measurement,
+    Ratio,
+    check_accelerator,
+    check_engine,
+    check_names,
+)
 from edgeprune.decode import JsonObject
 from edgeprune.devices.android import describe
 from edgeprune.devices.connect import connect, with_retries
 from edgeprune.devices.events import DeviceEvent, OnEvent
 from edgeprune.devices.runner import Runner, open_runner, runtimes_of
 from edgeprune.devices.targets import Target, resolve_target
-from edgeprune.engines import TFLITE
+from edgeprune.engines import CPU, TFLITE
 from edgeprune.errors import ConnectionLostError, DeviceError, RunnerError
 from edgeprune.host import Disturber, Watch, own_processes
 from edgeprune.tflite.versions import check_runtime
@@ -50,13 +60,23 @@ class Device:
         retries: int,
         on_event: OnEvent | None,
         native: str | None = None,
+        accelerator: str | None = None,
     ) -> None:
         self.target = target
+        self.accelerator = accelerator or target.accelerator or CPU
         self._retries, self._on_event = retries, on_event
-        self._open = partial(open_runner, target.address, tuple(engines), lock_timeout_s=lock_timeout_s, on_event=on_event, native=native)
+        self._open = partial(
+            open_runner,
+            target.address,
+            tuple(engines),
+            lock_timeout_s=lock_timeout_s,
+            on_event=on_event,
+            native=native,
+            accelerator=self.accelerator,
+        )
         self._runner: Runner | None = None
         self._sent: dict[str, tuple[int, str]] = {}  # size and hash of each model as it was sent: its file may be another by now
-        self.info: DeviceInfo = self._attempt(lambda runner: DeviceInfo.from_probe(target.address, runner.probe))
+        self.info: DeviceInfo = self._attempt(lambda runner: DeviceInfo.from_probe(target.address, runner.probe, self.accelerator))
 
     def _attempt(self, work: Callable[[Runner], T]) -> T:
         def once() -> T:
@@ -123,12 +143,18 @@ class Device:
 
     def _options(self, options: BenchOptions) -> JsonObject:
         """For the runner; here, what this program runs beside it does not count as another one."""
-        return options.request(self.info.cores) | ({"own": own_processes()} if self._is_here else {})
+        return self._settled(options) | ({"own": own_processes()} if self._is_here else {})
+
+    def _settled(self, options: BenchOptions) -> JsonObject:
+        """For the runner, with this device's accelerator."""
+        return options.request(self.info.cores) | {"accelerator": self.accelerator}
 
     def _measurement(self, name: str, result: JsonObject, tuned: tuple[str, ...], elapsed_s: float, disturber: str) -> Measurement:
         """One model's, with samples that fit into the time that passed here."""
         where = self.target.name
         item = Measurement.from_answer(result, self._sent[name], self.info.identity, where, tuned, disturber)
+        if item.accelerator != self.accelerator:
+            raise RunnerError(f"{name} ran on {item.accelerator} of {where}, and {self.accelerator} was asked for", remedy=REMEDY)
         if (ran_s := sum(item.samples_ns) / 1e9) > elapsed_s:
             raise RunnerError(
                 f"the measurement of {name} of {where} is invalid: its samples take {ran_s:.3g} s, and only {elapsed_s:.3g} s passed",
@@ -190,7 +216,7 @@ class Device:
 
         def work(runner: Runner) -> JsonObject:
             path = runner.put_model(packed.getvalue(), ".zip", self._progress("table"))
-            fields = {"archive": path, "engine": engine, "rounds": options.table_rounds, "options": options.request(self.info.cores)}
+            fields = {"archive": path, "engine": engine, "rounds": options.table_rounds, "options": self._settled(options)}
             limit_s = _START_S + options.step_timeout_s + options.table_rounds * len(files) * 5.0 + options.cooldown_s
             return runner.request("table", limit_s, event, **fields)
 
@@ -212,7 +238,7 @@ class Device:
         def work(runner: Runner) -> JsonObject:
             model = self._model(runner, artifact) | {"arrays": [encode(array) for array in inputs] if inputs is not None else None}
             limit_s = _START_S + 2 * options.step_timeout_s
-            return runner.request("outputs", limit_s, self._on_event, model=model, options=options.request(self.info.cores))
+            return runner.request("outputs", limit_s, self._on_event, model=model, options=self._settled(options))
 
         return output_arrays(self._attempt(work), artifact.name, self.target.name)
 
@@ -260,7 +286,7 @@ def probe(target: str) -> DeviceInfo:
             return DeviceInfo.from_probe(chosen.address, describe(session))
     with open_runner(chosen.address, lock=False) as runner:
         limit_s = 5 * _START_S
-        return DeviceInfo.from_probe(chosen.address, runner.request("probe", limit_s, verify=list(runtimes_of(runner))))
+        return DeviceInfo.from_probe(chosen.address, runner.request("probe", limit_s, verify=list(runtimes_of(runner)), accelerators=True))
 
 
 def open_device(
@@ -271,16 +297,19 @@ def open_device(
     retries: int = 2,
     on_event: OnEvent | None = None,
     native: str | None = None,
+    accelerator: str | None = None,
 ) -> Device:
     """Open a target (a name, or an address such as ``local:`` or ``ssh://user@host``) for measuring.
 
     ``engine``: what it must be able to run; None takes any device.  ``native``: path on the device of the binary of the engine ``native``,
-    the one on the PATH unless given.  While another user holds the device, ``on_event`` gets ``{"event": "waiting", "holder": ...}``, and
-    after ``lock_timeout_s`` :class:`DeviceBusyError` is raised.  Also raises
-    :class:`TargetError`, :class:`UnreachableError`, :class:`HostKeyError`, :class:`AuthenticationError`, :class:`NoRuntimeError`,
-    :class:`DeviceFullError`.
+    the one on the PATH unless given.  ``accelerator``: what runs its models (see :class:`BenchOptions`); None means the target's.
+
+    While another user holds the device, ``on_event`` gets ``{"event": "waiting", "holder": ...}``, and after ``lock_timeout_s``
+    :class:`DeviceBusyError` is raised.  Also raises :class:`TargetError`, :class:`UnreachableError`, :class:`HostKeyError`,
+    :class:`AuthenticationError`, :class:`NoRuntimeError`, :class:`AcceleratorError`, :class:`DeviceFullError`.
     """
+    check_accelerator(accelerator)
     engines = (engine,) if isinstance(engine, str) else tuple(engine or ())
     for name in engines:
         check_engine(name)
-    return Device(resolve_target(target), engines, lock_timeout_s, retries, on_event, native)
+    return Device(resolve_target(target), engines, lock_timeout_s, retries, on_event, native, accelerator)

@@ -10,8 +10,19 @@ from edgeprune.bench.answers import REMEDY, decoded
 from edgeprune.bench.conditions import Conditions
 from edgeprune.decode import JsonObject, convert
 from edgeprune.devices.runner import RuntimeAnswer
+from edgeprune.engines import CPU
 from edgeprune.errors import InputError, RunnerError
 from edgeprune.profile import match
+
+
+@dataclass(frozen=True)
+class Chip:
+    """An accelerator of a device: its ``name`` for ``--accelerator``, and what it is.  ``engine``: whose runtime can use it; "" for what is
+    there, whether or not a runtime can."""
+
+    engine: str
+    name: str
+    what: str
 
 
 @dataclass(frozen=True)
@@ -20,6 +31,7 @@ class ProbeAnswer:
 
     runtimes: dict[str, RuntimeAnswer]
     conditions: Conditions
+    accelerators: tuple[Chip, ...] = ()
 
 
 class DeviceFacts(TypedDict, total=False):
@@ -51,6 +63,10 @@ class DeviceFacts(TypedDict, total=False):
     runtimes: dict[str, tuple[str, str]]
     broken: dict[str, str]
     meters: list[str]
+    accelerator: str
+    adapter: str
+    accelerators: list[dict[str, str]]
+    channel_step: int
     conditions: Conditions
 
 
@@ -69,7 +85,8 @@ class DeviceInfo:
     ``cores``: how many a process may use.  ``max_mhz``: None where the kernel does not report it.  ``libc``: such as ``glibc 2.36``.
     ``runtimes``: package and version by engine, e.g. ``{"tflite": ("ai-edge-litert", "2.3.0")}``; ``broken``: by engine, why an installed
     one cannot be imported.  ``machine``: a hash that tells this machine from others of its kind.  ``conditions``: load, clocks, governor,
-    temperatures when probed.
+    temperatures when probed.  ``accelerator``: what runs its models; ``adapter``: which device that is, by the driver's own name.
+    ``accelerators``: those there are, where they were asked for.
     """
 
     address: str
@@ -91,16 +108,24 @@ class DeviceInfo:
     broken: dict[str, str]
     meters: tuple[str, ...]
     conditions: Conditions = field(default_factory=Conditions)
+    accelerator: str = CPU
+    adapter: str = ""
+    accelerators: tuple[Chip, ...] = ()
 
     @classmethod
-    def from_probe(cls, address: str, probe: JsonObject) -> DeviceInfo:
-        """From the runner's answer.  Raises :class:`RunnerError` naming the address when anything of it is missing or of another type."""
+    def from_probe(cls, address: str, probe: JsonObject, accelerator: str = CPU) -> DeviceInfo:
+        """From the runner's answer, which was asked for that accelerator.
+
+        Raises :class:`RunnerError` naming the address when anything of it is missing or of another type."""
         answer = decoded(probe, ProbeAnswer, address, "the description")
         known = {
             "address": address,
             "runtimes": {name: (one.runtime, one.version) for name, one in answer.runtimes.items() if one.error is None},
             "broken": {name: one.error.message for name, one in answer.runtimes.items() if one.error is not None},
             "conditions": answer.conditions,
+            "accelerator": accelerator,
+            "adapter": next((one.adapter for one in answer.runtimes.values() if one.adapter), ""),
+            "accelerators": answer.accelerators,
         }
         found = decoded(probe | known, cls, address, "the description")
         if found.cores < 1 or found.memory_bytes < 0:
@@ -112,12 +137,19 @@ class DeviceInfo:
     @property
     def identity(self) -> str:
         """This very device, for telling measurements apart."""
-        return f"{self.board or self.cpu} ({self.arch}, {self.cores} cores, {self.machine})"
+        return f"{self.board or self.cpu} ({self.arch}, {self.cores} cores, {self.machine}{self._on(', ')})"
+
+    def _on(self, mark: str) -> str:
+        """What runs the models, after a ``mark``; nothing for the processor."""
+        if self.accelerator == CPU:
+            return ""
+        adapter = self.adapter.partition(",")[0]
+        return f"{mark}{self.accelerator}" + (f" by {adapter}" if adapter else "")
 
     def key(self, engine: str) -> str:
         """A name for caches: this device with this engine's runtime and version, safe in a file name."""
         runtime, version = self.runtimes.get(engine, (engine, "none"))
-        text = f"{self.board or self.cpu}-{self.arch}-{self.cores}c-{self.machine}-{runtime}-{version}"
+        text = f"{self.board or self.cpu}-{self.arch}-{self.cores}c-{self.machine}-{runtime}-{version}{self._on('-')}"
         return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-").lower()
 
     @property
@@ -127,4 +159,9 @@ class DeviceInfo:
 
     def to_json(self) -> JsonObject:
         """As plain JSON values."""
-        return asdict(self) | {"profile": self.profile}
+        document = asdict(self) | {"profile": self.profile}
+        if self.accelerator == CPU:
+            del document["accelerator"], document["adapter"]
+        if not self.accelerators:
+            del document["accelerators"]
+        return document

@@ -14,7 +14,7 @@ from edgeprune.bench.conditions import Conditions
 from edgeprune.bench.consistency import check
 from edgeprune.bench.intervals import latencies_ms, trimmed_interval
 from edgeprune.decode import JsonObject, convert
-from edgeprune.engines import ENGINE_OF_SUFFIX, ENGINES
+from edgeprune.engines import CPU, ENGINE_OF_SUFFIX, ENGINES
 from edgeprune.errors import IncomparableError, InputError, RunnerError, suggest
 
 INCONCLUSIVE_WIDTH = 0.10
@@ -23,6 +23,7 @@ INCONCLUSIVE_WIDTH = 0.10
 MOST_THREADS = 1024
 _HOTTEST = 200
 _LONGEST = 86_400  # a day, in seconds, is more than anybody means
+_ACCELERATOR = re.compile(r"[\w./:+-]+(\?[^?=,\s]+=[^?,\s]*(,[^?=,\s]+=[^?,\s]*)*)?")
 _AFFINITY = re.compile(r"all|big|little|\d+(-\d+)?(,\d+(-\d+)?)*")
 
 Verdict = Literal["faster", "slower", "same", "inconclusive"]
@@ -74,6 +75,15 @@ def with_current_names(document: Any) -> Any:
     return found
 
 
+def check_accelerator(name: str | None) -> None:
+    """Raise :class:`InputError` for what cannot be an accelerator's name."""
+    if name is not None and not _ACCELERATOR.fullmatch(name):
+        raise InputError(
+            f"{name!r} cannot be an accelerator",
+            remedy="Name one: cpu, gpu, npu, a provider such as openvino, the path of a delegate; options follow as ?key=value,key=value.",
+        )
+
+
 def check_engine(name: str) -> None:
     """Raise :class:`InputError` listing the known engines when ``name`` is not one."""
     if name not in ENGINES:
@@ -93,9 +103,12 @@ class BenchOptions:
     ``affinity``: the processors to use: ``all``, ``big`` or ``little`` ones, or a list such as ``0,2-3``.  ``tune``: fix the clocks while
     measuring, and restore them afterwards.  ``limit_c``: nothing is measured above this temperature, besides the device's own limits;
     ``cooldown_s``: the longest wait for a throttled device.  ``profile``: time each operator too, if the engine reports it.  ``native``:
-    path on the device of the binary of the engine ``native``.  ``stop_at``: a comparison may end after fewer than ``rounds`` (three at
-    least) as soon as the intervals of its ratios do not hold this one and are no wider than a tenth, or are as narrow as
-    ``relative_width``: a model at that very ratio is put on one side of it by chance in at most 6 of 100 comparisons.
+    path on the device of the binary of the engine ``native``.  ``accelerator``: what runs the models: ``cpu``, ``gpu``, ``npu``, a
+    provider such as ``openvino``, the path of a delegate, each with options (``openvino?device_type=CPU``); None means the target's, the
+    processor unless it has one.  ``require_delegated``: the least share of the operators that it has to take.  ``stop_at``: a comparison
+    may end after fewer than ``rounds`` (three at least) as soon as the intervals of its ratios do not hold this one and are no wider than
+    a tenth, or are as narrow as ``relative_width``: a model at that very ratio is put on one side of it by chance in at most 6 of 100
+    comparisons.
     """
 
     threads: int | None = None
@@ -119,8 +132,15 @@ class BenchOptions:
     profile: bool = False
     native: str | None = None
     stop_at: float | None = None
+    accelerator: str | None = None
+    require_delegated: float | None = None
 
     def __post_init__(self) -> None:
+        check_accelerator(self.accelerator)
+        if self.require_delegated is not None and not 0 < self.require_delegated <= 1:
+            raise InputError(
+                f"the required share {self.require_delegated!r} must be above 0 and at most 1", remedy="Write one such as 95%."
+            )
         positive = ("min_time_s", "max_time_s", "relative_width", "rounds", "table_rounds", "window_ms", "window_runs", "step_timeout_s")
         for name in positive:
             if not 0 < getattr(self, name) <= _LONGEST:
@@ -152,7 +172,7 @@ class BenchOptions:
 
     def request(self, cores: int) -> JsonObject:
         """The runner's options, with the number of threads settled."""
-        options = asdict(self) | {"threads": self.threads or min(4, cores)}
+        options = asdict(self) | {"threads": self.threads or min(4, cores), "accelerator": self.accelerator or CPU}
         del options["table_rounds"]
         return options
 
@@ -174,6 +194,8 @@ class Measurement:
     same. ``tuned``: what held the clocks. ``file_bytes``, ``file_sha256``: the model's file as it was sent. ``windows``: how many of the
     samples each window has.
     ``others``: what other programs took meanwhile, as a share of the time of all processors; None where the kernel does not report it.
+    ``accelerator``: what ran it; ``delegated``: the share of the operators that it took, None where the runtime does not report it;
+    ``on_cpu``: the kinds of those that the processor ran instead.
     """
 
     name: str
@@ -220,6 +242,9 @@ class Measurement:
     windows: tuple[int, ...] = ()
     others: float | None = None
     energy_error: str | None = None
+    accelerator: str = CPU
+    delegated: float | None = None
+    on_cpu: tuple[str, ...] = ()
 
     def together(self, more: Measurement) -> Measurement:
         """Of two sessions of one file: median, interval and tail of all samples; all else as in the second."""
@@ -239,7 +264,10 @@ class Measurement:
 
     def to_json(self) -> JsonObject:
         """As plain JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        found = asdict(self)
+        if self.accelerator == CPU:
+            del found["accelerator"], found["delegated"], found["on_cpu"]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
     @classmethod
     def from_json(cls, value: object) -> Measurement:
@@ -351,9 +379,10 @@ class KernelTime:
 
 
 def differences(a: Measurement, b: Measurement) -> dict[str, tuple[object, object]]:
-    """What keeps two measurements from being compared, by name: device, runtime, version, threads, processors, governor, clock limit."""
+    """What keeps two measurements from being compared, by name: device, accelerator, runtime, version, threads, processors, clocks."""
     pairs = {
         "devices": (a.device, b.device),
+        "accelerators": (a.accelerator, b.accelerator),
         "runtimes": (f"{a.runtime} {a.runtime_version}", f"{b.runtime} {b.runtime_version}"),
         "thread counts": (a.threads, b.threads),
         "clock governors": (a.before.get("governor"), b.before.get("governor")),

@@ -65,7 +65,7 @@ def bench(
     for artifact in artifacts:
         require_content(artifact.path, artifact.engine)
     engines = tuple(dict.fromkeys(artifact.engine for artifact in artifacts))
-    with open_device(target, engine=engines, on_event=on_event, native=options.native) as device:
+    with open_device(target, engine=engines, on_event=on_event, native=options.native, accelerator=options.accelerator) as device:
         for chosen in wanted:
             if against is None:
                 measurements += device.measure(artifacts, chosen)

@@ -13,7 +13,7 @@ import click
 
 from edgeprune.cli.exit_codes import OF_VERDICT, Exit, epilog
 from edgeprune.cli.live import watch
-from edgeprune.cli.options import history_option, json_option
+from edgeprune.cli.options import accelerator_option, history_option, json_option
 from edgeprune.cli.output import echo, error_json, failures_code, print_json, show_error
 from edgeprune.decode import JsonObject
 from edgeprune.errors import EdgepruneError, HistoryError, InputError
@@ -53,6 +53,20 @@ def parse_inputs(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) 
             raise click.BadParameter(f"{text!r} is not a shape, such as 1x3x224x224 or 1x16:int64")
         inputs.append((tuple(int(size) for size in match[1].split("x")), match[2] or "float32"))
     return tuple(inputs)
+
+
+def parse_share(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    """``95%`` as 0.95."""
+    if text is None:
+        return None
+    number = text.removesuffix("%").strip()
+    try:
+        share = float(number) / 100 if text.endswith("%") else float(number)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise click.BadParameter(f"{text!r} is not a share above 0 and up to 100%, such as 95%")
+    return share
 
 
 def parse_gates(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[Gate, ...]:
@@ -125,6 +139,8 @@ class Job:
 )
 @click.option("--engine", default="", help="Engine that runs MODEL, if its suffix does not say: native runs .tflite with benchmark_model.")
 @click.option("--native", metavar="PATH", help="Path of benchmark_model on the device.")
+@accelerator_option
+@click.option("--require-delegated", callback=parse_share, metavar="SHARE", help="Fail where the accelerator takes less, such as 95%.")
 @click.option("--min-time", type=click.FloatRange(min=0.05), help="Shortest sampling time of a model, in seconds.")
 @click.option("--max-time", type=click.FloatRange(min=0.05), help="Longest sampling time of a model, in seconds.")
 @click.option("--affinity", default="all", show_default=True, help="Processors to use: all, big, little, or a list such as 0,2-3.")
@@ -187,6 +203,7 @@ def _options(given: dict[str, Any]) -> BenchOptions:
 
     standard = BenchOptions()
     chosen: dict[str, Any] = {name: given[name] for name in ("affinity", "tune", "meter", "limit_c", "profile", "native")}
+    chosen |= {name: given[name] for name in ("accelerator", "require_delegated")}
     shortest, longest = given["min_time"], given["max_time"]
     chosen["min_time_s"] = shortest or min(standard.min_time_s, longest or standard.min_time_s)
     chosen["max_time_s"] = longest or max(standard.max_time_s, shortest or standard.max_time_s)

@@ -8,6 +8,7 @@ import click
 
 from edgeprune.cli.options import history_option, json_option
 from edgeprune.cli.output import console, echo, print_json
+from edgeprune.engines import CPU
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,11 +47,13 @@ def _print(entries: Sequence[Entry]) -> None:
 
     from edgeprune.budget import format_quantity
 
+    where = any(entry.measurement.accelerator != CPU for entry in entries)
     folded = (Column(name, overflow="fold") for name in ("model", "target"))
-    table = Table("id", "measured (UTC)", *folded, "threads", "latency", "commit", "label", box=None)
+    table = Table("id", "measured (UTC)", *folded, *(["accelerator"] if where else []), "threads", "latency", "commit", "label", box=None)
     for entry in entries:
         commit = (entry.commit or "")[:7] + ("+" if (entry.commit or "").endswith("-dirty") else "")
         latency = format_quantity("latency", entry.measurement.latency_ms)
-        plain = (entry.model_name, entry.target, str(entry.measurement.threads), latency, commit, entry.label or "")
+        ran_on = (entry.measurement.accelerator,) if where else ()
+        plain = (entry.model_name, entry.target, *ran_on, str(entry.measurement.threads), latency, commit, entry.label or "")
         table.add_row(str(entry.id), f"{entry.measured_at:%Y-%m-%d %H:%M}", *map(Text, plain))
     console().print(table)

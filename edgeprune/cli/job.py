@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgeprune.budget import FIGURES, Budget
-from edgeprune.cli.options import budget_options, device_option, seed_option, workers_options
+from edgeprune.cli.options import accelerator_option, budget_options, device_option, seed_option, workers_options
 from edgeprune.cli.output import progress
 from edgeprune.engines import DEFAULT_FORMATS
 
@@ -26,7 +26,7 @@ TRAININGS = ("fine-tune", "scratch")
 _PASSED = (
     *("criterion", "objective", "race", "schedule", "training", "distillation", "weight_decay", "optimizer", "learning_rate"),
     *("lr_schedule", "warmup", "clip_norm", "label_smoothing", "ema", "device", "compile"),
-    *("epochs", "engine", "threads", "step", "measurements", "seed", "unfreeze", "workers", "gpus_per_candidate"),
+    *("epochs", "engine", "accelerator", "threads", "step", "measurements", "seed", "unfreeze", "workers", "gpus_per_candidate"),
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -110,6 +110,7 @@ _OPTIONS = (
     click.option("--no-sensitivity", is_flag=True, help="Do not measure how the loss depends on each group."),
     click.option("--no-reconstruction", is_flag=True, help="Do not refit the remaining weights to calibration data."),
     click.option("--engine", metavar="NAME", help="What the device runs: tflite or torchscript [default: tflite where it can]."),
+    accelerator_option,
     click.option(
         "--precision",
         default="fp32",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune.budget import format_quantity
 from edgeprune.cli.output import console
+from edgeprune.engines import CPU
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -87,6 +88,7 @@ def facts(item: Measurement) -> dict[str, str]:
 
     found = {
         "runtime": f"{item.runtime} {item.runtime_version}",
+        **_accelerated(item),
         "threads": str(item.threads) + (f" on processors {', '.join(map(str, item.cpus))}" if item.cpus else ""),
         "median latency": ms(item.latency_ms) + ("" if item.stable else " (unstable)"),
         "95 % interval": f"{ms(item.low_ms)} to {ms(item.high_ms)}",
@@ -103,6 +105,14 @@ def facts(item: Measurement) -> dict[str, str]:
         slowest = sorted(item.operators, key=lambda operator: -float(operator["ms"]))[:5]
         found["slowest operators"] = "\n".join(f"{operator['type']} {ms(operator['ms'])}" for operator in slowest)
     return found
+
+
+def _accelerated(item: Measurement) -> dict[str, str]:
+    """What ran it, where that is not the processor."""
+    if item.accelerator == CPU:
+        return {}
+    share = "not reported" if item.delegated is None else f"{item.delegated:.1%}".replace(".0%", "%")
+    return {"accelerator": item.accelerator, "operators on it": share}
 
 
 def print_fleet(rows: Sequence[tuple[str, Report | None, str]]) -> None:

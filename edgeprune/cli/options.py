@@ -56,6 +56,21 @@ def device_option(function: F) -> F:
     return click.option("--device", metavar="NAME", help=text)(function)
 
 
+def accelerator_option(function: F) -> F:
+    """Add ``--accelerator``: what of the device runs the models; None unless given."""
+
+    def check(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+        from edgeprune.bench.results import check_accelerator
+
+        check_accelerator(value)
+        return value
+
+    text = (
+        "What of the device runs models: cpu, gpu, npu, a provider such as openvino, a delegate's path [default: the target's, else cpu]."
+    )
+    return click.option("--accelerator", metavar="NAME", callback=check, help=text)(function)
+
+
 def workers_options(function: F) -> F:
     """Add ``--workers`` (see :func:`edgeprune.execute.parse_workers`) and ``--gpus-per-candidate``, passed as ``workers`` and
     ``gpus_per_candidate``; each None unless given."""

@@ -61,6 +61,7 @@ def _print(info: DeviceInfo) -> None:
         "system": f"{info.os}, Linux {info.kernel}, {info.libc}",
         "python": f"{info.python} ({info.python_path})" if info.python else "none",
         "runtimes": "\n".join(runtimes) or "none",
+        "accelerators": "\n".join(f"{one.engine or 'there'}: {one.name}: {one.what}" for one in info.accelerators) or "none found",
         "energy meters": ", ".join(info.meters) or "none",
         "temperatures": temperatures or "not reported",
         "profile": info.profile or "none matches",

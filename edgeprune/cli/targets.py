@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, echo, print_json, show_error
+from edgeprune.decode import JsonObject
+
+if TYPE_CHECKING:
+    from edgeprune.devices import Target
 
 
 @click.group(short_help="Manage names for devices.")
@@ -19,13 +24,17 @@ def command() -> None:
 @click.argument("name")
 @click.argument("address")
 @click.option("--profile", help="Name of the device's profile [default: found by probing].")
+@click.option("--accelerator", metavar="NAME", help="What runs its models: gpu, npu, a provider, a delegate's path [default: cpu].")
 @click.option("--replace", is_flag=True, help="Replace NAME if it exists.")
-def add(name: str, address: str, profile: str | None, replace: bool) -> None:
+def add(name: str, address: str, profile: str | None, accelerator: str | None, replace: bool) -> None:
     """Add NAME as a name for ADDRESS (ssh://user@host:port)."""
+    from edgeprune.bench.results import check_accelerator
     from edgeprune.devices.targets import add_target
 
-    target = add_target(name, address, profile, replace=replace)
-    echo(f"{target.name}: {target.address}" + (f" ({target.profile})" if target.profile else ""))
+    check_accelerator(accelerator)
+    target = add_target(name, address, profile, accelerator=accelerator, replace=replace)
+    about = ", ".join(filter(None, (target.profile, target.accelerator)))
+    echo(f"{target.name}: {target.address}" + (f" ({about})" if about else ""))
 
 
 @command.command()
@@ -49,19 +58,24 @@ def list_(as_json: bool) -> None:
     for flaw in damaged_entries():
         show_error(flaw, "Repair it there, or add it again with --replace.")
     if as_json:
-        print_json([asdict(target) for target in targets] + [{"name": name, "members": members} for name, members in groups.items()])
+        print_json([_document(target) for target in targets] + [{"name": name, "members": members} for name, members in groups.items()])
         return
     if not targets and not groups:
         echo("No targets yet.  Add one: edgeprune targets add NAME ssh://user@host")
         return
     from rich.table import Table
 
-    table = Table("name", "address", "profile")
+    table = Table("name", "address", "profile", *(["accelerator"] if any(target.accelerator for target in targets) else []))
     for target in targets:
-        table.add_row(target.name, target.address, target.profile or "")
+        table.add_row(target.name, target.address, target.profile or "", *([target.accelerator] if target.accelerator else []))
     for name, members in groups.items():
         table.add_row(name, f"group: {', '.join(members)}", "")
     console().print(table)
+
+
+def _document(target: Target) -> JsonObject:
+    """As plain JSON values; the processor is not mentioned."""
+    return {name: value for name, value in asdict(target).items() if name != "accelerator" or value is not None}
 
 
 @command.command()

@@ -23,7 +23,9 @@ from edgeprune.devices.pack import build_runner
 from edgeprune.devices.pythons import PHONE_REMEDY, Found, Python, discover
 from edgeprune.devices.session import Progress, Session
 from edgeprune.devices.wheels import advice
+from edgeprune.engines import CPU
 from edgeprune.errors import (
+    AcceleratorError,
     ConnectionLostError,
     DeviceBusyError,
     DeviceError,
@@ -54,17 +56,20 @@ class Broken:
     """Why a runtime cannot be imported."""
 
     message: str
+    kind: str = ""
 
 
 @dataclass(frozen=True)
 class RuntimeAnswer:
-    """A runtime that is installed: its package and version, or what is wrong with it."""
+    """A runtime that is installed: its package and version, or what is wrong with it.  ``adapter``: which device an accelerator is."""
 
     runtime: str = ""
     version: str = ""
+    adapter: str = ""
     error: Broken | None = None
 
 
+_NO_ACCELERATOR = "edgeprune probe lists what the device has; name one of them, or install its driver and runtime there."
 _REMEDIES = {
     "tune": "Measure without tuning (leave --tune out), or allow it: as root, or by sudo without a password.",
     "meter": "edgeprune probe lists the meters there are; --meter names one, and --no-energy measures without.",
@@ -85,6 +90,8 @@ def to_error(error: Any, subject: str) -> DeviceError:
             return DeviceBusyError(message, remedy="Wait for them to finish, or allow a longer wait for the lock.")
         case "crash" | "memory" | "timeout":
             return ModelCrashedError(message, remedy=remedy)
+        case "accelerator":
+            return AcceleratorError(message, remedy=_NO_ACCELERATOR)
         case "runtime":
             return NoRuntimeError(message)
         case _:
@@ -243,19 +250,21 @@ def open_runner(
     on_event: OnEvent | None = None,
     native: str | None = None,
     session: Session | None = None,
+    accelerator: str = CPU,
 ) -> Runner:
     """Connect, find a Python that can import the runtime of each of ``engines``, push the runner, and hold the device.
 
     ``native``: path on the device of the binary of the engine ``native``, where it is not on the PATH.  ``session``: an open one to the
-    address, to use instead of another; it is closed with the runner.
-    Raises what :func:`connect` raises, :class:`NoRuntimeError`, :class:`DeviceFullError`, :class:`DeviceBusyError`.
+    address, to use instead of another; it is closed with the runner.  ``accelerator``: what the runtimes must be able to use.
+    Raises what :func:`connect` raises, :class:`NoRuntimeError`, :class:`AcceleratorError`, :class:`DeviceFullError`,
+    :class:`DeviceBusyError`.
     """
     session = session or connect(address)
     runner: Runner | None = None
     try:
         python = parse_address(address).python or (sys.executable if session.address == "local:" else None)
         found = discover(session, [python] if python else [])
-        runner = _choose(session, found, push_runner(session, found.cache), engines, native)
+        runner = _choose(session, found, push_runner(session, found.cache), engines, native, accelerator)
         runner.home = found.home
         runner.hold(found.cache, lock, lock_timeout_s, on_event)
         return runner
@@ -274,21 +283,25 @@ def push_runner(session: Session, cache: str) -> str:
     return program
 
 
-def _choose(session: Session, found: Found, program: str, engines: Sequence[str], native: str | None) -> Runner:
-    """The first Python with every runtime; when none is asked for, the first with any, else the first."""
+def _choose(session: Session, found: Found, program: str, engines: Sequence[str], native: str | None, accelerator: str) -> Runner:
+    """The first Python with every runtime on that accelerator; when none is asked for, the first with any, else the first."""
     runners: list[Runner] = []
     failures: dict[str, str] = {}
+    missing: list[str] = []
     for python in found.pythons:
         runner = Runner(session, python, program, {})
-        runner.probe = runner.request("probe", 180.0, verify=list(engines), native=native)
+        runner.probe = runner.request("probe", 180.0, verify=list(engines), native=native, accelerator=accelerator)
         runners.append(runner)
         runtimes = runtimes_of(runner)
         errors = [one.error.message for engine in engines if (one := runtimes.get(engine)) and one.error]
         if not errors and (engines or runtimes):
             return runner
         failures[str(python)] = "; ".join(errors)
+        missing += [one.error.message for one in runtimes.values() if one.error and one.error.kind == "accelerator"]
     if not engines:
         return runners[0]
+    if missing:
+        raise AcceleratorError(f"{session.address}: {missing[0]}", remedy=_NO_ACCELERATOR)
     # what is there and does not work explains more than what is missing
     python_text, why = min(failures.items(), key=lambda item: _MISSING in item[1])
     others = f" ({len(failures) - 1} more Pythons there have none either)" if len(failures) > 1 else ""

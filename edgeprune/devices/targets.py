@@ -22,11 +22,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class Target:
-    """A device by name: its address, and the profile that describes it (None: found by probing)."""
+    """A device by name: its address, the profile that describes it (None: found by probing), and what runs its models (None: its
+    processor)."""
 
     name: str
     address: str
     profile: str | None = None
+    accelerator: str | None = None
 
 
 def targets_file() -> Path:
@@ -40,6 +42,7 @@ class _Device:
 
     address: str
     profile: str | None = None
+    accelerator: str | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def _changing() -> Iterator[JsonObject]:
 
 def list_targets() -> list[Target]:
     """All names of devices, sorted.  Raises :class:`TargetError` when the file is damaged."""
-    return [Target(name, entry.address, entry.profile) for name, entry in _load().items() if isinstance(entry, _Device)]
+    return [Target(name, entry.address, entry.profile, entry.accelerator) for name, entry in _load().items() if isinstance(entry, _Device)]
 
 
 def list_groups() -> dict[str, tuple[str, ...]]:
@@ -141,7 +144,7 @@ def _check_name(name: str) -> None:
         raise TargetError(f"{name!r} cannot be a target's name", remedy="Use letters, digits, dots and dashes.")
 
 
-def add_target(name: str, address: str, profile: str | None = None, *, replace: bool = True) -> Target:
+def add_target(name: str, address: str, profile: str | None = None, *, accelerator: str | None = None, replace: bool = True) -> Target:
     """Keep a name.  Raises :class:`TargetError` when the name or the address is malformed, or the name is taken and not to be replaced,
     :class:`~edgeprune.errors.ProfileError` when there is no such profile."""
     _check_name(name)
@@ -150,10 +153,11 @@ def add_target(name: str, address: str, profile: str | None = None, *, replace: 
         load_profile(profile)
     with _changing() as entries:
         before = entries.get(name)
-        if not replace and before is not None and before != {"address": address, "profile": profile}:
+        entry = {"address": address, "profile": profile} | ({} if accelerator is None else {"accelerator": accelerator})
+        if not replace and before is not None and before != entry:
             raise _taken(name, before)
-        entries[name] = {"address": address, "profile": profile}
-    return Target(name, address, profile)
+        entries[name] = entry
+    return Target(name, address, profile, accelerator)
 
 
 def add_group(name: str, members: Sequence[str], *, replace: bool = True) -> tuple[str, ...]:
@@ -213,7 +217,7 @@ def resolve_target(text: str) -> Target:
         raise _unknown(text, entries)
     if isinstance(entry, _Group):
         raise TargetError(f"{text!r} is a group, and one device is wanted", remedy=f"Its members: {', '.join(entry.members)}.")
-    return Target(text, entry.address, entry.profile)
+    return Target(text, entry.address, entry.profile, entry.accelerator)
 
 
 def resolve_targets(text: str) -> list[Target]:

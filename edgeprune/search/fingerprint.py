@@ -64,7 +64,11 @@ def asked_of(path: Path) -> Asked:
 
 
 def _how(options: Options) -> JsonObject:
-    return {name: value for name, value in asdict(options).items() if name not in WHERE}
+    """All but where it computes; the device's default accelerator is not mentioned, as in runs before there were others."""
+    found = {name: value for name, value in asdict(options).items() if name not in WHERE}
+    if found["accelerator"] is None:
+        del found["accelerator"]
+    return found
 
 
 def _plain(value: Any) -> object:

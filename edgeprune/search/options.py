@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from edgeprune.bench.results import check_accelerator
 from edgeprune.engines import DEFAULT_FORMATS, FORMATS, TFLITE
 from edgeprune.errors import InputError, suggest
 from edgeprune.execute import parse_workers
@@ -43,7 +44,8 @@ class Options:
     ``training``: "fine-tune" the remaining weights, or train from "scratch". ``epochs``: training epochs in total; None means the task's, 0
     none. ``distillation``, ``optimizer``, ``learning_rate``, ``lr_schedule``, ``warmup``, ``weight_decay``, ``clip_norm``,
     ``label_smoothing``, ``ema``: see :class:`edgeprune.Task`; None means the task's. ``engine``: what the device runs; None means TFLite
-    where it can. ``precision``: the precisions to try (see :mod:`edgeprune.search.precision`); the best one is kept. ``formats``: those to
+    where it can. ``accelerator``: what of the device runs the models (see :class:`edgeprune.bench.BenchOptions`); None means the target's.
+    ``precision``: the precisions to try (see :mod:`edgeprune.search.precision`); the best one is kept. ``formats``: those to
     export at the end. ``threads``: None means the device's cores, at most 4. ``step``: widths are multiples of this number; None means the
     profile's. ``measurements``: the largest number of pruned models to measure. ``reuse``: use what earlier runs measured of the same
     plans on this device. ``unfreeze``: train the parameters that pruning changed, even if they are frozen. ``seed``: random seed.
@@ -64,6 +66,7 @@ class Options:
     weight_decay: float | None = None
     epochs: float | None = None
     engine: str | None = None
+    accelerator: str | None = None
     precision: tuple[str, ...] = ("fp32",)
     formats: tuple[str, ...] = DEFAULT_FORMATS
     threads: int | None = None
@@ -106,6 +109,7 @@ class Options:
         for name in ("weight_decay", "learning_rate", "clip_norm", "epochs"):
             if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
                 raise InputError(f"{name} {value} must be zero or more, and finite", remedy=_LEAVE_OUT)
+        check_accelerator(self.accelerator)
         parse_workers(self.workers)
         if self.gpus_per_candidate is not None and not 0 < self.gpus_per_candidate < math.inf:
             raise InputError(f"gpus_per_candidate {self.gpus_per_candidate} must be more than zero, and finite", remedy=_LEAVE_OUT)

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from edgeprune.budget import FIGURES, Budget
+from edgeprune.engines import CPU
 from edgeprune.errors import BudgetError, CaptureError, InputError, RecipeError, TargetError, VerificationError
 from edgeprune.export.formats import find as find_format
 from edgeprune.graph import Analysis
@@ -54,6 +55,11 @@ def preflight(target: str | None, profile: str | None, budget: Budget, options: 
     if options.criterion is not None:
         known_criterion(options.criterion)
     check_precisions(options.precision, target, options.engine)
+    if target is None and options.accelerator not in (None, CPU):
+        raise TargetError(
+            f"profiles say nothing of {options.accelerator}: they predict for the processor",
+            remedy="Give a --target to measure on, or leave --accelerator out.",
+        )
     check_backend(target, facts, options.engine, budget)
     if needs_budget and not budget.limits() and budget.max_drop is None:
         raise BudgetError("no budget was given", remedy=f"Give at least one of {', '.join(FIGURES)}, max_drop: for example latency 50%.")

@@ -6,9 +6,10 @@ import dataclasses
 import json
 import os
 import traceback
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
 from . import compare, hold, measure, probes, table, tune, watchdog
+from .accelerators import CPU
 from .energy import has_meter
 from .engines import ENGINES
 from .engines.native import BINARY_VARIABLE
@@ -29,25 +30,43 @@ def _options(request: Request) -> measure.Options:
 
 
 def probe(request: Request, emit: measure.Emit) -> Dict[str, Any]:
-    """What the device is.  The runtimes of ``verify`` are really imported, each in a child; the others are looked up."""
+    """What the device is.  The runtimes of ``verify`` are really imported, each in a child, and asked for the ``accelerator``; the others
+    are looked up.  ``accelerators``: list those that there are."""
     runtimes: Dict[str, Any] = {}
     for name in ENGINES.names():
         found = ENGINES.get(name)().installed()
         if name in request.get("verify", ENGINES.names()):
-            runtimes[name] = _verify(name)
+            runtimes[name] = _verify(name, request.get("accelerator") or CPU)
         elif found:
             runtimes[name] = {"runtime": found[0], "version": found[1]}
-    return dict(probes.device(), conditions=probes.conditions(), runtimes=runtimes, meters=available())
+    more = {"accelerators": _accelerators(runtimes)} if request.get("accelerators") else {}
+    return dict(probes.device(), conditions=probes.conditions(), runtimes=runtimes, meters=available(), **more)
 
 
-def _verify(engine: str) -> Dict[str, Any]:
+def _verify(engine: str, accelerator: str) -> Dict[str, Any]:
     process = Child()
     try:
-        return process.call("runtime", engine=engine)
+        return process.call("runtime", engine=engine, accelerator=accelerator)
     except RunnerError as error:
         return {"error": error.to_dict()}
     finally:
         process.close()
+
+
+def _accelerators(runtimes: Dict[str, Any]) -> List[Dict[str, str]]:
+    """What the usable runtimes can use, each tried in a process of its own, then devices that are there."""
+    found: List[Dict[str, str]] = []
+    for engine, about in runtimes.items():
+        if "error" in about:
+            continue
+        process = Child()
+        try:
+            found += [dict(item, engine=engine) for item in process.call("accelerators", engine=engine)["accelerators"]]
+        except RunnerError as error:
+            found.append({"engine": engine, "name": "", "what": f"could not be tried: {error}"})
+        finally:
+            process.close()
+    return found + probes.accelerators()
 
 
 def bench(request: Request, emit: measure.Emit) -> Dict[str, Any]:

@@ -9,10 +9,12 @@ import time
 from typing import Any, Dict, List
 
 from . import inputs, memory
+from .accelerators import CPU, AcceleratorMissing
 from .engines import ENGINES, Engine, Model, ModelRefused
 from .protocol import Output
 from .watchdog import die_with_parent
 
+_COMMANDS = ("ready", "runtime", "accelerators", "load", "run", "memory", "sizes", "profile", "outputs", "drop")
 _MOST_SAMPLES = 1000
 _PAGE = 4096  # a small model may find room in what its process held before
 
@@ -44,24 +46,33 @@ class Server:
 
     def __init__(self) -> None:
         self._models: Dict[str, Model] = {}
-        self._engines: Dict[str, Engine] = {}
+        self._engines: Dict[Any, Engine] = {}
         self._archives: Dict[str, Any] = {}
         self._baseline = self._private = 0
         self._path = ""
 
-    def _engine(self, name: str) -> Engine:
-        if name not in self._engines:
-            self._engines[name] = ENGINES.get(name)()
-        return self._engines[name]
+    def _engine(self, name: str, accelerator: str = CPU) -> Engine:
+        key = name, accelerator
+        if key not in self._engines:
+            engine = ENGINES.get(name)()
+            if accelerator != CPU:
+                engine.use(accelerator)
+            self._engines[key] = engine
+        return self._engines[key]
 
     def ready(self) -> Dict[str, Any]:
         """Nothing: that it answers is the answer."""
         return {}
 
-    def runtime(self, engine: str) -> Dict[str, Any]:
-        """Import the runtime; its name and version."""
-        package, version = self._engine(engine).runtime()
-        return {"runtime": package, "version": version}
+    def runtime(self, engine: str, accelerator: str = CPU) -> Dict[str, Any]:
+        """Import the runtime; its name and version, and which device an accelerator is."""
+        package, version = ENGINES.get(engine)().runtime()
+        found = {"runtime": package, "version": version}
+        return found if accelerator == CPU else dict(found, adapter=self._engine(engine, accelerator).adapter)
+
+    def accelerators(self, engine: str) -> Dict[str, Any]:
+        """Those that the runtime can use."""
+        return {"accelerators": self._engine(engine).accelerators()}
 
     def load(
         self,
@@ -74,10 +85,11 @@ class Server:
         specs: Any = None,
         arrays: Any = None,
         cold: bool = False,
+        accelerator: str = CPU,
     ) -> Dict[str, Any]:
         """Load a model, from the storage where ``cold``, set its inputs and run it once.  Times in ns, memory in bytes."""
         start = time.perf_counter_ns()
-        answer = self.runtime(engine)
+        answer = self.runtime(engine, accelerator)
         imported = time.perf_counter_ns() - start
         source: Any = path
         if member:
@@ -93,7 +105,7 @@ class Server:
         if cold:
             memory.forget_file(path)
         begin = time.perf_counter_ns()
-        model = self._engine(engine).load(source, threads, specs)
+        model = self._engine(engine, accelerator).load(source, threads, specs)
         loaded = time.perf_counter_ns()
         model.set_inputs([inputs.decode(text) for text in arrays] if arrays else inputs.seeded(model.specs, seed))
         ready = time.perf_counter_ns()
@@ -101,9 +113,10 @@ class Server:
         first = time.perf_counter_ns()
         self._models[key] = model
         load_ns, first_ns = model.told_ns or (loaded - begin, first - ready)
-        return dict(
-            answer, import_ns=imported, load_ns=load_ns, first_ns=first_ns, specs=model.specs, note=model.note, own_window=model.own_window
-        )
+        more = {"specs": model.specs, "note": model.note, "own_window": model.own_window}
+        if accelerator != CPU:
+            more["delegation"] = model.delegation()
+        return dict(answer, import_ns=imported, load_ns=load_ns, first_ns=first_ns, **more)
 
     def run(self, key: str, time_ns: int, min_runs: int = 1, cap_ns: int = 10**12, skip: int = 0) -> Dict[str, Any]:
         """Samples of one window, in ns, and how many runs there were: of very many, every so manieth is kept."""
@@ -149,15 +162,15 @@ def serve() -> int:
     die_with_parent()
     output = Output()
     server = Server()
-    commands = {
-        name: getattr(server, name) for name in ("ready", "runtime", "load", "run", "memory", "sizes", "profile", "outputs", "drop")
-    }
+    commands = {name: getattr(server, name) for name in _COMMANDS}
     for line in sys.stdin:
         request = json.loads(line)
         try:
             output.write(commands[request.pop("command")](**request))
         except ModelRefused as error:
             output.write({"error": {"kind": "refused", "message": str(error)}})
+        except AcceleratorMissing as error:
+            output.write({"error": {"kind": "accelerator", "message": str(error)}})
         except ImportError as error:
             output.write({"error": {"kind": "runtime", "message": str(error)}})
         except MemoryError as error:

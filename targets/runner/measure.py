@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional
 
 from . import affinity, stats
+from .accelerators import CPU
 from .energy import measure_energy
 from .others import Others
 from .parent import Child
@@ -29,7 +30,8 @@ class Options:
     ``relative_width``: the interval, as a share of its middle, that ends the sampling.  ``affinity``: all, big, little, or a list of
     processors.  ``tune``: hold the clocks still.  ``limit_c``: a temperature above which nothing is measured, ``cooldown_s``: the most that
     is waited for the device to recover.  ``meter``: which energy meter, the first that works unless given.  ``profile``: time of each
-    operator.  ``native``: path of the binary of the engine ``native``.  ``own``: processes here that belong to whoever
+    operator.  ``native``: path of the binary of the engine ``native``.  ``accelerator``: what runs the model, see :mod:`.accelerators`;
+    ``require_delegated``: the least share of the operators that it has to take.  ``own``: processes here that belong to whoever
     measures, and do not count as other programs.  ``stop_at``: a comparison may end when its ratio is known to be on one side of this one.
     """
 
@@ -52,6 +54,8 @@ class Options:
     meter: Optional[str] = None
     profile: bool = False
     native: Optional[str] = None
+    accelerator: str = CPU
+    require_delegated: Optional[float] = None
     own: List[int] = field(default_factory=list)
     stop_at: Optional[float] = None
 
@@ -108,10 +112,24 @@ class LoadedModel:
                 *("load",),
                 **{key: model[key] for key in ("engine", "path", "specs", "arrays") if key in model},
                 **{"key": self.name, "threads": options.threads, "seed": options.seed, "cold": cold},
+                accelerator=options.accelerator,
             )
+            self._delegation = self._delegated(options)
         except BaseException:
             self.child.close()
             raise
+
+    def _delegated(self, options: Options) -> Dict[str, Any]:
+        """What the accelerator took, as an answer says it; nothing on the processor.  Raises where it is less than is required."""
+        if options.accelerator == CPU:
+            return {}
+        found = self.loaded.get("delegation") or {"share": None, "left": []}
+        share, least = found["share"], options.require_delegated
+        if least is not None and (share is None or share < least):
+            what = "an unknown part" if share is None else f"{share:.1%}"
+            left = f"; left to the processor: {tally(found['left'])}" if found["left"] else ""
+            raise RunnerError("refused", f"{options.accelerator} took {what} of the operators, and {least:.1%} is required{left}")
+        return {"accelerator": options.accelerator, "delegated": share, "on_cpu": found["left"]}
 
     @property
     def pid(self) -> int:
@@ -160,7 +178,13 @@ class LoadedModel:
             "rss_peak_bytes": memory["peak_bytes"],
             "cpus": self.cpus,
             "note": "; ".join(filter(None, [loaded["note"], self._doubt])),
+            **self._delegation,
         }
+
+
+def tally(kinds: List[str]) -> str:
+    """``2 SOFTMAX, 1 CAST``: how many there are of each kind."""
+    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
 
 
 def sample(loaded: LoadedModel, options: Options, guard: ThrottleGuard) -> Dict[str, Any]:

@@ -51,6 +51,7 @@ class _Table:
                 "member": name,
                 "threads": options.threads,
                 "seed": options.seed,
+                "accelerator": options.accelerator,
             }
             answer = self._child.call("load", **load)
             self.runtime = {"runtime": answer["runtime"], "runtime_version": answer["version"]}

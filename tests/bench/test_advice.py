@@ -31,6 +31,8 @@ CALM = ModelAnswer(
         "energy_low_mj": 1.0,
         "energy_high_mj": 2.0,
         "note": "",
+        "accelerator": "cpu",
+        "on_cpu": (),
     }
 )
 
@@ -49,6 +51,12 @@ CALM = ModelAnswer(
         ({"before": {"governor": "performance", "loadavg": 3.6, "cores": 4}}, ["load average 3.6", "end it"]),
         ({"energy_error": "rapl: broken"}, ["energy was not measured: rapl: broken"]),
         ({"energy_low_mj": -0.5}, ["cannot be distinguished from 0"]),
+        (
+            {"accelerator": "gpu", "delegated": 0.4, "on_cpu": ("CAST", "TOPK_V2", "CAST")},
+            ["gpu took only 40.0% of the operators", "2 CAST, 1 TOPK_V2"],
+        ),
+        ({"accelerator": "libx.so", "delegated": 0.0, "on_cpu": ("ADD",)}, ["libx.so took nothing", "1 ADD"]),
+        ({"accelerator": "cuda", "delegated": None}, ["is not known"]),
         ({"note": "each sample is a mean"}, ["each sample is a mean"]),
     ],
 )

@@ -120,7 +120,7 @@ class Board:
         first: NoRuntimeError | None = None
         for engine in engines:
             try:
-                return open_device(self.target, engine=engine, on_event=self._event)
+                return open_device(self.target, engine=engine, on_event=self._event, accelerator=self._options.accelerator)
             except NoRuntimeError as error:
                 first = first or error
                 self._events.note(f"{self.target} has no {engine} runtime")

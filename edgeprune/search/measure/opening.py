@@ -23,7 +23,8 @@ def open_backend(request: RunRequest, run: RunDirectory, events: EventStream) ->
     if request.target is not None:
         kind = DeviceBackend if len(targets := resolve_targets(request.target)) == 1 else PoolBackend
         target = targets[0].name if len(targets) == 1 else request.target
-        return kind(run, target, options.engine, BenchOptions(threads=options.threads, seed=options.seed), events)
+        measuring = BenchOptions(threads=options.threads, seed=options.seed, accelerator=options.accelerator)
+        return kind(run, target, options.engine, measuring, events)
     assert profile is not None, "preflight refuses requests with neither"
     if profile.micro:
         return MicroBackend(run, profile)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Tuple, Union
 
+from ..accelerators import CPU, AcceleratorMissing, missing
 from ..registry import Registry
 
 Spec = Dict[str, Any]
@@ -53,6 +54,10 @@ class Model:
         """``weights_bytes``: constants of the model; ``arena_bytes``: what the runtime planned for activations.  None: not reported."""
         return {"weights_bytes": None, "arena_bytes": None}
 
+    def delegation(self) -> Optional[Dict[str, Any]]:
+        """What the accelerator took, as :func:`..accelerators.delegation` makes it; None on the processor."""
+        return None
+
     def profile(self) -> Optional[List[Operator]]:
         """Time of each operator by the runtime's own profiler, in the order of execution; None where it has none."""
         return None
@@ -67,6 +72,18 @@ class Engine:
     """A runtime.  Importing it is left to :meth:`runtime` and :meth:`load`."""
 
     packages: Tuple[str, ...] = ()
+    accelerator = CPU
+    adapter = ""
+    """Which device or library the accelerator is, once :meth:`use` found it."""
+
+    def use(self, accelerator: str) -> None:
+        """Load models on that accelerator from now on; ``AcceleratorMissing``, which lists those there are."""
+        if accelerator != CPU:
+            raise missing(accelerator, self.packages[0], [])
+
+    def accelerators(self) -> List[Dict[str, str]]:
+        """Those that the runtime can use here beside the processor: ``{"name": "gpu", "what": "V3D 7.1"}``, found by trying them."""
+        return []
 
     def installed(self) -> Optional[Tuple[str, str]]:
         """(package, version) of the first of ``packages`` that is installed, without importing it."""
@@ -99,6 +116,8 @@ def chosen(own: List[Spec], given: Optional[List[Spec]]) -> List[Spec]:
             raise ModelRefused(f"the model's inputs are {own}, and {given} was given")
     return [{"shape": list(item["shape"]), "dtype": spec["dtype"]} for spec, item in zip(own, given)]
 
+
+__all__ = ["ENGINES", "AcceleratorMissing", "Engine", "Model", "ModelRefused", "Operator", "Spec", "chosen"]
 
 UNSAID = "float32"
 """The type of a shape that was given without one."""

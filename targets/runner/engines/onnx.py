@@ -1,13 +1,14 @@
-"""ONNX models, by ONNX Runtime's CPU provider."""
+"""ONNX models, by ONNX Runtime: its CPU provider, or another one that is installed with it or beside it."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from typing import Any, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
-from . import ENGINES, Engine, Model, ModelRefused, Operator, Spec, chosen
+from ..accelerators import CPU, AcceleratorMissing
+from . import ENGINES, Engine, Model, ModelRefused, Operator, Spec, chosen, providers
 
 _DTYPES = {"float": "float32", "double": "float64", "float16": "float16", "bool": "bool"}  # the others are named as numpy names them
 _PROFILE_RUNS = 20
@@ -23,22 +24,33 @@ def _dtype(kind: str) -> str:
 class OnnxEngine(Engine):
     """A session with its default optimisations; ``threads`` within an operator, operators one after another."""
 
-    packages = ("onnxruntime",)
+    packages = ("onnxruntime", "onnxruntime-openvino", "onnxruntime-gpu")
+    _provider: Optional[providers.Provider] = None
+
+    def use(self, accelerator: str) -> None:
+        self._provider = None if accelerator == CPU else providers.find(accelerator)
+        self.accelerator, self.adapter = accelerator, self._provider.what if self._provider else ""
+
+    def accelerators(self) -> List[Dict[str, str]]:
+        return [{"name": one.name, "what": one.what} for one in providers.available()]
 
     def runtime(self) -> Tuple[str, str]:
         import onnxruntime
 
-        return "onnxruntime", str(onnxruntime.__version__)
+        found = self.installed()
+        return found[0] if found else "onnxruntime", str(onnxruntime.__version__)
 
     def load(self, source: Union[str, bytes], threads: int, specs: Optional[List[Spec]]) -> Model:
-        return OnnxModel(source, threads, specs)
+        return OnnxModel(source, threads, specs, self._provider)
 
 
 class OnnxModel(Model):
     """One session; unknown dimensions of its inputs are 1 unless ``specs`` give them."""
 
-    def __init__(self, source: Union[str, bytes], threads: int, specs: Optional[List[Spec]]) -> None:
-        self._source, self._threads = source, threads
+    def __init__(
+        self, source: Union[str, bytes], threads: int, specs: Optional[List[Spec]], provider: Optional[providers.Provider] = None
+    ) -> None:
+        self._source, self._threads, self._provider = source, threads, provider
         self._session = self._open()
         inputs = self._session.get_inputs()
         self._names = [item.name for item in inputs]
@@ -56,9 +68,16 @@ class OnnxModel(Model):
         if prefix:
             options.enable_profiling, options.profile_file_prefix = True, prefix
         try:
+            if self._provider is not None:
+                return self._provider.open(self._source, options)
             return onnxruntime.InferenceSession(self._source, options, providers=["CPUExecutionProvider"])
+        except AcceleratorMissing:
+            raise
         except Exception as error:  # the bindings' errors have no class in common
             raise ModelRefused(str(error)) from error
+
+    def delegation(self) -> Optional[Dict[str, Any]]:
+        return None if self._provider is None else self._provider.delegation(self._session)
 
     def set_inputs(self, arrays: List[Any]) -> None:
         self._check(arrays)

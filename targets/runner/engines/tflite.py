@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 from typing import Any, Dict, List, Optional, Tuple, Union
 
+from ..accelerators import CPU, GPU, NPU, AcceleratorMissing, delegation, digest, is_library, missing, names, split
 from ..flatbuffer import constant_bytes
-from . import ENGINES, Engine, Model, ModelRefused, Spec, chosen
+from . import ENGINES, Engine, Model, ModelRefused, Spec, chosen, compiled
 
 _SMALLEST = base64.b64decode(
     "GAAAAFRGTDMAAA4AFAAQAAwACAAAAAQADgAAABAAAAAcAAAAdAAAAAMAAAABAAAACAAAAAQABAAEAAAAAQAAABAAAAAMABQAEAAMAAgABAAMAAAAEAAAABAAAAAUAAAAGAAAAAAAAAABAAAAAAAAAAEAAAAAAAAAAQAAAAwAAAAAAAYACAAEAAYAAAAEAAAAAQAAAAEAAAAAAAAA"
@@ -14,11 +16,75 @@ _SMALLEST = base64.b64decode(
 """A model whose output is its input."""
 
 
+DELEGATES = (
+    "/usr/lib/aarch64-linux-gnu/libedgetpu.so.1",
+    "/usr/lib/arm-linux-gnueabihf/libedgetpu.so.1",
+    "/usr/lib/x86_64-linux-gnu/libedgetpu.so.1",
+    "/usr/lib/libvx_delegate.so",
+    "/usr/lib/libethosu_delegate.so",
+    "/usr/lib/libneutron_delegate.so",
+    "/usr/lib/libQnnTFLiteDelegate.so",
+    "/usr/lib/libarmnnDelegate.so",
+)
+"""Where packages of Coral, NXP (i.MX 8 and 9), Qualcomm and Arm put their delegates."""
+
+
 @ENGINES.register("tflite")
 class TfliteEngine(Engine):
-    """The interpreter's default delegates (XNNPACK) stay on: that is what an application gets."""
+    """The interpreter's default delegates (XNNPACK) stay on: that is what an application gets.
+
+    On ``gpu`` and ``npu`` LiteRT's compiled models; a library's path is an external delegate of the interpreter.
+    """
 
     packages = ("ai-edge-litert", "tflite-runtime")
+    _compiler: Optional[compiled.Compiler] = None
+    _delegate: Optional[Tuple[str, Dict[str, str]]] = None
+
+    def use(self, accelerator: str) -> None:
+        base, options = split(accelerator)
+        self._compiler = self._delegate = None
+        if base in (GPU, NPU):
+            try:
+                compiler = compiled.Compiler(base)
+                compiler.check()
+            except AcceleratorMissing as error:
+                others = [name for name in names(self.accelerators()) if name != base]
+                raise AcceleratorMissing(f"{error}; there are: {', '.join([CPU, *others])}") from error
+            self._compiler, self.adapter = compiler, compiler.adapter
+        elif is_library(base):
+            self._delegate = base, options
+            self._external(base, options)
+            self.adapter = digest(base) if os.path.isfile(base) else ""
+        elif base != CPU:
+            raise missing(accelerator, self._interpreter()[0], names(self.accelerators()))
+        self.accelerator = accelerator
+
+    def accelerators(self) -> List[Dict[str, str]]:
+        found = []
+        for name in (GPU, NPU):
+            try:
+                compiler = compiled.Compiler(name)
+                compiler.check()
+                found.append({"name": name, "what": compiler.adapter or "by LiteRT's CompiledModel"})
+            except AcceleratorMissing:
+                continue
+        for path in DELEGATES:
+            if os.path.exists(path):
+                found.append({"name": path, "what": "external delegate, not tried"})
+        return found
+
+    def _external(self, path: str, options: Dict[str, str]) -> Any:
+        """An external delegate; ``AcceleratorMissing`` where the library is not there or does not start."""
+        package = self._interpreter()[0]
+        try:
+            if package == "ai-edge-litert":
+                from ai_edge_litert.interpreter import load_delegate
+            else:
+                from tflite_runtime.interpreter import load_delegate
+            return load_delegate(path, options)
+        except (ValueError, OSError) as error:
+            said = str(error).strip() or "it gives no reason"
+            raise AcceleratorMissing(f"the delegate {path} cannot be loaded: {said}") from error
 
     def _interpreter(self) -> Tuple[str, Any]:
         try:
@@ -59,13 +125,16 @@ class TfliteEngine(Engine):
     def load(self, source: Union[str, bytes], threads: int, specs: Optional[List[Spec]]) -> Model:
         interpreter_class = self._interpreter()[1]
         key = "model_path" if isinstance(source, str) else "model_content"
+        more = {} if self._delegate is None else {"experimental_delegates": [self._external(*self._delegate)]}
         try:
-            interpreter = interpreter_class(num_threads=threads, **{key: source})
+            interpreter = interpreter_class(num_threads=threads, **{key: source}, **more)
+            if self._compiler is not None:
+                return compiled.CompiledTfliteModel(self._compiler, interpreter, compiled.content_of(source), threads, specs)
             _resize(interpreter, specs)
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelRefused(str(error)) from error
-        return TfliteModel(interpreter, source)
+        return TfliteModel(interpreter, source, self._delegate is not None)
 
 
 def _specs(details: List[Any]) -> List[Spec]:
@@ -91,8 +160,8 @@ def _resize(interpreter: Any, given: Optional[List[Spec]]) -> None:
 class TfliteModel(Model):
     """One interpreter; dimensions of its inputs that are open and not given are those of the file's default shape."""
 
-    def __init__(self, interpreter: Any, source: Union[str, bytes]) -> None:
-        self._interpreter, self._source = interpreter, source
+    def __init__(self, interpreter: Any, source: Union[str, bytes], delegated: bool = False) -> None:
+        self._interpreter, self._source, self._delegated = interpreter, source, delegated
         self._inputs = interpreter.get_input_details()
         self._outputs = interpreter.get_output_details()
         self.specs = _specs(self._inputs)
@@ -106,6 +175,9 @@ class TfliteModel(Model):
             except ValueError as error:  # of fewer bits than numpy's types have
                 raise ModelRefused(f"the input {detail['name']} cannot be filled: {error}") from error
 
+    def delegation(self) -> Optional[Dict[str, Any]]:
+        return delegated(self._interpreter._get_ops_details()) if self._delegated else None
+
     def outputs(self) -> List[Any]:
         return [self._interpreter.get_tensor(detail["index"]) for detail in self._outputs]
 
@@ -115,3 +187,27 @@ class TfliteModel(Model):
             with open(self._source, "rb") as file:
                 return {"weights_bytes": constant_bytes(file.read()), "arena_bytes": None}
         return {"weights_bytes": constant_bytes(self._source), "arena_bytes": None}
+
+
+def delegated(operators: List[Dict[str, Any]]) -> Dict[str, Any]:
+    """What external delegates took of an interpreter's ``operators``: those on the way from a delegate's inputs to its outputs.
+
+    A delegate's own node follows all operators of the file.  XNNPACK's, which is the processor, takes nothing here.
+    """
+    makers = {index: item for item in operators if not _is_delegate(item) for index in item["outputs"]}
+    taken = set()
+    for node in operators:
+        if _is_delegate(node) and "xnnpack" not in node["op_name"].lower():
+            stop, todo = set(node["inputs"]), list(node["outputs"])
+            while todo:
+                index = todo.pop()
+                maker = makers.get(index)
+                if index not in stop and maker is not None and maker["index"] not in taken:
+                    taken.add(maker["index"])
+                    todo += list(maker["inputs"])
+    left = [item["op_name"] for item in operators if not _is_delegate(item) and item["index"] not in taken]
+    return delegation(len(taken), left)
+
+
+def _is_delegate(item: Dict[str, Any]) -> bool:
+    return "delegate" in str(item["op_name"]).lower()

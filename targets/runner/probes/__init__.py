@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict
+from typing import Any, Dict, List
 
-from . import cpu, ram, system, thermal, throttle
+from . import chips, cpu, ram, system, thermal, throttle
 
 
 def device(root: str = "/") -> Dict[str, Any]:
     """What does not change between runs."""
     return {**cpu.probe(root), **ram.probe(root), **system.probe(root)}
+
+
+def accelerators(root: str = "/") -> List[Dict[str, str]]:
+    """Chips beside the processor that the system knows, whether or not a runtime can use them."""
+    return chips.probe(root)
 
 
 def conditions(root: str = "/") -> Dict[str, Any]:
