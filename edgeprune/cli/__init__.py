@@ -25,6 +25,7 @@ from edgeprune.errors import EdgepruneError, RunError, close_names
 # name: what it does.  The command is `command` in the file of this name (- as _) beside this one, imported when it is used.
 COMMANDS = {
     "prune": "Prune a model to budgets that are measured on a device.",
+    "report": "Write the report of a run again.",
     "frontier": "Prune to several limits and show accuracy against them.",
     "inspect": "Show which channels of a model can be pruned, and why others cannot.",
     "compare-criteria": "Show how well each criterion predicts the effect of removing channels.",

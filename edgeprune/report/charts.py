@@ -1,133 +1,214 @@
-"""Charts as inline SVG; colours come from the page's CSS classes, so that they follow light and dark."""
+"""The charts of a report, from its values; each is SVG text, empty where there is nothing to draw."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from edgeprune.runs.summary import CandidateSummary, GroupSummary
+from edgeprune.report.vega import BAD, BEFORE, MAIN, SOFT, TEXT, TRACK, svg
+from edgeprune.runs.summary import CandidateSummary, GroupSummary, LayerSummary
 
-WIDTH = 640
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 12, 34
+MOST_BARS = 24
+"""More rows than that are put together: the table beside the chart has them all."""
+
+_BAR = {"step": 20}
+
+
+def latency_by_layer(layers: Sequence[LayerSummary]) -> str:
+    """Two bars for each layer: milliseconds before and after; the slowest before, the rest as one."""
+    shown, rest = slowest(layers)
+    rows = [(one.name if one.weights[0] else f"{one.name} ({one.kind})", one.latency_ms) for one in shown]
+    if rest:
+        rows.append((f"{len(rest)} others", (sum(one.latency_ms[0] for one in rest), sum(one.latency_ms[1] for one in rest))))
+    unit, factor = ("µs", 1e3) if max((before for _, (before, _) in rows), default=0.0) < 1.0 else ("ms", 1.0)
+    values = [
+        {"place": f"{place:03d}", "layer": name, "when": when, "time": factor * time}
+        for place, (name, times) in enumerate(rows)
+        for when, time in zip(("before", "after"), times, strict=True)
+    ]
+    if not values:
+        return ""
+    names = {f"{place:03d}": name for place, (name, _) in enumerate(rows)}
+    spec: dict[str, Any] = {
+        "height": {"step": 11},
+        "data": {"values": values},
+        "mark": {"type": "bar", "cornerRadiusEnd": 2},
+        "encoding": {
+            "y": {"field": "place", "type": "nominal", "title": None, "axis": _labels(names)},
+            "yOffset": {"field": "when", "sort": ["before", "after"]},
+            "x": {"field": "time", "type": "quantitative", "title": f"latency, {unit}"},
+            "color": {"field": "when", "type": "nominal", "scale": {"domain": ["before", "after"], "range": [BEFORE, MAIN]}},
+        },
+    }
+    return svg(spec, f"latency of {len(rows)} layers before and after pruning, in {unit}")
+
+
+def slowest(layers: Sequence[LayerSummary]) -> tuple[list[LayerSummary], list[LayerSummary]]:
+    """The layers with a bar of their own, in the model's order, and the others."""
+    if len(layers) <= MOST_BARS:
+        return list(layers), []
+    order = sorted(range(len(layers)), key=lambda place: -layers[place].latency_ms[0])
+    kept = set(order[: MOST_BARS - 1])
+    return [one for place, one in enumerate(layers) if place in kept], [one for place, one in enumerate(layers) if place not in kept]
 
 
 def kept_widths(groups: Sequence[GroupSummary]) -> str:
     """Horizontal bars: kept channels, on a track as long as the group has channels in all."""
-    widest = max(group.total for group in groups)
-    names, span = 210, WIDTH - 210 - 90
-    parts = []
-    for index, group in enumerate(groups):
-        y = index * 20
-        total, kept = span * group.total / widest, span * group.kept / widest
-        name, share = group.name, f"{group.kept} / {group.total}"
-        short = name if len(name) <= 30 else f"…{name[-29:]}"
-        parts.append(
-            f"<g><title>{escape(name)}: {group.kept} of {group.total} channels kept</title>"
-            f"{_text('name', names - 8, y + 13, short, 'end')}"
-            f'<rect class="track" x="{names}" y="{y + 3}" width="{total:.1f}" height="13" rx="2"/>'
-            f'<rect class="bar" x="{names}" y="{y + 3}" width="{kept:.1f}" height="13" rx="2"/>'
-            f"{_text('number', names + total + 6, y + 13, share, 'start')}</g>"
-        )
-    return _svg("".join(parts), len(groups) * 20 + 4, "kept channels by group")
-
-
-def candidates(found: Sequence[CandidateSummary], limit_ms: float | None) -> str:
-    """Predicted (ring) and measured (dot with its interval) latency of each candidate, and the limit as a line."""
-    values = [value for one in found for value in (one.predicted_ms, one.measured_ms, one.high_ms) if value is not None]
-    values += [limit_ms] if limit_ms is not None else []
-    if not values:
+    if not groups:
         return ""
-    scale = _Scale(0, len(found) + 1, 0, max(values) * 1.05)
-    parts = [scale.axes("candidate", "latency, ms", [(number, str(number)) for number in range(1, len(found) + 1)])]
-    if limit_ms is not None:
-        y = scale.y(limit_ms)
-        parts.append(f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text("limit-name", WIDTH - RIGHT, y - 5, "budget", "end"))
+    names = {f"{place:03d}": group.name for place, group in enumerate(groups)}
+    values = [
+        {"place": place, "kept": group.kept, "total": group.total, "text": f"{group.kept} / {group.total}"}
+        for place, group in zip(names, groups, strict=True)
+    ]
+    y = {"field": "place", "type": "nominal", "title": None, "axis": _labels(names)}
+    scale = {"domain": [0, 1.15 * max(group.total for group in groups)], "nice": False}
+
+    def bar(field: str, color: str) -> dict[str, Any]:
+        x = {"field": field, "type": "quantitative", "title": "channels", "scale": scale}
+        return {"mark": {"type": "bar", "color": color, "cornerRadiusEnd": 2, "height": 12}, "encoding": {"x": x}}
+
+    text = {"mark": {"type": "text", "align": "left", "dx": 5}, "encoding": {"x": {"field": "total", "type": "quantitative"}}}
+    text["encoding"]["text"] = {"field": "text"}  # type: ignore[index]
+    layers = [bar("total", TRACK), bar("kept", MAIN), text]
+    spec = {"height": _BAR, "data": {"values": values}, "encoding": {"y": y}, "layer": layers}
+    return svg(spec, f"kept channels of {len(groups)} groups")
+
+
+def candidates(found: Sequence[CandidateSummary], limit_ms: float | None, final: tuple[float, float, float] | None) -> str:
+    """Predicted (ring) and measured (dot with its interval) latency of each plan, and the limit as a line.  ``final``: latency and interval
+    of the model that was kept, shown after them."""
+    marks: list[dict[str, Any]] = []
     for number, one in enumerate(found, 1):
-        x = scale.x(number)
-        if one.low_ms is not None and one.high_ms is not None:
-            low, high = scale.y(one.low_ms), scale.y(one.high_ms)
-            parts.append(f'<line class="interval" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
-        for name, value, style, radius in (("measured", one.measured_ms, "dot", 4.0), ("predicted", one.predicted_ms, "ring", 6.5)):
-            if value is not None:
-                parts.append(_point(style, x, scale.y(value), radius, f"candidate {number}: {name} {value:.4g} ms"))
-    return _svg("".join(parts), scale.height, "predicted and measured latency of the candidates")
+        plan = f"plan {number}"
+        marks += [{"plan": plan, "kind": "predicted", "ms": one.predicted_ms}] if one.predicted_ms is not None else []
+        if one.measured_ms is not None:
+            marks.append({"plan": plan, "kind": "measured", "ms": one.measured_ms, "low": one.low_ms, "high": one.high_ms})
+    if not marks:
+        return ""
+    if final is not None:
+        marks.append({"plan": "kept, tuned", "kind": "kept", "ms": final[0], "low": final[1], "high": final[2]})
+    kinds = ["predicted", "measured", *(["kept"] if final else [])]
+    color = {"field": "kind", "type": "nominal", "scale": {"domain": kinds, "range": [SOFT, MAIN, TEXT][: len(kinds)]}}
+    shape = {"field": "kind", "type": "nominal", "scale": {"domain": kinds, "range": ["circle", "circle", "diamond"][: len(kinds)]}}
+    scale = {"domain": _span(marks, limit_ms), "nice": False, "zero": False}
+    y = {"field": "ms", "type": "quantitative", "title": "latency, ms", "scale": scale}
+    x = {"field": "plan", "type": "nominal", "title": None, "sort": None, "axis": {"labelAngle": 0}}
+    only = [{"filter": "isValid(datum.low) && isValid(datum.high)"}]
+    intervals = {"x": x, "y": {"field": "low", "type": "quantitative", "scale": scale}, "y2": {"field": "high"}, "color": color}
+    layers: list[dict[str, Any]] = [
+        {"transform": only, "mark": {"type": "rule", "strokeWidth": 2}, "encoding": intervals},
+        _points("datum.kind == 'predicted'", {"filled": False, "size": 150, "strokeWidth": 1.5}, x, y, color, shape),
+        _points("datum.kind != 'predicted'", {"filled": True, "size": 60, "opacity": 1}, x, y, color, shape),
+    ]
+    if limit_ms is not None:
+        layers += _line(limit_ms, "budget", BAD)
+    spec = {"height": 220, "data": {"values": marks}, "layer": layers}
+    return svg(spec, f"predicted and measured latency of {len(found)} plans in milliseconds, and the budget")
 
 
-def curve(points: Sequence[tuple[float, float]], horizontal: str, vertical: str) -> str:
-    """A line through ``points``, which are marked."""
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    margin = (max(ys) - min(ys)) * 0.08 or abs(ys[0]) * 0.05 or 1.0
-    scale = _Scale(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, min(ys) - margin, max(ys) + margin)
-    step = max(1, math.ceil(len(points) / 12))
-    parts = [scale.axes(horizontal, vertical, [(x, f"{x:g}") for x in xs[::step]])]
-    path = " ".join(f"{scale.x(x):.1f},{scale.y(y):.1f}" for x, y in points)
-    parts.append(f'<polyline class="line" points="{path}"/>')
-    for x, y in points:
-        parts.append(_point("dot", scale.x(x), scale.y(y), 3.5, f"{horizontal} {x:g}: {y:.4g}"))
-    return _svg("".join(parts), scale.height, f"{vertical} by {horizontal}")
+def _span(marks: Sequence[Mapping[str, Any]], limit: float | None) -> list[float]:
+    """What an axis shows: all values, their intervals and the limit, with some room."""
+    values = [mark[name] for mark in marks for name in ("ms", "low", "high") if mark.get(name) is not None]
+    values += [limit] if limit is not None else []
+    room = (max(values) - min(values)) * 0.15 or max(values) * 0.05
+    return [max(0.0, min(values) - room), max(values) + room]
 
 
-def front(points: Sequence[tuple[float, float]], best: Sequence[tuple[float, float]], show: Callable[[float], str], *names: str) -> str:
-    """``points`` as rings, those of the front as dots on a line; ``show`` writes a horizontal value; ``names`` of both axes."""
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    margin = (max(ys) - min(ys)) * 0.08 or abs(ys[0]) * 0.05 or 1.0
-    scale = _Scale(0.0, max(xs) * 1.05 or 1.0, min(ys) - margin, max(ys) + margin)
-    horizontal, vertical = names
-    parts = [scale.axes(horizontal, vertical, [(x, show(x)) for x in (max(xs) * part / 4 for part in range(1, 5))])]
-    path = " ".join(f"{scale.x(x):.1f},{scale.y(y):.1f}" for x, y in best)
-    parts.append(f'<polyline class="line" points="{path}"/>')
-    for x, y in points:
-        style, radius = ("dot", 4.0) if (x, y) in best else ("ring", 5.0)
-        parts.append(_point(style, scale.x(x), scale.y(y), radius, f"{horizontal} {show(x)}: {vertical} {y:.4g}"))
-    return _svg("".join(parts), scale.height, f"{vertical} by {horizontal}")
+def _points(only: str, style: Mapping[str, Any], x: Any, y: Any, color: Any, shape: Any) -> dict[str, Any]:
+    encoding = {"x": x, "y": y, "color": color, "shape": shape}
+    return {"transform": [{"filter": only}], "mark": {"type": "point", **style}, "encoding": encoding}
 
 
-class _Scale:
-    """From values to the pixels of a chart of fixed size."""
-
-    height = 240
-
-    def __init__(self, x_low: float, x_high: float, y_low: float, y_high: float) -> None:
-        self.x_low, self.x_high, self.y_low, self.y_high = x_low, x_high, y_low, y_high
-
-    def x(self, value: float) -> float:
-        return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT)
-
-    def y(self, value: float) -> float:
-        return self.height - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (self.height - TOP - BOTTOM)
-
-    def axes(self, horizontal: str, vertical: str, marks: Sequence[tuple[float, str]]) -> str:
-        """Grid lines at round values, their numbers, the marks below and the names of both axes."""
-        parts = []
-        for value in _round_values(self.y_low, self.y_high):
-            y = self.y(value)
-            parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(_text("number", LEFT - 6, y + 4, f"{value:.6g}", "end"))
-        for at, text in marks:
-            parts.append(_text("number", self.x(at), self.height - BOTTOM + 15, text, "middle"))
-        parts.append(_text("axis", (LEFT + WIDTH - RIGHT) / 2, self.height - 3, horizontal, "middle"))
-        middle = (TOP + self.height - BOTTOM) / 2
-        parts.append(f'<text class="axis" transform="translate(11 {middle}) rotate(-90)" text-anchor="middle">{escape(vertical)}</text>')
-        return "".join(parts)
+def _line(value: float, name: str, color: str, align: str = "right") -> list[dict[str, Any]]:
+    """A dashed line across the chart with its name at one end."""
+    at = {"y": {"datum": value}}
+    x = {"value": "width" if align == "right" else 0}
+    return [
+        {"data": {"values": [{}]}, "mark": {"type": "rule", "color": color, "strokeDash": [5, 4]}, "encoding": at},
+        {
+            "data": {"values": [{}]},
+            "mark": {"type": "text", "align": align, "baseline": "bottom", "dy": -3, "color": color, "text": name},
+            "encoding": at | {"x": x},
+        },
+    ]
 
 
-def _round_values(low: float, high: float) -> list[float]:
-    """About five multiples of 1, 2 or 5 times a power of ten between ``low`` and ``high``."""
-    rough = (high - low) / 5
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    return [step * number for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+def samples(percentiles: Mapping[str, Sequence[float]]) -> str:
+    """For each model the share of its runs that took at most so many milliseconds; ``percentiles``: its 0th to 100th.  The axis ends at
+    twice the largest median, or at the slowest run."""
+    if not percentiles:
+        return ""
+    end = min(max(ordered[-1] for ordered in percentiles.values()), 2 * max(ordered[len(ordered) // 2] for ordered in percentiles.values()))
+    values = [
+        {"model": name, "ms": value, "share": percent}
+        for name, ordered in percentiles.items()
+        for percent, value in enumerate(ordered)
+        if value <= end
+    ]
+    names = list(percentiles)
+    color = {"field": "model", "type": "nominal", "scale": {"domain": names, "range": [BEFORE, MAIN][-len(names) :]}}
+    spec = {
+        "height": 200,
+        "data": {"values": values},
+        "mark": {"type": "line", "strokeWidth": 2, "interpolate": "step-after"},
+        "encoding": {
+            "x": {"field": "ms", "type": "quantitative", "title": "latency, ms", "scale": {"domain": [0, end], "nice": False}},
+            "y": {"field": "share", "type": "quantitative", "title": "share of runs, %", "scale": {"domain": [0, 100]}},
+            "color": color,
+            "order": {"field": "share"},
+        },
+    }
+    return svg(spec, f"distribution of the latency samples of {' and '.join(names)}")
 
 
-def _text(style: str, x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def curve(points: Sequence[tuple[float, float]], horizontal: str, vertical: str, lines: Mapping[str, float] | None = None) -> str:
+    """A line through ``points``, which are marked; ``lines``: values to compare with, by name."""
+    lines = lines or {}
+    ys = [y for _, y in points] + list(lines.values())
+    margin = (max(ys) - min(ys)) * 0.12 or abs(ys[0]) * 0.05 or 1.0
+    scale = {"domain": [min(ys) - margin, max(ys) + margin], "nice": False, "zero": False}
+    last = max(x for x, _ in points)
+    whole = {"values": list(range(int(last) + 1))} if last <= 12 and all(x == int(x) for x, _ in points) else {}
+    axis = {"format": "d", "tickMinStep": 1, **whole}
+    encoding = {
+        "x": {"field": "x", "type": "quantitative", "title": horizontal, "axis": axis, "scale": {"nice": False}},
+        "y": {"field": "y", "type": "quantitative", "title": vertical, "scale": scale},
+    }
+    marked = {"type": "line", "color": MAIN, "strokeWidth": 2, "point": {"filled": True, "color": MAIN, "size": 45}}
+    layers: list[dict[str, Any]] = [{"mark": marked, "encoding": encoding}]
+    for name, value in lines.items():
+        layers += _line(value, name, BAD if name == "floor" else SOFT, "left" if name == "dense" else "right")
+    data = {"values": [{"x": x, "y": y} for x, y in points]}
+    return svg({"height": 200, "data": data, "layer": layers}, f"{vertical} by {horizontal}")
 
 
-def _point(style: str, x: float, y: float, radius: float, title: str) -> str:
-    return f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"><title>{escape(title)}</title></circle>'
+def front(points: Sequence[tuple[float, float]], best: Sequence[tuple[float, float]], horizontal: str, vertical: str) -> str:
+    """``points`` as rings, those of the front as dots on a line."""
+    ys = [y for _, y in points]
+    margin = (max(ys) - min(ys)) * 0.1 or abs(ys[0]) * 0.05 or 1.0
+    scale = {"domain": [min(ys) - margin, max(ys) + margin], "nice": False, "zero": False}
+    values = [{"x": x, "y": y, "best": (x, y) in best} for x, y in points]
+    encoding = {
+        "x": {"field": "x", "type": "quantitative", "title": horizontal, "scale": {"zero": True}},
+        "y": {"field": "y", "type": "quantitative", "title": vertical, "scale": scale},
+    }
+    on, off = [{"filter": "datum.best"}], [{"filter": "!datum.best"}]
+    layers = [
+        {"transform": on, "mark": {"type": "line", "color": MAIN, "strokeWidth": 2}, "encoding": encoding},
+        {"transform": on, "mark": {"type": "point", "filled": True, "color": MAIN, "size": 60, "opacity": 1}, "encoding": encoding},
+        {"transform": off, "mark": {"type": "point", "color": SOFT, "size": 90}, "encoding": encoding},
+    ]
+    return svg({"height": 240, "data": {"values": values}, "layer": layers}, f"{vertical} by {horizontal}")
 
 
-def _svg(content: str, height: int, name: str) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(name)}">{content}</svg>'
+def _labels(names: Mapping[str, str]) -> dict[str, Any]:
+    """An axis that shows names for places: several rows may have one name, and keep their order.  Of a long name its end is shown."""
+    shown = {place: name if len(name) <= 26 else f"…{name[-25:]}" for place, name in names.items()}
+    pairs = ", ".join(f"'{place}': {_quoted(name)}" for place, name in shown.items())
+    return {"labelExpr": f"({{{pairs}}})[datum.value]", "ticks": False, "domain": False}
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", " ")
+    return f"'{escaped}'"

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from html import escape
 
+from markupsafe import Markup
 from rich.table import Table
 
 from edgeprune.budget import FIGURES, format_metric, format_quantity
 from edgeprune.files import write_atomically
 from edgeprune.report import charts
-from edgeprune.report.html import STYLE
 from edgeprune.report.summary import DASH, NOT_MEASURED
+from edgeprune.report.templates import render
 from edgeprune.runs.summary import ModelSummary
 from edgeprune.runs.sweep import Frontier, Point
 
+UNITS = {"latency": "ms", "memory": "bytes", "energy": "mJ", "size": "bytes", "macs": "", "parameters": ""}
 HEADINGS = ("limit", "kept", "metric", "latency", "memory", "energy", "size", "MACs", "parameters", "front")
 
 
@@ -63,14 +64,10 @@ def page(points: Sequence[Point], kind: str) -> str:
     sign = 1 if all(run.higher_is_better for run, _ in reached) else -1
     best = sorted((x, y) for x, y in good if not any((a, b) != (x, y) and a <= x and sign * b >= sign * y for a, b in good))
     dots = [(x, y) for x, y, _ in drawn]
-    chart = charts.front(dots, best, lambda value: format_quantity(kind, value), kind, _metric(points)) if dots else ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in HEADINGS)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in cells(points, kind))
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Frontier</title><style>{STYLE}</style></head><body>'
-        f'<h1>{escape(_metric(points))} against {escape(kind)} <span class="badge">{_how(points)}</span></h1>{chart}'
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></body></html>\n'
-    )
+    unit = f"{kind}, {UNITS[kind]}" if UNITS[kind] else kind
+    chart = charts.front(dots, best, unit, _metric(points)) if dots else ""
+    title = f"{_metric(points)} against {kind}"
+    return render("frontier.html", title=title, how=_how(points), chart=Markup(chart), header=HEADINGS, body=cells(points, kind))
 
 
 def _metric(points: Sequence[Point]) -> str:

@@ -151,6 +151,33 @@ class ObjectiveSummary:
 
 
 @dataclass(frozen=True)
+class LayerSummary:
+    """An operation of the runtime before and after the cut: channels in and out, elements of its weight, multiply-accumulates, and
+    milliseconds as the cost model has them.  ``name``: the module that computes it. All figures after are 0 where its block is gone."""
+
+    name: str
+    kind: str
+    inputs: tuple[int, int]
+    outputs: tuple[int, int]
+    weights: tuple[int, int]
+    macs: tuple[int, int]
+    latency_ms: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SessionSummary:
+    """The state of the device about a measurement of ``name``.  ``temperature_c``: of the hottest zone, ``clock_mhz``: of all cores, before
+    and after; None where the device does not report it. ``throttled``: what held it back."""
+
+    name: str
+    temperature_c: tuple[float | None, float | None] = (None, None)
+    clock_mhz: tuple[float | None, float | None] = (None, None)
+    load: tuple[float | None, float | None] = (None, None)
+    throttled: list[str] = field(default_factory=list)
+    samples: int = 0
+
+
+@dataclass(frozen=True)
 class EpochSummary:
     """An epoch of the tuning; epoch 0 is before it."""
 
@@ -167,7 +194,9 @@ class RunSummary:
 
     ``measured``: whether latencies come from a device; ``measured_kinds``, ``methods``: where some figures are measured and others are
     not, the kinds of limit that are, and by kind where a figure comes from. ``device``, ``versions``: facts by name. ``seconds``:
-    ``total``, and of it ``export``, of the last call that worked on the run. ``warnings``: sentences.
+    ``total``, and of it ``export``, of the last call that worked on the run. ``warnings``: sentences. ``layers_measured``: whether the
+    times of ``layers`` come from single operations measured on the device. ``samples``: by model the 0th to 100th percentile of its
+    latencies in milliseconds. ``origin``: how the run came about, by name: its command, recipe, seed.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -204,6 +233,11 @@ class RunSummary:
     unsupported: list[dict[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     battery: BatterySummary | None = None
+    layers: list[LayerSummary] = field(default_factory=list)
+    layers_measured: bool = False
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    sessions: list[SessionSummary] = field(default_factory=list)
+    origin: dict[str, str] = field(default_factory=dict)
 
     @property
     def missed(self) -> list[str]:

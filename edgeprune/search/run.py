@@ -17,6 +17,7 @@ from edgeprune.errors import InfeasibleBudgetError, RunError, may_succeed
 from edgeprune.export import warm
 from edgeprune.placement import resolve
 from edgeprune.report import write_report
+from edgeprune.report.failure import write_failure
 from edgeprune.report.html import summary_table
 from edgeprune.report.summary import headline, title
 from edgeprune.runs.directory import RunDirectory, how_to_continue
@@ -110,6 +111,8 @@ def attempt(run: RunDirectory, events: EventStream, started: RunStarted, again: 
     except BaseException as error:
         if (state := _ended(run, error)) is not None:
             kept.emit(RunEnded(state, time.monotonic() - begun, _said(error)))
+            with contextlib.suppress(OSError, RunError):  # the error itself is what is told
+                write_failure(run.path, again if may_succeed(error) else None)
         error.add_note(_kept_in(run.path, error, again))
         raise
 

@@ -27,8 +27,10 @@ from edgeprune.runs.summary import (
     ObjectiveSummary,
     RatioSummary,
     RunSummary,
+    SessionSummary,
 )
 from edgeprune.search.candidate import PrunedCandidate
+from edgeprune.search.details import layers_of, origin_of, percentiles_ms, session_of
 from edgeprune.search.job import Job
 from edgeprune.search.measure.decide import recall_final
 from edgeprune.search.plan.loop import MeasuredPlan
@@ -98,6 +100,11 @@ def summarize(job: Job, final: PrunedCandidate, precision: str) -> RunSummary:
         unsupported=[{"node": node, "operation": op} for node, op in job.analysis.unsupported],
         warnings=_warnings(job, final),
         battery=battery_of(task, job.profile),
+        layers=layers_of(job.planner.latency, job.planner.dense, widths),
+        layers_measured=job.planner.latency.times.measured,
+        samples={name: percentiles_ms(one) for name, one in zip(("dense", "pruned"), measured, strict=True) if one is not None},
+        sessions=_sessions(job, final),
+        origin=origin_of(before.get("inputs") or {}),
     )
     return job.backend.label(summary, final.files[job.engine])
 
@@ -122,6 +129,14 @@ def _epoch(entry: Mapping[str, float | None]) -> EpochSummary:
 def _candidate(item: MeasuredPlan) -> CandidateSummary:
     model = item.pair.model
     return CandidateSummary(item.predicted.latency_ms, model.latency_ms, model.low_ms, model.high_ms, item.pair.ratio, item.pair.board)
+
+
+def _sessions(job: Job, final: PrunedCandidate) -> list[SessionSummary]:
+    """Every measurement of this run, in order."""
+    named = [("dense", job.dense_measurement)]
+    named += [(f"plan {number}", item.pair.model) for number, item in enumerate(job.candidates, 1)]
+    named += [("pruned", final.pair.model)] if final.pair else []
+    return [session_of(name, one) for name, one in named if one is not None and one.samples_ns]
 
 
 def _model(figures: ModelMetrics, score: Score | None, measured: Measurement | None, energy: EnergyModel) -> ModelSummary:

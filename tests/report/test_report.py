@@ -189,37 +189,154 @@ def test_the_page_is_well_formed(tmp_path) -> None:
 
 
 def charts(page: str) -> list[ElementTree.Element]:
+    pytest.importorskip("vl_convert", reason="charts need vl-convert-python")
     return [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)]
 
 
+def chart(page: str, name: str) -> ElementTree.Element:
+    return next(one for one in charts(page) if name in one.get("aria-label", ""))
+
+
+def place(mark: ElementTree.Element) -> tuple[float, float]:
+    """Where a chart's mark stands, in pixels of its plot: y grows downwards."""
+    x, y = re.match(r"translate\(([-.\d]+),([-.\d]+)\)", mark.get("transform", "")).groups()  # type: ignore[union-attr]
+    return float(x), float(y)
+
+
+def bars(drawn: ElementTree.Element, colour: str) -> list[float]:
+    """The lengths of the bars of one colour, by the path that draws them, whose first step to the right ends before the rounded corner."""
+    found = [one.get("d", "") for one in drawn.iter("path") if one.get("fill") == f"var(--{colour})"]
+    steps = [re.search(r"(?:h|L)([.\d]+)", path) for path in found]
+    return [float(step[1]) for step in steps if step]
+
+
 def test_bars_are_as_long_as_the_channels_kept(tmp_path) -> None:
-    chart = next(one for one in charts(html(run(), tmp_path)) if "kept channels" in one.get("aria-label"))
-    widths = [(bar.get("class"), float(bar.get("width"))) for bar in chart.iter("rect")]
-    assert [name for name, _ in widths] == ["track", "bar", "track", "bar"]
-    full = widths[2][1]
-    assert [width / full for _, width in widths] == pytest.approx([16 / 64, 9 / 64, 1, 40 / 64], abs=2e-3)
+    drawn = chart(html(run(), tmp_path), "kept channels")
+    kept, total = bars(drawn, "main"), bars(drawn, "track")
+    assert len(kept) == len(total) == 2
+    assert [value / max(total) for value in (*total, *kept)] == pytest.approx([16 / 64, 1, 9 / 64, 40 / 64], abs=0.02)
+
+
+def points(drawn: ElementTree.Element, attribute: str, colour: str) -> list[float]:
+    """The heights of the marks of one colour: rings have a stroke and no fill, dots a fill; the legend's stand elsewhere."""
+    marks = [one for one in drawn.iter("path") if one.get(attribute) == f"var(--{colour})" and one.get("transform")]
+    return [place(one)[1] for one in marks if "A" in one.get("d", "") and not one.get("d", "").startswith("M5,0")]
 
 
 def test_candidates_stand_at_their_latency_with_interval_and_limit(tmp_path) -> None:
     page = html(run(), tmp_path)
-    chart = next(one for one in charts(page) if "candidates" in one.get("aria-label"))
-    dots = [float(dot.get("cy")) for dot in chart.iter("circle") if dot.get("class") == "dot"]
-    rings = [float(ring.get("cy")) for ring in chart.iter("circle") if ring.get("class") == "ring"]
-    limit = next(float(line.get("y1")) for line in chart.iter("line") if line.get("class") == "limit")
+    drawn = chart(page, "2 plans" if "of 2 plans" in page else "3 plans")
+    rings, dots = points(drawn, "stroke", "soft")[:3], points(drawn, "fill", "main")[:2]
+    limit = next(place(line)[1] for line in drawn.iter("line") if line.get("stroke") == "var(--bad)")
     assert (len(dots), len(rings)) == (2, 3)
-    assert dots[0] < limit < dots[1]  # above the budget, then below it: y grows downwards
+    assert dots[0] < limit < dots[1]
     assert (rings[0] - limit) / (dots[1] - limit) == pytest.approx((1 - 0.9) / (1 - 0.95), rel=0.02)
+    assert "budget" in "".join(drawn.itertext())
     assert "-16.7 %" in page
     assert "not measured" in words(page)
 
 
-def test_training_curves_leave_out_what_is_unknown(tmp_path) -> None:
-    found = {one.get("aria-label"): one for one in charts(html(run(), tmp_path))}
-    assert len(list(found["accuracy by epoch"].iter("circle"))) == 3
-    assert len(list(found["loss by epoch"].iter("circle"))) == 2
+def test_training_curves_leave_out_what_is_unknown_and_show_what_they_are_judged_by(tmp_path) -> None:
+    page = html(run(), tmp_path)
+    accuracy, loss = chart(page, "accuracy by epoch"), chart(page, "loss by epoch")
+    assert (len(points(accuracy, "fill", "main")), len(points(loss, "fill", "main"))) == (3, 2)
+    lines = {one.get("stroke"): place(one)[1] for one in accuracy.iter("line") if one.get("stroke-dasharray")}
+    assert {"dense", "floor"} <= set(accuracy.itertext())
+    low, high = points(accuracy, "fill", "main")[1:]  # 85.5 and 91.9
+    slope = (high - low) / (91.9 - 85.5)
+    assert lines["var(--soft)"] == pytest.approx(low + slope * (92.6 - 85.5), abs=1.0)
+    assert lines["var(--bad)"] == pytest.approx(low + slope * (91.1 - 85.5), abs=1.0)
 
 
 @pytest.mark.parametrize("score", [91.0, 0.0, -3.5, 1e-9])
 def test_a_flat_curve_can_be_drawn(score: float, tmp_path) -> None:
     history = [{"epoch": epoch, "score": score, "loss": None} for epoch in range(3)]
-    assert "accuracy by epoch" in html(run(history=history), tmp_path)
+    assert len(points(chart(html(run(history=history), tmp_path), "accuracy by epoch"), "fill", "main")) == 3
+
+
+LAYERS = [
+    {
+        "name": "a'b",
+        "kind": "conv2d",
+        "inputs": [3, 3],
+        "outputs": [16, 9],
+        "weights": [432, 243],
+        "macs": [9000, 5000],
+        "latency_ms": [2.0, 1.0],
+    },
+    {"name": "block", "kind": "add", "inputs": [16, 0], "outputs": [16, 0], "weights": [0, 0], "macs": [0, 0], "latency_ms": [0.5, 0.0]},
+]
+
+
+def test_where_the_latency_goes_and_what_was_cut(tmp_path) -> None:
+    groups = [{"name": "gone", "kept": 0, "total": 8}, *RUN["groups"]]
+    page = html(run(layers=LAYERS, layers_measured=True, groups=groups), tmp_path)
+    text = words(page)
+    assert "single layers measured on the device" in text
+    assert "Together the layers take 2.5 ms before and 1 ms after" in text
+    assert "a'b conv2d 3 16 → 9 432 → 243 9 k → 5 k 2 ms 1 ms 50 %" in text
+    assert "block add 16 → 0 16 → 0 – – 500 µs 0 ms 0 %" in text
+    assert "Blocks gone: gone." in text
+    assert "layer1.0.conv1 16 9 56 %" in text
+    drawn = chart(page, "latency of 2 layers")
+    before, after = bars(drawn, "before"), bars(drawn, "main")
+    assert [one / max(before) for one in before[:2]] == pytest.approx([1, 0.25], abs=0.03)
+    assert after[0] / max(before) == pytest.approx(0.5, abs=0.03)
+    assert "a'b" in "".join(drawn.itertext())
+
+
+def test_many_layers_are_drawn_as_the_slowest_and_the_rest(tmp_path) -> None:
+    layers = [LAYERS[0] | {"name": f"layer{number}", "latency_ms": [float(number), 1.0]} for number in range(60)]
+    page = html(run(layers=layers), tmp_path)
+    names = "".join(chart(page, "layers before and after").itertext())
+    assert "37 others" in names
+    assert "layer59" in names
+    assert "layer3latency" not in names
+    assert words(page).count("layer3 conv2d") == 1, "the table has them all"
+
+
+def test_samples_sessions_origin_and_files(tmp_path) -> None:
+    percentiles = [1.0 + number / 100 for number in range(101)]
+    sessions = [{"name": "dense", "temperature_c": [45.0, 61.2], "clock_mhz": [2400, 1800], "throttled": ["soft limit"], "samples": 1234}]
+    tflite = {"file": "pruned.tflite", "bytes": 1500, "sha256": "ab" * 32, "written_at": "2026-11-24T10:00:00Z"}
+    text = words(
+        html(
+            run(
+                samples={"pruned": percentiles},
+                sessions=sessions,
+                origin={"command": "edgeprune prune r.py --latency 50%", "recipe SHA-256": "cd" * 32, "random seed": "7"},
+                artifacts={"tflite": tflite},
+                inputs=[{"shape": [1, 3, 8, 8], "dtype": "float32"}],
+            ),
+            tmp_path,
+        )
+    )
+    assert "pruned 1 ms 1.5 ms 1.9 ms 1.99 ms 2 ms" in text
+    assert "dense 1,234 45 → 61 2400 → 1800 not reported soft limit" in text
+    assert "edgeprune prune r.py --latency 50%" in text
+    assert "cd" * 32 in text
+    assert "random seed 7" in text
+    assert "pruned.tflite tflite 1,500 abababababababab" in text
+    for language in ("Python, pruned.tflite", "C++, pruned.tflite", "Kotlin on Android, pruned.tflite", "C, pruned.tflite"):
+        assert language in text
+    assert 'np.zeros((1, 3, 8, 8), "float32")' in text
+    assert "192 numbers" in text
+
+
+def test_the_verdict_comes_first_and_warnings_come_last_each_once(tmp_path) -> None:
+    warnings = ["dense: 2.1% of the runs were stalls", "pruned: 1.5% of the runs were stalls", "the clock was not fixed"]
+    page = html(run(warnings=warnings), tmp_path)
+    headings = re.findall(r"<h2>(.*?)[ <]", page)
+    assert headings[-1] == "Warnings"
+    text = words(page)
+    assert text.index("Budget missed") < text.index("Before and after")
+    assert text.count("of the runs were stalls") == 1
+    assert "(dense, pruned)" in text
+
+
+def test_without_the_chart_library_the_tables_say_everything(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeprune.report.vega.available", lambda: False)
+    text = words(html(run(layers=LAYERS), tmp_path))
+    assert "pip install vl-convert-python" in text
+    assert "a'b conv2d" in text
+    assert "-16.7 %" in text
