@@ -14,8 +14,10 @@ from stand_in_data import make_data
 from torch import nn
 
 from edgeprune import Task, analyze
+from edgeprune.export import export
 from edgeprune.importance import score as saliency_of
 from edgeprune.surgery import apply, plan_from_saliency
+from edgeprune.tflite.interpreter import invoke, open_tflite, value_of
 from edgeprune.tuning import score
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -169,3 +171,28 @@ def test_a_translation_is_right_exactly_where_all_characters_before_were(recipe:
     assert module.exact(scores, wanted) == 100.0
     wanted[0, 4] = (wanted[0, 4] + 1) % 11
     assert module.exact(scores, wanted) == 0.0
+
+
+def test_the_parts_of_a_pruned_translator_are_exported_and_write_the_same(recipe: Load, tmp_path: Path) -> None:
+    module = recipe("dates")
+    torch.manual_seed(0)
+    pruned = halved(module.make_task(module.Translator().eval()))
+    encoder, step, state = module.Encoder(pruned), module.Step(pruned), torch.zeros(1, 1, pruned.decoder.hidden_size)
+    text, before = module.encoded("3 march 1998")[None], torch.zeros(1, 1, dtype=torch.int32)
+    files = {
+        "encoder": export(encoder, (text,), ["tflite"], tmp_path, "encoder")["tflite"],
+        "step": export(step, (before, state), ["tflite"], tmp_path, "step")["tflite"],
+    }
+
+    def ran(name: str) -> Callable[..., tuple[torch.Tensor, ...]]:
+        interpreter = open_tflite(files[name].read_bytes())
+
+        def run(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            invoke(interpreter, inputs)
+            return tuple(value_of(interpreter, detail).clone() for detail in interpreter.get_output_details())
+
+        return run
+
+    with torch.no_grad():
+        wanted = module.translate(encoder, step, "3 march 1998")
+    assert module.translate(lambda text: ran("encoder")(text)[0], ran("step"), "3 march 1998") == wanted
