@@ -41,7 +41,8 @@ def distillation_loss(
     One answer is compared with the first output of its shape (auxiliary heads of training come after it), several by their places or
     names, and averaged. Class scores, (N, classes, ...) or (..., classes), with integer ``targets`` of the same positions: the
     Kullback-Leibler divergence of the distributions softened by ``temperature``, times its square so that gradients keep their size
-    (Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.1), averaged over samples, pixels or tokens.
+    (Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.1), averaged over samples, pixels or tokens;
+    unless real ``targets`` of their own shape are among them, as of an autoencoder.
     Of several outputs, boxes (last dimension 4, or so called): the smooth L1 distance (Girshick, "Fast R-CNN", 2015), and scores (so
     called): the divergence along their classes. Any other floating tensor: the mean squared error. Positions whose target is
     ``ignore_index``, and tokens (N, T) whose ``mask`` is 0, do not count.
@@ -84,7 +85,10 @@ def _floating(value: Any) -> list[tuple[str, Tensor]]:
 
 def _class_axis(name: str, scores: Tensor, targets: Any, plain: bool, several: bool) -> tuple[int | None, Tensor | None]:
     """The dimension of the classes, None where these are not class scores; and the integer targets of the same positions, if any."""
-    kinds = [leaf for leaf in pytree.tree_leaves(targets) if isinstance(leaf, Tensor) and not leaf.is_floating_point()]
+    leaves = [leaf for leaf in pytree.tree_leaves(targets) if isinstance(leaf, Tensor)]
+    if any(leaf.is_floating_point() and leaf.shape == scores.shape for leaf in leaves):
+        return None, None  # an autoencoder's, which has labels for its metric alone
+    kinds = [leaf for leaf in leaves if not leaf.is_floating_point()]
     for axis in (1, -1) if plain else (-1, 1):  # PyTorch's losses have classes second, transformers last
         if scores.dim() < 2 or scores.shape[axis] < 2:
             continue

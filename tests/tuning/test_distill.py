@@ -76,6 +76,13 @@ def test_real_outputs_have_the_squared_error_and_the_first_of_a_shape_counts() -
     assert distillation_loss(student[:2], teacher, None) is None
 
 
+def test_an_autoencoders_outputs_are_no_scores_though_its_samples_have_labels() -> None:
+    student, teacher = pair(6, 5)
+    labels = torch.arange(6) % 2
+    close(distillation_loss(student, teacher, (torch.zeros(6, 5), labels)), functional.mse_loss(student, teacher))
+    close(distillation_loss(student, teacher, (torch.zeros(6, 2), labels)), divergence(student, teacher, 1).mean())
+
+
 def test_features_of_fewer_channels_are_compared_after_the_best_linear_map() -> None:
     torch.manual_seed(0)
     whole = torch.randn(8, 4, 5, 5)
