@@ -20,12 +20,12 @@ from torch.nn import functional as F
 
 from edgeprune.task import Task
 
-STREAM, WINDOW, STEP, LEARNT = "machine_temperature_system_failure", 64, 4, 0.15
+STREAM, WINDOW, STEP, LEARNT = "machine_temperature_system_failure", 128, 4, 0.15
 
 
 def network() -> nn.Sequential:
-    """Windows of 64 values in and out, through 4 numbers."""
-    widths = (WINDOW, 128, 32, 4, 32, 128, WINDOW)
+    """Windows of 128 values in and out, through 8 numbers."""
+    widths = (WINDOW, 512, 256, 8, 256, 512, WINDOW)
     layers = [layer for before, after in itertools.pairwise(widths) for layer in (nn.Linear(before, after), nn.ReLU())]
     return nn.Sequential(*layers[:-1])
 
@@ -43,7 +43,7 @@ def stream() -> tuple[np.ndarray, np.ndarray]:
 
 
 def windows(scored: bool) -> tuple[Tensor, Tensor]:
-    """Windows less the mean and over the deviation of what is learnt from, (N, 64); and 1 where their last value is marked, else 0."""
+    """Windows less the mean and over the deviation of what is learnt from, (N, 128); and 1 where their last value is marked, else 0."""
     values, marked = stream()
     first = int(LEARNT * len(values))
     values = ((values - values[:first].mean()) / values[:first].std()).astype(np.float32)
@@ -87,9 +87,9 @@ class Separation:
 
 
 def make_task(model: nn.Module) -> Task:
-    """Reproducing windows, for any ``model`` of 64 values."""
+    """Reproducing windows, for any ``model`` of 128 values."""
     train, validation = Reproduced(*windows(scored=False), 64, shuffle=True), Reproduced(*windows(scored=True), 256)
-    preprocessing = {"input": "64 temperatures of a machine, one in 5 minutes, less the mean and over the deviation of its normal ones"}
+    preprocessing = {"input": "128 temperatures of a machine, one in 5 minutes, less the mean and over the deviation of its normal ones"}
     scoring = {"loss": error, "metric": Separation(), "metric_name": "AUC", "metric_unit": "%"}
     return Task(model, (torch.zeros(1, WINDOW),), train, validation, **scoring, preprocessing=preprocessing)
 

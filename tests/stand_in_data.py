@@ -21,6 +21,7 @@ SIZES = {
     "speech_commands_vit": (11 * 8, 11 * 5),
     "speech_commands_dscnn": (11 * 8, 11 * 5),
     "speech_commands_gru": (11 * 8, 11 * 5),
+    "speech_commands_lstm": (11 * 8, 11 * 5),
     "mnist": (7 * 3000, 3000),
     "pneumonia": (80, 20 + 30),
     "esc10": (4 * 20, 20),

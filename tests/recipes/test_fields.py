@@ -13,9 +13,10 @@ import torch
 from stand_in_data import make_data
 from torch import nn
 
-from edgeprune import Task, analyze
+from edgeprune import Budget, Options, Task, analyze, prune
 from edgeprune.export import export
 from edgeprune.importance import score as saliency_of
+from edgeprune.runs.summary import RunSummary
 from edgeprune.surgery import apply, plan_from_saliency
 from edgeprune.tflite.interpreter import invoke, open_tflite, value_of
 from edgeprune.tuning import score
@@ -99,7 +100,7 @@ def test_streams_are_learnt_from_before_they_are_scored(recipe: Load) -> None:
     torch.manual_seed(0)
     task = module.make_task(module.network().eval())
     inputs, (wanted, marked) = next(iter(task.train))
-    assert inputs.shape == (64, 64)
+    assert inputs.shape == (64, 128)
     assert torch.equal(inputs, wanted)
     assert not marked.any()
     scored = torch.cat([marked for _, (_, marked) in task.validation])
@@ -130,15 +131,18 @@ def test_mu_law_is_undone(recipe: Load) -> None:
 # --- speech and text -------------------------------------------------------------------------------------------------
 
 
-def test_a_pruned_recurrent_network_hears_a_stream_as_it_hears_the_clip(recipe: Load) -> None:
-    module = recipe("speech_commands_gru")
+@pytest.mark.parametrize(("name", "states"), [("speech_commands_gru", 1), ("speech_commands_lstm", 2)])
+def test_a_pruned_recurrent_network_hears_a_stream_as_it_hears_the_clip(recipe: Load, name: str, states: int) -> None:
+    module = recipe(name)
     torch.manual_seed(0)
     pruned = halved(module.make_task(module.network().eval()))
-    streaming, state = module.Streaming(pruned), torch.zeros(1, 1, pruned.gru.hidden_size)
-    assert state.shape[2] == module.STATE // 2
+    streaming = module.Streaming(pruned)
+    layer = streaming.gru if states == 1 else streaming.lstm
+    assert layer.hidden_size == module.STATE // 2
+    kept = [torch.zeros(1, 1, layer.hidden_size)] * states
     clip = torch.randn(1, 1, 32, 49)
     for frames in clip[0, 0].T.split(7):
-        scores, state = streaming(frames[None], state)
+        scores, *kept = streaming(frames[None], *kept)
     torch.testing.assert_close(scores, pruned(clip), atol=1e-5, rtol=1e-4)
 
 
@@ -181,7 +185,7 @@ def test_the_parts_of_a_pruned_translator_are_exported_and_write_the_same(recipe
     text, before = module.encoded("3 march 1998")[None], torch.zeros(1, 1, dtype=torch.int32)
     files = {
         "encoder": export(encoder, (text,), ["tflite"], tmp_path, "encoder")["tflite"],
-        "step": export(step, (before, state), ["tflite"], tmp_path, "step")["tflite"],
+        "step": export(step, (before, state, state), ["tflite"], tmp_path, "step")["tflite"],
     }
 
     def ran(name: str) -> Callable[..., tuple[torch.Tensor, ...]]:
@@ -195,4 +199,22 @@ def test_the_parts_of_a_pruned_translator_are_exported_and_write_the_same(recipe
 
     with torch.no_grad():
         wanted = module.translate(encoder, step, "3 march 1998")
-    assert module.translate(lambda text: ran("encoder")(text)[0], ran("step"), "3 march 1998") == wanted
+    assert module.translate(ran("encoder"), ran("step"), "3 march 1998") == wanted
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "name", ["mnist", "nuclei", "nuclei_lraspp", "pneumonia", "speech_commands_lstm", "speech_commands_dscnn", "esc10", "nab", "dates"]
+)
+def test_recipes_are_pruned_from_end_to_end(recipe: Load, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On stand-ins for their data, trained for a moment."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    recipe(name).LESSON["epochs"] = 0.1
+    task = recipe(name).task()
+    options = Options(formats=("tflite", "tflite-int8"), epochs=0.1)
+    result = prune(task, profile="raspberry-pi-4", budget=Budget(latency="60%"), options=options, runs=tmp_path / "runs")
+    assert result.met
+    summary = RunSummary.of(result.summary)
+    assert summary.pruned.latency_ms < 0.6 * summary.dense.latency_ms
+    assert summary.pruned.metric is not None
+    assert set(summary.artifacts) == {"tflite", "tflite-int8"}
