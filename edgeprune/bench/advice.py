@@ -13,6 +13,9 @@ BUSY = 0.75
 OTHERS = 0.05
 """The share of the processors' time from which on what other programs take is worth a warning."""
 
+NOT_SETTLED = (
+    "the median did not settle, its interval is wider than requested: end other programs, fix the clocks (tune), or measure longer"
+)
 NO_ENERGY = "energy was not measured: "
 
 
@@ -47,9 +50,7 @@ def _unstable(result: ModelAnswer) -> list[str]:
     if result.outliers > MANY_OUTLIERS:
         found.append(f"{result.outliers:.1%} of the runs were stalls: end other programs, or keep the model on some processors (affinity)")
     if not result.stable and not found:
-        found.append(
-            "the median did not settle, its interval is wider than requested: end other programs, fix the clocks (tune), or measure longer"
-        )
+        found.append(NOT_SETTLED)
     return found
 
 

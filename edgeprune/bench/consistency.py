@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from edgeprune.bench.conditions import Conditions
-from edgeprune.bench.intervals import median_ranks, trimmed_interval
+from edgeprune.bench.intervals import median_ranks, stratified_interval
 from edgeprune.decode import convert
 
 _LARGEST = 2**62
@@ -33,11 +33,12 @@ def check(item: Any) -> None:
     convert(item.after, Conditions)
 
 
-def check_ratio(ratio: float, low: float, high: float, log_ratios: Sequence[float]) -> None:
-    """Raise :class:`ValueError` where a ratio and its interval are not what ``log_ratios``, the logarithms of its rounds, make."""
-    if not log_ratios:
+def check_ratio(ratio: float, low: float, high: float, *log_ratios: Sequence[float]) -> None:
+    """Raise :class:`ValueError` where a ratio and its interval are not what ``log_ratios``, the logarithms of its rounds, make: those of
+    each board where several measured it."""
+    if not all(log_ratios):
         raise ValueError("the ratio has no rounds")
-    for name, claimed, made in zip(("ratio", "low", "high"), (ratio, low, high), trimmed_interval(log_ratios), strict=True):
+    for name, claimed, made in zip(("ratio", "low", "high"), (ratio, low, high), stratified_interval(log_ratios), strict=True):
         if claimed != made and not abs(claimed - made) <= _RATIO_SLACK * made:
             raise ValueError(f"{name} is {claimed:.6g}, but its rounds give {made:.6g}")
 

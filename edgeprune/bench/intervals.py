@@ -23,13 +23,44 @@ def trimmed_interval(log_ratios: Sequence[float]) -> tuple[float, float, float]:
     mean = sum(kept) / len(kept)
     if count < 2:
         return math.exp(mean), 0.0, math.inf
-    from scipy.stats import t
-
     winsorized = [kept[0]] * cut + kept + [kept[-1]] * cut
     middle = sum(winsorized) / count
     deviation = math.sqrt(sum((value - middle) ** 2 for value in winsorized) / (count - 1))
-    half = float(t.ppf(0.995, len(kept) - 1)) * deviation / ((1 - 2 * cut / count) * math.sqrt(count))
+    half = _t995(len(kept) - 1) * deviation / ((1 - 2 * cut / count) * math.sqrt(count))
     return math.exp(mean), math.exp(mean - half), math.exp(min(mean + half, 700.0))
+
+
+def stratified_interval(strata: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """A ratio with its 99 % interval from rounds that several boards measured: :func:`trimmed_interval` of a stratified sample.
+
+    ``strata``: by board the logarithms of its rounds' ratios. How far boards lie apart is no noise of a round: what is trimmed, and what
+    deviates, are a round's differences from its board's mean, which cost a degree of freedom a board (Cochran, "Sampling techniques", 5.4).
+    Boards of a single round count as one, for which their distance is noise (collapsed strata, 5A.12). A board whose own mean lies outside
+    differs from the others by more than chance: the interval reaches to it, so that what it decides is so on every board.
+    """
+    groups = [list(stratum) for stratum in strata if len(stratum) > 1]
+    if single := [stratum[0] for stratum in strata if len(stratum) == 1]:
+        groups.append(single)
+    if len(groups) < 2:
+        return trimmed_interval(groups[0] if groups else [])
+    count, means = sum(map(len, groups)), [sum(group) / len(group) for group in groups]
+    cut = math.floor(count * _TRIM)
+    apart = sorted(value - mean for group, mean in zip(groups, means, strict=True) for value in group)
+    kept = apart[cut : count - cut]
+    middle = sum(map(sum, groups)) / count + sum(kept) / len(kept)
+    squares = 0.0
+    for group, mean in zip(groups, means, strict=True):
+        winsorized = [min(max(value - mean, kept[0]), kept[-1]) for value in group]
+        squares += sum((value - sum(winsorized) / len(group)) ** 2 for value in winsorized)
+    half = _t995(len(kept) - len(groups)) * math.sqrt(squares / (count - len(groups))) / ((1 - 2 * cut / count) * math.sqrt(count))
+    low, high = min(middle - half, *means), max(middle + half, *means)
+    return math.exp(middle), math.exp(low), math.exp(min(high, 700.0))
+
+
+def _t995(freedom: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(0.995, freedom))
 
 
 def median_ranks(samples: Sequence[int], windows: Sequence[int]) -> float:

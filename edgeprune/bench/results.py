@@ -108,7 +108,7 @@ class BenchOptions:
     processor unless it has one.  ``require_delegated``: the least share of the operators that it has to take.  ``stop_at``: a comparison
     may end after fewer than ``rounds`` (three at least) as soon as the intervals of its ratios do not hold this one and are no wider than
     a tenth, or are as narrow as ``relative_width``: a model at that very ratio is put on one side of it by chance in at most 6 of 100
-    comparisons.
+    comparisons.  ``only_round``: a comparison is this one of its ``rounds``, counted from 0: other devices measure the others.
     """
 
     threads: int | None = None
@@ -134,6 +134,7 @@ class BenchOptions:
     stop_at: float | None = None
     accelerator: str | None = None
     require_delegated: float | None = None
+    only_round: int | None = None
 
     def __post_init__(self) -> None:
         check_accelerator(self.accelerator)
@@ -159,6 +160,8 @@ class BenchOptions:
             )
         if self.stop_at is not None and not self.stop_at > 0:
             raise InputError(f"stop_at {self.stop_at!r} must be above 0", remedy="Give a ratio such as 0.5, or leave it out.")
+        if self.only_round is not None and self.only_round < 0:
+            raise InputError(f"only_round {self.only_round!r} must not be negative", remedy="Rounds are counted from 0.")
         if self.limit_c is not None and not 0 < self.limit_c <= _HOTTEST:
             raise InputError(
                 f"the temperature limit {self.limit_c!r} must be above 0 and at most {_HOTTEST} degrees Celsius",

@@ -9,6 +9,8 @@ with themselves about one is called different, and a burst of other work that di
 Where only a limit is to be decided (``stop_at``), the same interval is looked at after every round from the third on: of a hundred models
 at the limit it is clear of it by chance at one of the at most six looks in six at most (each errs once in a hundred; Bonferroni).  That
 is so on a quiet machine: where other programs computed meanwhile, few rounds may all be wrong in the same way, and all are measured.
+
+Several devices may share the rounds (``only_round``): each is asked for one at a time, and whoever asks puts them together.
 """
 
 from __future__ import annotations
@@ -152,7 +154,7 @@ def compare(models: List[Dict[str, Any]], options: Options, emit: Emit) -> Dict[
     everyone = [ModelSeries(model) for model in models]
     running = list(everyone)
     begin = time.monotonic()
-    number = complete = 0
+    number, complete = options.only_round or 0, 0
     while True:
         complete += _round(running, options, number, guard)
         number += 1
@@ -176,6 +178,8 @@ def compare(models: List[Dict[str, Any]], options: Options, emit: Emit) -> Dict[
 
 def _reason_to_stop(ratios: List[Dict[str, Any]], complete: int, over: bool, quiet: bool, options: Options) -> str:
     """Why these are enough rounds; "" while they are not."""
+    if options.only_round is not None:
+        return "one round" if complete else ""
     widths = [_width(ratio) for ratio in ratios]
     precise = max(widths, default=0.0) <= options.relative_width
     if options.stop_at is not None and quiet and _FIRST_LOOK <= complete < options.rounds:

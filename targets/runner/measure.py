@@ -33,6 +33,7 @@ class Options:
     operator.  ``native``: path of the binary of the engine ``native``.  ``accelerator``: what runs the model, see :mod:`.accelerators`;
     ``require_delegated``: the least share of the operators that it has to take.  ``own``: processes here that belong to whoever
     measures, and do not count as other programs.  ``stop_at``: a comparison may end when its ratio is known to be on one side of this one.
+    ``only_round``: a comparison is this one of its ``rounds``, counted from 0; the others are measured elsewhere.
     """
 
     threads: int = 1
@@ -58,6 +59,7 @@ class Options:
     require_delegated: Optional[float] = None
     own: List[int] = field(default_factory=list)
     stop_at: Optional[float] = None
+    only_round: Optional[int] = None
 
     def guard(self, emit: Optional[Emit] = None) -> ThrottleGuard:
         """The guard that these options describe."""

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from edgeprune.targets.runner import compare, measure, stats
@@ -156,7 +157,7 @@ NOISES = {
 def simulate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict]]:
     """Comparisons of models that take ``times`` ns under a noise."""
 
-    def run(noise: dict, times: dict[str, float], count: int, stop_at: float | None = None, others: float | None = 0.0) -> list[dict]:
+    def run(noise: dict, times: dict[str, float], count: int, others: float | None = 0.0, **given: Any) -> list[dict]:
         found = []
         monkeypatch.setattr(compare, "Others", lambda _: SimpleNamespace(share=lambda: others))
         for seed in range(count):
@@ -165,7 +166,7 @@ def simulate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict]]:
             monkeypatch.setattr(compare, "time", clock)
             monkeypatch.setattr(compare, "LoadedModel", lambda model, _, machine=machine: _LoadedModel(machine, times[model["name"]]))
             monkeypatch.setattr(measure.Options, "guard", lambda *_, clock=clock: ThrottleGuard(probe=dict, clock=clock))
-            options = measure.Options(min_time_s=0.4, max_time_s=2.0, stop_at=stop_at)
+            options = measure.Options(min_time_s=0.4, max_time_s=2.0, **given)
             found.append(compare.compare([{"name": name} for name in times], options, lambda *_, **__: None)["models"][1])
         return found
 
@@ -206,6 +207,16 @@ def test_a_model_far_from_the_limit_takes_few_rounds(simulate: Callable[..., lis
 def test_no_comparison_ends_early_beside_other_programs(simulate: Callable[..., list[dict]], others: float | None, rounds: int) -> None:
     (found,) = simulate(NOISES["quiet"], {"a": 1e6, "b": 1.15 * 0.5e6}, 1, stop_at=0.5, others=others)
     assert len(found["log_ratios"]) == rounds
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_one_round_of_a_comparison_that_devices_share(simulate: Callable[..., list[dict]], number: int) -> None:
+    """However noisy it is."""
+    (found,) = simulate(NOISES["bursts"], {"a": 1e6, "b": 0.5e6}, 1, only_round=number)
+    assert len(found["log_ratios"]) == 1
+    assert found["stop_reason"] == "one round"
+    assert found["ratio"] == pytest.approx(0.5, rel=0.1)
+    assert found["high"] is None
 
 
 @pytest.mark.parametrize("count", [20, pytest.param(300, marks=pytest.mark.soak)])

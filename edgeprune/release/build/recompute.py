@@ -51,18 +51,27 @@ def _check_figures(run: FinishedRun, record: Record, measured: Measurement) -> N
 
 
 @dataclass(frozen=True)
+class _Part:
+    """What another board measured: see :class:`_Ratio`."""
+
+    log_ratios: list[float]
+
+
+@dataclass(frozen=True)
 class _Ratio:
-    """Of a record of a pair: the ratio of its latencies, and the logarithms of the rounds' ratios that it is made of."""
+    """Of a record of a pair: the ratio of its latencies, and the logarithms of the rounds' ratios that it is made of; ``beside``:
+    those that other boards measured."""
 
     ratio: float
     low: float
     high: float
     log_ratios: list[float] = field(default_factory=list)
+    beside: list[_Part] = field(default_factory=list)
 
 
 def _check_ratio(run: FinishedRun, pair: JsonObject) -> None:
     found = convert(pair, _Ratio)
-    check_ratio(found.ratio, found.low, found.high, found.log_ratios)
+    check_ratio(found.ratio, found.low, found.high, found.log_ratios, *(one.log_ratios for one in found.beside))
     shown = run.result.ratio or RatioSummary()
     for name, value, other in (("ratio", found.ratio, shown.value), ("low", found.low, shown.low), ("high", found.high, shown.high)):
         if other not in (None, value):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from edgeprune.bench import Artifact, BenchOptions, Device, Measurement, open_device
+from edgeprune.bench import Artifact, BenchOptions, Device, Measurement, Ratio, open_device
 from edgeprune.bench.info import DeviceFacts, facts_of
 from edgeprune.cost.table import Point, point_key
 from edgeprune.devices import parse_address, resolve_target
@@ -21,7 +21,8 @@ from edgeprune.export.formats import find as find_format
 from edgeprune.export.formats import kernel_builders
 from edgeprune.runs.events import DeviceCooling, DeviceWaiting
 from edgeprune.search.events import EventStream
-from edgeprune.search.measure.paired import PairedMeasurement
+from edgeprune.search.measure.paired import PairedMeasurement, Part
+from edgeprune.search.measure.rounds import Round, options_of
 
 
 class Board:
@@ -57,10 +58,18 @@ class Board:
 
     def compare(self, dense: Path, path: Path, stop_at: float | None = None) -> PairedMeasurement:
         """A pruned model in turns with the dense one; in fewer rounds where they suffice to tell its ratio from ``stop_at``."""
-        options = self._options if stop_at is None else replace(self._options, stop_at=stop_at)
-        comparison = self._open().compare(Artifact(dense, "dense"), [Artifact(path, "pruned")], options)
-        ratio, (before, after) = comparison.ratios[0], comparison.measurements
+        ratio, before, after = self._compare(dense, path, self._options if stop_at is None else replace(self._options, stop_at=stop_at))
         return PairedMeasurement(ratio.ratio, ratio.low, ratio.high, before, after, ratio.log_ratios)
+
+    def one_round(self, dense: Path, task: Round) -> Part:
+        """A single round of a comparison that boards share."""
+        ratio, before, after = self._compare(dense, task.asked.path, options_of(task, self._options))
+        return Part(before, after, ratio.log_ratios)
+
+    def _compare(self, dense: Path, path: Path, options: BenchOptions) -> tuple[Ratio, Measurement, Measurement]:
+        comparison = self._open().compare(Artifact(dense, "dense"), [Artifact(path, "pruned")], options)
+        before, after = comparison.measurements
+        return comparison.ratios[0], before, after
 
     def time(self, points: Sequence[Point]) -> dict[str, float]:
         """Milliseconds of single kernels, by :func:`point_key`.  Raises :class:`DeviceError` for one that does not run."""

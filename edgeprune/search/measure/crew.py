@@ -61,7 +61,7 @@ class Crew:
             waiting.discard(board)
             return board
 
-        results = {board: result for board, _, result in self._run(pick, lambda _: None, lambda board, _: work(board))}
+        results = {board: result for board, _, result in self.run(pick, lambda *_: None, lambda board, _: work(board))}
         return {board: results[board] for board in self.boards}
 
     def share(self, tasks: Iterable[S], work: Callable[[Board, S], T], only: Board | None = None) -> Iterator[tuple[Board, S, T]]:
@@ -77,11 +77,13 @@ class Crew:
                 return None
             return back.pop(0) if back else next(coming, None)
 
-        return self._run(pick, back.append, work)
+        return self.run(pick, lambda _, task: back.append(task), work)
 
-    def _run(
-        self, pick: Callable[[Board], S | None], give_back: Callable[[S], None], work: Callable[[Board, S], T]
+    def run(
+        self, pick: Callable[[Board], S | None], lose: Callable[[Board, S], None], work: Callable[[Board, S], T]
     ) -> Iterator[tuple[Board, S, T]]:
+        """What ``pick`` gives boards to do, each with its result as it comes, until all have had None.  A board that has nothing to do is
+        asked again after each result.  ``lose``: gets a board that went away, and what it had to do.  Raises as :meth:`share` does."""
         inbox: queue.SimpleQueue[Event | _Ended[Any]] = queue.SimpleQueue()
         self._inbox = inbox  # what an earlier call left behind, which was interrupted, is not heard
         busy = set[Board]()
@@ -103,7 +105,7 @@ class Crew:
             elif isinstance(said.error, TransientError):
                 self.boards.remove(said.board)
                 self._gone = said.error
-                give_back(said.task)
+                lose(said.board, said.task)
                 if self.boards:
                     left = ", ".join(board.target for board in self.boards)
                     self._events.warn(f"{said.board.target} is left out, and measuring goes on with {left}: {said.error.message}")

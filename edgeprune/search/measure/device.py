@@ -119,7 +119,7 @@ class DeviceBackend:
         self._run.record(key, pair.to_json())
         if stop_at is not None:
             where = f"{pair.board}: " if pair.board else ""
-            self._events.note(f"{where}measured in {len(pair.log_ratios)} rounds: {pair.model.stop_reason}")
+            self._events.note(f"{where}measured in {pair.rounds} rounds: {pair.model.stop_reason}")
 
     def table(self, grids: Sequence[Grid]) -> Table:
         """Times of all kernels on the grids: from this run, from earlier runs on this device, and the rest measured now."""

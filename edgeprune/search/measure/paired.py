@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
 
 from edgeprune.bench import Measurement
 from edgeprune.bench.consistency import check_ratio
-from edgeprune.bench.intervals import trimmed_interval
+from edgeprune.bench.intervals import stratified_interval
 from edgeprune.decode import JsonObject, convert
 from edgeprune.errors import InputError
 
@@ -16,10 +17,28 @@ CLEAR_OF_LIMIT = "clear of the limit"
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one board measured of a pair: both models, and the logarithms of its rounds' ratios."""
+
+    dense: Measurement
+    model: Measurement
+    log_ratios: tuple[float, ...]
+
+    def together(self, more: Part) -> Part:
+        """What the same board's rounds make."""
+        return Part(self.dense.together(more.dense), self.model.together(more.model), self.log_ratios + more.log_ratios)
+
+    def to_json(self) -> JsonObject:
+        """Plain values."""
+        return {"dense": self.dense.to_json(), "model": self.model.to_json(), "log_ratios": list(self.log_ratios)}
+
+
+@dataclass(frozen=True)
 class PairedMeasurement:
     """A model measured in turns with the dense one: ``ratio`` of latencies with its interval, and both measurements.  ``log_ratios``: the
     logarithms of the rounds' ratios that it is made of; none of a predicted one. ``board``: which of several devices measured it, where any
-    of them might have: what its latencies say of the others is their ratio."""
+    of them might have: what its latencies say of the others is their ratio. ``beside``: the rounds of other boards, where several shared
+    them; the ratio is made of all, and ``board`` names all, the one whose measurements these are first."""
 
     ratio: float
     low: float
@@ -28,6 +47,24 @@ class PairedMeasurement:
     model: Measurement
     log_ratios: tuple[float, ...] = ()
     board: str | None = None
+    beside: tuple[Part, ...] = ()
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], board: str | None = None) -> PairedMeasurement:
+        """What the rounds of several boards make; the latencies are the first one's."""
+        first, *beside = parts
+        made = stratified_interval([part.log_ratios for part in parts])
+        return cls(*made, first.dense, first.model, first.log_ratios, board, tuple(beside))
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """By board what it measured."""
+        return (Part(self.dense, self.model, self.log_ratios), *self.beside)
+
+    @property
+    def rounds(self) -> int:
+        """Of all boards."""
+        return sum(len(part.log_ratios) for part in self.parts)
 
     def measures(self, kind: str) -> bool:
         """Whether the session measured what a limit of ``kind`` is about; else it is counted or predicted."""
@@ -41,14 +78,14 @@ class PairedMeasurement:
         return self.model.stop_reason == CLEAR_OF_LIMIT
 
     def together(self, more: PairedMeasurement) -> PairedMeasurement:
-        """What the rounds of both sessions make."""
-        log_ratios = self.log_ratios + more.log_ratios
-        dense, model = self.dense.together(more.dense), self.model.together(more.model)
-        return PairedMeasurement(*trimmed_interval(log_ratios), dense, model, log_ratios)
+        """What the rounds of both sessions make, by board."""
+        return PairedMeasurement.of(by_board((*self.parts, *more.parts)))
 
     def to_json(self) -> JsonObject:
         """Plain values."""
-        return asdict(self) | {"dense": self.dense.to_json(), "model": self.model.to_json()}
+        known: JsonObject = {"ratio": self.ratio, "low": self.low, "high": self.high}
+        shared: JsonObject = {"beside": [part.to_json() for part in self.beside]} if self.beside else {}
+        return known | Part(self.dense, self.model, self.log_ratios).to_json() | {"board": self.board} | shared
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> PairedMeasurement:
@@ -58,11 +95,29 @@ class PairedMeasurement:
             if not 0 < stored.low <= stored.ratio <= stored.high:
                 raise ValueError(f"the ratio {stored.ratio:.6g} is not inside its interval, {stored.low:.6g} to {stored.high:.6g}")
             if stored.log_ratios:
-                check_ratio(stored.ratio, stored.low, stored.high, stored.log_ratios)
+                check_ratio(stored.ratio, stored.low, stored.high, stored.log_ratios, *(part.log_ratios for part in stored.beside))
         except ValueError as error:
             raise InputError(f"this is not a measurement of a pair: {error}") from error
-        dense, model = Measurement.from_json(stored.dense), Measurement.from_json(stored.model)
-        return cls(stored.ratio, stored.low, stored.high, dense, model, stored.log_ratios, stored.board)
+        first, *beside = (
+            Part(Measurement.from_json(part.dense), Measurement.from_json(part.model), part.log_ratios) for part in (stored, *stored.beside)
+        )
+        made = stored.ratio, stored.low, stored.high
+        return cls(*made, first.dense, first.model, first.log_ratios, stored.board, tuple(beside))
+
+
+def by_board(rounds: Iterable[Part]) -> list[Part]:
+    """Rounds of one pair joined by the board that measured them, in the order of its first."""
+    found: dict[str, list[Part]] = {}
+    for one in rounds:
+        found.setdefault(one.model.device, []).append(one)
+    return [reduce(Part.together, parts) for parts in found.values()]
+
+
+@dataclass(frozen=True)
+class _StoredPart:
+    dense: JsonObject
+    model: JsonObject
+    log_ratios: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,3 +129,4 @@ class _Stored:
     model: JsonObject
     log_ratios: tuple[float, ...] = ()
     board: str | None = None
+    beside: tuple[_StoredPart, ...] = ()

@@ -1,8 +1,9 @@
-"""Several devices of one kind, which measure different candidates at the same time."""
+"""Several devices of one kind, which share all that is measured."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
@@ -24,7 +25,8 @@ from edgeprune.search.measure.backend import Asked, described
 from edgeprune.search.measure.board import Board
 from edgeprune.search.measure.crew import Crew
 from edgeprune.search.measure.device import CHUNK, DeviceBackend, archive_of, check_device_engine, table_of
-from edgeprune.search.measure.paired import PairedMeasurement
+from edgeprune.search.measure.paired import PairedMeasurement, Part
+from edgeprune.search.measure.rounds import FIRST_LOOK, Round, Sharing
 from edgeprune.search.precision import Precision
 
 EQUAL, ALIKE = 0.03, 0.15
@@ -70,11 +72,11 @@ class PooledArchive(Archive):
     def find(self, widths: Mapping[str, int]) -> PairedMeasurement | None:
         """What any of the boards measured of these widths."""
         found = ((target, part.find(widths)) for target, part in self._parts.items())
-        return next((replace(pair, board=target) for target, pair in found if pair is not None), None)
+        return next((replace(pair, board=pair.board or target) for target, pair in found if pair is not None), None)
 
     def add(self, widths: Mapping[str, int], pair: PairedMeasurement) -> None:
-        """Keep it with the board that measured it."""
-        self._parts[pair.board or self._decides].add(widths, pair)
+        """Keep it with the board whose latencies it has."""
+        self._parts[(pair.board or self._decides).partition(", ")[0]].add(widths, pair)
 
     def observed(self) -> list[tuple[Widths, float, float | None]]:
         """The latest of every board."""
@@ -82,10 +84,12 @@ class PooledArchive(Archive):
 
 
 class PoolBackend(DeviceBackend):
-    """The device table and candidates are shared out between boards of one kind, one thread each; this thread alone records.
+    """The device table and the rounds of every comparison are shared out between boards of one kind, one thread each; this thread alone
+    records.
 
-    Boards are compared before they measure for a run: what they are, then how long the dense model takes. The slowest one decides: it
-    measures tuned models, and the others' times are corrected to its own where they differ.
+    Boards are compared before they measure for a run: what they are, then how long the dense model takes. Ratios are made of the rounds of
+    all, each with the dense model of its own board; the slowest board decides what is absolute: it is its latency of a tuned model that is
+    judged, and the others' times of kernels are corrected to its own where they differ.
     """
 
     def __init__(self, run: RunDirectory, target: str, engine: str | None, options: BenchOptions, events: EventStream) -> None:
@@ -96,7 +100,7 @@ class PoolBackend(DeviceBackend):
         engine = begun["engine"] if begun else engine
         self._crew = Crew(names, lambda name, heard: Board(name, engine, options, heard), events)
         self._facts: dict[Board, DeviceFacts] = {}
-        self.measurements = 0
+        self._options, self.measurements = options, 0
         if members := run.recall_as("pool", Members):
             self._join(members)
 
@@ -104,13 +108,18 @@ class PoolBackend(DeviceBackend):
         """Only boards that were there when the run began measure for it."""
         self._crew.boards = [board for board in self._crew.boards if board.target in members.boards]
         self._facts = {board: members.boards[board.target].facts for board in self._crew.boards}
+        self._slowest_first(members)
         for board, facts in self._facts.items():
             board.known = facts
 
+    def _slowest_first(self, members: Members) -> None:
+        """Where there are more boards than rounds, and one has gone away, the slowest one measures."""
+        self._crew.boards.sort(key=lambda board: -members.boards[board.target].dense_ms)
+
     @property
     def at_once(self) -> int:
-        """The boards that are there."""
-        return len(self._crew.boards)
+        """One, unless there are boards for the fewest rounds of several."""
+        return max(1, len(self._crew.boards) // FIRST_LOOK)
 
     @property
     def is_remote(self) -> bool:
@@ -154,7 +163,9 @@ class PoolBackend(DeviceBackend):
             slowest = max(found, key=lambda board: found[board].latency_ms)
             self._check_equal({board.target: one.latency_ms for board, one in found.items()}, slowest.target)
             boards = {board.target: Member(self._facts[board], one.latency_ms) for board, one in found.items()}
-            self._run.record("pool", asdict(Members(slowest.target, boards)))
+            members = Members(slowest.target, boards)
+            self._run.record("pool", asdict(members))
+            self._slowest_first(members)
             self._run.record("device", self._facts[slowest])
             known = found[slowest]
             self._run.record("dense", known.to_json())
@@ -182,15 +193,16 @@ class PoolBackend(DeviceBackend):
                 self._events.warn(f"{shown}: what {target} measures is corrected by that")
 
     def measure_pair(self, key: str, dense: Path, path: Path, stop_at: float | None = None) -> PairedMeasurement:
-        """On the board that decides; on another one when that has gone."""
+        """By all boards; the latencies are those of the one that decides, or of the slowest that is there when that has gone."""
         known = self._run.recall_by(key, PairedMeasurement.from_json)
         if known is None:
-            ((_, _, known),) = self._crew.share([path], lambda board, _: board.compare(dense, path, stop_at), self._deciding)
+            asked = Asked(key, path, stop_at)
+            ((_, known, _),) = self._compared(dense, iter([(0, asked)]))
             self._keep(key, known, stop_at)
         return known
 
     def measure_pairs(self, dense: Path, asked: Iterable[Asked]) -> list[PairedMeasurement]:
-        """By whichever board is free."""
+        """By all boards, the first of them first."""
         found: dict[int, PairedMeasurement] = {}
 
         def missing() -> Iterator[tuple[int, Asked]]:
@@ -201,11 +213,25 @@ class PoolBackend(DeviceBackend):
                 else:
                     found[number] = known
 
-        work = self._crew.share(missing(), lambda board, task: board.compare(dense, task[1].path, task[1].stop_at))
-        for board, (number, one), pair in work:
-            found[number] = replace(pair, board=board.target)
+        for (number, one), pair, boards in self._compared(dense, missing()):
+            found[number] = replace(pair, board=", ".join(board.target for board in boards))
             self._keep(one.key, found[number], one.stop_at)
         return [found[number] for number in sorted(found)]
+
+    def _compared(
+        self, dense: Path, asked: Iterator[tuple[int, Asked]]
+    ) -> Iterator[tuple[tuple[int, Asked], PairedMeasurement, Sequence[Board]]]:
+        """Comparisons whose rounds the boards share, as they are complete, with the boards that measured them."""
+        sharing = Sharing[Board](asked, self._options, len(self._crew.boards))
+
+        def work(board: Board, task: tuple[int, Round]) -> tuple[Part, float]:
+            begin = time.monotonic()
+            return board.one_round(dense, task[1]), time.monotonic() - begin
+
+        for board, (number, task), (part, seconds) in self._crew.run(sharing.next_for, lambda board, _: sharing.lose(board), work):
+            if (done := sharing.add(number, board, part, seconds)) is not None:
+                order = self._crew.boards
+                yield (number, task.asked), done.result(order), done.boards(order)
 
     def archive(self, analysis: Analysis, precision: Precision) -> Archive:
         """What earlier runs measured on any of the boards."""
@@ -223,7 +249,8 @@ class PoolBackend(DeviceBackend):
 
     def _timed(self, points: Sequence[Point]) -> Iterator[dict[str, float]]:
         """These kernels' times, as on the board that decides."""
-        members, parts = self._members, self.at_once * math.ceil(len(points) / (CHUNK * self.at_once))
+        members, boards = self._members, len(self._crew.boards)
+        parts = boards * math.ceil(len(points) / (CHUNK * boards))
         chunks = [points[len(points) * part // parts : len(points) * (part + 1) // parts] for part in range(parts)]
         for board, _, times in self._crew.share(filter(None, chunks), lambda board, chunk: board.time(chunk)):
             table_of(self._facts[board]).add(times)
