@@ -98,9 +98,8 @@ class PairedMeasurement:
                 check_ratio(stored.ratio, stored.low, stored.high, stored.log_ratios, *(part.log_ratios for part in stored.beside))
         except ValueError as error:
             raise InputError(f"this is not a measurement of a pair: {error}") from error
-        first, *beside = (
-            Part(Measurement.from_json(part.dense), Measurement.from_json(part.model), part.log_ratios) for part in (stored, *stored.beside)
-        )
+        given: list[_Stored | _StoredPart] = [stored, *stored.beside]
+        first, *beside = [Part(Measurement.from_json(one.dense), Measurement.from_json(one.model), one.log_ratios) for one in given]
         made = stored.ratio, stored.low, stored.high
         return cls(*made, first.dense, first.model, first.log_ratios, stored.board, tuple(beside))
 
