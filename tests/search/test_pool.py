@@ -53,7 +53,7 @@ class Lab:
     done: list[tuple[str, str]] = field(default_factory=list)
     connected: set[str] = field(default_factory=set)
 
-    def open(self, target: str, engine: str, on_event: Any) -> Played:
+    def open(self, target: str, engine: str, on_event: Any, accelerator: str | None = None) -> Played:
         self.meanwhile(target, "open")
         self.connected.add(target)
         return Played(self, target, on_event)
