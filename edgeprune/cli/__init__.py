@@ -32,6 +32,7 @@ COMMANDS = {
     "bench": "Measure an exported model on a device, or compare two.",
     "history": "List measured results.",
     "compare": "Compare two measured results.",
+    "doctor": "Check what works on this machine and on a device.",
     "probe": "Describe a device: processor, memory, runtimes, meters.",
     "setup": "Install a runtime on a device, from this machine.",
     "teardown": "Remove everything that edgeprune put on a device.",
