@@ -19,7 +19,7 @@ LAYERS = [
     {"budget", "profile", "tflite", "parametrization", "placement", "recipes", "shipped", "batches"},
     {"task", "graph", "packing"},
     {"tasks", "importers", "importance", "surgery", "cost", "devices"},
-    {"tuning", "bench", "micro"},
+    {"tuning", "bench", "micro", "starters"},
     {"execute"},
     {"runs", "export", "criteria"},
     {"search", "release", "report"},

@@ -24,6 +24,7 @@ from edgeprune.errors import EdgepruneError, RunError, close_names
 
 # name: what it does.  The command is `command` in the file of this name (- as _) beside this one, imported when it is used.
 COMMANDS = {
+    "init": "Write a recipe for a model and data that you name.",
     "prune": "Prune a model to budgets that are measured on a device.",
     "report": "Write the report of a run again.",
     "frontier": "Prune to several limits and show accuracy against them.",
