@@ -171,6 +171,47 @@ def test_a_network_of_segmentation(empty, tmp_path):
     assert loaded(path).model(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 32, 32)
 
 
+@pytest.mark.parametrize("name", ["ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn"])
+def test_a_detector(name, empty, tmp_path):
+    (tmp_path / "street").mkdir()
+    text = "<object><name>{}</name><bndbox><xmin>3</xmin><ymin>3</ymin><xmax>60</xmax><ymax>70</ymax></bndbox></object>"
+    for number in range(6):
+        Image.new("RGB", (90, 80), (40 * number,) * 3).save(tmp_path / f"street/{number}.png")
+        (tmp_path / f"street/{number}.xml").write_text(f"<annotation>{text.format('car' if number % 2 else 'bus')}</annotation>")
+    size = [] if name.startswith("ssdlite") else ["--size", "64"]
+    assert main(["init", "--detection", name, "--images", str(tmp_path / "street"), "--weights", "none", *size]) == 0
+    path = empty / f"{name}.py"
+    assert formatted(path)
+    text = path.read_text()
+    assert "epochs=10)" in text
+    path.write_text(text.replace("return train_once(task, kept, epochs=10)", "return task"))
+    task = load_recipe(path)
+    assert {"car", "bus"} <= set(task.labels)
+    images, targets = next(iter(task.batches("validation"))).args[0], next(iter(task.batches("validation"))).targets
+    assert images.shape[1:] == (3, 320, 320) if not size else (3, 64, 64)
+    assert [target["labels"].tolist() for target in targets] == [[list(task.labels).index("bus")]]
+    with torch.no_grad():
+        assert torch.isfinite(task.loss_of(task.model.eval()(images), targets, "here"))
+
+
+def test_a_classifier_in_an_onnx_file(empty, pictures, tmp_path, capsys):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(3, 8, 3, 2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    for classes in (5, 2):
+        model = torch.nn.Sequential(*layers, torch.nn.Linear(8, classes)).eval()
+        torch.onnx.export(model, (torch.zeros(1, 3, 32, 32),), tmp_path / f"net{classes}.onnx", dynamo=True, verbose=False)
+    assert main(["init", "--onnx", str(tmp_path / "net5.onnx"), "--images", pictures]) == 1
+    assert "gives (1, 5) for a picture" in capsys.readouterr().err
+    assert main(["init", "--onnx", str(tmp_path / "net2.onnx"), "--images", pictures]) == 0
+    assert formatted(empty / "net2.py")
+    task = load_recipe(empty / "net2.py")
+    inputs = torch.randn(1, 3, 32, 32)
+    assert task.example_inputs[0].shape == (1, 3, 32, 32)
+    torch.testing.assert_close(task.model.eval()(inputs), model(inputs), atol=1e-4, rtol=1e-4)
+
+
 def test_what_is_refused(empty, pictures, tmp_path, capsys, monkeypatch):
     def err(*arguments: str, code: int) -> str:
         assert main(["init", *arguments]) == code
