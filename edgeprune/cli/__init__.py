@@ -11,11 +11,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from importlib import import_module
 
 import click
 
 from edgeprune import __version__
+from edgeprune.cli.completion import complete
+from edgeprune.cli.defaults import OFF, default_map
 from edgeprune.cli.exit_codes import Exit, epilog, of_error
 from edgeprune.cli.options import Settings, debug_option
 from edgeprune.cli.output import print_failure, show_error
@@ -43,6 +46,7 @@ COMMANDS = {
     "micro": "Check a TFLite file for a microcontroller, and write it as a C array.",
     "release": "Build, sign and verify releases, and send them to devices.",
     "recipes": "List the ready recipes, show and copy them.",
+    "completion": "Print what makes a shell complete edgeprune's commands.",
     "profiles": "List the known devices and show their facts.",
 }
 
@@ -62,6 +66,7 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = import_module(f"edgeprune.cli.{name.replace('-', '_')}").command
         _accept_debug(command)
+        complete(command, name)
         return command
 
     def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
@@ -88,9 +93,18 @@ def _accept_debug(command: click.Command) -> None:
 
 @click.group(cls=LazyGroup, epilog=epilog(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="edgeprune")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help=f"Defaults of options [default: edgeprune.toml, or [tool.edgeprune] of pyproject.toml, in this folder; {OFF}: none].",
+)
 @debug_option
-def group() -> None:
+@click.pass_context
+def group(context: click.Context, config: str | None) -> None:
     """Prune a trained PyTorch model to latency, memory, energy and size budgets, measured on your own device."""
+    if context.invoked_subcommand not in (None, "completion") and not context.resilient_parsing:
+        command_of = partial(context.command.get_command, context) if isinstance(context.command, click.Group) else lambda name: None
+        context.default_map = default_map(config, str(context.invoked_subcommand), COMMANDS, command_of)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
