@@ -34,14 +34,41 @@ class Release:
         if "labels.txt" in self.about["files"]:
             with open(os.path.join(folder, "labels.txt"), encoding="utf-8") as file:
                 self.labels = file.read().splitlines()
+        self.decoding = {}  # how outputs become answers, where the release says so
+        if "preprocessing.json" in self.about["files"]:
+            with open(os.path.join(folder, "preprocessing.json"), encoding="utf-8") as file:
+                self.decoding = json.load(file).get("decoding", {})
         self.interpreter = load_interpreter(os.path.join(folder, self.about["model"]))
-        self.classify(self.zeros())  # what does not run is not adopted
+        self.answer(self.zeros())  # what does not run is not adopted
 
-    def classify(self, values):
-        """The index of the greatest output for one input, an array of the model's shape and type."""
+    def outputs(self, values):
+        """The model's outputs, as real numbers, for one input, an array of the model's shape and type."""
         self.interpreter.set_tensor(self.interpreter.get_input_details()[0]["index"], values)
         self.interpreter.invoke()
-        return int(self.interpreter.get_tensor(self.interpreter.get_output_details()[0]["index"]).argmax())
+        found = []
+        for details in self.interpreter.get_output_details():
+            value, (scale, zero) = self.interpreter.get_tensor(details["index"]), details["quantization"]
+            found.append((value.astype("float32") - zero) * scale if scale else value)
+        return found
+
+    def classify(self, values):
+        """The index of the greatest output for one input."""
+        return int(self.outputs(values)[0].argmax())
+
+    def answer(self, values):
+        """What is seen in one input: boxes of a detector, pixels of each class of a segmentation, or else a class."""
+        outputs = self.outputs(values)
+        if self.decoding.get("kind") == "detection":
+            return {"boxes": [dict(box, label=self.name(box["class"])) for box in detected(outputs, self.decoding)]}
+        if outputs[0].ndim == 4:
+            _, counts = segmented(outputs[0])
+            return {"pixels": {self.name(index) or str(index): count for index, count in counts.items()}}
+        index = int(outputs[0].argmax())
+        return {"class": index, "label": self.name(index)}
+
+    def name(self, index):
+        """The label of a class, None where there is none."""
+        return self.labels[index] if index < len(self.labels) else None
 
     def zeros(self):
         """An input of zeros."""
@@ -49,6 +76,106 @@ class Release:
 
         details = self.interpreter.get_input_details()[0]
         return numpy.zeros(details["shape"], details["dtype"])
+
+
+def segmented(scores):
+    """The class of every pixel, (height, width), of scores (1, classes, height, width), and how many pixels each class has."""
+    import numpy
+
+    labels = scores[0].argmax(0)
+    found, counts = numpy.unique(labels, return_counts=True)
+    return labels, {int(index): int(count) for index, count in zip(found, counts)}
+
+
+def detected(outputs, decoding):
+    """The boxes in one image, best first: dicts of ``box`` (x1, y1, x2, y2 in pixels), ``score`` and ``class``.
+
+    ``outputs``: of the network, (1, A, ...) each. ``decoding``: what the file's metadata says of them.
+    """
+    import numpy
+
+    named = {name: value[0].astype("float32") for name, value in zip(decoding["outputs"], outputs)}
+    boxes = named["boxes"] if "anchors" not in decoding else decoded(named["boxes"], decoding)
+    height, width = decoding["image_size"]
+    boxes = numpy.clip(boxes, 0, [width, height, width, height])
+    places, classes, scores = candidates(scored(named, decoding["activation"]), decoding)
+    kept = []
+    for index in numpy.unique(classes):
+        own = numpy.flatnonzero(classes == index)
+        kept += [own[best] for best in suppressed(boxes[places[own]], scores[own], decoding["overlap"])]
+    kept = sorted(kept, key=lambda place: -scores[place])[: decoding["most"]]
+    first = decoding["first_label"]
+    return [{"box": boxes[places[at]].tolist(), "score": float(scores[at]), "class": int(classes[at]) + first} for at in kept]
+
+
+def scored(named, activation):
+    """The scores of all classes at every place, (A, classes), without a background."""
+    import numpy
+
+    def sigmoid(values):
+        return 1 / (1 + numpy.exp(-values))
+
+    logits = named["logits"]
+    if activation == "sigmoid":
+        found = sigmoid(logits)
+        return numpy.sqrt(found * sigmoid(named["centerness"])) if "centerness" in named else found
+    shares = numpy.exp(logits - logits.max(-1, keepdims=True))
+    shares /= shares.sum(-1, keepdims=True)
+    return shares[:, 1:] if activation == "softmax" else sigmoid(named["objects"]) ** 0.6 * shares**0.4
+
+
+def candidates(scores, decoding):
+    """Places, classes and scores of what is scored well enough; of each class, or of each level, the best few."""
+    import numpy
+
+    parts = []
+    if decoding.get("per") == "level":
+        ends = numpy.cumsum(decoding["level_sizes"])
+        parts = [(end - size, 0, scores[end - size : end]) for end, size in zip(ends, decoding["level_sizes"])]
+    else:
+        parts = [(0, index, scores[:, index : index + 1]) for index in range(scores.shape[1])]
+    found = []
+    for start, first, part in parts:
+        rows, columns = numpy.nonzero(part > decoding["score"])
+        best = numpy.argsort(-part[rows, columns], kind="stable")[: decoding.get("candidates", 400)]
+        found.append((rows[best] + start, columns[best] + first))
+    places, classes = (numpy.concatenate(values) for values in zip(*found))
+    return places, classes, scores[places, classes]
+
+
+def suppressed(boxes, scores, overlap):
+    """Which boxes of one class stay where those that overlap a better one by more than this IoU go, best first."""
+    import numpy
+
+    left, kept = numpy.argsort(-scores, kind="stable"), []
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        corners = numpy.maximum(boxes[left, :2], boxes[best, :2]), numpy.minimum(boxes[left, 2:], boxes[best, 2:])
+        shared = numpy.clip(corners[1] - corners[0], 0, None).prod(1)
+        left = left[shared <= overlap * (area[left] + area[best] - shared)]
+    return kept
+
+
+def decoded(numbers, decoding):
+    """Boxes (A, 4) of the numbers that a network gives in their place, from the anchors."""
+    import numpy
+
+    levels = []
+    for level in decoding["anchors"]:
+        y, x = (numpy.arange(size) * step for size, step in zip(level["grid"], level["step"]))
+        y, x = numpy.meshgrid(y, x, indexing="ij")
+        shifts = numpy.stack([x, y, x, y], -1).reshape(-1, 1, 4)
+        levels.append((shifts + numpy.asarray(level["cells"])).reshape(-1, 4))
+    anchors, coder = numpy.concatenate(levels), decoding["coder"]
+    centres, sizes = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]
+    if coder["form"] == "distances":
+        return numpy.concatenate([centres - numbers[:, :2] * sizes, centres + numbers[:, 2:] * sizes], -1)
+    moved = numbers / numpy.asarray(coder["weights"])
+    centres = moved[:, :2] * sizes + centres
+    half = numpy.exp(numpy.minimum(moved[:, 2:], coder["clip"])) * sizes / 2
+    return numpy.concatenate([centres - half, centres + half], -1)
 
 
 def identity_of(folder):
@@ -73,7 +200,7 @@ def follow(root, release):
 
 
 def main():
-    """Classify again and again; one JSON object a line."""
+    """Look again and again; one JSON object a line."""
     parser = argparse.ArgumentParser(description="Use the release in use, and follow when that changes.")
     parser.add_argument("root", help="a product's folder, such as ~/edgeprune/gadget")
     parser.add_argument("--input", help="a .npy file with one input; zeros unless given")
@@ -90,10 +217,9 @@ def main():
         else:
             values = release.zeros()
         begin = time.perf_counter()
-        index = release.classify(values)
+        found = release.answer(values)
         spent = (time.perf_counter() - begin) * 1e3
-        label = release.labels[index] if index < len(release.labels) else None
-        print(json.dumps({"version": release.about["version"], "class": index, "label": label, "ms": round(spent, 3)}), flush=True)
+        print(json.dumps({"version": release.about["version"], **found, "ms": round(spent, 3)}), flush=True)
         done += 1
         time.sleep(options.every)
 

@@ -64,6 +64,11 @@ SOURCES = {
     "pneumoniamnist": Source(
         "PneumoniaMNIST", "fetch https://zenodo.org/records/10519652/files/pneumoniamnist.npz of MedMNIST into pneumoniamnist/"
     ),
+    "cards": Source(
+        "playing cards",
+        "fetch https://github.com/EdjeElectronics/TensorFlow-Object-Detection-API-Tutorial-Train-Multiple-Objects-Windows-10, "
+        "and pack its images/ as boxes.json and images.tar into cards/",
+    ),
     "bccd": Source("blood cells (BCCD)", "git clone https://github.com/Shenggan/BCCD_Dataset there"),
     "grocery": Source("the Grocery Store Dataset", "git clone https://github.com/marcusklasson/GroceryStoreDataset there"),
 }

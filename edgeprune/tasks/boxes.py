@@ -170,6 +170,7 @@ class Boxes:
         """For the metadata of exported files: all that decoding and filtering need."""
         found: dict[str, Any] = {
             "kind": "detection",
+            "outputs": ["boxes", "logits", *(["centerness"] if self.decoder.form == "distances" else [])],
             "boxes": "x1, y1, x2, y2 in pixels" if self.decoded else "encoded",
             "image_size": list(self.size),
             **asdict(self.rules),
