@@ -15,17 +15,16 @@ from xml.etree import ElementTree
 
 import numpy as np
 import torch
-from _data import data_set, no_file
+from _data import no_file
 from PIL import Image
 from torch import Tensor
 
 Sample = tuple[Tensor, dict[str, Tensor]]
 
 
-def photos(name: str, classes: Sequence[str], size: tuple[int, int], parts: Sequence[str], *layouts: str, first: int = 1) -> list[Sample]:
-    """The photos of ``parts`` of the data set ``name``, scaled to ``size`` (height, width): uint8 (3, height, width), and their boxes with
-    labels from ``first`` on, in the order of ``classes``.  ``layouts``: VOC folders that it may lie in."""
-    folder = data_set(name, name, *layouts)
+def photos(folder: Path, classes: Sequence[str], size: tuple[int, int], parts: Sequence[str], first: int = 1) -> list[Sample]:
+    """The photos of ``parts`` of the data set in ``folder``, scaled to ``size`` (height, width): uint8 (3, height, width), and their boxes
+    with labels from ``first`` on, in the order of ``classes``.  Raises :class:`RecipeError` where a file is missing."""
     read = voc if (folder / "Annotations").is_dir() else packed
     return [scaled(image, boxes, [first + label for label in labels], size) for image, boxes, labels in read(folder, classes, parts)]
 

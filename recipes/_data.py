@@ -64,6 +64,10 @@ SOURCES = {
     "pneumoniamnist": Source(
         "PneumoniaMNIST", "fetch https://zenodo.org/records/10519652/files/pneumoniamnist.npz of MedMNIST into pneumoniamnist/"
     ),
+    "fastestdet": Source(
+        "FastestDet trained on COCO",
+        "fetch weights/weight_AP05:0.253207_280-epoch.pth of https://github.com/dog-qiuqiu/FastestDet as weights/fastestdet_coco_352.pth",
+    ),
     "cards": Source(
         "playing cards",
         "fetch https://github.com/EdjeElectronics/TensorFlow-Object-Detection-API-Tutorial-Train-Multiple-Objects-Windows-10, "

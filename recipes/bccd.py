@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from _boxes import Photos, photos
+from _data import data_set
 from _trained import trained_task
 from torch import nn
 from torchvision.models.detection import RetinaNet
@@ -53,7 +54,8 @@ def make_task(model: Any) -> Task:
     """Finding cells, for a ``model`` as :func:`network` makes it."""
     whole = detector()
     whole.backbone, whole.head = model.backbone, model.head
-    train, test = (photos("bccd", CLASSES, SIZE, [part], "BCCD_Dataset/BCCD", "BCCD", first=0) for part in ("train", "test"))
+    folder = data_set("bccd", "bccd", "BCCD_Dataset/BCCD", "BCCD")
+    train, test = (photos(folder, CLASSES, SIZE, [part], first=0) for part in ("train", "test"))
     data: dict[str, Any] = {"train": Photos(train, 8, augment=True, flip=True), "test": Photos(test, 12)}
     return detection(whole, **data, labels=CLASSES, image_size=SIZE)
 

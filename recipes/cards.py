@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from _boxes import Photos, photos
+from _data import data_set
 from _trained import trained_task
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
@@ -57,7 +58,7 @@ def make_task(model: Any) -> Task:
     """Finding cards, for a ``model`` as :func:`network` makes it."""
     whole = detector()
     whole.backbone, whole.head = model.backbone, model.head
-    train, test = (photos("cards", CLASSES, SIZE, [part]) for part in ("train", "test"))
+    train, test = (photos(data_set("cards", "cards"), CLASSES, SIZE, [part]) for part in ("train", "test"))
     data: dict[str, Any] = {"train": Photos(train, 8, augment=True), "test": Photos(test, 12)}
     return detection(whole, **data, labels=CLASSES, image_size=SIZE)
 

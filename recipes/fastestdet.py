@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from edgeprune.task import Task
 
+WEIGHTS = "fastestdet_coco_352.pth"
 FRUIT = ("Apple", "Orange", "Banana", "Carrots")
 PLACES = [COCO.index(name.lower().rstrip("s")) for name in FRUIT]
 
@@ -63,7 +64,7 @@ def loss(outputs: Mapping[str, Tensor], kinds: Tensor) -> Tensor:
 
 def task() -> Task:
     model = FastestDet()
-    path = data_folder() / "weights/fastestdet_coco_352.pth"
+    path = data_folder("fastestdet") / "weights" / WEIGHTS
     if not path.is_file():
         raise no_file(path)
     model.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
