@@ -117,9 +117,9 @@ def a_against_a(device: Device, count: int, model: Path) -> Iterator[str]:
 
 
 def stopping(device: Device, count: int, model: Path) -> Iterator[str]:
-    """A model compared with itself, in turns for a limit at its ratio and for one that it takes 115 % of: where rounds stop."""
+    """A model compared with itself: without a limit, at a limit that is its ratio, and where it takes 115 % of the limit."""
     options = BenchOptions(threads=1, min_time_s=0.4, max_time_s=2.0, warmup_s=0.5, energy=False)
-    limits = {"at the limit": 1.0, "at 115 % of the limit": 1 / 1.15}
+    limits = {"without a limit": None, "at the limit": 1.0, "at 115 % of the limit": 1 / 1.15}
     found: dict[str, list[Ratio]] = {where: [] for where in limits}
     taken = dict.fromkeys(limits, 0.0)
     for number in range(count):
@@ -131,10 +131,11 @@ def stopping(device: Device, count: int, model: Path) -> Iterator[str]:
         progress(f"stopping {number + 1} of {count}")
     for where, limit in limits.items():
         ratios = found[where]
-        clear, inside = sum(not item.low <= limit <= item.high for item in ratios), sum(item.low <= 1 <= item.high for item in ratios)
+        clear = sum(limit is not None and not item.low <= limit <= item.high for item in ratios)
+        inside = sum(item.low <= 1 <= item.high for item in ratios)
         rounds = statistics.mean(len(item.log_ratios) for item in ratios)
         width = statistics.median((item.high - item.low) / item.ratio for item in ratios)
-        yield f"| stopping {where}, {count} comparisons | clear of it in {clear}; the interval contains 1 in {inside} |"
+        yield f"| {where}, {count} comparisons | clear of it in {clear}; the interval contains 1 in {inside} |"
         yield f"| rounds, width of the interval, time of one | {rounds:.1f}, {width:.1%}, {taken[where] / count:.1f} s |"
 
 
