@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ def expected(function: str) -> str:
     return f"Give the path of a Python file with a function {function}() -> edgeprune.Task."
 
 
-def run_recipe(path: str | Path, function: str) -> Any:
-    """Run the file ``path`` and return what its ``function`` returns. It may import files beside it, as when it is run by itself.
+def run_recipe(path: str | Path, function: str, *arguments: Any, call: Callable[..., Any] | None = None) -> Any:
+    """Run the file ``path`` and return what its ``function`` returns for ``arguments``, or what ``call`` makes of it. It may import files
+    beside it, as when it is run by itself.
 
     Raises :class:`RecipeError` when the file is missing or is not Python, has no such function, or raises.
     """
@@ -44,7 +45,7 @@ def run_recipe(path: str | Path, function: str) -> Any:
             if not callable(made):
                 has = "no function" if made is None else f"a {type(made).__name__}, not a function,"
                 raise RecipeError(f"recipe {path} has {has} {function}()", remedy=f"Define `def {function}() -> edgeprune.Task`.")
-            return made()
+            return made(*arguments) if call is None else call(made)
     except RecipeError:
         raise
     except (Exception, SystemExit) as error:

@@ -70,6 +70,7 @@ class Task:
     that they need. ``unfreeze``: train the parameters that pruning changes, even if they are frozen (``requires_grad=False``).
     ``steps_per_epoch``: number of training batches in an epoch, for data without a length. ``temperature``: by which class scores are
     softened where a pruned model learns from the dense one's. ``distil_features``: names of modules whose outputs it learns from too.
+    ``input_names``, ``output_names``: in exported files; unless given, those of ``forward``'s parameters and of the keys of its output.
     ``inferences_per_day``, ``battery_mwh``: how often a device infers, and what its battery holds (milliwatt-hours; the profile's unless
     given): a report then says what a day takes of the battery.
 
@@ -120,6 +121,8 @@ class Task:
     compile: bool = False
     temperature: float = 4.0
     distil_features: Sequence[str] = field(default_factory=tuple)
+    input_names: Sequence[str] = field(default_factory=tuple)
+    output_names: Sequence[str] = field(default_factory=tuple)
     inferences_per_day: float | None = None
     battery_mwh: float | None = None
     postprocess: Callable[[Any], Any] | None = None

@@ -9,6 +9,7 @@ import click
 
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import echo, print_json
+from edgeprune.cli.source import asked_options, is_model_file, load_task, size_options
 from edgeprune.engines import FORMATS, TFLITE, engine_of
 
 if TYPE_CHECKING:
@@ -76,13 +77,14 @@ def parse_numbers(_: click.Context, __: click.Parameter, text: str | None) -> tu
     "--std", metavar="NUMBERS", callback=parse_numbers, help="Standard deviation, such as 0.229,0.224,0.225 [default: the task's]."
 )
 @click.option("--score", is_flag=True, help="Compute the task's metric with every file and with the model.")
+@size_options
 @click.option("--show", is_flag=True, help="Write nothing: show the metadata of the exported file SOURCE, and its bytes by part.")
 @json_option
 def command(source: Path, show: bool, as_json: bool, **given: Any) -> None:
     """Write SOURCE in formats that devices run, each compared with the PyTorch model.
 
-    SOURCE is a pruned model's checkpoint (.safetensors, with --recipe), or a recipe (.py), whose own model is written. With --show, it is a
-    file that was exported before.
+    SOURCE is a pruned model's checkpoint (.safetensors, with --recipe, which may be the ONNX file that was pruned), a recipe (.py), whose
+    own model is written, or an ONNX file. With --show, it is a file that was exported before.
     """
     if show:
         found = _shown(source)
@@ -117,6 +119,7 @@ def _written(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     score: bool,
+    **sizes: Any,
 ) -> dict[str, WrittenFile]:
     from edgeprune.errors import RecipeError
     from edgeprune.export import ExportOptions, export
@@ -128,7 +131,7 @@ def _written(
         raise click.UsageError("--mean and --std are for --input-type uint8.")
     wanted = [name.strip() for name in formats.split(",") if name.strip()]
     entries = find_all(wanted)  # what is wrong is said before the recipe's work
-    task, model = _loaded(source, recipe)
+    task, model = _loaded(source, recipe, sizes)
     if score and not task.scores:
         raise RecipeError(
             f"task {task.name} cannot be scored", remedy="Remove --score, or give the task `validation` batches or `evaluate`."
@@ -136,7 +139,8 @@ def _written(
     samples = calibration_for(task, entries, calibration)
     metadata = task_metadata(task, model if model is not task.model else None)
     pixels = _normalisation(task, mean, std) if input_type == "uint8" else None
-    options = ExportOptions(channels_last, integer_io, keep_float, metadata=metadata, pixels=pixels)
+    names = {"inputs": task.input_names, "outputs": task.output_names}
+    options = ExportOptions(channels_last, integer_io, keep_float, metadata=metadata, pixels=pixels, **names)
     paths = export(model, task.example_inputs, wanted, output or source.parent, source.stem, calibration=samples, options=options)
     model_score = score_with_error(model, task) if score else None
     return {name: _described(name, path, task, model_score) for name, path in paths.items()}
@@ -158,20 +162,19 @@ def _normalisation(task: Task, mean: tuple[float, ...], std: tuple[float, ...]) 
     return found
 
 
-def _loaded(source: Path, recipe: Path | None) -> tuple[Task, nn.Module]:
+def _loaded(source: Path, recipe: Path | None, sizes: dict[str, Any]) -> tuple[Task, nn.Module]:
     """The task, and the model to write."""
     from edgeprune.errors import CheckpointError
     from edgeprune.surgery import load
-    from edgeprune.task import load_recipe
 
-    if source.suffix == ".py":
-        task = load_recipe(source)
+    if source.suffix == ".py" or is_model_file(source):
+        task = load_task(source, asked_options(source, sizes))
         return task, task.model
     if not source.is_file():
         raise CheckpointError(f"checkpoint {source} does not exist", remedy="Give the .safetensors file of a pruning run, or a recipe.")
     if recipe is None:
-        raise click.UsageError("A checkpoint needs --recipe: the recipe that it was pruned from.")
-    task = load_recipe(recipe)
+        raise click.UsageError("A checkpoint needs --recipe: the recipe or the ONNX file that it was pruned from.")
+    task = load_task(recipe, asked_options(recipe, sizes))
     return task, load(task.model, source)
 
 

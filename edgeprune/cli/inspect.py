@@ -12,6 +12,7 @@ import click
 from edgeprune.budget import counted
 from edgeprune.cli.options import json_option
 from edgeprune.cli.output import console, print_json
+from edgeprune.cli.source import asked_options, load_task, size_options
 
 if TYPE_CHECKING:
     from edgeprune.report.structure import BlockEntry, GroupDetail, GroupEntry, Structure
@@ -27,11 +28,12 @@ REASONS_SHOWN = 12
     type=click.Choice(["heads", "dimensions"]),
     help="What attention layers lose: whole heads, or the same number of dimensions in every head [default: the recipe's choice].",
 )
+@size_options
 @json_option
-def command(recipe: Path, name: str | None, attention: Any, as_json: bool) -> None:
+def command(recipe: Path, name: str | None, attention: Any, as_json: bool, **given: Any) -> None:
     """Show which channels in the model of RECIPE can be pruned, and why others cannot.
 
-    RECIPE is a Python file with a function task() -> edgeprune.Task. Nothing is measured or changed.
+    RECIPE is a Python file with a function task() -> edgeprune.Task, or a model.onnx. Nothing is measured or changed.
 
     A group is a set of channels with one number to decide: of its R x K units, each of the R rows keeps the same number. A group owns the
     parameters that go with its channels, in the layers that produce them and in the layers that read them. A weight between two groups
@@ -41,9 +43,8 @@ def command(recipe: Path, name: str | None, attention: Any, as_json: bool) -> No
 
     from edgeprune.graph import analyze
     from edgeprune.report.structure import describe, detail, find_group
-    from edgeprune.task import load_recipe
 
-    task = load_recipe(recipe)
+    task = load_task(recipe, asked_options(recipe, given))
     with Console(stderr=True).status(f"analysing the channels of {recipe.name}"):
         analysis = analyze(task.model, task.example_inputs, tuple(task.protect), attention or task.attention)
         document = describe(analysis, task)

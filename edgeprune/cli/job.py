@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,9 +14,11 @@ import click
 from edgeprune.budget import FIGURES, Budget
 from edgeprune.cli.options import accelerator_option, budget_options, device_option, seed_option, workers_options
 from edgeprune.cli.output import progress
+from edgeprune.cli.source import asked_options, file_options, load_task
 from edgeprune.engines import DEFAULT_FORMATS
 
 if TYPE_CHECKING:
+    from edgeprune.decode import JsonObject
     from edgeprune.search import Options
     from edgeprune.search.events import EventStream
     from edgeprune.search.request import RunRequest
@@ -50,6 +52,7 @@ _OPTIONS = (
         metavar="TARGET",
         help="Device to measure on: a name, local:, or ssh://user@host:port; several of one kind (pi5a,pi5b, or a group) measure together.",
     ),
+    file_options,
     click.option("--profile", metavar="NAME", help="Device profile. Without --target, everything is predicted from it."),
     budget_options,
     click.option(
@@ -154,18 +157,19 @@ class AskedJob:
     profile: str | None
     budget: Budget
     options: Options
+    source: JsonObject | None = None
 
     def request(self, needs_budget: bool = True) -> RunRequest:
         """The job with its task.  What is wrong whatever the task is refused before the recipe runs, which may train for minutes."""
         from edgeprune.search.preflight import preflight
         from edgeprune.search.request import RunRequest
         from edgeprune.search.run import start_converter
-        from edgeprune.task import load_recipe
 
         facts = preflight(self.target, self.profile, self.budget, self.options, needs_budget)
         if Path(self.recipe).is_file():
             start_converter(self.options)
-        return RunRequest(load_recipe(self.recipe), self.budget, self.target, self.profile, self.options, self.recipe, facts)
+        task = load_task(self.recipe, self.source)
+        return RunRequest(task, self.budget, self.target, self.profile, self.options, self.recipe, facts, self.source)
 
 
 def new_job(recipe: str | None, given: dict[str, Any]) -> AskedJob:
@@ -174,12 +178,13 @@ def new_job(recipe: str | None, given: dict[str, Any]) -> AskedJob:
     from edgeprune.search import Options
 
     if recipe is None:
-        raise click.UsageError("Give a RECIPE, or --resume RUN.")
+        raise click.UsageError("Give a RECIPE or an ONNX file, or --resume RUN.")
     if given["target"] is None and given["profile"] is None:
         raise TargetError(
             "neither --target nor --profile was given",
             remedy="--target local: measures on this machine; --profile raspberry-pi-4 predicts.",
         )
+    source = asked_options(recipe, given)
     budget = Budget(**{kind: given[kind] for kind in (*FIGURES, "max_drop", "throughput")})
     options = Options(
         sensitivity=not given["no_sensitivity"],
@@ -190,7 +195,7 @@ def new_job(recipe: str | None, given: dict[str, Any]) -> AskedJob:
         precision=tuple(name.strip() for name in given["precision"].split(",") if name.strip()),
         **{name: given[name] for name in _PASSED},
     )
-    return AskedJob(str(Path(recipe).resolve()), given["target"], given["profile"], budget, options)
+    return AskedJob(str(Path(recipe).resolve()), given["target"], given["profile"], budget, options, asdict(source) if source else None)
 
 
 def resumed_job(path: Path, given: dict[str, Any]) -> AskedJob:
@@ -205,7 +210,7 @@ def resumed_job(path: Path, given: dict[str, Any]) -> AskedJob:
             f"{path} was not started from a recipe file", remedy="Resume it from Python: edgeprune.prune(task, ..., resume=path)."
         )
     where = {name: given[name] for name in WHERE}
-    return AskedJob(asked.recipe, asked.target, asked.profile, asked.budget, replace(asked.options, **where))
+    return AskedJob(asked.recipe, asked.target, asked.profile, asked.budget, replace(asked.options, **where), asked.source)
 
 
 @contextmanager

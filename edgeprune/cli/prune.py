@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def command(recipe: str | None, resume: Path | None, dry_run: bool, as_json: bool, runs: Path, **given: Any) -> int:
     """Prune the model of RECIPE to budgets that are measured on a device.
 
-    RECIPE is a Python file with a function task() -> edgeprune.Task. Budgets are quantities (15ms, 20MB, 40mJ, 40M) or percentages of the
+    RECIPE is a Python file with a function task() -> edgeprune.Task, or a model.onnx, which learns with the data of a recipe (--data), or
+    from its own answers to images (--images) or arrays (--samples). Budgets are quantities (15ms, 20MB, 40mJ, 40M) or percentages of the
     dense model. With --max-drop alone, a few whole runs search for the fastest model within that drop. Everything is kept in a run
     directory; --resume continues an interrupted run.
     """

@@ -187,7 +187,7 @@ def start_files(
     events.begin("exporting", f"{name} to {', '.join(formats)}")
     calibration = calibration_for(task, map(find, formats))
     metadata = task_metadata(task, model if model is not task.model else None, asdict(settings.budget))
-    options = replace(settings.layout, metadata=metadata)
+    options = replace(settings.layout, metadata=metadata, inputs=task.input_names, outputs=task.output_names)
     return start_export(model, task.example_inputs, formats, folder, name, calibration=calibration, options=options)
 
 

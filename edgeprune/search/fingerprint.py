@@ -32,8 +32,9 @@ Fingerprint = JsonObject
 """What a job was asked, in JSON's types."""
 
 
-def fingerprint_of(task: Task, model: str, budget: Budget, options: Options, asked: Mapping[str, str | None]) -> Fingerprint:
-    """Fingerprint of a run's inputs.  ``model``: hash of its structure and weights. ``asked``: the target, the profile, the recipe."""
+def fingerprint_of(task: Task, model: str, budget: Budget, options: Options, asked: Mapping[str, object]) -> Fingerprint:
+    """Fingerprint of a run's inputs.  ``model``: hash of its structure and weights. ``asked``: the target, the profile, the recipe
+    or model file."""
     given = {"task": task.name, "budget": asdict(budget), "options": _how(options), **asked}
     task_is = {"model": model, "settings": {name: getattr(task, name) for name in SETTINGS}}
     plain: Fingerprint = json.loads(json.dumps(given | task_is, default=_plain))
@@ -49,6 +50,7 @@ class Asked:
     target: str | None
     profile: str | None
     recipe: str | None
+    source: JsonObject | None = None
 
 
 def asked_of(path: Path) -> Asked:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from edgeprune.budget import Budget
+from edgeprune.decode import JsonObject
 from edgeprune.profile import Profile
 from edgeprune.profile import load as load_profile
 from edgeprune.search.fingerprint import Fingerprint, digest_of, fingerprint_of
@@ -17,7 +18,7 @@ from edgeprune.task import Task
 class RunRequest:
     """``task``: with its model. ``target``: a device's name or address; ``profile``: the name of known facts; one of them is given.
     ``recipe``: the file that the task was loaded from, for resuming from the command line. ``facts``: what :func:`preflight` loaded of
-    ``profile``. Picklable where the task is."""
+    ``profile``. ``source``: where ``recipe`` is a model file, how it became a task, in JSON's types. Picklable where the task is."""
 
     task: Task
     budget: Budget
@@ -26,6 +27,7 @@ class RunRequest:
     options: Options = field(default_factory=Options)
     recipe: str | None = None
     facts: Profile | None = None
+    source: JsonObject | None = None
 
     @cached_property
     def known_profile(self) -> Profile | None:
@@ -40,7 +42,9 @@ class RunRequest:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """All that the result depends on, in JSON's types, the model as a hash; resuming requires an exact match."""
-        asked = {"target": self.target, "profile": self.profile, "recipe": self.recipe}
+        asked: JsonObject = {"target": self.target, "profile": self.profile, "recipe": self.recipe}
+        if self.source is not None:
+            asked["source"] = self.source
         return fingerprint_of(self.task, self.model_digest, self.budget, self.options, asked)
 
     def with_budget(self, budget: Budget) -> RunRequest:

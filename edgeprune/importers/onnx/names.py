@@ -7,7 +7,7 @@ import re
 from torch import fx
 
 _LEAVES = re.compile(
-    r"([./](weight|bias|kernel|gamma|beta|w|b|scale|running_mean|running_var|alpha|embeddings?))$|([._](w|b)_\d+)$|(_(weight|bias))$"
+    r"([./](weight|bias|kernel|gamma|beta|w|b|scale|running_mean|running_var|alpha|embeddings?))$|([._](w|b)_\d+)$|(_(weights?|bias|scale))$"
 )
 _GENERIC = re.compile(
     r"^(onnx::|val_\d|_val|node_|p2o\.|constant|const|auto_|t_?\d+$|\d+$|transpose|/?[a-z]\w*_\d+_output_\d+$|.*helper)", re.IGNORECASE
