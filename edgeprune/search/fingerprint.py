@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgeprune.budget import Budget
 from edgeprune.decode import JsonObject, convert, unknown_field
-from edgeprune.errors import RunError
+from edgeprune.errors import BudgetError, RunError
 from edgeprune.runs.document import read_inputs
 from edgeprune.search.options import WHERE, Options
 from edgeprune.task import Task
@@ -53,6 +53,16 @@ class Asked:
     source: JsonObject | None = None
 
 
+@dataclass(frozen=True)
+class _Rest:
+    """What :class:`Asked` holds in JSON's own types."""
+
+    target: str | None
+    profile: str | None
+    recipe: str | None
+    source: JsonObject | None = None
+
+
 def asked_of(path: Path) -> Asked:
     """What the run at ``path`` was asked.  Raises :class:`RunError` when it is damaged, or has options that this version does not know."""
     inputs = read_inputs(path)
@@ -60,8 +70,10 @@ def asked_of(path: Path) -> Asked:
         options = convert(inputs.get("options"), JsonObject)
         if unknown := unknown_field(options, Options):
             raise ValueError(f"it has the unknown option {unknown}")
-        return convert(inputs, Asked)
-    except ValueError as error:
+        rest = convert(inputs, _Rest)
+        budget = Budget(**convert(inputs.get("budget"), dict[str, Any]))
+        return Asked(budget, convert(options, Options), rest.target, rest.profile, rest.recipe, rest.source)
+    except (ValueError, TypeError, BudgetError) as error:
         raise RunError(f"{path} was made by another edgeprune, or its run.json is damaged: {error}", remedy="Start a new run.") from error
 
 

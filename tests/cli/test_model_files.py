@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -56,8 +57,8 @@ def test_a_file_is_pruned_by_its_own_answers_and_exported_under_its_own_names(fi
     assert [one.name for one in made.graph.output] == ["output"]
     asked = json.loads((files / found["run"] / "run.json").read_text())["inputs"]
     assert asked["source"]["samples"].endswith("samples.npz")
-    main(["prune", "--resume", found["run"], "--json"])
-    assert json.loads(capsys.readouterr().out)["checkpoint"] == found["checkpoint"]
+    assert main(["prune", "--resume", found["run"], "--json"]) in (0, 3, 4)
+    assert Path(json.loads(capsys.readouterr().out)["checkpoint"]).samefile(found["checkpoint"])
     assert main(["export", found["checkpoint"], "--recipe", "small.onnx", "--format", "pt2", "--json"]) == 0
 
 
