@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,7 @@ def area(scores: Tensor, found: Tensor) -> float:
 def sensitivity(scores: Tensor, found: Tensor, specificity: float = SPECIFICITY) -> float:
     """The share of positives, in percent, above the lowest threshold that at least ``specificity`` of the negatives do not exceed."""
     negative = scores[found == 0].sort().values
-    threshold = negative[min(len(negative) - 1, max(0, -int(-specificity * len(negative) // 1) - 1))]
+    threshold = negative[max(0, math.ceil(specificity * len(negative)) - 1)]
     return 100.0 * (scores[found == 1] > threshold).double().mean().item()
 
 
