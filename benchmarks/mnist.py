@@ -198,7 +198,6 @@ Training after pruning is 2 passes with the dense network as teacher.
   Zeros of single weights do not make the training faster: every product with a zero is still computed.
 - **Channels**: `edgeprune prune recipes/mnist.py --profile raspberry-pi-4 --latency {share}`, with the schedule or training that the row names.
   What is left is a smaller dense network, whose remaining weights were refitted by least squares before they were scored "when cut".
-  The plans of one-shot and iterative keep the same widths here; online learns its own.
 - **A pass** is processor time of the training steps over all training digits; of channels, without a teacher.
   **Passes to {wanted:g} %** and the time they take: for the dense network and for channels, the network trained from new weights; for single weights, the fine-tuning.
 - The standard error of an accuracy is the binomial one, and each way was run once. Differences of half a point say nothing.
