@@ -83,5 +83,5 @@ def features_of(found: Any) -> list[Tensor]:
 
 def by_place(maps: Sequence[Tensor], numbers: int) -> Tensor:
     """Maps (N, anchors x numbers, rows, columns) as one (N, A, numbers), place by place."""
-    parts = [value.unflatten(1, (-1, numbers)).permute(0, 3, 4, 1, 2).flatten(1, 3) for value in maps]
+    parts = [torch.unflatten(value, 1, (-1, numbers)).permute(0, 3, 4, 1, 2).flatten(1, 3) for value in maps]
     return torch.cat(parts, 1)
