@@ -80,7 +80,7 @@ def test_the_table_says_what_runs_a_file() -> None:
     assert engine_of("a.fp16.tflite") == engine_of("b.tflite") == "tflite"
     assert (engine_of("a.pt"), engine_of("a.pt2"), engine_of("a.onnx"), engine_of("a.pte")) == ("torchscript", None, "onnx", "executorch")
     assert ENGINES["native"].holds == ENGINES["tflite"].holds
-    assert list(formats.kernel_builders()) == ["tflite", "torchscript"]
+    assert list(formats.kernel_builders()) == ["tflite", "torchscript", "onnx"]
     for engine in formats.kernel_builders():
         check_device_engine(engine)
     assert {item.name: item.format for item in PRECISIONS.values()} == {

@@ -112,7 +112,7 @@ _OPTIONS = (
     click.option("--race", is_flag=True, help="Train plans that are about equally good a little, and take the better."),
     click.option("--no-sensitivity", is_flag=True, help="Do not measure how the loss depends on each group."),
     click.option("--no-reconstruction", is_flag=True, help="Do not refit the remaining weights to calibration data."),
-    click.option("--engine", metavar="NAME", help="What the device runs: tflite or torchscript [default: tflite where it can]."),
+    click.option("--engine", metavar="NAME", help="What the device runs: tflite, torchscript or onnx [default: tflite where it can]."),
     accelerator_option,
     click.option(
         "--precision",

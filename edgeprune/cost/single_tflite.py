@@ -203,7 +203,19 @@ def _valid(spec: KernelSpec) -> bool:
     return all((i - w) // s + 1 == o for i, w, s, o in zip(spec.rows_in, spec.window, spec.stride, spec.rows_out, strict=True))
 
 
+def _launches(builder: Builder, spec: KernelSpec, in_width: int, out_width: int) -> Ends:
+    """``out_width`` operators of one number each, one after another."""
+    entry = last = builder.tensor((1, in_width))
+    for _ in range(out_width):
+        options = schema.SoftmaxOptionsT()
+        options.beta, result = 1.0, builder.tensor((1, in_width))
+        builder.op("SOFTMAX", [last], result, "SoftmaxOptions", options)
+        last = result
+    return [entry], [last]
+
+
 MAKE = {
+    "launches": _launches,
     "conv2d": _convolution,
     "depthwise_conv2d": _convolution,
     "transpose_conv2d": _transposed,

@@ -72,6 +72,10 @@ class _Elementwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         spec = self.spec
+        if spec.kind == "launches":
+            for _ in range(x.shape[1]):
+                x = functional.softmax(x, 1)
+            return x
         if spec.kind == "mean":
             return x.mean((2, 3), keepdim=True)
         if spec.kind == "max_pool":
@@ -93,8 +97,8 @@ class _Elementwise(nn.Module):
         return x + x
 
 
-def single_torchscript(spec: KernelSpec, in_width: int, out_width: int) -> bytes:
-    """The kernel ``spec`` from ``in_width`` to ``out_width`` channels as a frozen TorchScript file, float32, NCHW, batch 1."""
+def kernel_module(spec: KernelSpec, in_width: int, out_width: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """The kernel ``spec`` from ``in_width`` to ``out_width`` channels as a module, and inputs for it: float32, NCHW, batch 1."""
     if spec.kind == "fully_connected":
         module: nn.Module = nn.Linear(in_width, out_width)
         example: Tensor | tuple[Tensor, ...] = torch.zeros(spec.rows_in[0] * spec.rows_in[1], in_width)
@@ -113,11 +117,16 @@ def single_torchscript(spec: KernelSpec, in_width: int, out_width: int) -> bytes
         module, example = _Convolution(spec, in_width, out_width), torch.zeros(1, in_width, *spec.rows_in)
     else:
         module, example = _Elementwise(spec), torch.zeros(1, out_width, *spec.rows_in)
+    return module.eval(), example if isinstance(example, tuple) else (example,)
+
+
+def single_torchscript(spec: KernelSpec, in_width: int, out_width: int) -> bytes:
+    """The kernel ``spec`` from ``in_width`` to ``out_width`` channels as a frozen TorchScript file, float32, NCHW, batch 1."""
+    module, examples = kernel_module(spec, in_width, out_width)
     buffer = io.BytesIO()
-    examples = example if isinstance(example, tuple) else (example,)
     inputs = json.dumps([{"shape": list(value.shape), "dtype": "float32"} for value in examples])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.jit.freeze(torch.jit.trace(module.eval(), examples, check_trace=False))  # type: ignore[no-untyped-call]
+        traced = torch.jit.freeze(torch.jit.trace(module, examples, check_trace=False))  # type: ignore[no-untyped-call]
         torch.jit.save(traced, buffer, _extra_files={INPUTS_FILE: inputs})
     return buffer.getvalue()

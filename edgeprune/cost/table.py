@@ -29,6 +29,10 @@ CALL: Point = (KernelSpec("add", (1, 1), (1, 1)), 1, 1)
 """The least a file can do: its time is that of a call of the runtime, which every single kernel's file pays and a model pays once."""
 
 
+LAUNCHES: Point = (KernelSpec("launches", (1, 1), (1, 1)), 1, 16)
+"""As many of the least kernels one after another, which nothing fuses: beside :data:`CALL`, what starting one on an accelerator takes."""
+
+
 def point_key(point: Point) -> str:
     """The point as text: the key of files and measurements."""
     spec, in_width, out_width = point
@@ -52,10 +56,12 @@ class Grid:
 
 @dataclass
 class Table:
-    """Milliseconds by point. ``path``: where it is kept between runs."""
+    """Milliseconds by point. ``path``: where it is kept between runs. ``launches``: whether starting a kernel is a cost of its own, as on
+    accelerators; on a processor it is part of the call."""
 
     path: Path | None = None
     times: dict[str, float] = field(default_factory=dict)
+    launches: bool = False
 
     @classmethod
     def open(cls, path: Path) -> Table:
@@ -75,17 +81,26 @@ class Table:
             _LOG.warning("the device table %s cannot be kept: %s", self.path, error.strerror or error)
 
     def missing(self, grids: Iterable[Grid]) -> list[Point]:
-        """The points not measured yet, each once; :data:`CALL` among them."""
-        wanted = {point_key(point): point for point in (CALL, *(point for grid in grids for point in grid.points()))}
+        """The points not measured yet, each once; :data:`CALL` among them, and :data:`LAUNCHES` where these count."""
+        always = (CALL, LAUNCHES) if self.launches else (CALL,)
+        wanted = {point_key(point): point for point in (*always, *(point for grid in grids for point in grid.points()))}
         return [point for key, point in wanted.items() if key not in self.times]
 
     @property
     def call_ms(self) -> float:
-        """Milliseconds of one call of the runtime, whatever it computes."""
-        return self.times[point_key(CALL)]
+        """Milliseconds of one call of the runtime, whatever it computes; without starting a kernel, where that is a cost of its own."""
+        return self.times[point_key(CALL)] - self.launch_ms
+
+    @property
+    def launch_ms(self) -> float:
+        """Milliseconds that starting one kernel takes, whatever it computes; 0 on a processor."""
+        if not self.launches:
+            return 0.0
+        one, many = self.times[point_key(CALL)], self.times[point_key(LAUNCHES)]
+        return min(max((many - one) / (LAUNCHES[2] - 1), 0.0), one)
 
     def surface(self, grid: Grid) -> np.ndarray:
-        """(sources, results) milliseconds on the grid, without the call; (1, results) for kernels of one width."""
+        """(sources, results) milliseconds on the grid, without the call, with its launch; (1, results) for kernels of one width."""
         values = np.array([self.times[point_key(point)] for point in grid.points()])
         rows = len(grid.in_widths) if grid.spec.kind in CONTRACTIONS else 1
         return np.maximum(values - self.call_ms, LEAST * values).reshape(rows, len(grid.out_widths))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from edgeprune import engines
+from edgeprune.cost.single_onnx import single_onnx
 from edgeprune.engines import FORMATS
 from edgeprune.errors import ExportError
 from edgeprune.export import sizes
@@ -105,4 +106,4 @@ def _load(path: Path) -> Loaded:
     return run
 
 
-ONNX = register(Format(FORMATS[engines.ONNX], _write, _load, extra="onnx", metadata=of_onnx, parts=sizes.of_onnx))
+ONNX = register(Format(FORMATS[engines.ONNX], _write, _load, extra="onnx", kernel=single_onnx, metadata=of_onnx, parts=sizes.of_onnx))

@@ -108,7 +108,7 @@ class Job:
 
     def new_planner(self) -> Planner:
         """Cost models of the analysed model where it is measured."""
-        choices = all_choices(self.analysis, self.options.step or self.profile.channel_step)
+        choices = all_choices(self.analysis, self.options.step or self.backend.facts.get("channel_step") or self.profile.channel_step)
         times = self.backend.kernel_times(kernels(self.analysis), choices)
         return Planner(self.analysis, times, choices, power_of(self.profile), self.precision.storage)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
@@ -15,9 +16,10 @@ from edgeprune.cost.kernels import CONTRACTIONS, KernelSpec, kernels, macs
 from edgeprune.cost.latency import LatencyModel, TableTimes
 from edgeprune.cost.memory import memory_model
 from edgeprune.cost.prior import PriorTimes
+from edgeprune.cost.single_onnx import single_onnx
 from edgeprune.cost.single_tflite import single_tflite
 from edgeprune.cost.single_torchscript import single_torchscript
-from edgeprune.cost.table import CALL, Table, grid_of, point_key
+from edgeprune.cost.table import CALL, LAUNCHES, Table, grid_of, point_key
 from edgeprune.cost.weights import kernel_parameters
 from edgeprune.cost.width import WidthExpr
 from edgeprune.graph import Analysis, analyze
@@ -66,6 +68,13 @@ def test_single_torchscript_kernels_run(spec: KernelSpec, in_width: int, out_wid
     width = in_width if spec.kind in (*CONTRACTIONS, "depthwise_conv2d") else out_width
     x = torch.zeros(1, width) if spec.kind == "fully_connected" else torch.zeros(1, width, *spec.rows_in)
     assert torch.jit.load(str(path))(x).shape[1] == out_width
+
+
+@pytest.mark.parametrize(("spec", "in_width", "out_width"), FORMS, ids=lambda value: getattr(value, "text", value))
+def test_single_onnx_kernels_run(spec: KernelSpec, in_width: int, out_width: int) -> None:
+    session = onnxruntime.InferenceSession(single_onnx(spec, in_width, out_width), providers=["CPUExecutionProvider"])
+    feed = {item.name: np.zeros(item.shape, np.float32) for item in session.get_inputs()}
+    assert session.run(None, feed)[0].shape[1] == out_width
 
 
 @pytest.mark.parametrize(("kind", "gates", "operation"), [("lstm", 4, "SEQUENCE_LSTM"), ("gru", 3, "WHILE"), ("rnn", 1, "SEQUENCE_RNN")])
@@ -215,6 +224,23 @@ def test_a_table_interpolates_and_is_kept(tmp_path: Path) -> None:
     assert model.predict(widths) == pytest.approx(2e-3 + wanted, rel=0.02)  # the call once, not once a kernel
     (tmp_path / "table.json").write_text("{")
     assert Table.open(tmp_path / "table.json").times == {}
+
+
+def test_starting_a_kernel_is_a_cost_of_its_own_on_an_accelerator() -> None:
+    analysis = analyze(OptionA(), IMAGE)
+    choices = {group.name: width_choices(group, 4) for group in analysis.groups}
+    table, call_ms, launch_ms = Table(launches=True), 0.4, 0.03
+    grids = [grid_of(kernel, choices) for kernel in kernels(analysis)]
+    missing = table.missing(grids)
+    assert {point_key(CALL), point_key(LAUNCHES)} <= {point_key(point) for point in missing}
+    started = {point_key(point): LAUNCHES[2] if point == LAUNCHES else 1 for point in missing}
+    own = {point_key(point): 0.0 if point in (CALL, LAUNCHES) else 1e-6 * macs(*point) for point in missing}
+    table.add({key: call_ms + launch_ms * started[key] + own[key] for key in own})
+    assert (table.call_ms, table.launch_ms) == (pytest.approx(call_ms), pytest.approx(launch_ms))
+    full = {name: options[-1] for name, options in choices.items()}
+    parts = kernels(analysis)
+    wanted = sum(launch_ms + 1e-6 * macs(part.spec, part.in_width.at(full), part.out_width.at(full)) for part in parts)
+    assert LatencyModel(parts, TableTimes(table, choices)).predict(full) == pytest.approx(call_ms + wanted, rel=0.02)
 
 
 def test_calibration_learns_overhead_and_scale() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from edgeprune.targets.runner.engines import ENGINES
 from edgeprune.targets.runner.engines.compiled import parse_counts
 from edgeprune.targets.runner.engines.tflite import delegated
 from edgeprune.targets.runner.probes import chips
+
+from edgeprune.tflite.builder import Builder
 
 # What LiteRT 2.3.0 wrote of a model of TANH, L2_NORMALIZATION and LOGISTIC.
 PARTLY = """I0000 00:00:1796094284.393886   22973 delegate_webgpu.cc:759] # of threads to compile kernels = 0
@@ -46,9 +50,43 @@ def operator(index: int, name: str, inputs: list[int], outputs: list[int]) -> di
 def test_what_a_delegate_took_is_what_lies_between_its_ends() -> None:
     chain = [operator(0, "CONV_2D", [0, 10], [1]), operator(1, "ADD", [1, 1], [2]), operator(2, "SOFTMAX", [2], [3])]
     assert delegated(chain) == delegation(0, ["CONV_2D", "ADD", "SOFTMAX"])
-    assert delegated([*chain, operator(3, "TfLiteXNNPackDelegate", [0], [3])])["share"] == 0
-    taken = delegated([*chain, operator(3, "MyDelegate", [0], [2]), operator(4, "TfLiteXNNPackDelegate", [2], [3])])
-    assert taken == delegation(2, ["SOFTMAX"])
+    assert delegated([*chain, operator(3, "DELEGATE", [0], [3])])["share"] == 1
+    assert delegated([*chain, operator(3, "DELEGATE", [0], [2])]) == delegation(2, ["SOFTMAX"])
+    assert delegated([*chain, operator(3, "DELEGATE", [1], [2]), operator(4, "DELEGATE", [2], [3])]) == delegation(2, ["CONV_2D"])
+
+
+@pytest.fixture(scope="session")
+def negating(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A delegate that computes NEG."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    path = tmp_path_factory.mktemp("delegate") / "libnegating.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(path), str(Path(__file__).parent / "negating_delegate.c")], check=True)
+    return path
+
+
+def negated_twice() -> bytes:
+    """-tanh(-x) of (1, 8)."""
+    graph = Builder()
+    first, second, third, last = (graph.tensor((1, 8)) for _ in range(4))
+    graph.op("NEG", [first], second)
+    graph.op("TANH", [second], third)
+    graph.op("NEG", [third], last)
+    return graph.build([first], [last])
+
+
+@pytest.mark.parametrize(("options", "taken"), [("", delegation(2, ["TANH"])), ("?idle=1", delegation(0, ["NEG", "TANH", "NEG"]))])
+def test_a_real_delegate_takes_what_it_can(negating: Path, options: str, taken: dict) -> None:
+    engine = ENGINES.get("tflite")()
+    engine.use(f"{negating}{options}")
+    assert engine.adapter.startswith("sha256-")
+    model = engine.load(negated_twice(), 1, None)
+    values = np.linspace(-2, 2, 8, dtype=np.float32)[None]
+    model.set_inputs([values])
+    model.run()
+    np.testing.assert_allclose(model.outputs()[0], np.tanh(values), atol=1e-6)
+    assert model.delegation() == taken
 
 
 def test_a_log_is_read_and_passed_on(capfd: pytest.CaptureFixture[str]) -> None:

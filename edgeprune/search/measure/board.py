@@ -15,7 +15,7 @@ from edgeprune.bench.info import DeviceFacts, facts_of
 from edgeprune.cost.table import Point, point_key
 from edgeprune.devices import parse_address, resolve_target
 from edgeprune.devices.events import DeviceEvent
-from edgeprune.engines import ENGINES
+from edgeprune.engines import CPU, ENGINES
 from edgeprune.errors import DeviceError, NoRuntimeError, ParityError
 from edgeprune.export.formats import find as find_format
 from edgeprune.export.formats import kernel_builders
@@ -37,6 +37,7 @@ class Board:
         self.known: DeviceFacts | None = None
         self._wanted, self._options, self._events = engine, options, events
         self._device: Device | None = None
+        self._opened = ""
 
     @property
     def is_remote(self) -> bool:
@@ -47,10 +48,16 @@ class Board:
         """The device with ``engine``, ``threads``, ``key`` (identity for caches), ``profile`` and ``meters``: as when the run began."""
         if self.known is None:
             device = self._open()
-            engine = self._wanted or next((name for name in kernel_builders() if name in device.info.runtimes), [*kernel_builders()][-1])
+            engine = self._wanted or self._engine_of(device)
             threads = self._options.threads or min(4, device.info.cores)
             self.known = facts_of(device.info.to_json() | {"engine": engine, "threads": threads, "key": device.info.key(engine)})
         return self.known
+
+    def _engine_of(self, device: Device) -> str:
+        """The first that it has; on an accelerator, the first that can use that."""
+        if device.info.accelerator != CPU:
+            return self._opened
+        return next((name for name in kernel_builders() if name in device.info.runtimes), [*kernel_builders()][-1])
 
     def measure(self, path: Path) -> Measurement:
         """The dense model by itself."""
@@ -72,8 +79,9 @@ class Board:
         return comparison.ratios[0], before, after
 
     def time(self, points: Sequence[Point]) -> dict[str, float]:
-        """Milliseconds of single kernels, by :func:`point_key`.  Raises :class:`DeviceError` for one that does not run."""
-        engine = self.probe()["engine"]
+        """Milliseconds of single kernels, by :func:`point_key`: the median of their windows, on an accelerator the least, since what the
+        driver and the processor do meanwhile only adds to it.  Raises :class:`DeviceError` for one that does not run."""
+        engine, least = self.probe()["engine"], self.probe().get("accelerator", CPU) != CPU
         suffix, build = find_format(engine).suffix, kernel_builders()[engine]
         found = self._open().table({point_key(point) + suffix: build(*point) for point in points}, engine, self._options)
         times = {}
@@ -81,7 +89,7 @@ class Board:
             timed = found[key + suffix]
             if timed.error is not None or not math.isfinite(timed.median_ns):
                 raise DeviceError(f"kernel {key} failed on {self.target}: {timed.error}", remedy="Update the runtime on the device.")
-            times[key] = timed.median_ns / 1e6
+            times[key] = (timed.min_ns if least else timed.median_ns) / 1e6
         return times
 
     def check_outputs(self, path: Path, inputs: Sequence[Tensor], expected: Callable[[], Sequence[Tensor]], tolerance: float) -> None:
@@ -129,10 +137,12 @@ class Board:
         first: NoRuntimeError | None = None
         for engine in engines:
             try:
+                self._opened = engine
                 return open_device(self.target, engine=engine, on_event=self._event, accelerator=self._options.accelerator)
             except NoRuntimeError as error:
                 first = first or error
-                self._events.note(f"{self.target} has no {engine} runtime")
+                where = "" if self._options.accelerator in (None, CPU) else f" that can use {self._options.accelerator}"
+                self._events.note(f"{self.target} has no {engine} runtime{where}")
         assert first is not None
         raise first
 

@@ -12,7 +12,9 @@ from edgeprune.bench import BenchOptions, Measurement
 from edgeprune.bench.info import DeviceFacts
 from edgeprune.cost.kernels import Kernel
 from edgeprune.cost.latency import KernelTimes, TableTimes
+from edgeprune.cost.step import POINTS, channel_step
 from edgeprune.cost.table import Grid, Point, Table, grid_of, point_key
+from edgeprune.engines import CPU
 from edgeprune.errors import InfeasibleBudgetError, InputError, suggest
 from edgeprune.export.formats import kernel_builders
 from edgeprune.graph import Analysis
@@ -57,9 +59,20 @@ class DeviceBackend:
         """The device as probed, with ``engine``, ``threads``, ``key`` (identity for caches), ``profile`` and ``meters``."""
         known = self._run.recall_as("device", DeviceFacts)
         if known is None:
-            known = self._board.probe()
+            known = self._with_step(self._board.probe())
             self._run.record("device", known)
         return known
+
+    def _with_step(self, facts: DeviceFacts) -> DeviceFacts:
+        """Of an accelerator: with the multiples of channels that pay, which no profile knows."""
+        if is_processor(facts):
+            return facts
+        kept = table_of(facts)
+        missing = [point for point in POINTS if point_key(point) not in kept.times]
+        if missing:
+            self._events.begin("measuring", "which multiples of channels pay")
+            kept.add(self._board.time(missing))
+        return DeviceFacts(**facts | {"channel_step": channel_step(kept.times)})
 
     @property
     def precision(self) -> Precision:
@@ -124,6 +137,7 @@ class DeviceBackend:
     def table(self, grids: Sequence[Grid]) -> Table:
         """Times of all kernels on the grids: from this run, from earlier runs on this device, and the rest measured now."""
         mine = Table.open(self._run.path / "table.json")
+        mine.launches = not is_processor(self.facts)
         if not mine.times:
             mine.add(self._known_times([point_key(point) for point in mine.missing(grids)]))
         missing = mine.missing(grids)
@@ -162,6 +176,11 @@ class DeviceBackend:
     def release(self) -> None:
         """Close the connection and free the device's lock until the next measurement."""
         self._board.release()
+
+
+def is_processor(facts: DeviceFacts) -> bool:
+    """Whether the device's processor runs the models."""
+    return facts.get("accelerator", CPU) == CPU
 
 
 def table_of(facts: DeviceFacts) -> Table:

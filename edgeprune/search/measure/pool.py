@@ -16,6 +16,7 @@ from edgeprune.bench.info import DeviceFacts
 from edgeprune.cost.table import Point
 from edgeprune.cost.width import Widths
 from edgeprune.devices import resolve_targets
+from edgeprune.engines import CPU
 from edgeprune.errors import DeviceError, TargetError
 from edgeprune.graph import Analysis
 from edgeprune.runs.directory import RunDirectory
@@ -280,6 +281,8 @@ def _kind(facts: DeviceFacts) -> dict[str, object]:
         "architecture": facts["arch"],
         "cores": facts["cores"],
         "engine": facts["engine"],
+        "accelerator": facts.get("accelerator", CPU),
+        "adapter": facts.get("adapter", ""),
         "runtime": f"{runtime} {version}",
         "threads": facts["threads"],
     }

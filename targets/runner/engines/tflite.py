@@ -130,11 +130,12 @@ class TfliteEngine(Engine):
             interpreter = interpreter_class(num_threads=threads, **{key: source}, **more)
             if self._compiler is not None:
                 return compiled.CompiledTfliteModel(self._compiler, interpreter, compiled.content_of(source), threads, specs)
+            taken = None if self._delegate is None else delegated(interpreter._get_ops_details())  # before XNNPACK takes its part
             _resize(interpreter, specs)
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelRefused(str(error)) from error
-        return TfliteModel(interpreter, source, self._delegate is not None)
+        return TfliteModel(interpreter, source, taken)
 
 
 def _specs(details: List[Any]) -> List[Spec]:
@@ -160,8 +161,8 @@ def _resize(interpreter: Any, given: Optional[List[Spec]]) -> None:
 class TfliteModel(Model):
     """One interpreter; dimensions of its inputs that are open and not given are those of the file's default shape."""
 
-    def __init__(self, interpreter: Any, source: Union[str, bytes], delegated: bool = False) -> None:
-        self._interpreter, self._source, self._delegated = interpreter, source, delegated
+    def __init__(self, interpreter: Any, source: Union[str, bytes], taken: Optional[Dict[str, Any]] = None) -> None:
+        self._interpreter, self._source, self._taken = interpreter, source, taken
         self._inputs = interpreter.get_input_details()
         self._outputs = interpreter.get_output_details()
         self.specs = _specs(self._inputs)
@@ -176,7 +177,7 @@ class TfliteModel(Model):
                 raise ModelRefused(f"the input {detail['name']} cannot be filled: {error}") from error
 
     def delegation(self) -> Optional[Dict[str, Any]]:
-        return delegated(self._interpreter._get_ops_details()) if self._delegated else None
+        return self._taken
 
     def outputs(self) -> List[Any]:
         return [self._interpreter.get_tensor(detail["index"]) for detail in self._outputs]
@@ -192,12 +193,12 @@ class TfliteModel(Model):
 def delegated(operators: List[Dict[str, Any]]) -> Dict[str, Any]:
     """What external delegates took of an interpreter's ``operators``: those on the way from a delegate's inputs to its outputs.
 
-    A delegate's own node follows all operators of the file.  XNNPACK's, which is the processor, takes nothing here.
+    A delegate's own node follows all operators of the file.
     """
     makers = {index: item for item in operators if not _is_delegate(item) for index in item["outputs"]}
     taken = set()
     for node in operators:
-        if _is_delegate(node) and "xnnpack" not in node["op_name"].lower():
+        if _is_delegate(node):
             stop, todo = set(node["inputs"]), list(node["outputs"])
             while todo:
                 index = todo.pop()
@@ -210,4 +211,4 @@ def delegated(operators: List[Dict[str, Any]]) -> Dict[str, Any]:
 
 
 def _is_delegate(item: Dict[str, Any]) -> bool:
-    return "delegate" in str(item["op_name"]).lower()
+    return bool(item["op_name"] == "DELEGATE")
