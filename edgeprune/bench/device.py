@@ -173,6 +173,20 @@ class Device:
         limit_s = len(artifacts) * (one_s + (_ENERGY_S if options.energy else 0.0))
         return self._models("bench", artifacts, options, limit_s)[1]
 
+    def sustain(self, artifacts: Sequence[Artifact], duration_s: float, options: BenchOptions) -> JsonObject:
+        """The runner's answer of models that run in turns for ``duration_s`` without a pause, see :mod:`edgeprune.bench.sustained`.
+
+        Raises what :meth:`measure` raises.
+        """
+        check_names(artifacts)
+
+        def work(runner: Runner) -> JsonObject:
+            models = [self._model(runner, artifact) for artifact in artifacts]
+            limit_s = len(artifacts) * (_START_S + _SLOW_STEPS * options.step_timeout_s) + 2 * duration_s
+            return runner.request("sustain", limit_s, self._on_event, models=models, options=self._options(options), duration_s=duration_s)
+
+        return self._attempt(work)
+
     def compare(self, baseline: Artifact, candidates: Sequence[Artifact], options: BenchOptions | None = None) -> Comparison:
         """Measure models in turns, in one session: the ratio of each candidate to the baseline does not suffer from drift.
 

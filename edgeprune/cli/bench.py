@@ -79,6 +79,16 @@ def parse_gates(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -
         raise click.BadParameter(str(error)) from error
 
 
+def parse_sustained(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    """``10min`` in seconds."""
+    from edgeprune.bench.sustained import parse_duration
+
+    try:
+        return parse_duration(text) if text is not None else None
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 def parse_label(_: click.Context, __: click.Parameter, label: str | None) -> str | None:
     """Text that cannot be mistaken for an id, ``latest`` or a file."""
     from edgeprune.bench.history import check_label
@@ -129,6 +139,13 @@ class Job:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--target", default="local:", show_default=True, help="A target's name, a group or an address, or several: pi4,pi5.")
 @click.option("--against", type=click.Path(path_type=Path), help="A baseline to measure in turns with MODEL.")
+@click.option(
+    "--sustained",
+    callback=parse_sustained,
+    metavar="TIME",
+    help="Keep the device under load for 10min, 90s or 1h, and show the latency over time with temperature and clock.",
+)
+@click.option("--beside", multiple=True, type=click.Path(path_type=Path), help="One more model that takes turns, with --sustained.")
 @click.option("--threads", callback=parse_threads, help="Thread counts, such as 1,2,4 [default: the device's cores, at most 4].")
 @click.option(
     "--input",
@@ -183,6 +200,10 @@ def command(model: Path, target: str, against: Path | None, inputs: Any, engine:
     if junit and not ((folder := junit.absolute().parent).is_dir() and os.access(folder, os.W_OK)):
         raise InputError(f"the JUnit report {junit} cannot be written", remedy=f"{folder} is not a folder that can be written to.")
     targets = resolve_targets(target)
+    if given["sustained"] is not None:
+        return _sustained([model, *filter(None, [against]), *given["beside"]], targets, inputs, engine, given)
+    if given["beside"]:
+        raise click.UsageError("--beside needs --sustained")
     job = Job(
         model=Artifact(model, inputs=inputs, engine_name=engine),
         against=Artifact(against, inputs=inputs, engine_name=engine) if against else None,
@@ -196,6 +217,21 @@ def command(model: Path, target: str, against: Path | None, inputs: Any, engine:
         if junit:
             _write_junit(junit, findings, job)
     return _exit_code(findings, gates)
+
+
+def _sustained(paths: Sequence[Path], targets: Sequence[Target], inputs: Any, engine: str, given: dict[str, Any]) -> int:
+    """``--sustained``: another kind of result, which no gate and no history takes."""
+    from edgeprune.bench import Artifact
+    from edgeprune.cli.sustained import run
+
+    refused = {"gates": "--fail-if", "baseline": "--baseline", "profile": "--profile", "label": "--label"}
+    if wrong := [option for name, option in refused.items() if given[name]]:
+        raise click.UsageError(f"--sustained and {wrong[0]} cannot be combined")
+    if len(given["threads"]) > 1:
+        raise click.UsageError("--sustained takes one number of threads")
+    options = replace(_options(given), energy=False, threads=(given["threads"] or (None,))[0])
+    artifacts = [Artifact(path, inputs=inputs, engine_name=engine) for path in paths]
+    return run(artifacts, targets, given["sustained"], options, given["as_json"])
 
 
 def _options(given: dict[str, Any]) -> BenchOptions:

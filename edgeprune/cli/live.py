@@ -17,6 +17,7 @@ _TEXTS = {
     "upload": "sending {name}",
     "measuring": "measuring {name}",
     "measured": "{name}: {median_ms:.3f} ms",
+    "period": "under load: {number} of {rounds} s",
     "round": "comparing: round {number}",
     "looking": "checking what is there",
     "staging": "unpacking and verifying {name}",

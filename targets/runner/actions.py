@@ -8,7 +8,7 @@ import os
 import traceback
 from typing import Any, Callable, Dict, List
 
-from . import compare, hold, measure, probes, table, tune, watchdog
+from . import compare, hold, measure, probes, sustain, table, tune, watchdog
 from .accelerators import CPU
 from .energy import has_meter
 from .engines import ENGINES
@@ -101,10 +101,11 @@ ACTIONS: Dict[str, Callable[[Request, measure.Emit], Dict[str, Any]]] = {
     "outputs": outputs,
     "hold": hold.hold,
     "compare": lambda request, emit: compare.compare(request["models"], _options(request), emit),
+    "sustain": lambda request, emit: sustain.sustain(request["models"], _options(request), request["duration_s"], emit),
     "table": lambda request, emit: table.table(request["archive"], request["engine"], request.get("rounds", 3), _options(request), emit),
 }
 
-MEASURING = ("bench", "compare", "table")
+MEASURING = ("bench", "compare", "sustain", "table")
 
 
 def _read_request() -> Request:
