@@ -25,7 +25,7 @@ def is_model_file(path: str | Path) -> bool:
     return engine_of(str(path)) == ONNX
 
 
-def _shapes(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, list[int]]:
+def _shapes(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, list[int]]:
     """``1x3x224x224`` (in order) or ``x=1x3x224x224``."""
     found: dict[str, list[int]] = {}
     for place, text in enumerate(texts):
@@ -39,7 +39,7 @@ def _shapes(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> di
     return found
 
 
-def _constants(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, float]:
+def _constants(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, float]:
     """``sr=16000``."""
     found: dict[str, float] = {}
     for text in texts:

@@ -110,7 +110,7 @@ class Answered:
     def __iter__(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor | tuple[Tensor, ...]]]:
         count = len(self.inputs[0])
         order = torch.randperm(count) if self.shuffled else torch.arange(count)
-        for places in order.split(self.size):
+        for places in torch.split(order, self.size):
             taken = places if self.joined else places[0]
             answers = tuple(one[taken] for one in self.answers)
             yield tuple(one[taken] for one in self.inputs), answers[0] if len(answers) == 1 else answers
@@ -120,7 +120,7 @@ def answer(model: nn.Module, inputs: list[Tensor], size: int, joined: bool) -> l
     """What ``model`` answers to the samples in ``inputs``, each (S, ...)."""
     found: list[list[Tensor]] = []
     with torch.no_grad():
-        for places in torch.arange(len(inputs[0])).split(size if joined else 1):
+        for places in torch.split(torch.arange(len(inputs[0])), size if joined else 1):
             taken = places if joined else places[0]
             found.append(_tensors(model(*(one[taken] for one in inputs))))
     together = torch.cat if joined else torch.stack

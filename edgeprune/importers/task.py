@@ -100,7 +100,7 @@ def _unlabelled(found: Any, options: FileOptions) -> dict[str, Any]:
         Wanted(one.name, size, value.dtype, found.samples.get(one.name))
         for one, size, value in zip(found.inputs, sizes, found.example_inputs, strict=True)
     ]
-    joined, made = all(one.samples == 0 for one in inputs), {}
+    joined, made = all(one.samples == 0 for one in inputs), dict[str, Any]()
     if options.images is not None:
         values, made = from_images(Path(options.images), inputs, options.mean, options.std)
         values = values if joined else [value.unsqueeze(1) for value in values]

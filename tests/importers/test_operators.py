@@ -358,6 +358,22 @@ def test_layer_normalisation_and_gelu_that_are_spelled_out_are_found(tmp_path):
     assert [node.target for node in found.module.graph.nodes if node.op == "call_function"] == [torch.nn.functional.gelu]
 
 
+def test_a_file_for_one_sample_takes_batches_where_it_can(tmp_path):
+    nodes = [helper.make_node("Conv", ["x", "w"], ["a"]), helper.make_node("Reshape", ["a", "to"], ["y"])]
+    constants = {"w": rand(4, 3, 1, 1), "to": np.array([1, 4 * 25])}
+    found = checked(file_of(tmp_path / "m.onnx", nodes, {"x": [1, 3, 5, 5]}, constants=constants))
+    assert found.samples == {"x": 0}
+    assert found.module(torch.zeros(6, 3, 5, 5)).shape == (6, 100)
+    assert found.example_inputs[0].shape == (1, 3, 5, 5)
+
+
+def test_a_file_whose_first_dimension_is_no_batch_keeps_it(tmp_path):
+    nodes = [helper.make_node("ReduceSum", ["x", "axis"], ["a"], keepdims=1), helper.make_node("Add", ["x", "a"], ["y"])]
+    found = checked(file_of(tmp_path / "m.onnx", nodes, {"x": [1, 4]}, constants={"axis": np.array([0])}))
+    assert found.samples == {}
+    assert bool((found.module(torch.ones(1, 4)) == 2).all())
+
+
 def test_a_second_function_for_the_same_versions_of_an_operator_is_an_error():
     with pytest.raises(ValueError, match="registered twice"):
         operator("Clip", since=8, until=12)(lambda call: call[0])

@@ -109,6 +109,7 @@ class Call:
 class Builder:
     """Builds the graph of ``graph``.  ``examples``: of every input, the tensors for each of ``batches``. ``free``: an input and the
     dimension of it that holds the samples, None where the batch size is fixed. ``constants``: inputs that are given a value for good.
+    ``unit``: the file is written for one sample: a leading 1 in its shapes stands for the batch.
     ``absorbed``: names of values that became a step inside a layer."""
 
     def __init__(
@@ -118,8 +119,9 @@ class Builder:
         batches: tuple[int, ...],
         free: tuple[str, int] | None,
         constants: dict[str, Tensor],
+        unit: bool = False,
     ) -> None:
-        self.source, self.batches, self.free = graph, batches, free
+        self.source, self.batches, self.free, self.unit = graph, batches, free, unit
         self.root, self.graph, self.names = nn.Module(), fx.Graph(), Names()
         self.values: dict[str, Value] = {}
         self.absorbed: set[str] = set()

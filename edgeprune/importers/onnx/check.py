@@ -39,9 +39,14 @@ class Runtime:
                 f"ONNX Runtime refuses the file: {_first_line(error)}", remedy="Export it again; onnx.checker.check_model says more."
             ) from error
 
-    def run(self, inputs: Mapping[str, Tensor]) -> list[Any]:
-        """The outputs.  Raises :class:`ModelFileError` where it fails on these inputs."""
-        return self._run(self._session, inputs, None)
+    def run(self, inputs: Mapping[str, Tensor], apart: bool = False) -> list[Any]:
+        """The outputs; of a file that takes one sample, those of each (``apart``).  Raises :class:`ModelFileError` where it fails on these
+        inputs."""
+        if not apart:
+            return self._run(self._session, inputs, None)
+        count = len(next(iter(inputs.values())))
+        each = [self._run(self._session, {name: value[[place]] for name, value in inputs.items()}, None) for place in range(count)]
+        return [np.concatenate(parts) for parts in zip(*each, strict=True)]
 
     def _run(self, session: Any, inputs: Mapping[str, Tensor], names: list[str] | None) -> list[Any]:
         taken = {item.name for item in session.get_inputs()}
@@ -96,9 +101,9 @@ def difference(one: Tensor, other: Any) -> float:
     return float((one - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))
 
 
-def compare(module: fx.GraphModule, runtime: Runtime, inputs: Mapping[str, Tensor]) -> float:
+def compare(module: fx.GraphModule, runtime: Runtime, inputs: Mapping[str, Tensor], apart: bool = False) -> float:
     """The largest difference of any output; infinite where the module does not even run."""
-    wanted = runtime.run(inputs)
+    wanted = runtime.run(inputs, apart)
     with torch.no_grad():
         got = pytree.tree_leaves(module(*inputs.values()))
     return max(difference(one, other) for one, other in zip(got, wanted, strict=True))

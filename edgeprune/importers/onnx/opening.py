@@ -71,32 +71,38 @@ def _constants(graph: Graph, given: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _import(graph: Graph, shapes: Shapes, runtime: Runtime, known: dict[str, Tensor], notes: list[str]) -> Imported:
-    reason = ""
-    if shapes.samples:
+    """For any batch size where that can be: files that are written for one sample are tried too."""
+    unit = not shapes.samples and all(sizes[:1] == (1,) for sizes in shapes.given.values())
+    if shapes.samples or unit:
+        tried = Shapes(shapes.given, dict.fromkeys(shapes.given, 0)) if unit else shapes
         try:
-            return _made(graph, shapes, runtime, known, notes, free=True)
+            return _made(graph, tried, runtime, known, notes, free=True, unit=unit)
         except BatchDependentError as error:
-            reason = str(error)
-    if reason:
-        notes = [*notes, f"it takes batches of {shapes.batch} only: {reason}"]
+            if not unit:
+                notes = [*notes, f"it takes batches of {shapes.batch} only: {error}"]
     return _made(graph, Shapes(shapes.given, {}), runtime, known, notes, free=False, batch=shapes.batch)
 
 
 def _made(
-    graph: Graph, shapes: Shapes, runtime: Runtime, known: dict[str, Tensor], notes: list[str], *, free: bool, batch: int | None = None
+    graph: Graph,
+    shapes: Shapes,
+    runtime: Runtime,
+    known: dict[str, Tensor],
+    notes: list[str],
+    *,
+    free: bool,
+    batch: int | None = None,
+    unit: bool = False,
 ) -> Imported:
     batches = TRIED if free else (batch or shapes.batch,)
     each = [seeded(graph, shapes.of(count), seed) for seed, count in enumerate(batches)]
     examples = {name: tuple(one[name] for one in each) for name in each[0]}
     first = next(iter(shapes.samples.items())) if free else None
-    builder = Builder(graph, examples, batches, first, known)
+    builder = Builder(graph, examples, batches, first, known, unit)
     module = builder.build()
-    checked = [shapes.given, shapes.of(CHECKED)] if free else [shapes.given]
-    worst = 0.0
-    for seed, sizes in enumerate(checked):
-        inputs = seeded(graph, sizes, seed)
-        found = _compared(module, builder, graph, runtime, inputs, free and seed == 1)
-        worst = max(worst, found)
+    worst = _compared(module, builder, graph, runtime, seeded(graph, shapes.given), False, False)
+    if free:
+        worst = max(worst, _compared(module, builder, graph, runtime, seeded(graph, shapes.of(CHECKED), 1), True, unit))
     return Imported(
         module,
         tuple(graph.inputs),
@@ -109,17 +115,21 @@ def _made(
     )
 
 
-def _compared(module: fx.GraphModule, builder: Builder, graph: Graph, runtime: Runtime, inputs: dict[str, Tensor], batch: bool) -> float:
-    """How far the module is from ONNX Runtime.  Raises :class:`ModelFileError` naming the first node that differs, and
-    :class:`BatchDependentError` where only another batch size does."""
+def _compared(
+    module: fx.GraphModule, builder: Builder, graph: Graph, runtime: Runtime, inputs: dict[str, Tensor], batch: bool, apart: bool
+) -> float:
+    """How far the module is from ONNX Runtime (``apart``: for each sample by itself).  Raises :class:`ModelFileError` naming the first node
+    that differs, and :class:`BatchDependentError` where only another batch size does."""
     try:
-        found = compare(module, runtime, inputs)
-    except (ModelFileError, RuntimeError) as error:
-        if batch:
+        found = compare(module, runtime, inputs, apart)
+    except (ModelFileError, RuntimeError, ValueError) as error:
+        if batch or builder.unit:
             raise BatchDependentError(f"for a batch of {CHECKED}: {str(error).splitlines()[0]}") from error
         raise
     if found <= TOLERANCE:
         return found
+    if builder.unit:
+        raise BatchDependentError("its samples depend on each other")
     where = first_difference(module, builder, graph, runtime, inputs)
     if batch:
         raise BatchDependentError(f"for a batch of {CHECKED}, {where}")

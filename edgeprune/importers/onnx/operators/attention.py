@@ -38,7 +38,7 @@ def attention(call: Call) -> list[Value | None]:
 
 
 def _apart(value: Tensor, heads: int) -> Tensor:
-    return value.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return value.reshape(*value.shape[:-1], heads, -1).transpose(1, 2)
 
 
 def _together(value: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ def bit_shift(call: Call) -> Value:
 @operator("Min", "Max", "Sum", "Mean")
 def variadic(call: Call) -> Value:
     """Of any number of tensors."""
-    functions = {"Min": torch.minimum, "Max": torch.maximum, "Sum": torch.add, "Mean": torch.add}
+    functions: dict[str, Callable[..., Any]] = {"Min": torch.minimum, "Max": torch.maximum, "Sum": torch.add, "Mean": torch.add}
     values = [call[place] for place in range(len(call))]
     found = reduce(lambda one, other: call.apply(functions[call.node.op], one, other), values)
     return call.apply(torch.div, found, len(values)) if call.node.op == "Mean" else found

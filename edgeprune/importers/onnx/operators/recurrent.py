@@ -91,7 +91,7 @@ def _module(call: Call) -> nn.Module:
 
 
 def _fill(module: nn.Module, name: str, stored: Tensor, kind: str, hidden: int) -> None:
-    gates = stored.split(hidden)
+    gates = torch.split(stored, hidden)
     with torch.no_grad():
         getattr(module, name).copy_(torch.cat([gates[place] for place in _ORDERS[kind]]))
 

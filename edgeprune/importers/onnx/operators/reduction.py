@@ -16,7 +16,8 @@ Reduce = Callable[[Tensor, tuple[int, ...], bool], Tensor]
 
 
 def _norm(value: Tensor, dims: tuple[int, ...], keep: bool) -> Tensor:
-    return torch.linalg.vector_norm(value, 2, dims, keep)
+    found: Tensor = torch.linalg.vector_norm(value, 2, dims, keep)
+    return found
 
 
 def _absolute(value: Tensor, dims: tuple[int, ...], keep: bool) -> Tensor:

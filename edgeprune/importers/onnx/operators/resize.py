@@ -119,8 +119,8 @@ def _nearest(call: Call, value: Value, old: list[int], new: list[int], ratios: l
         ]
         if all(torch.equal(one, other) for one, other in zip(own, wanted, strict=True)):
             return call.apply(functional.interpolate, value, size=tuple(new), mode=mode)
-    for place, index in enumerate(wanted):
-        value = call.apply(torch.index_select, value, 2 + place, Value((index,) * len(call.builder.batches)))
+    for dim, index in enumerate(wanted, 2):
+        value = call.apply(torch.index_select, value, dim, Value((index,) * len(call.builder.batches)))
     return value
 
 

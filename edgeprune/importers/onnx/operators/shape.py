@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -47,10 +48,12 @@ def reshape(call: Call) -> Value:
     if not wanted.constant:
         call.refuse("takes a shape that depends on the data")
     targets = []
-    for one, target in zip(value.examples, wanted.examples, strict=True):
+    for batch, one, target in zip(call.builder.batches, value.examples, wanted.examples, strict=True):
         sizes = [int(size) for size in target.flatten().tolist()]
         if not call.attribute("allowzero", 0):
             sizes = [one.shape[place] if size == 0 else size for place, size in enumerate(sizes)]
+        if call.builder.unit and not value.constant and sizes[:1] == [1] and one.dim() and one.shape[0] == batch:
+            sizes[0] = batch
         targets.append(list(one.reshape(sizes).shape))
     if len({len(target) for target in targets}) > 1:
         call.refuse("changes its number of dimensions with the batch size")
@@ -131,7 +134,7 @@ def expand(call: Call) -> Value:
     each = []
     for place, one in enumerate(value.examples):
         target = [size.values[place] if isinstance(size, Size) else size for size in wanted]
-        each.append(torch.broadcast_shapes(tuple(one.shape), tuple(target)))
+        each.append(np.broadcast_shapes(tuple(one.shape), tuple(target)))
     if value.constant:
         return Value(tuple(one.expand(target) for one, target in zip(value.examples, each, strict=True)))
     sizes = [extent(sizes) for sizes in zip(*each, strict=True)]
