@@ -6,14 +6,15 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from edgeprune.budget import FIGURES, Budget
-from edgeprune.cli.options import accelerator_option, budget_options, device_option, seed_option, workers_options
-from edgeprune.cli.output import progress
+from edgeprune.cli.options import accelerator_option, budget_options, device_option, seed_option, volume, volume_options, workers_options
+from edgeprune.cli.output import echo, progress
 from edgeprune.cli.source import asked_options, file_options, load_task
 from edgeprune.engines import DEFAULT_FORMATS
 
@@ -138,6 +139,7 @@ _OPTIONS = (
     click.option("--compile", is_flag=True, help="Train through torch.compile: slower at first, faster in long trainings."),
     click.option("--no-mixed-precision", is_flag=True, help="Train in float32, whatever the device is good at."),
     seed_option,
+    volume_options,
 )
 
 
@@ -215,9 +217,16 @@ def resumed_job(path: Path, given: dict[str, Any]) -> AskedJob:
 
 @contextmanager
 def shown_progress() -> Iterator[EventStream]:
-    """The stream of a command: stages are progress bars on standard error, and messages lines above them."""
-    from edgeprune.report.progress import ProgressBars
+    """The stream of a command, on standard error: on a terminal stages are progress bars, and phases and messages lines above them; else
+    lines alone."""
+    from edgeprune.report.progress import Lines, ProgressBars
+    from edgeprune.report.terminal import PlainConsole
     from edgeprune.search.events import EventStream
 
-    with progress() as bars:
-        yield EventStream(ProgressBars(bars))
+    loud = volume()
+    if PlainConsole(stderr=True).is_terminal:
+        with progress() as bars:
+            yield EventStream(ProgressBars(bars, loud))
+    else:
+        with Lines(partial(echo, err=True), loud) as lines:
+            yield EventStream(lines)

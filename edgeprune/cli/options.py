@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -48,6 +48,28 @@ def json_option(function: F) -> F:
 
     text = "Print one JSON document on stdout, and nothing else."
     return click.option("--json", "as_json", is_flag=True, callback=keep_stdout, help=text)(function)
+
+
+def volume_options(function: F) -> F:
+    """Add ``--quiet`` and ``--verbose``, which :func:`volume` returns and no command gets."""
+
+    def keep(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+        def kept(context: click.Context, _: click.Parameter, value: bool) -> None:
+            if value and context.meta.setdefault("edgeprune.volume", name) != name:
+                raise click.UsageError("--quiet and --verbose exclude each other.", context)
+
+        return kept
+
+    loud = click.option("--verbose", is_flag=True, expose_value=False, callback=keep("verbose"), help="Show every step.")
+    still = click.option("--quiet", is_flag=True, expose_value=False, callback=keep("quiet"), help="Show warnings and the result only.")
+    return still(loud(function))
+
+
+def volume() -> Literal["quiet", "normal", "verbose"]:
+    """How much the command that runs shall tell."""
+    context = click.get_current_context(silent=True)
+    found: Literal["quiet", "normal", "verbose"] = context.meta.get("edgeprune.volume", "normal") if context else "normal"
+    return found
 
 
 def device_option(function: F) -> F:

@@ -10,7 +10,7 @@ import click
 
 from edgeprune.budget import format_quantity, format_score, parse_limit
 from edgeprune.cli.exit_codes import OF_VERDICT, Exit
-from edgeprune.cli.options import device_option, json_option, seed_option
+from edgeprune.cli.options import device_option, json_option, seed_option, volume_options
 from edgeprune.cli.output import console, print_json
 from edgeprune.decode import JsonObject
 
@@ -67,6 +67,7 @@ def _latency(_: click.Context, __: click.Parameter, value: str | None) -> str | 
 @click.option("--threads", type=click.IntRange(min=1), help="Threads on the device [default: its cores, at most 4].")
 @device_option
 @seed_option
+@volume_options
 @click.option(
     "--output",
     metavar="DIR",

@@ -10,8 +10,8 @@ class DeviceEvent(TypedDict, total=False):
     """One event; ``event`` says which it is, and the other fields belong to some events only.
 
     ``name``: of the model or file. ``holder``: who uses the device. ``sent``, ``total``, ``done``: bytes of an upload, windows of a table.
-    ``number``, ``rounds``: of a comparison. ``causes``: what throttles the device. ``action``, ``path``, ``removed``: of the runner's own
-    steps.
+    ``number``, ``rounds``: of a comparison; ``ratio``, ``low``, ``high``: of its first candidate so far. ``causes``: what throttles the
+    device. ``action``, ``path``, ``removed``: of the runner's own steps.
     """
 
     event: Required[str]
@@ -22,6 +22,9 @@ class DeviceEvent(TypedDict, total=False):
     done: int
     number: int
     rounds: int
+    ratio: float
+    low: float
+    high: float
     median_ms: float
     stable: bool
     causes: list[str]

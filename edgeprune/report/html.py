@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from edgeprune.budget import format_score
 from edgeprune.files import write_atomically
 from edgeprune.report import sections, vega
 from edgeprune.report.snippets import files
-from edgeprune.report.summary import DASH, Run, headline, label, next_step, rows, title, verdicts
+from edgeprune.report.summary import DASH, Run, grouped_warnings, headline, label, next_step, rows, title, verdicts
 from edgeprune.report.templates import render
 from edgeprune.runs.summary import RunSummary
 from edgeprune.verdict import Verdict
@@ -59,7 +58,7 @@ def page(run: Run) -> str:
         command=run.origin.get("command"),
         origin=_facts(origin),
         versions=_facts(run.versions),
-        warnings=_warnings(run.warnings),
+        warnings=grouped_warnings(run.warnings),
     )
 
 
@@ -89,21 +88,6 @@ def _interval(run: RunSummary) -> str | None:
     if run.ratio is None or run.ratio.low is None:
         return None
     return "In brackets: the 99 % interval of a ratio of latencies measured in turns, and the 95 % interval of a single median."
-
-
-def _warnings(warnings: list[str]) -> list[dict[str, str]]:
-    """Each kind of warning once, with the models that it is about; numbers do not make another kind."""
-    found: dict[str, dict[str, str]] = {}
-    for warning in warnings:
-        model, colon, text = warning.partition(": ")
-        if not colon or model not in ("dense", "pruned"):
-            model, text = "", warning
-        kind = re.sub(r"[\d.]+", "0", text)
-        if kind not in found:
-            found[kind] = {"text": text, "models": model}
-        elif model and model not in found[kind]["models"]:
-            found[kind]["models"] += f", {model}"
-    return list(found.values())
 
 
 def _facts(values: dict[str, str | float | None] | dict[str, str]) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ Functions take a :class:`~edgeprune.runs.summary.RunSummary`, or what its ``to_j
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +43,27 @@ class Verdict:
     limit: str
     value: str
     verdict: rule.Verdict
+
+
+@dataclass(frozen=True)
+class Warnings:
+    """A kind of warning, as the first of it says it, and the models that it is about."""
+
+    text: str
+    models: str
+
+
+def grouped_warnings(warnings: Sequence[str]) -> list[Warnings]:
+    """Each kind of warning once; numbers and what is in parentheses do not make another kind."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for warning in warnings:
+        model, colon, text = warning.partition(": ")
+        if not colon or model not in ("dense", "pruned"):
+            model, text = "", warning
+        _, models = found.setdefault(re.sub(r"\(.*?\)|[\d.]+", "", text), (text, []))
+        if model and model not in models:
+            models.append(model)
+    return [Warnings(text, ", ".join(models)) for text, models in found.values()]
 
 
 def title(run: Run) -> str:

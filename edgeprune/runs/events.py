@@ -17,6 +17,9 @@ from edgeprune.verdict import Verdict
 
 EVENTS = "events.jsonl"
 
+PLANS, ROUNDS = "measuring plans", "round"
+"""Stages of :class:`Progress`: the plans of a search, and the rounds of one plan's measurement."""
+
 Phase = Literal["analysing", "connecting", "measuring", "scoring", "comparing", "reconstructing", "fine-tuning", "exporting"]
 """What a run is doing."""
 
@@ -92,17 +95,19 @@ class PhaseStarted(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """``done`` of ``total`` in ``stage``.  ``loss``: of the training so far, in stages that train."""
+    """``done`` of ``total`` in ``stage``.  ``loss``: of the training so far, in stages that train. ``detail``: what is known so far."""
 
     stage: str
     done: int
     total: int
     loss: float | None = None
+    detail: str | None = None
 
     @property
     def label(self) -> str:
-        """The stage, with its loss."""
-        return self.stage if self.loss is None else f"{self.stage} (loss {self.loss:.3f})"
+        """The stage, with its loss or its detail."""
+        known = self.detail or (None if self.loss is None else f"loss {self.loss:.3f}")
+        return self.stage if known is None else f"{self.stage} ({known})"
 
 
 @dataclass(frozen=True)

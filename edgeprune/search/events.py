@@ -42,9 +42,9 @@ class EventStream:
         """A phase begins."""
         self.emit(PhaseStarted(phase, subject))
 
-    def progress(self, stage: str, done: int, total: int, loss: float | None = None) -> None:
+    def progress(self, stage: str, done: int, total: int, loss: float | None = None, detail: str | None = None) -> None:
         """``stage`` has come to ``done`` of ``total``."""
-        self.emit(Progress(stage, done, total, loss))
+        self.emit(Progress(stage, done, total, loss, detail))
 
     def training(self, stage: str, epochs: float, metric: str) -> dict[str, Any]:
         """Arguments of ``finetune`` that make events of its steps and of each of its ``epochs``; ``metric``: the name of the score."""

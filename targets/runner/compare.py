@@ -162,8 +162,9 @@ def compare(models: List[Dict[str, Any]], options: Options, emit: Emit) -> Dict[
             error = everyone[0].error
             raise RunnerError(**dict(error, message=f"{models[0]['name']}: {error['message']}"))
         running = [series for series in running if not series.error]
-        emit("round", number=number, rounds=options.rounds)
         ratios = [series.ratio() for series in running[1:]]
+        known = ratios[0] if ratios and len(running[1].log_ratios) > 1 and ratios[0]["high"] is not None else {}
+        emit("round", number=number, rounds=options.rounds, **known)
         over = time.monotonic() - begin - guard.cooldown_s >= options.max_time_s * len(running)
         quiet = max((share for series in running for share in series.others), default=0.0) <= _QUIET
         reason = _reason_to_stop(ratios, complete, over, quiet, options)

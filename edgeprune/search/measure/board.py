@@ -19,7 +19,7 @@ from edgeprune.engines import CPU, ENGINES
 from edgeprune.errors import DeviceError, NoRuntimeError, ParityError
 from edgeprune.export.formats import find as find_format
 from edgeprune.export.formats import kernel_builders
-from edgeprune.runs.events import DeviceCooling, DeviceWaiting
+from edgeprune.runs.events import ROUNDS, DeviceCooling, DeviceWaiting
 from edgeprune.search.events import EventStream
 from edgeprune.search.measure.paired import PairedMeasurement, Part
 from edgeprune.search.measure.rounds import Round, options_of
@@ -153,5 +153,16 @@ class Board:
                 self._events.emit(DeviceWaiting(self.target, holder))
             case {"event": "cooling", "causes": causes}:
                 self._events.emit(DeviceCooling(self.target, causes))
+            case {"event": "round", "number": number, "rounds": rounds}:
+                self._events.progress(ROUNDS, number, max(number, rounds), detail=_so_far(event))
             case {"event": "upload", "name": name, "sent": sent, "total": total}:
                 self._events.progress(f"sending {name}", sent, total)
+
+
+def _so_far(event: DeviceEvent) -> str | None:
+    """The ratio of latencies after the rounds until now, in percent, with its interval."""
+    match event:
+        case {"ratio": ratio, "low": low, "high": high}:
+            return f"{100 * ratio:.1f} % [{100 * low:.3g}, {100 * high:.3g}]"
+        case _:
+            return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgeprune.budget import Budget, format_quantity
 from edgeprune.cost.width import Widths
 from edgeprune.errors import InfeasibleBudgetError
-from edgeprune.runs.events import PlanMeasured
+from edgeprune.runs.events import PLANS, PlanMeasured
 from edgeprune.search.events import EventStream
 from edgeprune.search.measure.paired import PairedMeasurement
 from edgeprune.search.plan.metrics import ModelMetrics, budget_utilization, measured_metrics, resolved
@@ -109,13 +109,13 @@ class Loop:
             widths = self._next(margin)
             if widths is None or not self._worth_measuring(widths):
                 break
-            self.events.progress("measuring plans", number, self.most)
+            self.events.progress(PLANS, number, self.most)
             plans = [widths, *self._hedges(margin, widths, min(self.at_once(), self.most - number) - 1)]
             left, candidate = self._left("latency"), self._measure(plans)[0]
             error = abs(left * candidate.metrics.latency_ms / candidate.predicted.latency_ms - 1.0) if number else 0.0
             found = any(known.utilization <= 1.0 for known in self.candidates)  # then nothing is lost by a miss
             margin = self.margin if found else min(max(error / 2, margin + 0.01), WIDEST_MARGIN)
-        self.events.progress("measuring plans", self.most, self.most)
+        self.events.progress(PLANS, self.most, self.most)
         met = [candidate for candidate in self.candidates if candidate.utilization <= 1.0]
         if not met:
             raise self._missed()
