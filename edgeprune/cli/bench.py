@@ -146,6 +146,7 @@ class Job:
     help="Keep the device under load for 10min, 90s or 1h, and show the latency over time with temperature and clock.",
 )
 @click.option("--beside", multiple=True, type=click.Path(path_type=Path), help="One more model that takes turns, with --sustained.")
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write the curves of --sustained as an HTML page.")
 @click.option("--threads", callback=parse_threads, help="Thread counts, such as 1,2,4 [default: the device's cores, at most 4].")
 @click.option(
     "--input",
@@ -202,8 +203,8 @@ def command(model: Path, target: str, against: Path | None, inputs: Any, engine:
     targets = resolve_targets(target)
     if given["sustained"] is not None:
         return _sustained([model, *filter(None, [against]), *given["beside"]], targets, inputs, engine, given)
-    if given["beside"]:
-        raise click.UsageError("--beside needs --sustained")
+    if wrong := [option for option in ("beside", "report") if given[option]]:
+        raise click.UsageError(f"--{wrong[0]} needs --sustained")
     job = Job(
         model=Artifact(model, inputs=inputs, engine_name=engine),
         against=Artifact(against, inputs=inputs, engine_name=engine) if against else None,
@@ -231,7 +232,9 @@ def _sustained(paths: Sequence[Path], targets: Sequence[Target], inputs: Any, en
         raise click.UsageError("--sustained takes one number of threads")
     options = replace(_options(given), energy=False, threads=(given["threads"] or (None,))[0])
     artifacts = [Artifact(path, inputs=inputs, engine_name=engine) for path in paths]
-    return run(artifacts, targets, given["sustained"], options, given["as_json"])
+    if given["report"] and len(targets) > 1:
+        raise click.UsageError("--report shows one device: name one target")
+    return run(artifacts, targets, given["sustained"], options, given["as_json"], given["report"])
 
 
 def _options(given: dict[str, Any]) -> BenchOptions:

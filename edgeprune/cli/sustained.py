@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.cli.live import watch
 from edgeprune.cli.output import console, echo, error_json, failures_code, print_json, show_error
+from edgeprune.errors import InputError
 
 if TYPE_CHECKING:
     from edgeprune.bench import Artifact, BenchOptions
@@ -17,8 +19,17 @@ _ROWS = 10
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def run(models: Sequence[Artifact], targets: Sequence[Target], duration_s: float, options: BenchOptions, as_json: bool) -> int:
-    """Keep the targets under load side by side, and show what became of the latencies; the exit code."""
+def run(
+    models: Sequence[Artifact],
+    targets: Sequence[Target],
+    duration_s: float,
+    options: BenchOptions,
+    as_json: bool,
+    report: Path | None = None,
+) -> int:
+    """Keep the targets under load side by side, and show what became of the latencies; the exit code.  ``report``: a page of the first."""
+    if report is not None and not report.absolute().parent.is_dir():
+        raise InputError(f"there is no folder {report.absolute().parent}", remedy="Make it first: --report writes a file into it.")
     from edgeprune.bench.fleet import side_by_side
     from edgeprune.bench.sustained import sustained
 
@@ -26,6 +37,10 @@ def run(models: Sequence[Artifact], targets: Sequence[Target], duration_s: float
         outcomes = side_by_side(targets, lambda target, tell: sustained(models, duration_s, target.name, options, tell), show)
     if len(outcomes) == 1 and outcomes[0].error:
         raise outcomes[0].error
+    if report is not None and outcomes[0].result:
+        from edgeprune.report.sustained import write_sustained
+
+        write_sustained(outcomes[0].result, report)
     if as_json:
         documents = [(one.result.to_json() if one.result else {"target": one.target.name}) | error_json(one.error) for one in outcomes]
         print_json(documents[0] if len(documents) == 1 else {"devices": documents})

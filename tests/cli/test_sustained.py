@@ -10,6 +10,8 @@ import torch
 from edgeprune.bench.sustained import Curve, Point, State, Sustained
 from edgeprune.cli import main
 from edgeprune.cli.sustained import print_sustained
+from edgeprune.report.sustained import page
+from edgeprune.report.vega import available
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,12 @@ def test_what_is_printed_of_a_board_that_got_hot(capsys, monkeypatch):
     states = tuple(State(time, (1800.0 if time < 200 else 1200.0,), 1800.0, {"cpu": 48 + time / 20}) for time in times)
     states += (State(600.0, reasons=("cpu is at 80.0 C, the limit is 80.0 C",)),)
     curves = tuple(Curve(name, "litert", "2", found) for name, found in points.items())
-    print_sustained(Sustained("pi4", "a Pi", 4, 600.0, curves, states))
+    found = Sustained("pi4", "a Pi", 4, 600.0, curves, states)
+    text = page(found)
+    assert "10 minutes under load" in text
+    assert "Ranking: steep.tflite &lt; flat.tflite; at last flat.tflite &lt; steep.tflite." in text
+    assert text.count("<svg") == (3 if available() else 0)
+    print_sustained(found)
     out = capsys.readouterr().out
     assert "steep.tflite: 10 ms at first, 15 ms at last (+50.0%): slower" in out
     assert "ranking: steep.tflite < flat.tflite at first, flat.tflite < steep.tflite at last" in out
@@ -64,6 +71,7 @@ def test_what_does_not_go_together(models, capsys):
         (["--sustained", "10s", "--fail-if", "latency:1ms"], "--sustained and --fail-if"),
         (["--sustained", "10s", "--threads", "1,2"], "one number of threads"),
         (["--beside", path], "--beside needs --sustained"),
+        (["--report", "r.html"], "--report needs --sustained"),
     ):
         assert main(["bench", path, *extra]) == 2
         assert said in capsys.readouterr().err
