@@ -1,12 +1,17 @@
 """What a pool saves: the time that one search spends measuring, with one board and with two, everything measured anew.
 
 ``python benchmarks/pool.py`` plays boards that take fixed times for what they are asked; with ``NAME,NAME`` it measures on real ones,
-first on the first alone.  The search is that of ``recipes/digits.py`` at half the latency, without tuning.
+first on the first alone; with ``sshd``, which needs root, on two OpenSSH servers of this machine, each of a user and a core of its own.
+The search is that of ``recipes/digits.py`` at half the latency, without tuning.
+
+Besides the seconds it counts the rounds of all comparisons, and those that the busiest board did: what else runs on the machine changes
+the seconds, not these.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import threading
 import time
@@ -20,20 +25,29 @@ from typing import Any
 from unittest.mock import patch
 
 from edgeprune import Budget, prune
+from edgeprune.bench import Ratio
 from edgeprune.search import Options
 from edgeprune.search.measure.board import Board
 from edgeprune.task import Task, load_recipe
 
 ROOT = Path(__file__).parents[1]
-MEASURING = {"probe": "probe", "measure": "dense model", "time": "table", "compare": "pairs", "check_outputs": "outputs"}
+MEASURING = {
+    "probe": "probe",
+    "measure": "dense model",
+    "time": "table",
+    "compare": "pairs",
+    "one_round": "pairs",
+    "check_outputs": "outputs",
+}
 SCALE = 0.1
-KERNEL_S, DENSE_S, PAIR_S = 0.15, 6.0, 20.0
-"""Seconds that a played board takes for a kernel, the dense model and a pair: assumed, not measured; ``SCALE`` of it is waited."""
+KERNEL_S, DENSE_S, ROUND_S = 0.15, 6.0, 2.5
+"""Seconds that a played board takes for a kernel, the dense model and a round: assumed, not measured; ``SCALE`` of it is waited."""
 
 
 @contextmanager
-def timed(spent: dict[str, float]) -> Iterator[None]:
-    """Add up the seconds in which any board is asked something, by what it is asked first; what happens between does not count."""
+def timed(spent: dict[str, float], rounds: dict[str, int]) -> Iterator[None]:
+    """Add up the seconds in which any board is asked something, by what it is asked first; what happens between does not count.  And
+    ``rounds`` by board."""
     lock, working, since = threading.Lock(), [0], ["", 0.0]
 
     def wrapped(name: str) -> Any:
@@ -45,7 +59,10 @@ def timed(spent: dict[str, float]) -> Iterator[None]:
                     since[:] = MEASURING[name], time.monotonic()
                 working[0] += 1
             try:
-                return method(self, *given)
+                found = method(self, *given)
+                with lock:
+                    rounds[self.target] += len(getattr(found, "log_ratios", ()))
+                return found
             finally:
                 with lock:
                     working[0] -= 1
@@ -74,9 +91,11 @@ def played(target: str, **given: Any) -> Any:
             time.sleep(SCALE * DENSE_S)
             return super().measure(*given)
 
-        def compare(self, *given: Any) -> Any:
-            time.sleep(SCALE * PAIR_S)
-            return super().compare(*given)
+        def compare(self, dense: Any, candidates: Any, options: Any) -> Any:
+            count = 1 if options.only_round is not None else 3 if options.stop_at is not None else options.rounds
+            time.sleep(SCALE * ROUND_S * count)
+            found = super().compare(dense, candidates, replace(options, only_round=0))
+            return replace(found, ratios=(Ratio.of_rounds("pruned", count * found.ratios[0].log_ratios),))
 
         def table(self, files: dict[str, bytes], *given: Any) -> Any:
             time.sleep(SCALE * KERNEL_S * len(files))
@@ -85,26 +104,57 @@ def played(target: str, **given: Any) -> Any:
     return Slow(target)
 
 
-def search(task: Task, target: str) -> tuple[dict[str, float], Any]:
-    """Seconds by what was measured, and the result, with caches of its own."""
+@contextmanager
+def served() -> Iterator[str]:
+    """Two servers that are boards, by names of theirs; the user's own names and keys are out of the way meanwhile."""
+    from edgeprune.devices import add_target
+    from edgeprune.testing.sshd import SshServer, own_machine
+
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        home, names = Path(folder), ("board-a", "board-b")
+        environment = {"HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config")}
+        made = []
+        for core, name in enumerate(names):
+            enter = ["taskset", "-c", str(core), *own_machine(home / name, secrets.token_hex(16))]
+            made.append(stack.enter_context(SshServer(enter=enter)))
+            made[-1].make_python()
+        stack.enter_context(patch.dict(os.environ, environment))
+        for name, server in zip(names, made, strict=True):
+            (home / f"{name}.known_hosts").write_text(server.host_key)
+            (home / ".ssh").mkdir(exist_ok=True)
+            with (home / ".ssh/config").open("a") as config:
+                config.write(
+                    f"Host {name}\n  HostName 127.0.0.1\n  Port {server.port}\n  User {server.user}\n  IdentityFile {server.key}\n"
+                )
+            add_target(name, f"ssh://{name}?known_hosts={home / name}.known_hosts")
+        stack.enter_context(patch("edgeprune.search.measure.pool.ALIKE", 0.95))  # two boards that are one busy machine
+        yield ",".join(names)
+
+
+def search(task: Task, target: str) -> tuple[dict[str, float], dict[str, int], Any]:
+    """Seconds by what was measured, rounds by board, and the result, with caches of its own."""
     spent: dict[str, float] = defaultdict(float)
+    rounds: dict[str, int] = defaultdict(int)
     options = Options(engine="tflite", formats=("tflite",), threads=1, epochs=0, objective="magnitude", reuse=False)
-    with TemporaryDirectory() as folder, patch.dict(os.environ, XDG_CACHE_HOME=folder), timed(spent):
+    with TemporaryDirectory() as folder, patch.dict(os.environ, XDG_CACHE_HOME=folder), timed(spent, rounds):
         result = prune(task, target, budget=Budget(latency="50%"), options=options, runs=Path(folder, "runs"))
-    return spent, result
+    return spent, rounds, result
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print both."""
     targets = arguments[0] if arguments else "ssh://a,ssh://b"
-    fixed = patch("edgeprune.search.measure.board.open_device", played)
     task = load_recipe(ROOT / "recipes/digits.py")
-    if not arguments:
-        fixed.start()
-    for target in (targets.split(",")[0], targets):
-        spent, result = search(task, target)
-        parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in spent.items())
-        print(f"{target}: {sum(spent.values()):.1f} s ({parts}); {len(result.figures.candidates)} plans, {result.verdict}", flush=True)
+    with ExitStack() as stack:
+        if not arguments:
+            stack.enter_context(patch("edgeprune.search.measure.board.open_device", played))
+        elif targets == "sshd":
+            targets = stack.enter_context(served())
+        for target in (targets.split(",")[0], targets):
+            spent, rounds, result = search(task, target)
+            parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in spent.items())
+            print(f"{target}: {sum(spent.values()):.1f} s ({parts}); {len(result.figures.candidates)} plans, {result.verdict}", flush=True)
+            print(f"  rounds: {sum(rounds.values())}, of the busiest board {max(rounds.values())}", flush=True)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ class Device:
             models = [self._model(runner, artifact) for artifact in artifacts]
             return runner.request(action, limit_s, self._on_event, models=models, options=self._options(options))
 
-        watch = Watch() if self._is_here else None
+        watch = Watch() if self.target.is_here else None
         begin = time.monotonic()
         answer = self._attempt(work)
         elsewhere = watch.others() if watch is not None else None
@@ -136,14 +136,9 @@ class Device:
         ]
         return results, measured
 
-    @property
-    def _is_here(self) -> bool:
-        """Whether the device is this machine."""
-        return self.target.address == "local:"
-
     def _options(self, options: BenchOptions) -> JsonObject:
         """For the runner; here, what this program runs beside it does not count as another one."""
-        return self._settled(options) | ({"own": own_processes()} if self._is_here else {})
+        return self._settled(options) | ({"own": own_processes()} if self.target.is_here else {})
 
     def _settled(self, options: BenchOptions) -> JsonObject:
         """For the runner, with this device's accelerator."""

@@ -30,6 +30,11 @@ class Target:
     profile: str | None = None
     accelerator: str | None = None
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine, so that what else is done here disturbs what is measured."""
+        return parse_address(self.address).scheme == "local"
+
 
 def targets_file() -> Path:
     """Where the names are kept."""
@@ -222,11 +227,16 @@ def resolve_target(text: str) -> Target:
 
 def resolve_targets(text: str) -> list[Target]:
     """The targets of a comma-separated list of names, groups and addresses, each once.  Raises :class:`TargetError`."""
+    return list(dict.fromkeys(named_targets(text)))
+
+
+def named_targets(text: str) -> list[Target]:
+    """:func:`resolve_targets`, but each as often as it is named."""
     groups = list_groups()
     names = [name.strip() for name in text.split(",")]
     if len(names) > 1 and not all(names):
         raise TargetError(f"{text!r} has no name beside a comma", remedy="Write one comma between names: pi5a,pi5b.")
-    return list(dict.fromkeys(resolve_target(member) for name in names for member in groups.get(name, (name,))))
+    return [resolve_target(member) for name in names for member in groups.get(name, (name,))]
 
 
 def _unknown(name: str, entries: Iterable[str]) -> TargetError:

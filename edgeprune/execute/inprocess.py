@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from edgeprune.execute.executor import Send, Shared, ignore
+from edgeprune.execute.shared import ByKey
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Held(Generic[T]):
-    """A shared value of the same process."""
-
-    value: T
-
-    def get(self) -> T:
-        """The value itself."""
-        return self.value
 
 
 class InProcess:
@@ -30,7 +19,7 @@ class InProcess:
 
     def share(self, value: T) -> Shared[T]:
         """The value, kept."""
-        return Held(value)
+        return ByKey("of this process", value)
 
     def submit(self, key: str, function: Callable[..., T], *arguments: Any, receive: Send = ignore) -> Future[T]:
         """A future that is done.  What ends the program (an interrupt) is raised at once."""

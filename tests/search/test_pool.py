@@ -430,6 +430,9 @@ def test_an_absolute_limit_is_met_on_every_board(lab: Lab, tmp_path: Path) -> No
         (f"{A},,{B}", "has no name beside a comma"),
         (f"{A},nobody", "unknown target 'nobody'"),
         (f"{A},one", f"{A} and one are the same address"),
+        ("local:,local:", "local: is named twice"),
+        ("local,local:", "local: is named twice"),
+        (f"{A},{B},{A}", f"{A} is named twice"),
         (f"{A},ftp://x", "unknown kind 'ftp'"),
     ],
 )

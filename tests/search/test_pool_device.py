@@ -27,26 +27,13 @@ from edgeprune.search.measure.backend import Asked
 from edgeprune.search.measure.pool import PoolBackend
 from edgeprune.search.plan.planner import all_choices
 from edgeprune.testing.models import dense_tflite
-from edgeprune.testing.sshd import SshServer, find_sshd
+from edgeprune.testing.sshd import SshServer, find_sshd, own_machine
 from edgeprune.verdict import Verdict
 
 pytestmark = pytest.mark.device
 
-ENTER = """
-[ -e /tmp/edgeprune.lock ] || install -m 666 /dev/null /tmp/edgeprune.lock
-mount --bind "$0/lock" /tmp/edgeprune.lock && mount --bind "$0/machine-id" /etc/machine-id && exec "$@"
-"""
 QUICK = BenchOptions(threads=1, rounds=3, warmup_s=0.05, min_time_s=0.05, max_time_s=0.3, table_rounds=1)
 TARGET = "pi5a,pi5b"
-
-
-def own_machine(folder: Path, machine: str) -> list[str]:
-    """A command that starts a server on a machine of its own, as far as a device's lock and identity tell."""
-    folder.mkdir()
-    (folder / "lock").touch()
-    (folder / "lock").chmod(0o666)
-    (folder / "machine-id").write_text(f"{machine}\n")
-    return ["unshare", "--mount", "sh", "-c", ENTER, str(folder)]
 
 
 @pytest.fixture(scope="module")

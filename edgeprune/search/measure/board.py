@@ -13,7 +13,7 @@ from torch import Tensor
 from edgeprune.bench import Artifact, BenchOptions, Device, Measurement, Ratio, open_device
 from edgeprune.bench.info import DeviceFacts, facts_of
 from edgeprune.cost.table import Point, point_key
-from edgeprune.devices import parse_address, resolve_target
+from edgeprune.devices import resolve_target
 from edgeprune.devices.events import DeviceEvent
 from edgeprune.engines import CPU, ENGINES
 from edgeprune.errors import DeviceError, NoRuntimeError, ParityError
@@ -42,7 +42,7 @@ class Board:
     @property
     def is_remote(self) -> bool:
         """Whether it is another machine than this one: what is done here meanwhile does not disturb it."""
-        return parse_address(resolve_target(self.target).address).scheme != "local"
+        return not resolve_target(self.target).is_here
 
     def probe(self) -> DeviceFacts:
         """The device with ``engine``, ``threads``, ``key`` (identity for caches), ``profile`` and ``meters``: as when the run began."""

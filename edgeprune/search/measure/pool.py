@@ -15,7 +15,7 @@ from edgeprune.bench import BenchOptions, Measurement
 from edgeprune.bench.info import DeviceFacts
 from edgeprune.cost.table import Point
 from edgeprune.cost.width import Widths
-from edgeprune.devices import resolve_targets
+from edgeprune.devices import named_targets, resolve_targets
 from edgeprune.engines import CPU
 from edgeprune.errors import DeviceError, TargetError
 from edgeprune.graph import Analysis
@@ -37,7 +37,9 @@ measure to be corrected by it, beyond which they are refused."""
 
 def check_pool(target: str) -> None:
     """Refuse a ``target`` that is unknown, or names one device twice.  Raises :class:`TargetError`."""
-    for one, other in combinations(resolve_targets(target), 2):
+    for one, other in combinations(named_targets(target), 2):
+        if one.name == other.name:
+            raise TargetError(f"{one.name} is named twice", remedy="Name every device once: it measures one model at a time.")
         if one.address == other.address:
             raise TargetError(f"{one.name} and {other.name} are the same address, {one.address}", remedy="Name every device once.")
 
