@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeprune import bench
+    from edgeprune import bench, importers
     from edgeprune.budget import Budget
     from edgeprune.graph import analyze
     from edgeprune.search import Options, Result
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-__all__ = ["Budget", "Options", "Result", "Task", "analyze", "bench", "load", "prune"]
+__all__ = ["Budget", "Options", "Result", "Task", "analyze", "bench", "importers", "load", "prune"]
 
 _HOME = {
     "Budget": "edgeprune.budget",
@@ -35,8 +35,8 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     """Public names are imported when they are first used: ``import edgeprune`` itself costs nothing."""
-    if name == "bench":
-        return import_module("edgeprune.bench")
+    if name in ("bench", "importers"):
+        return import_module(f"edgeprune.{name}")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'edgeprune' has no attribute {name!r}")
