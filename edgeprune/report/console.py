@@ -26,9 +26,9 @@ def console_table(run: Run, console: Console) -> None:
     console.print(escape(sentence), style=styles[verdict], highlight=False)
     if advice := next_step(run):
         console.print(escape(advice), highlight=False)
-    for one in grouped_warnings(run.warnings):
-        models = f" ({one.models})" if one.models else ""
-        console.print(f"[yellow]warning:[/] {escape(one.text)}{models}", highlight=False)
+    for warning in grouped_warnings(run.warnings):
+        models = f" ({warning.models})" if warning.models else ""
+        console.print(f"[yellow]warning:[/] {escape(warning.text)}{models}", highlight=False)
 
 
 def _wide(run: RunSummary) -> Table:

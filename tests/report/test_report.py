@@ -231,6 +231,9 @@ def test_candidates_stand_at_their_latency_with_interval_and_limit(tmp_path) -> 
     assert (len(dots), len(rings)) == (2, 3)
     assert dots[0] < limit < dots[1]
     assert (rings[0] - limit) / (dots[1] - limit) == pytest.approx((1 - 0.9) / (1 - 0.95), rel=0.02)
+    intervals = [line for line in drawn.iter("line") if line.get("stroke") == "var(--main)" and line.get("stroke-width") == "2"]
+    assert len(intervals) == 2
+    assert abs(float(intervals[0].get("y2", ""))) / (dots[1] - dots[0]) == pytest.approx((1.10 - 1.05) / (1.08 - 0.95), rel=0.02)
     assert "budget" in "".join(drawn.itertext())
     assert "-16.7 %" in page
     assert "not measured" in words(page)
