@@ -47,11 +47,11 @@ def box_folder(folder: str | Path, *, first: int = 1, batch_size: int = 8) -> Da
     classes = sorted({name for picture in (*train, *validation) for name in picture.names})
     if not classes:
         raise RecipeError(f"{root} holds pictures, and no boxes", remedy="Give a COCO file, or Pascal VOC's XML for every picture.")
-    loaders = [
+    first_part, second_part = (
         DataLoader(Boxes(pictures, classes, first), batch_size, shuffle=shuffle, collate_fn=together)
         for pictures, shuffle in ((train, True), (validation, False))
-    ]
-    return Data(*loaders, classes, {})
+    )
+    return Data(first_part, second_part, classes, {})
 
 
 class Boxes(Dataset[tuple[Tensor, dict[str, Tensor]]]):

@@ -99,8 +99,8 @@ def mask_folder(
     if count < 2:
         raise RecipeError(f"the masks in {masks} mark nothing: their pixels are {values}", remedy="Number the classes from 1; 0 is none.")
     train, validation = split(samples, lambda _: 0)
-    both = (Masked(part, size, tuple(mean), tuple(std), binary) for part in (train, validation))
-    return Data(*both, ["background", *(f"class {number}" for number in range(1, count))], described(size, mean, std))
+    first, second = (Masked(part, size, tuple(mean), tuple(std), binary) for part in (train, validation))
+    return Data(first, second, ["background", *(f"class {number}" for number in range(1, count))], described(size, mean, std))
 
 
 def text_table(path: str | Path, classes: Iterable[str] | None = None) -> Data:
