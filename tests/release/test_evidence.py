@@ -74,6 +74,8 @@ def faster(value: dict[str, Any]) -> None:
         (pair(ratio=0.25), "ratio is 0.25, but its rounds give 0.5"),
         (pair(high=0.6), "high is 0.6, but its rounds give 0.50"),
         (pair(log_ratios=[]), "the ratio has no rounds"),
+        (pair(beside=[{"log_ratios": [-0.6, -0.61, -0.59, -0.6]}]), "ratio is 0.5, but its rounds give 0.5157"),
+        (pair(beside=[{"log_ratios": []}]), "the ratio has no rounds"),
         (pair(ratio=0.25, low=0.25, high=0.25, log_ratios=[-1.3862943611198906] * 8), "ratio is 0.25, and run.json says 0.4999"),
     ],
 )
