@@ -48,7 +48,7 @@ class TableTimes:
         """Bilinear between grid points; the nearest edge outside them."""
         key = (kernel.spec, kernel.in_width, kernel.out_width)
         if key not in self._grids:
-            self._grids[key] = grid_of(kernel, self.choices)
+            self._grids[key] = grid_of(kernel, self.choices, self.table.launches)
         grid = self._grids[key]
         if grid not in self._surfaces:
             self._surfaces[grid] = self.table.surface(grid)

@@ -19,6 +19,9 @@ _LOG = logging.getLogger(__name__)
 IN_LEVELS, OUT_LEVELS = 3, 8
 """How many input and output widths of a kernel are measured: time is near linear in the input width and a staircase in the output's."""
 
+FINE_IN_LEVELS = 6
+"""On an accelerator time is no line in the input width either: weights that leave a cache, or another kernel of the driver, are a cliff."""
+
 Point = tuple[KernelSpec, int, int]
 """A kernel's spec, input width, output width."""
 
@@ -137,12 +140,16 @@ def _time(value: object) -> float | None:
     return found if found > 0 else None
 
 
-def grid_of(kernel: Kernel, choices: Mapping[str, list[int]]) -> Grid:
-    """The grid that covers every width ``kernel`` can have, given the widths each group may take."""
+def grid_of(kernel: Kernel, choices: Mapping[str, list[int]], accelerated: bool = False) -> Grid:
+    """The grid that covers every width ``kernel`` can have, given the widths each group may take; finer for an accelerator."""
     quantum = kernel.spec.groups
     return Grid(
         kernel.spec,
-        _levels(_possible(kernel.in_width.constant, kernel.in_width.terms, choices), IN_LEVELS, quantum),
+        _levels(
+            _possible(kernel.in_width.constant, kernel.in_width.terms, choices),
+            FINE_IN_LEVELS if accelerated else IN_LEVELS,
+            quantum,
+        ),
         _levels(_possible(kernel.out_width.constant, kernel.out_width.terms, choices), OUT_LEVELS, quantum),
     )
 

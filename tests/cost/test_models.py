@@ -230,7 +230,7 @@ def test_starting_a_kernel_is_a_cost_of_its_own_on_an_accelerator() -> None:
     analysis = analyze(OptionA(), IMAGE)
     choices = {group.name: width_choices(group, 4) for group in analysis.groups}
     table, call_ms, launch_ms = Table(launches=True), 0.4, 0.03
-    grids = [grid_of(kernel, choices) for kernel in kernels(analysis)]
+    grids = [grid_of(kernel, choices, accelerated=True) for kernel in kernels(analysis)]
     missing = table.missing(grids)
     assert {point_key(CALL), point_key(LAUNCHES)} <= {point_key(point) for point in missing}
     started = {point_key(point): LAUNCHES[2] if point == LAUNCHES else 1 for point in missing}

@@ -86,7 +86,8 @@ class DeviceBackend:
 
     def kernel_times(self, kernels: Sequence[Kernel], choices: Choices) -> KernelTimes:
         """From the device table."""
-        return TableTimes(self.table([grid_of(kernel, choices) for kernel in kernels]), choices)
+        accelerated = not is_processor(self.facts)
+        return TableTimes(self.table([grid_of(kernel, choices, accelerated) for kernel in kernels]), choices)
 
     def archive(self, analysis: Analysis, precision: Precision) -> Archive | None:
         """What earlier runs measured on this device, with this engine, these threads and in this precision."""
