@@ -99,14 +99,13 @@ def console() -> Any:
 
 
 def progress() -> Any:
-    """A rich progress bar on stderr, to be used in a ``with``: spinner, description, bar, count and time left."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+    """A rich progress bar on stderr, to be used in a ``with``: spinner, description, bar, count, and time left or taken."""
+    from rich.progress import Progress
 
+    from edgeprune.report.columns import columns
     from edgeprune.report.terminal import PlainConsole
 
-    text = TextColumn("{task.description}", markup=False)
-    columns = (SpinnerColumn(), text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=PlainConsole(stderr=True), transient=True)
+    return Progress(*columns(), console=PlainConsole(stderr=True), transient=True)
 
 
 @contextmanager

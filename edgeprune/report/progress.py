@@ -161,15 +161,14 @@ class Lines:
 @contextmanager
 def shown_by_default() -> Iterator[ProgressBars | None]:
     """A listener for scripts and notebooks that gave none; None where standard error is neither a terminal nor a notebook."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
+    from edgeprune.report.columns import columns
     from edgeprune.report.terminal import PlainConsole
 
     console = PlainConsole(stderr=True)
     if not (console.is_jupyter or (sys.stderr is not None and sys.stderr.isatty())):
         yield None
         return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=console, transient=True) as bars:
+    with Bars(*columns(), console=console, transient=True) as bars:
         yield ProgressBars(bars)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 
 from edgeprune.report import console_table
+from edgeprune.report.columns import columns
 from edgeprune.report.progress import Lines, Phases, ProgressBars
 from edgeprune.runs.events import PLANS, ROUNDS, Event, Noted, PhaseStarted, Progress, RunEnded, Warned
 
@@ -72,6 +73,20 @@ def test_a_terminal_keeps_the_time_of_each_phase_and_shows_the_rounds() -> None:
     assert re.search(r"exporting dense to tflite, [\d.]+ s", printed)
     assert re.search(r"connecting to pi5, [\d.]+ s", printed)
     assert "warning: a warning" in printed
+
+
+def test_bars_without_a_count_show_their_time_in_80_columns() -> None:
+    console = Console(file=StringIO(), force_terminal=True, width=80, color_system=None)
+    with Bars(*columns(), console=console, auto_refresh=False) as bars:
+        show = ProgressBars(bars)
+        for event in EVENTS[:4]:
+            show(event)
+        console.print(bars)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "/?" not in shown
+    assert re.search(r"connecting to pi5 +\S+ +0 s", shown)
+    assert "plan 2: round 3 of 8, 49.1 % [47, 52]" in shown
+    assert "…" not in shown
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.24, "0.2 s"), (42.0, "42 s"), (125.0, "2 min 5 s")])

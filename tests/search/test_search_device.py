@@ -145,11 +145,13 @@ def test_what_a_run_measures_reuses_and_judges_is_told(tmp_path: Path) -> None:
 
 
 def test_what_a_device_waits_for_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def opened(target: str, engine: str | None, on_event: OnEvent) -> PlayedDevice:
+    def opened(target: str, engine: str | None, on_event: OnEvent, **given: object) -> PlayedDevice:
         on_event({"event": "waiting", "holder": "a bench"})
         on_event({"event": "upload", "name": "net", "sent": 5, "total": 10})
         on_event({"event": "cooling", "causes": ["heat"]})
         on_event({"event": "folder", "path": "/tmp/x"})
+        on_event({"event": "round", "number": 1, "rounds": 8})
+        on_event({"event": "round", "number": 2, "rounds": 8, "ratio": 0.4914, "low": 0.47, "high": 0.52})
         return PlayedDevice(on_event)
 
     monkeypatch.setattr("edgeprune.search.measure.board.open_device", opened)
@@ -157,7 +159,8 @@ def test_what_a_device_waits_for_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     directory = RunDirectory(tmp_path / "run")
     assert DeviceBackend(directory, "pi5", "tflite", BenchOptions(), EventStream(told.append)).facts["engine"] == "tflite"
     directory.close()
-    assert told[1:] == [DeviceWaiting("pi5", "a bench"), Progress("sending net", 5, 10), DeviceCooling("pi5", ["heat"])]
+    rounds = [Progress("round", 1, 8), Progress("round", 2, 8, detail="49.1 % [47, 52]")]
+    assert told[1:] == [DeviceWaiting("pi5", "a bench"), Progress("sending net", 5, 10), DeviceCooling("pi5", ["heat"]), *rounds]
 
 
 def flat(self: Played, grids: Sequence[Grid]) -> Table:

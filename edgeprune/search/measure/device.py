@@ -119,6 +119,7 @@ class DeviceBackend:
         """A pruned model in turns with the dense one; in fewer rounds where they suffice to tell its ratio from ``stop_at``."""
         known = self._run.recall_by(key, PairedMeasurement.from_json)
         if known is None:
+            self._events.begin("measuring", f"{'the pruned model' if key.startswith('final') else 'a plan'} in turns with the dense model")
             known = self._board.compare(dense, path, stop_at)
             self._keep(key, known, stop_at)
         return known
