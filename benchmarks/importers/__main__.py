@@ -39,8 +39,14 @@ def main() -> int:
         print(name, row.get("error") or f"{row['difference']:.0e}", flush=True)
         options.folder.mkdir(parents=True, exist_ok=True)
         kept.write_text("".join(json.dumps(one) + "\n" for one in rows.values()))
-    PAGE.write_text(document([rows[name] for name in NAMES if name in rows]))
+    PAGE.write_text(document([rows[name] for name in NAMES if name in rows], versions(options.peers) if options.peers else ""))
     return int(any("error" in row for row in rows.values()))
+
+
+def versions(python: str) -> str:
+    """Of the other converters, as ``python`` has them."""
+    code = f"from importlib.metadata import version; print(' and '.join(f'{{name}} {{version(name)}}' for name in {PEERS!r}))"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _child(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -55,8 +61,8 @@ def _child(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def document(rows: list[dict[str, Any]]) -> str:
-    """The page."""
+def document(rows: list[dict[str, Any]], versions: str = "") -> str:
+    """The page; ``versions``: of the other converters."""
     good = [row for row in rows if "error" not in row]
     lines = [
         "# Imported files",
@@ -87,7 +93,10 @@ def document(rows: list[dict[str, Any]]) -> str:
     packages = sorted({row["package"] for row in good if row["package"]})
     counts = {package: sum(row.get(package) == "yes" for row in rows) for package in PEERS}
     if any(package in row for row in rows for package in PEERS):
-        lines += ["", f"onnx2torch does all of it for {counts['onnx2torch']} files, onnx2pytorch for {counts['onnx2pytorch']}."]
+        lines += ["", f"The other converters are {versions or ' and '.join(PEERS)}, beside the same versions of torch and onnx."]
+        tried = sum(PEERS[0] in row for row in rows)
+        done = ", ".join(f"{package} for {count}" for package, count in counts.items())
+        lines += ["", f"Of {tried} files that they were tried on, they do all of it for: {done}."]
     lines += ["", f"Real networks are from {', '.join(packages)}." if packages else ""]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -21,4 +21,4 @@ def test_a_row_and_the_page(tmp_path, monkeypatch):
     assert "1 of 2 files pass all of it" in page
     assert "| tiny, TorchScript | torch, TorchScript | 17 |" in page
     assert "it is damaged" in page
-    assert "onnx2torch does all of it for 1 files, onnx2pytorch for 0" in page
+    assert "they do all of it for: onnx2torch for 1, onnx2pytorch for 0" in page

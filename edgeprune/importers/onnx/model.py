@@ -44,12 +44,13 @@ class Declared:
 
 @dataclass
 class Graph:
-    """Nodes in an order in which they can run.  ``constants``: initializers."""
+    """Nodes in an order in which they can run.  ``constants``: initializers; ``opset``: the file's version of ONNX's own operators."""
 
     nodes: list[Node]
     constants: dict[str, Tensor]
     inputs: list[Declared]
     outputs: list[Declared]
+    opset: int = 0
 
     def uses(self) -> dict[str, list[Node]]:
         """The nodes that read each value, once for each place; what graphs inside read and return counts too."""

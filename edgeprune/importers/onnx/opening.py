@@ -110,7 +110,7 @@ def _made(
         tuple(seeded(graph, shapes.given).values()),
         dict(shapes.samples),
         worst,
-        max((node.version for node in graph.nodes if not node.domain), default=0),
+        graph.opset,
         tuple(notes),
     )
 

@@ -96,6 +96,7 @@ def graph_of(proto: Any) -> Graph:
     versions = {entry.domain or "": entry.version for entry in proto.opset_import}
     versions.setdefault("", versions.get("ai.onnx", 1))
     graph = _graph(proto.graph, versions)
+    graph.opset = versions[""]
     if not graph.inputs:
         raise ModelFileError("the file has no inputs: it computes the same always", remedy="Export the model with its inputs.")
     if not graph.outputs:
