@@ -139,8 +139,9 @@ def _written(
     samples = calibration_for(task, entries, calibration)
     metadata = task_metadata(task, model if model is not task.model else None)
     pixels = _normalisation(task, mean, std) if input_type == "uint8" else None
-    names = {"inputs": task.input_names, "outputs": task.output_names}
-    options = ExportOptions(channels_last, integer_io, keep_float, metadata=metadata, pixels=pixels, **names)
+    options = ExportOptions(
+        channels_last, integer_io, keep_float, inputs=task.input_names, outputs=task.output_names, metadata=metadata, pixels=pixels
+    )
     paths = export(model, task.example_inputs, wanted, output or source.parent, source.stem, calibration=samples, options=options)
     model_score = score_with_error(model, task) if score else None
     return {name: _described(name, path, task, model_score) for name, path in paths.items()}

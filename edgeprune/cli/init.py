@@ -57,7 +57,7 @@ ASKED = {
 @json_option
 @click.pass_context
 def command(
-    context: click.Context, weights: str, size: int | None, output: str | None, force: bool, as_json: bool, **chosen: str | None
+    context: click.Context, /, weights: str, size: int | None, output: str | None, force: bool, as_json: bool, **chosen: str | None
 ) -> None:
     """Write a recipe that runs as it is, for a model and data that you name; asks for them when none is named.
 

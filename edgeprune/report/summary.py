@@ -122,8 +122,8 @@ def _battery_rows(run: RunSummary) -> list[Row]:
     longer = DASH if not shares[0] or not shares[1] else _relative(1 / shares[0], 1 / shares[1])
     full = f"{battery.capacity_mwh:,.6g} mWh, {battery.source}"
     return [
-        Row(f"battery that {battery.inferences_per_day:,.6g} inferences take a day ({how})", *taken, change),
-        Row(f"battery life on these alone ({full})", *days, longer),
+        Row(f"battery that {battery.inferences_per_day:,.6g} inferences take a day ({how})", taken[0], taken[1], change),
+        Row(f"battery life on these alone ({full})", days[0], days[1], longer),
     ]
 
 
