@@ -55,10 +55,7 @@ ASKED = {
 @click.option("--output", metavar="FILE", help="The recipe's file [default: the model's name].")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 @json_option
-@click.pass_context
-def command(
-    context: click.Context, /, weights: str, size: int | None, output: str | None, force: bool, as_json: bool, **chosen: str | None
-) -> None:
+def command(weights: str, size: int | None, output: str | None, force: bool, as_json: bool, **chosen: str | None) -> None:
     """Write a recipe that runs as it is, for a model and data that you name; asks for them when none is named.
 
     Where a folder has no parts of its own, every fifth picture of a class is scored on.  A head for other classes than the model has is
