@@ -62,6 +62,16 @@ def loss(outputs: Mapping[str, Tensor], kinds: Tensor) -> Tensor:
     return F.nll_loss(strongest(outputs).clamp(min=1e-6).log(), kinds)
 
 
+def distance(outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Tensor:
+    """From the dense model's answers: of objects everywhere; of classes and boxes (in steps of the grid) where it sees an object."""
+    sure = wanted["objects"].sigmoid()
+    objects = F.binary_cross_entropy_with_logits(outputs["objects"], sure) - F.binary_cross_entropy_with_logits(wanted["objects"], sure)
+    classes = F.kl_div(outputs["logits"].log_softmax(-1), wanted["logits"].log_softmax(-1), reduction="none", log_target=True)
+    boxes = F.smooth_l1_loss(outputs["boxes"] / STRIDE, wanted["boxes"] / STRIDE, reduction="none")
+    seen = ((classes.sum(-1, keepdim=True) + boxes.sum(-1, keepdim=True)) * sure).sum() / sure.sum().clamp(min=1.0)
+    return objects * len(COCO) + seen
+
+
 def task() -> Task:
     model = FastestDet()
     path = data_folder("fastestdet") / "weights" / WEIGHTS
@@ -78,5 +88,5 @@ def task() -> Task:
     }
     decoding |= {"strides": [[STRIDE, STRIDE]], "activation": "fastestdet", "score": 0.65, "overlap": 0.45, "most": 100, "first_label": 0}
     about = {"input": "BGR image of 352 x 352 pixels, 0 to 255", "scale": 255, "decoding": decoding}
-    ways: dict[str, Any] = {"loss": loss, "postprocess": strongest, "labels": COCO, "preprocessing": about}
-    return Task(model.eval(), (torch.zeros(1, 3, SIDE, SIDE),), train, test, **ways, epochs=4, learning_rate=0.01, distillation=1.0)
+    ways: dict[str, Any] = {"loss": loss, "distance": distance, "postprocess": strongest, "labels": COCO, "preprocessing": about}
+    return Task(model.eval(), (torch.zeros(1, 3, SIDE, SIDE),), train, test, **ways, epochs=4, learning_rate=0.001, distillation=1.0)
