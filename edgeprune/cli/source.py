@@ -80,8 +80,8 @@ _SAMPLES = (
     click.option("--data", metavar="RECIPE", help="Recipe of an ONNX file's data, loss and metric: task(model), or task() with any model."),
     click.option("--images", metavar="DIR", help="Images that the model of an ONNX file learns from, without labels: its own answers are."),
     click.option("--samples", metavar="FILE", help="The same with an .npz file of arrays, under the names of the inputs."),
-    click.option("--mean", metavar="NUMBERS", callback=_numbers, help="Of --images in [0, 1] [default: ImageNet's; 0.5 for grey ones]."),
-    click.option("--std", metavar="NUMBERS", callback=_numbers, help="Of --images in [0, 1] [default: ImageNet's; 0.5 for grey ones]."),
+    click.option("--mean", metavar="NUMBERS", callback=_numbers, help="Of --images, from 0 to 1 [default: ImageNet's; 0.5 for grey]."),
+    click.option("--std", metavar="NUMBERS", callback=_numbers, help="Of --images, from 0 to 1 [default: ImageNet's; 0.5 for grey]."),
 )
 
 
