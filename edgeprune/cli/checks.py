@@ -15,12 +15,15 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from edgeprune.engines import EXECUTORCH, ONNX
+
 State = Literal["ok", "warning", "missing", "broken"]
 """``missing``: something that only some jobs need. ``broken``: something that edgeprune needs."""
 
 EXTRAS = {
-    "onnx": "the format onnx",
-    "executorch": "the format executorch",
+    ONNX: "ONNX files, read and written",
+    EXECUTORCH: "the format executorch",
+    "detection": "detectors (edgeprune.tasks.detection)",
     "micro": "microcontrollers' memory (edgeprune micro)",
     "ray": "work on a Ray cluster",
     "postgres": "a shared history in PostgreSQL",
