@@ -105,7 +105,8 @@ def make_candidate(
 ) -> Candidate:
     """Cut ``plan`` out of ``model`` (in the dense shapes; the task's own unless given), tune and export as ``settings`` say.
 
-    The same arguments give the same candidate on the same hardware. ``analysis``: of the task's model, made again unless given.
+    The same arguments give the same candidate on the same hardware. A plan that cuts nothing leaves the task's own weights as they are:
+    training could only lose what they have learnt elsewhere. ``analysis``: of the task's model, made again unless given.
     ``checkpoint``: a file from which an interrupted tuning continues. Nothing else is written outside a temporary folder, and no device is
     used. Raises what surgery, tuning and export raise.
     """
@@ -113,6 +114,9 @@ def make_candidate(
     if analysis is None:
         analysis = analyze(task.model, task.example_inputs, tuple(task.protect), task.attention)
     key = candidate_key(plan, model, settings)
+    if settings.epochs and _stays(task, model, analysis, plan, settings):
+        events.note("nothing has to be cut: the model stays as it was trained")
+        settings = replace(settings, epochs=0.0, reconstruct=False)
     pruned = prune_and_reconstruct(task, model, analysis, plan, settings, events)
     tuned = None
     if settings.epochs is not None and (task.train is not None or task.fit is not None):
@@ -124,6 +128,12 @@ def make_candidate(
         paths = start_files(task, pruned.model, Path(folder), settings.name, settings.formats, settings.export, events).result()
         files = {name: path.read_bytes() for name, path in paths.items()}
     return Candidate(pruned, tuned, key, files, time.monotonic() - begun)
+
+
+def _stays(task: Task, model: nn.Module, analysis: Analysis, plan: Plan, settings: CandidateSettings) -> bool:
+    """Whether the task's model is delivered with its own weights: ``task.fit`` and training from scratch are the user's wish."""
+    given = model is task.model and task.fit is None and not settings.scratch
+    return given and all(plan.width(group) == group.size for group in analysis.groups)
 
 
 def prune_and_reconstruct(

@@ -65,6 +65,18 @@ def test_without_epochs_and_formats_it_is_only_cut(task: Task, plan: Plan) -> No
     assert all(any(torch.equal(row, old) for old in dense["first.weight"]) for row in kept["first.weight"])
 
 
+def test_a_model_that_nothing_is_cut_of_keeps_its_weights(task: Task) -> None:
+    analysis = analyze(task.model, task.example_inputs)
+    whole = plan_from_saliency(analysis, score(task, analysis, "l2"), {group.name: group.size for group in analysis.groups})
+    made = make_candidate(task, whole, SETTINGS, analysis=analysis)
+    dense = task.model.state_dict()
+    assert all(torch.equal(value, dense[name]) for name, value in weights(made).items())
+    assert made.tuned is not None
+    assert made.tuned.steps == 0
+    narrower = copy.deepcopy(task.model)
+    assert make_candidate(task, whole, SETTINGS, model=narrower, analysis=analysis).tuned.steps > 0  # a stage of several goes on
+
+
 def test_an_interrupted_tuning_continues_from_its_checkpoint(task: Task, plan: Plan, tmp_path: Path) -> None:
     whole = make_candidate(task, plan, SETTINGS, checkpoint=tmp_path / "tune.safetensors")
     again = make_candidate(task, plan, SETTINGS, checkpoint=tmp_path / "tune.safetensors")
