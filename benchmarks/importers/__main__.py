@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.importers.cases import NAMES, REAL
-from benchmarks.importers.measure import PEERS, SHARE, measure, peer
+from benchmarks.importers.measure import SHARE, measure
+from benchmarks.importers.peers import PEERS, peer
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "importers-table.md"
@@ -33,8 +34,9 @@ def main() -> int:
     for name in options.only or NAMES:
         row = rows.get(name) or _child(name, options)
         if options.peers and "error" not in row and not all(package in row for package in PEERS):
-            shapes = {key: list(sizes) for key, sizes in REAL[name].shapes.items()} if name in REAL else {}
-            row |= {package: peer(package, row["file"], shapes, options.peers) for package in PEERS}
+            real = REAL.get(name)
+            shapes = {key: list(sizes) for key, sizes in real.shapes.items()} if real else {}
+            row |= {package: peer(package, row["file"], shapes, real.constants if real else {}, options.peers) for package in PEERS}
         rows[name] = row
         print(name, row.get("error") or f"{row['difference']:.0e}", flush=True)
         options.folder.mkdir(parents=True, exist_ok=True)
