@@ -93,6 +93,8 @@ def copy(name: str, folder: Path, force: bool = False) -> list[Path]:
 @cache
 def _files() -> dict[str, Traversable]:
     """The Python files, by their names."""
+    if find_spec("edgeprune.recipe_files") is None:
+        raise RecipeError("this installation of edgeprune is from before recipes came with it", remedy="Install edgeprune again.")
     return {file.name: file for file in resource("recipe_files").iterdir() if file.name.endswith(".py") and file.name != "__init__.py"}
 
 
