@@ -37,6 +37,15 @@ def debug_option(function: F) -> F:
     return click.option("--debug", is_flag=True, expose_value=False, callback=set_debug, is_eager=True, help=text)(function)
 
 
+def list_unless_asked(context: click.Context, listing: click.Command, as_json: bool) -> None:
+    """What a group does by itself: its ``listing``, where none of its commands is asked for; ``--json`` belongs to the command then."""
+    asked = context.invoked_subcommand
+    if asked is None:
+        context.invoke(listing, as_json=as_json)
+    elif as_json:
+        raise click.UsageError(f"--json stands after {asked}: edgeprune {context.info_name} {asked} --json")
+
+
 def json_option(function: F) -> F:
     """Add ``--json``, passed as ``as_json``. With it all prints go to stderr, but :func:`~edgeprune.cli.output.print_json`."""
 

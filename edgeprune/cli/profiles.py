@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeprune.cli.options import json_option
+from edgeprune.cli.options import json_option, list_unless_asked
 from edgeprune.cli.output import console, echo, print_json
 from edgeprune.decode import JsonObject
 
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
     """List the known devices and show their facts, each with its source."""
-    if context.invoked_subcommand is None:
-        context.invoke(list_, as_json=as_json)
-    elif as_json:
-        raise click.UsageError(f"--json stands after {context.invoked_subcommand}: edgeprune profiles {context.invoked_subcommand} --json")
+    list_unless_asked(context, list_, as_json)
 
 
 @command.command(name="list")

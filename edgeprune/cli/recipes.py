@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgeprune.cli.options import json_option
+from edgeprune.cli.options import json_option, list_unless_asked
 from edgeprune.cli.output import console, echo, print_json
 
 
@@ -16,10 +16,7 @@ from edgeprune.cli.output import console, echo, print_json
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
     """List the ready recipes on real data, show them, and copy them to start from."""
-    if context.invoked_subcommand is None:
-        context.invoke(list_, as_json=as_json)
-    elif as_json:
-        raise click.UsageError(f"--json stands after {context.invoked_subcommand}: edgeprune recipes {context.invoked_subcommand} --json")
+    list_unless_asked(context, list_, as_json)
 
 
 @command.command(name="list")
